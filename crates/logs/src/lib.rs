@@ -1,0 +1,1 @@
+//! Process streams as an event stream: framing, spool, views.

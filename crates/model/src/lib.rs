@@ -1,0 +1,13 @@
+//! The nouns of Tolv and their rules: names, environment, formation, slug, release.
+//!
+//! Nothing here does I/O, knows async or reads a clock: time comes in as an argument, and the
+//! crate's `clippy.toml` bans the rest. Every type is parsed once at the edge; a value in hand
+//! is a valid one.
+
+#![warn(missing_docs)]
+
+pub mod env;
+pub mod formation;
+pub mod name;
+pub mod release;
+pub mod slug;

@@ -1,0 +1,1 @@
+//! The use cases: one controller per deploy joins the stages.

@@ -1,0 +1,1 @@
+//! Requests to processes: listener, routing table, forwarding, access lines.

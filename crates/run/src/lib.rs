@@ -1,0 +1,1 @@
+//! Release to processes: shim, supervisor, readiness, rollout.

@@ -1,0 +1,1 @@
+//! The contract with the operating system: isolation levels, limits, probing.

@@ -1,0 +1,1 @@
+//! For tests only: temp homes, free ports, polling with a deadline.
