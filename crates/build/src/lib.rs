@@ -1,1 +1,52 @@
-//! Codebase to slug: detect, plan, run the plan in a sandbox, pack, cache.
+//! Codebase to slug: detect, plan, run the plan in a sandbox, pack, cache (factors II and V).
+//!
+//! ```text
+//! Source ──► snapshot ──► detect ──► Plan ──► layers ──► steps ──► pack ──► Slug
+//! ```
+//!
+//! [`build`] is the whole of it, blocking. It knows no deploy and no config: the same source gives
+//! the same slug wherever it is deployed.
+//!
+//! # Invariants
+//!
+//! * What a step sees is its copy of the source, its layers, its cache and its toolchain: never
+//!   the codebase itself, and nothing of the builder's own environment.
+//! * A slug and a layer appear whole under their names or not at all.
+//! * Whatever ends a build (error, time, size, cancel, SIGKILL), the next one starts clean.
+
+#![warn(missing_docs)]
+
+pub mod builders;
+pub mod error;
+pub mod plan;
+pub mod toolchains;
+pub mod tree;
+
+pub use error::Error;
+
+/// What a build says while it works. The texts are for people; nothing decides by them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A stage begins: `-----> Installing dependencies`.
+    Heading(String),
+    /// One line of the stage's output, without its line end; any bytes.
+    Line(Vec<u8>),
+    /// Something that works but should be looked at.
+    Warning(String),
+    /// How far a long step is.
+    Progress {
+        /// Units done.
+        done: u64,
+        /// Units in all; 0 where that is not known.
+        total: u64,
+        /// What is being worked on.
+        what: String,
+    },
+}
+
+impl Event {
+    /// A line of text.
+    pub fn line(text: impl Into<String>) -> Self {
+        Self::Line(text.into().into_bytes())
+    }
+}

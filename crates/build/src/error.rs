@@ -1,0 +1,91 @@
+//! Why a build failed: one enum for the crate. Each text says what and where, lower case; the
+//! ones that a person can act on end with the command to run.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A build that did not become a slug.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The codebase is not usable as given; the text is complete, with the way out in it.
+    #[error("{0}")]
+    Source(String),
+    /// A builder cannot plan this codebase.
+    #[error("{builder}: {problem}")]
+    Plan {
+        /// The builder's name.
+        builder: &'static str,
+        /// What is wrong and where, lower case.
+        problem: String,
+        /// What to do about it, as a sentence or a command.
+        help: String,
+    },
+    /// A program that the build needs is not there and cannot be fetched.
+    #[error("{what} is needed and not available: {why}")]
+    Toolchain {
+        /// `Python 3.13`, `go`.
+        what: String,
+        /// Why not.
+        why: String,
+        /// How to get it.
+        help: String,
+    },
+    /// A file or folder could not be used.
+    #[error("cannot {doing} `{}`", path.display())]
+    Io {
+        /// `read`, `write`, `create`.
+        doing: &'static str,
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A command of the plan did not end with success.
+    #[error("`{command}` {how}{}", tail(last))]
+    Step {
+        /// The command as words.
+        command: String,
+        /// `exited with status 1`, `was killed by signal 9`.
+        how: String,
+        /// The last lines of its output.
+        last: Vec<String>,
+    },
+    /// A limit was passed; the build was stopped and removed.
+    #[error("{what} is over the limit of {limit}")]
+    Limit {
+        /// What grew or took too long.
+        what: String,
+        /// The limit, in words.
+        limit: String,
+    },
+    /// The caller asked for the end.
+    #[error("the build was cancelled")]
+    Cancelled,
+}
+
+fn tail(last: &[String]) -> String {
+    if last.is_empty() {
+        return String::new();
+    }
+    format!("; its last lines were:\n{}", last.join("\n"))
+}
+
+impl Error {
+    /// For `map_err`: an I/O error with what was done to which path.
+    pub fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { doing, path, source }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn help(&self) -> Option<&str> {
+        match self {
+            Self::Plan { help, .. } | Self::Toolchain { help, .. } => Some(help),
+            Self::Source(_)
+            | Self::Io { .. }
+            | Self::Step { .. }
+            | Self::Limit { .. }
+            | Self::Cancelled => None,
+        }
+    }
+}

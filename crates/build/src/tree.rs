@@ -1,0 +1,121 @@
+//! A read-only view of the source: the files that would enter the build, and no others.
+//!
+//! A builder sees the codebase through this alone, so that it cannot decide by a file that git
+//! ignores and a clean clone lacks. Paths are relative, `/` between parts, as bytes.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use tolv_model::slug::{Digest, Entry};
+
+use crate::Error;
+
+/// Largest file that a builder reads whole: a lock file of a big project has a few MiB.
+const MAX_READ: u64 = 64 << 20;
+
+/// The source's files by path, with their contents' digests.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    root: PathBuf,
+    entries: BTreeMap<Vec<u8>, Entry>,
+}
+
+impl Tree {
+    /// A view of `root` that shows `entries` only.
+    pub fn new(root: PathBuf, entries: BTreeMap<Vec<u8>, Entry>) -> Self {
+        Self { root, entries }
+    }
+
+    /// Everything, in the order of the paths' bytes.
+    pub fn entries(&self) -> &BTreeMap<Vec<u8>, Entry> {
+        &self.entries
+    }
+
+    /// Where the files are on the host now. For messages and for copying, not for looking around.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether a regular file stands there.
+    pub fn is_file(&self, path: &str) -> bool {
+        matches!(self.entries.get(path.as_bytes()), Some(Entry::File { .. }))
+    }
+
+    /// Whether anything stands there or below.
+    pub fn is_dir(&self, path: &str) -> bool {
+        let below = [path.as_bytes(), b"/"].concat();
+        matches!(self.entries.get(path.as_bytes()), Some(Entry::Directory))
+            || self
+                .entries
+                .range(below.clone()..)
+                .next()
+                .is_some_and(|(p, _)| p.starts_with(&below))
+    }
+
+    /// Names directly inside a folder (`""` is the root), sorted; those that are UTF-8.
+    pub fn names(&self, folder: &str) -> Vec<String> {
+        let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let mut names: Vec<String> = self
+            .entries
+            .range(prefix.as_bytes().to_vec()..)
+            .take_while(|(path, _)| path.starts_with(prefix.as_bytes()))
+            .filter_map(|(path, _)| std::str::from_utf8(&path[prefix.len()..]).ok())
+            .filter_map(|rest| rest.split('/').next())
+            .map(str::to_owned)
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Digest of a file's bytes; nothing where there is no file.
+    pub fn digest(&self, path: &str) -> Option<Digest> {
+        match self.entries.get(path.as_bytes())? {
+            Entry::File { digest, .. } => Some(*digest),
+            Entry::Directory | Entry::Symlink { .. } => None,
+        }
+    }
+
+    /// A file's bytes; nothing where there is no file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when it cannot be read, [`Error::Limit`] when it has more than 64 MiB.
+    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
+        if !self.is_file(path) {
+            return Ok(None);
+        }
+        let full = self.root.join(path);
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(&full).map_err(Error::io("read", &full))?;
+        file.take(MAX_READ + 1).read_to_end(&mut bytes).map_err(Error::io("read", &full))?;
+        if bytes.len() as u64 > MAX_READ {
+            return Err(Error::Limit {
+                what: format!("the file `{path}`"),
+                limit: "64 MiB".into(),
+            });
+        }
+        Ok(Some(bytes))
+    }
+
+    /// A file's text without a byte order mark; nothing where there is no file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tree::read`], and [`Error::Source`] where it is not UTF-8.
+    pub fn text(&self, path: &str) -> Result<Option<String>, Error> {
+        let Some(bytes) = self.read(path)? else { return Ok(None) };
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))),
+            Err(bad) => {
+                let bytes = &bad.as_bytes()[..bad.utf8_error().valid_up_to()];
+                let line = 1 + bytes.iter().filter(|&&byte| byte == b'\n').count();
+                Err(Error::Source(format!("`{path}` is not UTF-8 in line {line}")))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
