@@ -1,1 +1,43 @@
 //! Requests to processes: listener, routing table, forwarding, access lines.
+//!
+//! ```text
+//!  client ──▶ listen ──▶ head ──▶ table ──▶ hold ──▶ balance ──▶ exchange ──▶ process
+//!                         │         │        │           │           │
+//!                         └── H26   └── H31  └── H20     └── H21     └── access line
+//! ```
+//!
+//! HTTP/1.1 on both sides, with a core of its own that does no I/O (`head`, `body`, `headers`):
+//! requests are refused or made unambiguous here, so that no two readers of one connection can
+//! disagree about where a request ends. Bodies are streamed, never held.
+//!
+//! The table is swapped whole while requests run; see [`Router::set_table`]. Nothing here starts
+//! or stops a process, and nothing is kept on disk.
+//!
+//! # Invariants
+//!
+//! * Every request that was read, or could not be read, ends in exactly one [`AccessLine`].
+//! * A request reaches a process at most once, unless it is idempotent, has no body and the
+//!   connection it went out on had been closed before a byte came back.
+//! * A backend that left the table gets no request that had not chosen it before; when
+//!   [`Router::unused`] resolves, none is in flight on it.
+//!
+//! # Sources
+//!
+//! * RFC 9110, 9111 and 9112; Heroku's "HTTP Routing" and "Error Codes" for names and figures.
+
+#![warn(missing_docs)]
+
+mod access;
+mod balance;
+mod connection;
+mod ids;
+mod listen;
+mod live;
+mod router;
+mod settings;
+mod table;
+
+pub use access::{AccessLine, Code, Protocol};
+pub use router::{Drained, Router};
+pub use settings::{Network, NetworkError, Settings, TimeOuts};
+pub use table::{Backend, Route, State, Table};

@@ -1,0 +1,184 @@
+//! What the router knows of each backend while it runs: requests in flight, quarantine, and
+//! connections that wait for the next request.
+//!
+//! # Invariants
+//!
+//! * A request counts as in flight on a backend before it looks whether the backend is still in
+//!   the table, and a removal marks the backend before it reads the count: once a removed
+//!   backend's count is zero, it stays zero.
+//! * A removed backend keeps no unused connection.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::table::{Backend, Table};
+
+/// Locks, also after a panic elsewhere: every critical section here leaves a whole value.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One backend as it lives.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) backend: Backend,
+    in_flight: AtomicUsize,
+    removed: AtomicBool,
+    /// Woken when a request ends.
+    ended: Notify,
+    quarantined_until: Mutex<Option<Instant>>,
+    /// Connections without a request, the last used at the end.
+    idle: Mutex<Vec<(TcpStream, Instant)>>,
+}
+
+/// One request on a backend; gone when dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<Live>);
+
+impl std::ops::Deref for InFlight {
+    type Target = Live;
+    fn deref(&self) -> &Live {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.ended.notify_waiters();
+        }
+    }
+}
+
+impl Live {
+    fn new(backend: Backend) -> Self {
+        Self {
+            backend,
+            in_flight: AtomicUsize::new(0),
+            removed: AtomicBool::new(false),
+            ended: Notify::new(),
+            quarantined_until: Mutex::new(None),
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Counts a request in; `None` when the backend has left the table meanwhile.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<InFlight> {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let request = InFlight(Arc::clone(self));
+        (!self.removed.load(Ordering::SeqCst)).then_some(request)
+    }
+
+    /// Resolves once no request is in flight.
+    pub(crate) async fn unused(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.in_flight() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    pub(crate) fn quarantine(&self, length: Duration) {
+        *lock(&self.quarantined_until) = Instant::now().checked_add(length);
+    }
+
+    pub(crate) fn is_quarantined(&self) -> bool {
+        lock(&self.quarantined_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    pub(crate) fn end_quarantine(&self) {
+        *lock(&self.quarantined_until) = None;
+    }
+
+    /// A connection that is open, was used less than `keep` ago and has nothing to say.
+    pub(crate) fn take_idle(&self, keep: Duration) -> Option<TcpStream> {
+        loop {
+            let (stream, since) = lock(&self.idle).pop()?;
+            if since.elapsed() < keep && is_silent(&stream) {
+                return Some(stream);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request, unless there are `most` already.
+    pub(crate) fn put_idle(&self, stream: TcpStream, most: usize) {
+        let mut idle = lock(&self.idle);
+        if idle.len() < most && !self.removed.load(Ordering::SeqCst) {
+            idle.push((stream, Instant::now()));
+        }
+    }
+
+    /// Closes what was not used for `keep`, or what the process has closed.
+    fn sweep(&self, keep: Duration) {
+        lock(&self.idle).retain(|(stream, since)| since.elapsed() < keep && is_silent(stream));
+    }
+
+    fn remove(&self) {
+        self.removed.store(true, Ordering::SeqCst);
+        lock(&self.idle).clear();
+    }
+}
+
+/// Whether a connection without a request is open and has no byte waiting.
+fn is_silent(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// All backends of the table, and those that left it with requests in flight.
+#[derive(Debug, Default)]
+pub(crate) struct Registry(Mutex<HashMap<Backend, Arc<Live>>>);
+
+impl Registry {
+    pub(crate) fn get(&self, backend: &Backend) -> Option<Arc<Live>> {
+        lock(&self.0).get(backend).cloned()
+    }
+
+    /// The live side of `backends`, made where there is none.
+    pub(crate) fn enlist(&self, backends: &[Backend]) -> Vec<Arc<Live>> {
+        let mut all = lock(&self.0);
+        let enlist = |backend: &Backend| {
+            let live =
+                all.entry(backend.clone()).or_insert_with(|| Arc::new(Live::new(backend.clone())));
+            live.removed.store(false, Ordering::SeqCst);
+            Arc::clone(live)
+        };
+        backends.iter().map(enlist).collect()
+    }
+
+    /// Marks every backend that is not in `table`, and forgets those nobody uses any more.
+    pub(crate) fn retire(&self, table: &Table) {
+        let kept: std::collections::HashSet<&Backend> =
+            table.routes().flat_map(|route| &route.backends).collect();
+        lock(&self.0).retain(|backend, live| {
+            let keep = kept.contains(backend);
+            if !keep {
+                live.remove();
+            }
+            keep || live.in_flight() > 0
+        });
+    }
+
+    pub(crate) fn sweep(&self, keep: Duration) {
+        let all: Vec<_> = lock(&self.0).values().cloned().collect();
+        for live in all {
+            live.sweep(keep);
+        }
+    }
+
+    /// Requests in flight on all backends.
+    pub(crate) fn in_flight(&self) -> usize {
+        lock(&self.0).values().map(|live| live.in_flight()).sum()
+    }
+}
