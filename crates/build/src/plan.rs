@@ -24,6 +24,9 @@ pub struct Step {
     pub cwd: PathBuf,
     /// Variables of this step alone, above [`Plan::build_env`].
     pub env: BTreeMap<String, OsString>,
+    /// What to do about a failure: (text that the step's output has, help). The first that fits is
+    /// the error's help.
+    pub hints: Vec<(&'static str, String)>,
 }
 
 impl Step {
@@ -38,7 +41,15 @@ impl Step {
             argv: argv.into_iter().map(Into::into).collect(),
             cwd: cwd.into(),
             env: BTreeMap::new(),
+            hints: Vec::new(),
         }
+    }
+
+    /// The same step with one more explanation of a failure.
+    #[must_use]
+    pub fn hint(mut self, output: &'static str, help: impl Into<String>) -> Self {
+        self.hints.push((output, help.into()));
+        self
     }
 
     /// The same step with one more variable.
@@ -61,6 +72,10 @@ pub struct LayerPlan {
     pub path: PathBuf,
     /// Files of the source put into the layer before the steps: (path in the app, path in the layer).
     pub copies: Vec<(String, String)>,
+    /// Files made by the builder, put into the layer before the steps: (path in the layer, bytes).
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Whether the slug's processes need it, or its build alone: such a layer is not in the slug.
+    pub at_run: bool,
     /// Whether the steps see the source at `/app`, writable. Otherwise that folder is empty, and
     /// the key covers all that the steps can see.
     pub sees_app: bool,
