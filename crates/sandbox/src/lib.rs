@@ -1,1 +1,37 @@
 //! The contract with the operating system: isolation levels, limits, probing.
+//!
+//! A [`Spawner`] is a handle to one small helper process. It forks every sandboxed process, so
+//! that no mount or namespace work ever happens in a program with threads, and so that a start
+//! costs a fork and not an exec of the whole platform. A sandboxed process begins as a [`Body`]:
+//! a function named in [`spawner_main`], run as pid 1 of its sandbox (or as a child subreaper
+//! where there is no pid namespace) with an [`Entered`] in hand. [`Entered::exec`] starts the
+//! app below it with every privilege gone.
+//!
+//! ```text
+//!  platform ──socket──▶ spawner ──clone3──▶ body (pid 1: shim or init) ──fork──▶ app
+//! ```
+//!
+//! This crate knows nothing of releases, logs or routes; it does not decide when to start or
+//! stop anything.
+
+#![warn(missing_docs)]
+
+mod app;
+mod error;
+mod init;
+mod level;
+mod machine;
+mod reap;
+mod run;
+mod spawner;
+mod spec;
+
+pub use app::{Entered, Memory};
+pub use error::{Error, ExecError};
+pub use init::{EXEC_BODY, Exec, Report};
+pub use level::{Choice, Level, Reason, UnknownLevel, errno_text};
+pub use machine::{Cgroups, Machine};
+pub use reap::{Ended, SignalFd, has_children, kill_descendants, reap_all};
+pub use run::{Cancel, ExitStatus, Job, Stream, run};
+pub use spawner::{Body, Launch, Launched, Spawner, spawner_main};
+pub use spec::{Access, FIRST_UID, Limits, Mount, Spec, UIDS, uid_of, view};

@@ -1,0 +1,163 @@
+//! What a sandboxed process is given: its mounts, its limits, its identity.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::level::Level;
+
+/// First of the uids given to apps; each is also the gid.
+pub const FIRST_UID: u32 = 2_000_000;
+/// How many uids apps share.
+pub const UIDS: u32 = 1_000_000;
+
+/// Everything about a sandbox but the program that runs in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// How strongly the process is shut in.
+    pub level: Level,
+    /// Names the app; equal identities get equal uids.
+    pub identity: String,
+    /// What the process sees beside the stack, in any order.
+    pub mounts: Vec<Mount>,
+    /// Upper bounds.
+    pub limits: Limits,
+    /// Host name inside (strict and user).
+    pub hostname: String,
+    /// Home directory in the made `/etc/passwd`; exists inside even where nothing is mounted.
+    pub home: PathBuf,
+}
+
+impl Spec {
+    /// A sandbox without mounts and with the default limits.
+    pub fn new(level: Level, identity: &str) -> Self {
+        Self {
+            level,
+            identity: identity.to_owned(),
+            mounts: Vec::new(),
+            limits: Limits::default(),
+            hostname: "app".to_owned(),
+            home: PathBuf::from("/app"),
+        }
+    }
+
+    /// The path a process of this sandbox sees for a target; see [`view`].
+    pub fn view(&self, target: &Path) -> PathBuf {
+        view(self.level, &self.mounts, target)
+    }
+}
+
+/// One file or directory of the host, shown inside.
+///
+/// In strict, and in user under root, a [`Access::ReadWrite`] source becomes the property of
+/// the app's uid, with all below it, unless it is so already: give only what the platform made
+/// for this app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where it is on the host; must exist.
+    pub source: PathBuf,
+    /// Where it is shown: absolute, without `..`.
+    pub target: PathBuf,
+    /// What may be done with it.
+    pub access: Access,
+}
+
+impl Mount {
+    /// A mount that cannot be written to.
+    pub fn read_only(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        Self { source: source.into(), target: target.into(), access: Access::ReadOnly }
+    }
+
+    /// A mount the app may change.
+    pub fn read_write(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        Self { source: source.into(), target: target.into(), access: Access::ReadWrite }
+    }
+}
+
+/// What may be done with a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Read and execute.
+    ReadOnly,
+    /// Everything.
+    ReadWrite,
+}
+
+/// Upper bounds; `None` leaves the machine's own.
+///
+/// | field | unit | enforced by |
+/// |---|---|---|
+/// | `memory` | bytes | cgroup |
+/// | `processes` | processes and threads of the app | cgroup, else `RLIMIT_NPROC` in user |
+/// | `open_files` | descriptors | `RLIMIT_NOFILE`, at most the hard limit |
+/// | `cpu_percent` | 100 is one core | cgroup |
+/// | `tmp` | bytes of `/tmp`, and of `/dev/shm` | tmpfs (strict and user) |
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the table above documents them")]
+pub struct Limits {
+    pub memory: Option<u64>,
+    pub processes: Option<u64>,
+    pub open_files: Option<u64>,
+    pub cpu_percent: Option<u32>,
+    pub tmp: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: None,
+            processes: None,
+            open_files: None,
+            cpu_percent: None,
+            tmp: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+/// The uid (and gid) of an app in strict, and in user under root.
+///
+/// FNV-1a over the identity: stable across versions and machines.
+pub fn uid_of(identity: &str) -> u32 {
+    let hash = identity.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let offset = (hash ^ (hash >> 32)) % u64::from(UIDS);
+    FIRST_UID + u32::try_from(offset).unwrap_or(0)
+}
+
+/// The path a process sees for a target.
+///
+/// In strict and user it is the target itself. In landlock and none there is no mount namespace:
+/// the deepest mount that holds the target gives the path below its source. A target outside
+/// every mount stays as it is.
+pub fn view(level: Level, mounts: &[Mount], target: &Path) -> PathBuf {
+    if level.has_own_root() {
+        return target.to_path_buf();
+    }
+    mounts
+        .iter()
+        .filter_map(|mount| Some((mount, target.strip_prefix(&mount.target).ok()?)))
+        .max_by_key(|(mount, _)| mount.target.components().count())
+        .map_or_else(
+            || target.to_path_buf(),
+            |(mount, rest)| {
+                if rest.as_os_str().is_empty() {
+                    mount.source.clone()
+                } else {
+                    mount.source.join(rest)
+                }
+            },
+        )
+}
+
+/// Whether a target is absolute, not the root, and free of `.` and `..`.
+pub(crate) fn is_plain_target(target: &Path) -> bool {
+    let mut parts = target.components();
+    parts.next() == Some(Component::RootDir)
+        && parts.clone().next().is_some()
+        && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests;
