@@ -1,1 +1,42 @@
-//! Release to processes: shim, supervisor, readiness, rollout.
+//! Release to processes (factors VI to IX): shim, supervisor, readiness, rollout.
+//!
+//! [`Local`] is the engine of one deploy on this machine. It is level-triggered: `converge` takes
+//! what should run, compares, starts what is missing, waits until it is ready, switches the
+//! endpoints and stops what is left over.
+//!
+//! ```text
+//!  Local ── one task per process ── control socket ── shim ── the app's process
+//!    │        (Unit decides)                            │
+//!    │ endpoints: watch                                 ▼ pipes
+//!    └ lines ◀── pump, one per process ◀── doorbell ── spool
+//! ```
+//!
+//! The decisions are `tolv_model::unit` and `tolv_model::rollout`, without I/O; what is here
+//! carries them out.
+//!
+//! ```text
+//! Local::new(Settings) -> Result<(Local, mpsc::Receiver<tolv_logs::Line>), Error>   // Local: Clone
+//! local.converge(Target).await -> Result<Outcome, Error>      // one at a time; others wait
+//! local.run_once(OneOff).await -> Result<Exit, Error>          // its lines are in the receiver too
+//! local.endpoints() -> watch::Receiver<Endpoints>
+//! local.say(Line)                                              // into the same stream of lines
+//! local.stop().await                                           // SIGTERM, grace, SIGKILL; all gone
+//! local.kill()                                                 // SIGKILL now; `stop` then returns
+//! run::BODY: (&str, tolv_sandbox::Body)                        // for `spawner_main`
+//! ```
+//!
+//! # Invariants
+//!
+//! * Nothing that a process forked outlives it, and no process outlives the engine, even when
+//!   the engine is killed.
+//! * A slow reader of the lines never blocks an app.
+//! * The environment's values are never printed.
+
+#![warn(missing_docs)]
+
+pub mod target;
+
+pub use target::{
+    Culprit, Drain, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState, Reason,
+    Settings, Target, Timing,
+};

@@ -1,0 +1,337 @@
+//! What is asked of the engine and what it answers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tolv_logs::Line;
+use tolv_model::name::{ProcessName, ProcessType};
+use tolv_model::release::{Release, ReleaseNumber};
+use tolv_sandbox::{Level, Limits, Mount, Spawner};
+
+/// Gives word when requests in flight to these endpoints are done: called after the endpoints
+/// were switched, awaited for [`Timing::drain`] at most, before the old processes get SIGTERM.
+pub type Drain = Arc<dyn Fn(Vec<Endpoint>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// How an engine works, fixed for its life.
+#[derive(Clone)]
+pub struct Settings {
+    /// The helper that starts sandboxed processes.
+    pub spawner: Spawner,
+    /// How much to isolate.
+    pub level: Level,
+    /// Folder of the log spools; made where missing.
+    pub logs: PathBuf,
+    /// Most bytes of one process's spool.
+    pub spool_bytes: u64,
+    /// Most bytes of all spools of the deploy.
+    pub logs_bytes: u64,
+    /// Time-outs.
+    pub timing: Timing,
+    /// Lets the router finish with old processes.
+    pub drain: Option<Drain>,
+    /// The host's `PATH` behind the slug's folders, for levels that have no root of their own.
+    pub search_path: String,
+}
+
+impl Settings {
+    /// The defaults of the contract.
+    pub fn new(spawner: Spawner, level: Level, logs: PathBuf) -> Self {
+        Self {
+            spawner,
+            level,
+            logs,
+            spool_bytes: 64 << 20,
+            logs_bytes: 512 << 20,
+            timing: Timing::default(),
+            drain: None,
+            search_path: tolv_model::process_env::STACK_PATH.to_owned(),
+        }
+    }
+}
+
+/// Time-outs of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// For a process to become ready (R10).
+    pub boot: Duration,
+    /// Between SIGTERM and SIGKILL (R12).
+    pub grace: Duration,
+    /// Delay before the second restart in a row; the first is at once.
+    pub back_off: Duration,
+    /// The delay that the doubling stops at.
+    pub back_off_max: Duration,
+    /// Being up this long forgets earlier failures.
+    pub settled: Duration,
+    /// A process without a check is ready when it has run this long.
+    pub uptime: Duration,
+    /// For the router to finish requests of old processes.
+    pub drain: Duration,
+    /// For a one-off to end.
+    pub one_off: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            boot: Duration::from_secs(60),
+            grace: Duration::from_secs(30),
+            back_off: Duration::from_secs(1),
+            back_off_max: Duration::from_secs(300),
+            settled: Duration::from_secs(300),
+            uptime: Duration::from_secs(1),
+            drain: Duration::from_secs(30),
+            one_off: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// What should run: all of one release.
+#[derive(Clone)]
+pub struct Target {
+    /// Commands, formation, config and identity.
+    pub release: Arc<Release>,
+    /// The slug at `/app`, its layers at `/layers/<key>`, toolchains at their own paths.
+    pub mounts: Vec<Mount>,
+    /// Environment that the slug gives, below config.
+    pub slug_env: BTreeMap<String, String>,
+    /// Folders that the slug puts in front of `PATH`.
+    pub slug_path: Vec<String>,
+    /// Health checks by process type; types without one get the default.
+    pub checks: BTreeMap<ProcessType, Vec<tolv_model::health::Check>>,
+    /// Limits of each process.
+    pub limits: Limits,
+}
+
+/// One process outside the formation: the release phase, a job.
+#[derive(Clone)]
+pub struct OneOff {
+    /// The release, slug and environment it runs with.
+    pub target: Target,
+    /// Its name in the log: `release.1`, `run.3`.
+    pub name: ProcessName,
+    /// The command line, as in a Procfile.
+    pub command: String,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The status as a shell shows it: 128 + the signal's number.
+    pub fn status(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+
+    /// Whether it ended by itself with 0.
+    pub fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "status {}", self.status())
+    }
+}
+
+/// Why a process did not come up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It could not be started at all.
+    NotStarted(String),
+    /// The shell did not find the command (127), or may not execute it (126).
+    CommandNotFound(Exit),
+    /// It ended before it was ready.
+    Exited(Exit),
+    /// It ran, but was not ready in time (R10).
+    BootTimeout(Duration),
+    /// Its memory limit killed it (R15).
+    OutOfMemory(Exit),
+    /// It was told to stop before it was ready.
+    Stopped,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotStarted(why) => write!(f, "could not be started: {why}"),
+            Self::CommandNotFound(Exit::Code(126)) => {
+                f.write_str("the command cannot be executed (status 126)")
+            }
+            Self::CommandNotFound(exit) => write!(f, "the command was not found ({exit})"),
+            Self::Exited(exit) => write!(f, "exited with {exit} before it was ready"),
+            Self::BootTimeout(limit) => {
+                write!(f, "was not ready within {} seconds (R10)", limit.as_secs_f32())
+            }
+            Self::OutOfMemory(exit) => write!(f, "used more memory than its limit (R15, {exit})"),
+            Self::Stopped => f.write_str("was stopped before it was ready"),
+        }
+    }
+}
+
+/// The process that made a rollout fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    /// Which.
+    pub process: ProcessName,
+    /// Why.
+    pub reason: Reason,
+    /// The last lines it wrote.
+    pub last_lines: Vec<Line>,
+}
+
+impl Culprit {
+    /// Its exit status, where it had one.
+    pub fn exit(&self) -> Option<Exit> {
+        match self.reason {
+            Reason::CommandNotFound(exit) | Reason::Exited(exit) | Reason::OutOfMemory(exit) => {
+                Some(exit)
+            }
+            Reason::NotStarted(_) | Reason::BootTimeout(_) | Reason::Stopped => None,
+        }
+    }
+}
+
+/// What a successful `converge` did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Processes that were started and are ready.
+    pub started: Vec<ProcessName>,
+    /// Processes of the same release that ran already.
+    pub kept: Vec<ProcessName>,
+    /// Old processes that were told to stop; they may still be finishing.
+    pub stopping: Vec<ProcessName>,
+}
+
+/// What the engine could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A new process failed; the new ones are stopped, the old ones still run.
+    #[error("process `{}` of release {release} {}", culprit.process, culprit.reason)]
+    Rollout {
+        /// The release that was to run.
+        release: ReleaseNumber,
+        /// Who failed and why.
+        culprit: Box<Culprit>,
+    },
+    /// The formation names a type that the release has no command for.
+    #[error("process type `{0}` has no command in the Procfile")]
+    UnknownType(ProcessType),
+    /// A variable does not fit.
+    #[error("the environment of `{process}` cannot be made")]
+    Env {
+        /// Whose.
+        process: ProcessName,
+        /// Which and why, without the value.
+        source: tolv_model::env::EnvError,
+    },
+    /// The one-off could not be started.
+    #[error("`{process}` could not be started: {reason}")]
+    NotStarted {
+        /// Which.
+        process: ProcessName,
+        /// Why.
+        reason: String,
+    },
+    /// The one-off ran too long.
+    #[error("`{process}` did not end within {limit:?}")]
+    TooLong {
+        /// Which.
+        process: ProcessName,
+        /// The limit.
+        limit: Duration,
+    },
+    /// No port from 20000 to 29999 is free.
+    #[error("no port from 20000 to 29999 is free")]
+    NoPort,
+    /// The spool cannot be made.
+    #[error("the log folder `{path}` cannot be used")]
+    Spool {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `stop` or `kill` was called.
+    #[error("the engine was stopped")]
+    Stopped,
+}
+
+/// The phase of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProcessState {
+    /// It is being started, or waits for its first readiness.
+    Starting,
+    /// It is ready.
+    Up,
+    /// It failed and waits for its restart.
+    Crashed,
+    /// It was told to stop.
+    Stopping,
+    /// It is gone.
+    Down,
+}
+
+impl fmt::Display for ProcessState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Crashed => "crashed",
+            Self::Stopping => "stopping",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// One process, as the router and `ps` see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its name; an old and a new process may share it during a rollout.
+    pub process: ProcessName,
+    /// Unique in the engine's life; tells those two apart.
+    pub id: u64,
+    /// Whose release it is.
+    pub release: ReleaseNumber,
+    /// Its phase.
+    pub state: ProcessState,
+    /// Whether it may get requests: of the release that was switched to last.
+    pub routed: bool,
+    /// Where it listens: `127.0.0.1:PORT`, or `[::1]:PORT` where it answered there.
+    pub address: SocketAddr,
+    /// The leader's id on the host.
+    pub pid: Option<i32>,
+    /// Restarts since it was first started.
+    pub restarts: u32,
+}
+
+/// All processes of the engine at one moment, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Running, starting, stopping, crashed; processes that are gone are not listed.
+    pub processes: Vec<Endpoint>,
+}
+
+impl Endpoints {
+    /// The web processes that may get requests now.
+    pub fn web(&self) -> impl Iterator<Item = &Endpoint> {
+        self.processes
+            .iter()
+            .filter(|p| p.routed && p.state == ProcessState::Up && p.process.process_type.is_web())
+    }
+}
