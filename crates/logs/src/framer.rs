@@ -61,7 +61,7 @@ impl Framer {
     }
 
     /// Takes in the first `read` bytes of [`Framer::space`].
-    pub fn filled<'a>(&'a mut self, read: usize, mut emit: impl FnMut(Batch<'_>)) {
+    pub fn filled(&mut self, read: usize, mut emit: impl FnMut(Batch<'_>)) {
         let end = (self.held + read).min(self.buffer.len());
         let bytes = &self.buffer[..end];
         // Whole lines that have not left yet: `bytes[start..line]`, `lines` of them.
