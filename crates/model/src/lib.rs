@@ -8,6 +8,9 @@
 
 pub mod env;
 pub mod formation;
+pub mod health;
 pub mod name;
+pub mod procfile;
 pub mod release;
 pub mod slug;
+pub mod source;
