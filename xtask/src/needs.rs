@@ -1,0 +1,140 @@
+//! What the tests use beyond cargo, and where a Debian machine gets it.
+//!
+//! A tool is looked for by doing: a program that runs is there, whoever installed it.
+
+use std::process::{Command, Stdio};
+
+use crate::steps::{Failure, say};
+
+/// One thing the tests use.
+struct Need {
+    what: &'static str,
+    /// A command that succeeds where it is there.
+    check: &'static [&'static str],
+    packages: &'static [&'static str],
+    why: &'static str,
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        what: "git",
+        check: &["git", "--version"],
+        packages: &["git"],
+        why: "codebases are read through it",
+    },
+    Need {
+        what: "curl",
+        check: &["curl", "--version"],
+        packages: &["curl", "ca-certificates"],
+        why: "toolchains are fetched with it, and tests make requests with it",
+    },
+    Need {
+        what: "python3",
+        check: &["python3", "--version"],
+        packages: &["python3"],
+        why: "Python apps, and small servers and clients in tests",
+    },
+    Need {
+        what: "python3's venv and pip",
+        check: &["python3", "-c", "import venv, ensurepip"],
+        packages: &["python3-venv"],
+        why: "uv and the bench's peers are installed with them",
+    },
+    Need { what: "node", check: &["node", "--version"], packages: &["nodejs"], why: "Node apps" },
+    Need { what: "npm", check: &["npm", "--version"], packages: &["npm"], why: "Node apps" },
+    Need { what: "go", check: &["go", "version"], packages: &["golang-go"], why: "Go apps" },
+    Need {
+        what: "perl",
+        check: &["perl", "-v"],
+        packages: &["perl-base"],
+        why: "the polyglot example's worker",
+    },
+    Need {
+        what: "setpriv",
+        check: &["setpriv", "--version"],
+        packages: &["util-linux"],
+        why: "tests of what Tolv does without root",
+    },
+    Need {
+        what: "redis-server",
+        check: &["redis-server", "--version"],
+        packages: &["redis-server"],
+        why: "the guestbook example's backing service, started by its tests on a free port",
+    },
+];
+
+/// Whether a command runs and ends well.
+pub(crate) fn succeeds(program: &str, args: &[&str]) -> bool {
+    Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Installs what is missing.
+pub(crate) fn provide() -> Result<(), Failure> {
+    components()?;
+    let mut packages = Vec::new();
+    for need in NEEDS {
+        if !here(need) {
+            say(&format!("  {} is missing ({})", need.what, need.why));
+            packages.extend_from_slice(need.packages);
+        }
+    }
+    install(&packages)?;
+    match NEEDS.iter().find(|need| !here(need)) {
+        None => Ok(()),
+        Some(need) => Err(Failure(format!(
+            "{} is still not there: `{}` fails after installing {}",
+            need.what,
+            need.check.join(" "),
+            need.packages.join(" ")
+        ))),
+    }
+}
+
+fn here(need: &Need) -> bool {
+    need.check.split_first().is_some_and(|(program, args)| succeeds(program, args))
+}
+
+/// Debian packages, as root or through sudo.
+pub(crate) fn install(packages: &[&str]) -> Result<(), Failure> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    say(&format!("  installing the Debian packages {}", packages.join(" ")));
+    if !succeeds("apt-get", &["--version"]) {
+        return Err(Failure(format!(
+            "this machine has no apt-get: install what Debian calls {} another way",
+            packages.join(", ")
+        )));
+    }
+    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
+    if !root && !succeeds("sudo", &["--version"]) {
+        return Err(Failure(format!(
+            "neither root nor sudo; run as root: apt-get install {}",
+            packages.join(" ")
+        )));
+    }
+    let apt = |args: &[&str]| {
+        let mut command = Command::new(if root { "env" } else { "sudo" });
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]).args(args);
+        crate::run(&mut command)
+    };
+    apt(&["update"])?;
+    apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())
+}
+
+/// The two parts of Rust that rustup's minimal profile leaves out.
+fn components() -> Result<(), Failure> {
+    for (component, program) in [("clippy", "cargo-clippy"), ("rustfmt", "cargo-fmt")] {
+        if !succeeds(program, &["--version"]) {
+            say(&format!("  {component} is missing"));
+            crate::run(Command::new("rustup").args(["component", "add", component]))?;
+        }
+    }
+    Ok(())
+}
