@@ -6,11 +6,15 @@
 
 #![warn(missing_docs)]
 
+pub mod command;
 pub mod env;
 pub mod formation;
 pub mod health;
 pub mod name;
+pub mod process_env;
 pub mod procfile;
 pub mod release;
+pub mod rollout;
 pub mod slug;
 pub mod source;
+pub mod unit;

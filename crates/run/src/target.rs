@@ -103,7 +103,7 @@ pub struct Target {
     /// Folders that the slug puts in front of `PATH`.
     pub slug_path: Vec<String>,
     /// Health checks by process type; types without one get the default.
-    pub checks: BTreeMap<ProcessType, Vec<tolv_model::health::Check>>,
+    pub checks: BTreeMap<ProcessType, Vec<tolv_model::health::HealthCheck>>,
     /// Limits of each process.
     pub limits: Limits,
 }
