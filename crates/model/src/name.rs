@@ -145,6 +145,13 @@ impl AppName {
     }
 }
 
+impl DeployName {
+    /// `local`: the deploy of a codebase on a developer's machine.
+    pub fn local() -> Self {
+        Self("local".to_owned())
+    }
+}
+
 impl ProcessType {
     /// `web`: the one type that receives routed requests.
     pub fn web() -> Self {

@@ -1,1 +1,22 @@
-//! The use cases: one controller per deploy joins the stages.
+//! The use cases: what joins the stages build, release and run.
+//!
+//! Stages never call each other; here one's output is handed to the next. Today there is one use
+//! case, [`up`]: a codebase built, released, run and routed in the foreground.
+//!
+//! ```text
+//!  codebase ─▶ build ─▶ slug ─┐
+//!  .env ─▶ config ────────────┴▶ Release ─▶ release phase ─▶ rollout ─▶ routing table
+//!                                                              └▶ lines ─▶ Event ─▶ terminal
+//! ```
+
+#![warn(missing_docs)]
+
+pub mod home;
+mod listen;
+mod routes;
+mod up;
+mod watch;
+
+pub use listen::ListenError;
+pub use up::{Error, Event, Options, Stop, up};
+pub use watch::WatchError;

@@ -1,1 +1,80 @@
-fn main() {}
+//! `tolv`: the command line. Arguments and environment become settings, settings become a call of
+//! the platform, its events become text or JSON. No logic of the stages is here.
+
+mod args;
+mod build;
+mod output;
+mod settings;
+mod status;
+mod up;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::args::{Cli, Command};
+use crate::settings::Settings;
+
+fn main() -> ExitCode {
+    // Before anything else: the spawner must stay a small process with one thread.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "spawner") {
+        tolv_sandbox::spawner_main(&[(tolv_run::SHIM, tolv_run::shim)]);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's own exit statuses: 0 for help and version, 2 for a usage error.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let settings = match Settings::read() {
+        Ok(settings) => settings,
+        Err(error) => return output::fail(&error, None),
+    };
+    match cli.command {
+        Command::Up(args) => up::up(args, &settings),
+        Command::Build(args) => build::build(args, &settings),
+        Command::Status(args) => status::status(&args, &settings),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tolv", &mut script);
+            match std::io::stdout().write_all(&script) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            }
+        }
+        Command::StaticServer { root } => static_server(root, &settings),
+    }
+}
+
+fn static_server(root: std::path::PathBuf, settings: &Settings) -> ExitCode {
+    let Some(port) = settings.port else {
+        return output::fail(&PortMissing, None);
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&error, None),
+    };
+    runtime.block_on(async {
+        let serve = async {
+            let listener = tokio::net::TcpListener::bind(("0.0.0.0", port)).await?;
+            let mut term =
+                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+            let shutdown = async move {
+                term.recv().await;
+            };
+            tolv_static_server::serve(root, listener, shutdown).await
+        };
+        match serve.await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => output::fail(&error, None),
+        }
+    })
+}
+
+/// The static server was started by hand, without a platform around it.
+#[derive(Debug, thiserror::Error)]
+#[error("PORT is not set to a number from 1 to 65535")]
+struct PortMissing;

@@ -1,0 +1,35 @@
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tolv_model::release::ReleaseNumber;
+
+use super::*;
+
+fn endpoint(process: &str, state: ProcessState) -> Endpoint {
+    Endpoint {
+        process: process.parse().unwrap(),
+        id: 1,
+        release: ReleaseNumber(1),
+        state,
+        routed: true,
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 20_000)),
+        pid: None,
+        restarts: 0,
+    }
+}
+
+fn state(web: Web, processes: &[(&str, ProcessState)]) -> State {
+    let processes = processes.iter().map(|(name, state)| endpoint(name, *state)).collect();
+    route(web, &Endpoints { processes }).state
+}
+
+#[test]
+fn a_request_meets_what_is_true_of_web() {
+    use ProcessState::{Crashed, Starting, Up};
+    assert_eq!(state(Web::Unknown, &[]), State::Booting);
+    assert_eq!(state(Web::None, &[("worker.1", Up)]), State::NoWeb);
+    assert_eq!(state(Web::Wanted, &[("web.1", Starting)]), State::Booting);
+    assert_eq!(state(Web::Wanted, &[("web.1", Crashed)]), State::Crashed);
+    assert_eq!(state(Web::Wanted, &[("web.1", Crashed), ("web.2", Starting)]), State::Booting);
+    assert_eq!(state(Web::Wanted, &[("web.1", Crashed), ("web.2", Up)]), State::Up);
+    assert_eq!(state(Web::Wanted, &[("worker.1", Crashed)]), State::Booting);
+}

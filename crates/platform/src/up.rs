@@ -1,0 +1,574 @@
+//! `tolv up`: one codebase, built, released, run and routed in the foreground.
+//!
+//! [`up`] returns when everything is stopped. It prints nothing: what there is to see goes out as
+//! [`Event`]s, in order. A slow reader of them holds up nothing but the reading: processes write
+//! to their spools, the router drops and counts.
+//!
+//! # Invariants
+//!
+//! * Nothing starts before the release phase succeeded.
+//! * A build, release phase or rollout that fails after the first one leaves what runs as it is.
+//! * Whatever way `up` ends, no process is left.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tolv_build::{Built, Source};
+use tolv_logs::Line;
+use tolv_model::dotenv;
+use tolv_model::env::{Env, EnvError};
+use tolv_model::formation::Formation;
+use tolv_model::name::{AppName, Deploy, DeployName, ProcessName, ProcessType};
+use tolv_model::release::{Release, ReleaseNumber};
+use tolv_model::source::SourceError;
+use tolv_router::Router;
+use tolv_run::{Culprit, Exit, Local, OneOff, Target};
+use tolv_sandbox::{Cancel, Choice, Level, Limits, Machine, Spawner};
+
+use crate::home::{Home, HomeError};
+use crate::listen::{ListenError, listen};
+use crate::routes::{Routes, Web};
+use crate::watch::{Watch, WatchError};
+
+/// For requests in flight when everything stops; then they are cut.
+const ROUTER_GRACE: Duration = Duration::from_secs(30);
+/// Access lines that may wait for the reader; more are dropped and counted.
+const ACCESS_LINES: usize = 4096;
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The codebase.
+    pub dir: PathBuf,
+    /// The state folder.
+    pub home: PathBuf,
+    /// Quantities that win over app.json's.
+    pub formation: Option<Formation>,
+    /// Where to listen; the first free port from 8080 on without it.
+    pub listen: Option<SocketAddr>,
+    /// The file of config variables; `.env` in the codebase, where there is one, without it.
+    pub env_file: Option<PathBuf>,
+    /// Build and replace at every change.
+    pub watch: bool,
+    /// How much to isolate.
+    pub sandbox: Choice,
+    /// What a build may know of this machine.
+    pub host: tolv_build::Host,
+}
+
+/// What there is to see, in order.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The build's output.
+    Build(tolv_build::Event),
+    /// A line of a process, the router or the platform.
+    Line(Line),
+    /// A release is up, at this URL where it has a web process.
+    Ready {
+        /// `http://<app>.localhost:<port>`.
+        url: Option<String>,
+        /// Which release.
+        release: ReleaseNumber,
+    },
+    /// Something went wrong that does not end `up`: the text of the error, whole.
+    Failed(String),
+}
+
+/// How `up` is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Go on.
+    No,
+    /// Stop everything in order.
+    Gracefully,
+    /// Kill everything.
+    Now,
+}
+
+/// Why `up` ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// DIR is missing, or not a folder.
+    #[error("`{path}` is not a folder that can be read")]
+    Dir {
+        /// What was given.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The state folder is held or cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The file of config variables cannot be read.
+    #[error("the config file `{path}` cannot be read")]
+    EnvFile {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file of config variables does not parse.
+    #[error("the config file does not parse")]
+    EnvSyntax(#[source] Box<SourceError>),
+    /// A config variable is refused.
+    #[error("the config file cannot be used")]
+    Config(#[source] EnvError),
+    /// The machine does not give what was asked for.
+    #[error(transparent)]
+    Sandbox(#[from] tolv_sandbox::Error),
+    /// The router has nowhere to listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// `--watch` cannot watch.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// No slug.
+    #[error(transparent)]
+    Build(#[from] tolv_build::Error),
+    /// `--formation` names a type that the codebase does not have.
+    #[error("`{unknown}` in the formation is not a process type of this codebase; it has {known}")]
+    UnknownType {
+        /// The name given.
+        unknown: ProcessType,
+        /// Those that exist, in words.
+        known: String,
+    },
+    /// The release phase ended with a failure.
+    #[error("the release phase failed with {exit}: `{command}`; nothing was started")]
+    ReleasePhase {
+        /// How it ended.
+        exit: Exit,
+        /// The command of the `release` process type.
+        command: String,
+    },
+    /// The processes could not be brought up.
+    #[error(transparent)]
+    Run(#[from] tolv_run::Error),
+}
+
+impl Error {
+    /// The exit status that a program shows for it: that of the process that failed first, where
+    /// one did; 1 for everything else, a missing command among them.
+    pub fn exit_status(&self) -> u8 {
+        let exit = match self {
+            Self::ReleasePhase { exit: Exit::Code(126 | 127), .. } => None,
+            Self::ReleasePhase { exit, .. } => Some(*exit),
+            Self::Run(tolv_run::Error::Rollout { culprit, .. }) => match culprit.reason {
+                tolv_run::Reason::CommandNotFound(_) => None,
+                _ => culprit.exit(),
+            },
+            _ => None,
+        };
+        exit.and_then(|exit| u8::try_from(exit.status()).ok()).filter(|&status| status != 0).unwrap_or(1)
+    }
+
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Build(error) => error.help().map(str::to_owned),
+            Self::Home(HomeError::Held { .. }) => {
+                Some("stop that one first, or give this one a TOLV_HOME of its own".to_owned())
+            }
+            Self::Listen(ListenError::Asked { .. }) => {
+                Some("`--listen 127.0.0.1:0` takes any free port".to_owned())
+            }
+            Self::Run(tolv_run::Error::Rollout { culprit, .. }) => match culprit.reason {
+                tolv_run::Reason::BootTimeout(_) => Some(
+                    "a web process must answer HTTP on the port in its PORT variable".to_owned(),
+                ),
+                tolv_run::Reason::CommandNotFound(_) => Some(format!(
+                    "check the line of `{}` in the Procfile, and that its program is a declared \
+                     dependency",
+                    culprit.process.process_type
+                )),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The process that made a rollout fail, with its last lines.
+    pub fn culprit(&self) -> Option<&Culprit> {
+        match self {
+            Self::Run(tolv_run::Error::Rollout { culprit, .. }) => Some(culprit),
+            _ => None,
+        }
+    }
+}
+
+/// Builds, releases and runs the codebase until `stop` says otherwise.
+///
+/// # Errors
+///
+/// One of [`Error`]'s, when the first release does not come up. A later one that does not is an
+/// [`Event::Failed`], and the one before it goes on.
+pub async fn up(
+    options: Options,
+    events: mpsc::Sender<Event>,
+    mut stop: watch::Receiver<Stop>,
+) -> Result<(), Error> {
+    let dir = folder(&options.dir)?;
+    let mut home = Home::open(&options.home)?;
+    let config = config(&dir, options.env_file.as_deref())?;
+    let app = app_name(&dir);
+    let spawner = Spawner::start(&options.host.program, &["spawner"])?;
+    let machine = Machine::probe(&spawner)?;
+    let (level, missing) = machine.choose(options.sandbox)?;
+    let mut watch = match options.watch {
+        true => Some(Watch::start(&dir, home.root())?),
+        false => None,
+    };
+    let listener = listen(options.listen).await?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| ListenError::Asked { address: SocketAddr::from(([0; 4], 0)), source })?;
+    let url = format!("http://{app}.localhost:{}", address.port());
+    home.sign(&format!("pid {}, {url}", std::process::id()))?;
+
+    let mut tasks = JoinSet::new();
+    let router = router(&mut tasks, &events);
+    tasks.spawn({
+        let router = router.clone();
+        async move { router.serve(listener).await }
+    });
+    let mut settings = tolv_run::Settings::new(spawner.clone(), level, home.root().join("logs"));
+    settings.search_path = options.host.search_path.to_string_lossy().into_owned();
+    let (engine, lines, routes) = engine(settings, &router, &app);
+    tasks.spawn(forward(lines, events.clone()));
+    tasks.spawn(routes.clone().follow());
+
+    let mut stage = Stage {
+        deploy: Deploy { app, name: DeployName::local() },
+        dir,
+        home: home.root().to_owned(),
+        host: options.host,
+        asked: options.formation,
+        config,
+        spawner,
+        level,
+        engine,
+        routes,
+        events: events.clone(),
+        url,
+        number: ReleaseNumber(0),
+        current: None,
+    };
+    let notice = match level {
+        Level::Strict => None,
+        other => Some(format!("Sandbox level {other}: {}", missing.join("; "))),
+    };
+    if let Some(notice) = notice {
+        events.send(Event::Build(tolv_build::Event::Warning(notice))).await.ok();
+    }
+    let outcome = stage.run(&mut watch, &mut stop).await;
+    stage.end(&router, &mut stop).await;
+    drop(stage);
+    drop(events);
+    tasks.abort_all();
+    while tasks.join_next().await.is_some() {}
+    outcome
+}
+
+/// Everything between a change of the codebase and its processes.
+struct Stage {
+    deploy: Deploy,
+    dir: PathBuf,
+    home: PathBuf,
+    host: tolv_build::Host,
+    asked: Option<Formation>,
+    config: Env,
+    spawner: Spawner,
+    level: Level,
+    engine: Arc<Local>,
+    routes: Routes,
+    events: mpsc::Sender<Event>,
+    url: String,
+    number: ReleaseNumber,
+    /// The release that runs.
+    current: Option<Arc<Release>>,
+}
+
+impl Stage {
+    /// Brings the first release up, then each change's, until `stop`.
+    async fn run(
+        &mut self,
+        watch: &mut Option<Watch>,
+        stop: &mut watch::Receiver<Stop>,
+    ) -> Result<(), Error> {
+        if !self.until(stop).await? {
+            return Ok(());
+        }
+        loop {
+            let changed = async {
+                match watch {
+                    Some(watch) => watch.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stopped(stop, Stop::Gracefully) => return Ok(()),
+                changed = changed => changed?,
+            }
+            match self.until(stop).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => {
+                    self.events.send(Event::Failed(chain(&error))).await.ok();
+                }
+            }
+        }
+    }
+
+    /// One pass build → release → run; `false` when `stop` came first.
+    async fn until(&mut self, stop: &mut watch::Receiver<Stop>) -> Result<bool, Error> {
+        let cancel = Cancel::new();
+        let mut build = self.build(cancel.clone());
+        let built = tokio::select! {
+            built = build.join_next() => built,
+            () = stopped(stop, Stop::Gracefully) => {
+                cancel.cancel();
+                // The build ends by itself, and cleans up after itself.
+                while build.join_next().await.is_some() {}
+                return Ok(false);
+            }
+        };
+        let built = match built {
+            Some(Ok(built)) => built?,
+            Some(Err(_)) | None => return Err(tolv_build::Error::Cancelled.into()),
+        };
+        let release = self.release(&built)?;
+        if self.current.as_ref().is_some_and(|current| same(current, &release)) {
+            return Ok(true);
+        }
+        let target = self.target(&built, &release);
+        tokio::select! {
+            done = self.bring_up(target) => done?,
+            () = stopped(stop, Stop::Gracefully) => return Ok(false),
+        }
+        let web = release.formation.0.get(&ProcessType::web()).is_some_and(|&n| n > 0);
+        let ready =
+            Event::Ready { url: web.then(|| self.url.clone()), release: release.number };
+        self.current = Some(release);
+        self.events.send(ready).await.ok();
+        Ok(true)
+    }
+
+    /// Starts the build on a thread of its own: it blocks.
+    fn build(&self, cancel: Cancel) -> JoinSet<Result<Built, tolv_build::Error>> {
+        let request = tolv_build::Request {
+            source: Source::WorkingTree { dir: self.dir.clone() },
+            home: self.home.clone(),
+            spawner: self.spawner.clone(),
+            level: self.level,
+            host: self.host.clone(),
+            caps: tolv_build::Caps::default(),
+            cancel,
+        };
+        let events = self.events.clone();
+        let mut set = JoinSet::new();
+        set.spawn_blocking(move || {
+            tolv_build::build(&request, &mut |event| {
+                events.blocking_send(Event::Build(event)).ok();
+            })
+        });
+        set
+    }
+
+    /// The next release: the slug with the deploy's config and formation.
+    fn release(&mut self, built: &Built) -> Result<Arc<Release>, Error> {
+        let types = &built.manifest.process_types;
+        if let Some(unknown) =
+            self.asked.iter().flat_map(|f| f.0.keys()).find(|kind| !types.contains_key(kind))
+        {
+            let known: Vec<_> = types.keys().map(|kind| format!("`{kind}`")).collect();
+            return Err(Error::UnknownType { unknown: unknown.clone(), known: known.join(", ") });
+        }
+        let mut formation = Formation::first(types.keys()).with(&built.app_json.formation());
+        formation.0.retain(|kind, _| types.contains_key(kind) && !kind.is_release());
+        if let Some(asked) = &self.asked {
+            formation = formation.with(asked);
+        }
+        Ok(Arc::new(Release {
+            deploy: self.deploy.clone(),
+            number: ReleaseNumber(self.number.0 + 1),
+            slug: built.slug,
+            commit: built.commit.clone(),
+            config: self.config.clone(),
+            process_types: types.clone(),
+            formation,
+        }))
+    }
+
+    fn target(&self, built: &Built, release: &Arc<Release>) -> Target {
+        Target {
+            release: Arc::clone(release),
+            mounts: built.mounts.clone(),
+            slug_env: built.manifest.env.clone(),
+            slug_path: built.manifest.path.clone(),
+            checks: built.app_json.checks(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// The release phase, then the rollout.
+    async fn bring_up(&mut self, target: Target) -> Result<(), Error> {
+        let release = Arc::clone(&target.release);
+        self.number = release.number;
+        let created = format!(
+            "Release {} created: slug {}",
+            release.number,
+            tolv_model::slug::short(&release.slug.0)
+        );
+        self.events.send(Event::Line(Line::tolv("release", created))).await.ok();
+        if let Some(command) = release.process_types.get(&ProcessType::release()) {
+            let name = ProcessName { process_type: ProcessType::release(), number: 1 };
+            let one_off = OneOff { target: target.clone(), name, command: command.clone() };
+            let exit = self.engine.run_once(one_off).await?;
+            if !exit.is_success() {
+                return Err(Error::ReleasePhase { exit, command: command.clone() });
+            }
+        }
+        let web = release.formation.0.get(&ProcessType::web()).is_some_and(|&n| n > 0);
+        self.routes.set_web(if web { Web::Wanted } else { Web::None });
+        self.engine.converge(target).await?;
+        Ok(())
+    }
+
+    /// Lets the requests in flight finish, then stops every process; kills on [`Stop::Now`].
+    async fn end(&self, router: &Router, stop: &mut watch::Receiver<Stop>) {
+        let orderly = async {
+            router.drain(ROUTER_GRACE).await;
+            self.engine.stop().await;
+        };
+        tokio::select! {
+            () = orderly => {}
+            () = stopped(stop, Stop::Now) => self.engine.kill().await,
+        }
+    }
+}
+
+/// Resolves once `stop` is at least `level`; never when nobody can say so any more.
+async fn stopped(stop: &mut watch::Receiver<Stop>, level: Stop) {
+    if stop.wait_for(|now| *now >= level).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Whether a rollout from one to the other would change nothing.
+fn same(current: &Release, next: &Release) -> bool {
+    current.slug == next.slug
+        && current.config == next.config
+        && current.formation == next.formation
+}
+
+fn engine(
+    mut settings: tolv_run::Settings,
+    router: &Router,
+    app: &AppName,
+) -> (Arc<Local>, mpsc::Receiver<Line>, Routes) {
+    // The engine wants the drain at its making, the drain wants the engine's endpoints: they meet
+    // in this cell, which is set before the first rollout.
+    let cell: Arc<std::sync::OnceLock<Routes>> = Arc::default();
+    settings.drain = Some({
+        let cell = Arc::clone(&cell);
+        Arc::new(move |old| {
+            let routes = cell.get().cloned();
+            Box::pin(async move {
+                if let Some(routes) = routes {
+                    routes.drain(old).await;
+                }
+            })
+        })
+    });
+    let (engine, lines) = Local::new(settings);
+    let routes = Routes::new(router.clone(), app, engine.endpoints());
+    cell.set(routes.clone()).ok();
+    (Arc::new(engine), lines, routes)
+}
+
+/// A router whose access lines go to `events`, dropped and counted when nobody reads.
+fn router(tasks: &mut JoinSet<()>, events: &mpsc::Sender<Event>) -> Router {
+    let (lines, mut waiting) = mpsc::channel::<Line>(ACCESS_LINES);
+    let dropped = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counter = Arc::clone(&dropped);
+    let events = events.clone();
+    tasks.spawn(async move {
+        use std::sync::atomic::Ordering::Relaxed;
+        while let Some(line) = waiting.recv().await {
+            let process = Arc::clone(&line.process);
+            events.send(Event::Line(line)).await.ok();
+            let lost = dropped.swap(0, Relaxed);
+            if lost > 0 {
+                let text = format!("Error L10 (output buffer overflow): {lost} lines dropped");
+                events.send(Event::Line(Line::tolv(process, text))).await.ok();
+            }
+        }
+    });
+    let name: Arc<str> = Arc::from("router");
+    let on_line = move |line: tolv_router::AccessLine| {
+        let line = Line::tolv(Arc::clone(&name), line.to_string());
+        if lines.try_send(line).is_err() {
+            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    Router::new(tolv_router::Settings::default(), Arc::new(on_line))
+}
+
+async fn forward(mut lines: mpsc::Receiver<Line>, events: mpsc::Sender<Event>) {
+    while let Some(line) = lines.recv().await {
+        events.send(Event::Line(line)).await.ok();
+    }
+}
+
+fn folder(dir: &Path) -> Result<PathBuf, Error> {
+    let error = |source| Error::Dir { path: dir.to_owned(), source };
+    let path = dir.canonicalize().map_err(error)?;
+    fs::read_dir(&path).map_err(error)?;
+    Ok(path)
+}
+
+/// The app's name: the codebase's folder's, made to fit.
+fn app_name(dir: &Path) -> AppName {
+    AppName::from_text(&dir.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// The deploy's config: from the file named, or from `.env` where there is one.
+fn config(dir: &Path, file: Option<&Path>) -> Result<Env, Error> {
+    let path = file.map_or_else(|| dir.join(".env"), Path::to_owned);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if file.is_none() && error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Env::default());
+        }
+        Err(source) => return Err(Error::EnvFile { path, source }),
+    };
+    let parsed = dotenv::parse(&text)
+        .map_err(|error| Error::EnvSyntax(Box::new(error.named(path.display().to_string()))))?;
+    let mut config = Env::default();
+    for (name, value) in parsed {
+        config.set_config(name, value).map_err(Error::Config)?;
+    }
+    Ok(config)
+}
+
+/// An error and all its sources on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,26 @@
+use std::fs;
+
+use tokio::time::timeout;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn a_change_in_a_new_folder_is_seen_and_ignored_folders_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    fs::create_dir_all(root.join(".tolv")).unwrap();
+    fs::create_dir_all(root.join("node_modules")).unwrap();
+    fs::write(root.join(".gitignore"), "node_modules\n").unwrap();
+    let mut watch = Watch::start(root, &root.join(".tolv")).unwrap();
+
+    fs::create_dir(root.join("src")).unwrap();
+    timeout(LONG, watch.changed()).await.expect("the new folder is a change").unwrap();
+    fs::write(root.join("src/a"), "1").unwrap();
+    timeout(LONG, watch.changed()).await.expect("a file in it is a change").unwrap();
+
+    fs::write(root.join("node_modules/x"), "1").unwrap();
+    fs::write(root.join(".tolv/x"), "1").unwrap();
+    assert!(timeout(QUIET * 4, watch.changed()).await.is_err(), "ignored folders are no change");
+}

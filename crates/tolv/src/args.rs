@@ -1,0 +1,145 @@
+//! What may be typed: the command line as types.
+//!
+//! Parsing only. What a flag means is decided in [`crate::settings`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use tolv_model::formation::Formation;
+use tolv_sandbox::Choice;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tolv",
+    version,
+    about = "The twelve-factor platform in one binary: build → release → run",
+    after_help = "Start here:\n  tolv up              build, release and run the codebase in this folder\n  tolv up --watch      and again at every change\n  tolv status          what this machine can isolate and limit\n\nEvery command explains itself with examples: tolv up --help",
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build, release and run a codebase in the foreground
+    #[command(after_long_help = UP_EXAMPLES)]
+    Up(Up),
+    /// Build a codebase into a slug and print its id
+    #[command(after_long_help = BUILD_EXAMPLES)]
+    Build(Build),
+    /// Show what this machine gives to isolate and limit processes, what not, and why
+    Status(Status),
+    /// Print a completion script for a shell
+    #[command(after_long_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell to complete in
+        shell: Shell,
+    },
+    /// The file server of the static builder: a process that binds PORT
+    #[command(hide = true)]
+    StaticServer {
+        /// Folder to serve
+        root: PathBuf,
+    },
+}
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  tolv up                                  the codebase in this folder
+  tolv up examples/guestbook               the one in that folder
+  tolv up --formation web=3,worker=2       three web processes, two workers
+  tolv up --listen 127.0.0.1:0             on any free port
+  tolv up --env-file .env.mine             config from that file instead of .env
+  tolv up --watch                          rebuild and replace at every change
+  tolv up --json | jq -r .text             one JSON object a line
+
+The `release` process type runs first, with the same slug and config as the others; when it
+fails, nothing starts. Each process gets its own PORT. One Ctrl-C stops everything in order; a
+second one kills.
+
+Exit codes: 0 stopped by SIGTERM, 1 failed (or the exit code of the first process that failed to
+start), 2 usage, 130 stopped by Ctrl-C.";
+
+const BUILD_EXAMPLES: &str = "\
+Examples:
+  tolv build                     the codebase in this folder, as it stands in the working tree
+  tolv build --commit HEAD       the last commit, whatever the working tree holds
+  tolv build --json | jq .slug   the slug id alone
+
+Two builds of one commit give the same id.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  tolv completions bash > /etc/bash_completion.d/tolv
+  tolv completions zsh > ~/.zfunc/_tolv
+  tolv completions fish > ~/.config/fish/completions/tolv.fish";
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Folder of the codebase
+    #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+
+    /// How many processes of each type, as in `web=2,worker=1`; a type left out keeps what
+    /// app.json says, or 1
+    #[arg(long, value_name = "TYPE=N,…")]
+    pub(crate) formation: Option<Formation>,
+
+    /// Where the router listens; port 0 takes any. The default moves to the next free port when
+    /// 8080 is busy
+    #[arg(long, value_name = "ADDRESS:PORT", env = "TOLV_LISTEN")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// File of config variables; without this, `.env` in DIR if there is one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) env_file: Option<PathBuf>,
+
+    /// Build and replace the processes whenever a file of the codebase changes
+    #[arg(long)]
+    pub(crate) watch: bool,
+
+    #[command(flatten)]
+    pub(crate) sandbox: Sandbox,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    /// Folder of the codebase
+    #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+
+    /// Build this commit instead of the working tree
+    #[arg(long, value_name = "COMMIT")]
+    pub(crate) commit: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) sandbox: Sandbox,
+
+    /// Print the result as one JSON object; progress goes to stderr
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sandbox {
+    /// How much to isolate: auto (the best this machine gives), strict, user, landlock or none
+    #[arg(long = "sandbox", value_name = "LEVEL", env = "TOLV_SANDBOX", default_value = "auto")]
+    pub(crate) choice: Choice,
+}

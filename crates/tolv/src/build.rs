@@ -1,0 +1,118 @@
+//! `tolv build`: a codebase becomes a slug; its id and contents are printed.
+
+use std::fmt::Write as _;
+use std::io;
+use std::process::ExitCode;
+
+use tolv_build::{Built, Caps, Request, Source};
+use tolv_model::slug::short;
+use tolv_sandbox::{Cancel, Machine, Spawner};
+
+use crate::args::Build;
+use crate::output::{self, BuildView};
+use crate::settings::Settings;
+
+/// Builds and prints. The build's output goes to stderr, the result to stdout.
+pub(crate) fn build(args: Build, settings: &Settings) -> ExitCode {
+    match run(&args, settings) {
+        Ok(built) => {
+            output::print(&if args.json { json(&built) } else { text(&built) })
+        }
+        Err(Failure::Sandbox(error)) => output::fail(&error, None),
+        Err(Failure::Io(error)) => output::fail(&error, None),
+        Err(Failure::Build(tolv_build::Error::Cancelled)) => {
+            output::error_text(&tolv_build::Error::Cancelled, None);
+            ExitCode::from(130)
+        }
+        Err(Failure::Build(error)) => output::fail(&error, error.help()),
+    }
+}
+
+enum Failure {
+    Sandbox(tolv_sandbox::Error),
+    Io(io::Error),
+    Build(tolv_build::Error),
+}
+
+fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
+    let spawner =
+        Spawner::start(&settings.program, &["spawner"]).map_err(Failure::Sandbox)?;
+    let machine = Machine::probe(&spawner).map_err(Failure::Sandbox)?;
+    let (level, _) = machine.choose(args.sandbox.choice).map_err(Failure::Sandbox)?;
+    let cancel = Cancel::new().map_err(Failure::Io)?;
+    cancel_on_signals(cancel.clone()).map_err(Failure::Io)?;
+    let source = match &args.commit {
+        Some(commit) => Source::Commit { repository: args.dir.clone(), commit: commit.clone() },
+        None => Source::WorkingTree { dir: args.dir.clone() },
+    };
+    let request = Request {
+        source,
+        home: settings.home_of(&args.dir),
+        spawner,
+        level,
+        host: settings.host(),
+        caps: Caps::default(),
+        cancel,
+    };
+    let mut view = BuildView::new();
+    tolv_build::build(&request, &mut |event| {
+        view.show(&event, &mut io::stderr()).ok();
+    })
+    .map_err(Failure::Build)
+}
+
+/// Cancels at the first SIGINT or SIGTERM, from a thread that waits for nothing else.
+fn cancel_on_signals(cancel: Cancel) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (Ok(mut int), Ok(mut term)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return;
+            };
+            tokio::select! {
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+            }
+            cancel.cancel();
+        });
+    })?;
+    Ok(())
+}
+
+fn text(built: &Built) -> String {
+    let manifest = &built.manifest;
+    let mut text = format!("{}\n", built.slug);
+    let mut row = |name: &str, value: &str| {
+        writeln!(text, "  {name:<14} {value}").ok();
+    };
+    row("commit", built.commit.as_deref().unwrap_or("none"));
+    row("files", &format!("{} in {} bytes", manifest.files(), manifest.size()));
+    for layer in &manifest.layers {
+        row("layer", &format!("{} content {}", short(&layer.key), short(&layer.content)));
+    }
+    for (kind, command) in &manifest.process_types {
+        row(kind.as_str(), command);
+    }
+    row("tree", &built.dir.display().to_string());
+    text
+}
+
+fn json(built: &Built) -> String {
+    let manifest = &built.manifest;
+    let value = serde_json::json!({
+        "slug": built.slug.to_string(),
+        "commit": built.commit,
+        "files": manifest.files(),
+        "bytes": manifest.size(),
+        "layers": manifest.layers,
+        "process_types": manifest.process_types,
+        "env": manifest.env,
+        "path": manifest.path,
+        "tree": built.dir,
+        "warnings": built.warnings,
+    });
+    format!("{value}\n")
+}

@@ -1,0 +1,126 @@
+//! Where text leaves the program: errors to stderr, results to stdout, events line by line.
+
+use std::error::Error;
+use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tolv_build::Event;
+
+/// Prints an error with its causes and, where known, what to do; returns exit status 1.
+pub(crate) fn fail(error: &(dyn Error + 'static), hint: Option<&str>) -> ExitCode {
+    error_text(error, hint);
+    ExitCode::FAILURE
+}
+
+/// Prints an error with its causes and, where known, what to do.
+pub(crate) fn error_text(error: &(dyn Error + 'static), hint: Option<&str>) {
+    let mut text = format!("error: {error}\n");
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(diagnostic) = cause.downcast_ref::<tolv_model::source::SourceError>() {
+            text.push_str(&excerpt(diagnostic));
+        } else if !said.ends_with(&cause.to_string()) {
+            text.push_str(&format_args!("  cause: {cause}\n").to_string());
+        }
+        said = cause.to_string();
+        source = cause.source();
+    }
+    if let Some(hint) = hint {
+        text.push_str(&format_args!("  hint: {hint}\n").to_string());
+    }
+    io::stderr().write_all(text.as_bytes()).ok();
+}
+
+/// A source error drawn as an excerpt of its file.
+fn excerpt(error: &tolv_model::source::SourceError) -> String {
+    let handler = miette::GraphicalReportHandler::new_themed(if io::stderr().is_terminal() {
+        miette::GraphicalTheme::unicode()
+    } else {
+        miette::GraphicalTheme::unicode_nocolor()
+    });
+    let mut text = String::new();
+    match handler.render_report(&mut text, error) {
+        Ok(()) => text,
+        Err(_) => format!("  cause: {error}\n"),
+    }
+}
+
+/// Writes a result to standard output.
+pub(crate) fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Shows a build: `-----> Heading`, seven spaces before each line, a bar on a terminal.
+pub(crate) struct BuildView {
+    bar: Option<ProgressBar>,
+}
+
+impl BuildView {
+    /// A view; its bar is drawn on stderr, when that is a terminal.
+    pub(crate) fn new() -> Self {
+        Self { bar: None }
+    }
+
+    /// One event as text with its line end; nothing for what only moves the bar.
+    pub(crate) fn show(&mut self, event: &Event, out: &mut dyn Write) -> io::Result<()> {
+        if let Event::Progress { done, total, what } = event {
+            self.progress(*done, *total, what);
+            return Ok(());
+        }
+        let text = render(event);
+        match self.bar.take() {
+            None => out.write_all(&text),
+            Some(bar) => {
+                bar.finish_and_clear();
+                out.write_all(&text)
+            }
+        }
+    }
+
+    fn progress(&mut self, done: u64, total: u64, what: &str) {
+        if !io::stderr().is_terminal() {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            if let Ok(style) =
+                ProgressStyle::with_template("       {spinner} {wide_msg} {bar:24} {pos}/{len}")
+            {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        bar.set_length(total);
+        bar.set_position(done);
+        bar.set_message(what.to_owned());
+        if total > 0 && done >= total {
+            bar.finish_and_clear();
+            self.bar = None;
+        }
+    }
+}
+
+/// A build event as the builder's output has it, line end included.
+pub(crate) fn render(event: &Event) -> Vec<u8> {
+    match event {
+        Event::Heading(text) => format!("-----> {text}\n").into_bytes(),
+        Event::Line(line) => [b"       ".as_slice(), &harmless(line), b"\n"].concat(),
+        Event::Warning(text) => {
+            text.lines().map(|line| format!(" !     {line}\n")).collect::<String>().into_bytes()
+        }
+        Event::Progress { .. } => Vec::new(),
+    }
+}
+
+/// The bytes without those that move a cursor or start an escape sequence; tabs stay.
+fn harmless(line: &[u8]) -> Vec<u8> {
+    line.iter().copied().filter(|&byte| byte == b'\t' || (byte >= 0x20 && byte != 0x7f)).collect()
+}

@@ -1,0 +1,37 @@
+//! `tolv status`: what this machine gives to isolate and limit processes, what not, and why.
+
+use std::process::ExitCode;
+
+use tolv_sandbox::{Choice, Machine, Spawner};
+
+use crate::args::Status;
+use crate::output;
+use crate::settings::Settings;
+
+/// Probes and prints.
+pub(crate) fn status(args: &Status, settings: &Settings) -> ExitCode {
+    let machine = Spawner::start(&settings.program, &["spawner"])
+        .and_then(|spawner| Machine::probe(&spawner));
+    let machine = match machine {
+        Ok(machine) => machine,
+        Err(error) => return output::fail(&error, None),
+    };
+    if args.json {
+        let mut value = match serde_json::to_value(&machine) {
+            Ok(value) => value,
+            Err(error) => return output::fail(&error, None),
+        };
+        if let (Some(fields), Ok((level, _))) =
+            (value.as_object_mut(), machine.choose(Choice::Auto))
+        {
+            fields.insert("auto".to_owned(), level.as_str().into());
+        }
+        return output::print(&format!("{value}\n"));
+    }
+    let mut text = String::new();
+    for line in machine.describe() {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    output::print(&text)
+}
