@@ -22,7 +22,7 @@
 //! local.say(Line)                                              // into the same stream of lines
 //! local.stop().await                                           // SIGTERM, grace, SIGKILL; all gone
 //! local.kill()                                                 // SIGKILL now; `stop` then returns
-//! run::BODY: (&str, tolv_sandbox::Body)                        // for `spawner_main`
+//! SHIM: (&str, tolv_sandbox::Body)                             // for `spawner_main`
 //! ```
 //!
 //! # Invariants
@@ -34,9 +34,14 @@
 
 #![warn(missing_docs)]
 
-pub mod target;
+mod local;
+mod protocol;
+mod shim;
+mod target;
 
+pub use local::Local;
+pub use shim::SHIM;
 pub use target::{
-    Culprit, Drain, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState, Reason,
+    Boot, Culprit, Drain, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState, Reason,
     Settings, Target, Timing,
 };

@@ -16,7 +16,8 @@ use tolv_sandbox::{Level, Limits, Mount, Spawner};
 
 /// Gives word when requests in flight to these endpoints are done: called after the endpoints
 /// were switched, awaited for [`Timing::drain`] at most, before the old processes get SIGTERM.
-pub type Drain = Arc<dyn Fn(Vec<Endpoint>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+pub type Drain =
+    Arc<dyn Fn(Vec<Endpoint>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// How an engine works, fixed for its life.
 #[derive(Clone)]
@@ -149,6 +150,32 @@ impl fmt::Display for Exit {
     }
 }
 
+/// A boot that took too long. Prints as `60 seconds; it listens on 127.0.0.1:3000, not on port
+/// 20000`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// The limit.
+    pub limit: Duration,
+    /// Its port.
+    pub port: u16,
+    /// Where it did listen.
+    pub listens: Vec<SocketAddr>,
+}
+
+impl fmt::Display for Boot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} seconds", self.limit.as_secs_f32())?;
+        if !self.listens.is_empty() {
+            let found: Vec<_> = self.listens.iter().map(SocketAddr::to_string).collect();
+            write!(f, "; it listens on {}", found.join(", "))?;
+            if self.listens.iter().all(|address| address.port() != self.port) {
+                write!(f, ", not on port {}", self.port)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Why a process did not come up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -159,7 +186,9 @@ pub enum Reason {
     /// It ended before it was ready.
     Exited(Exit),
     /// It ran, but was not ready in time (R10).
-    BootTimeout(Duration),
+    BootTimeout(Boot),
+    /// A check of app.json failed; which and why.
+    CheckFailed(String),
     /// Its memory limit killed it (R15).
     OutOfMemory(Exit),
     /// It was told to stop before it was ready.
@@ -175,9 +204,8 @@ impl fmt::Display for Reason {
             }
             Self::CommandNotFound(exit) => write!(f, "the command was not found ({exit})"),
             Self::Exited(exit) => write!(f, "exited with {exit} before it was ready"),
-            Self::BootTimeout(limit) => {
-                write!(f, "was not ready within {} seconds (R10)", limit.as_secs_f32())
-            }
+            Self::BootTimeout(boot) => write!(f, "was not ready within {boot} (R10)"),
+            Self::CheckFailed(why) => write!(f, "failed its health check: {why}"),
             Self::OutOfMemory(exit) => write!(f, "used more memory than its limit (R15, {exit})"),
             Self::Stopped => f.write_str("was stopped before it was ready"),
         }
@@ -202,7 +230,10 @@ impl Culprit {
             Reason::CommandNotFound(exit) | Reason::Exited(exit) | Reason::OutOfMemory(exit) => {
                 Some(exit)
             }
-            Reason::NotStarted(_) | Reason::BootTimeout(_) | Reason::Stopped => None,
+            Reason::NotStarted(_)
+            | Reason::BootTimeout(_)
+            | Reason::CheckFailed(_)
+            | Reason::Stopped => None,
         }
     }
 }

@@ -1,0 +1,138 @@
+//! What the supervisor and a shim say to each other: one JSON object per packet of a
+//! `SOCK_SEQPACKET` pair, and the payload that a shim is launched with.
+//!
+//! | supervisor → shim | |
+//! |---|---|
+//! | `stop` | the signal to the leader; after the grace, kill everything |
+//! | `kill` | kill everything |
+//! | `arm` | ring once when the spool has more than `lines` lines |
+//! | end of file | as `stop` with [`TETHER`], where the shim is tethered |
+//!
+//! | shim → supervisor | |
+//! |---|---|
+//! | `started` | the app runs |
+//! | `exec_failed` | it could not be executed; the last word |
+//! | `bell` | the spool has more than was armed for |
+//! | `exited` | everything is gone and all output is in the spool; the last word |
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tolv_logs::spool;
+
+/// Changes when either side would misread the other.
+pub(crate) const VERSION: u32 = 1;
+
+/// Grace of a tethered app whose supervisor went away.
+pub(crate) const TETHER: Duration = Duration::from_millis(500);
+
+/// Longest packet.
+pub(crate) const PACKET: usize = 4096;
+
+/// To the shim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order {
+    Stop { signal: i32, grace_ms: u64 },
+    Kill,
+    Arm { lines: u64 },
+}
+
+/// From the shim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Word {
+    Started { version: u32, pid: i32 },
+    ExecFailed { errno: i32, what: String },
+    Bell,
+    Exited(Ended),
+}
+
+/// How it all ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    /// The leader's exit code, if it exited.
+    pub(crate) code: Option<i32>,
+    /// The signal that ended it, if one did.
+    pub(crate) signal: Option<i32>,
+    /// How many processes the kernel killed for want of memory.
+    pub(crate) oom_kills: u64,
+    /// Lines written to the spool.
+    pub(crate) lines: u64,
+}
+
+/// What a shim runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Orders {
+    pub(crate) head: Head,
+    pub(crate) argv: Vec<Vec<u8>>,
+    pub(crate) env: Vec<Vec<u8>>,
+}
+
+/// The part of [`Orders`] that is text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    pub(crate) version: u32,
+    /// `web.1`.
+    pub(crate) process: String,
+    pub(crate) cwd: String,
+    /// Ends its app when the supervisor goes.
+    pub(crate) tethered: bool,
+    /// The leader is a shell that the app runs below: what is left when it ends on a stop has
+    /// the rest of the grace period.
+    pub(crate) shell: bool,
+    pub(crate) spool: spool::Limits,
+    /// Number of arguments; the strings after them are the environment.
+    arguments: usize,
+}
+
+impl Head {
+    pub(crate) fn new(process: String, cwd: String, shell: bool, spool: spool::Limits) -> Self {
+        Self { version: VERSION, process, cwd, tethered: true, shell, spool, arguments: 0 }
+    }
+}
+
+impl Orders {
+    /// One line of JSON, then each string with a NUL behind it; none of them can have one.
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let head = Head { arguments: self.argv.len(), ..self.head.clone() };
+        let mut bytes = serde_json::to_vec(&head)?;
+        bytes.push(b'\n');
+        for text in self.argv.iter().chain(&self.env) {
+            bytes.extend(text);
+            bytes.push(0);
+        }
+        Ok(bytes)
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.iter().position(|&b| b == b'\n')?;
+        let head: Head = serde_json::from_slice(&bytes[..end]).ok()?;
+        let strings = bytes[end + 1..].strip_suffix(&[0])?;
+        let mut argv: Vec<Vec<u8>> = strings.split(|&b| b == 0).map(<[u8]>::to_vec).collect();
+        let env = (head.arguments <= argv.len()).then(|| argv.split_off(head.arguments))?;
+        (head.version == VERSION && !argv.is_empty()).then_some(Self { head, argv, env })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_read_back() {
+        let spool = spool::Limits::of(1 << 20);
+        let mut head = Head::new("web.1".to_owned(), "/app".to_owned(), false, spool);
+        head.arguments = 2;
+        let orders = Orders {
+            head,
+            argv: vec![b"sh".to_vec(), b"a\n\"b\xff".to_vec()],
+            env: vec![b"A=".to_vec(), b"B=\n".to_vec()],
+        };
+        let bytes = orders.to_bytes().unwrap();
+        assert_eq!(Orders::from_bytes(&bytes), Some(orders));
+        for length in 0..bytes.len() {
+            let _cut_is_no_panic = Orders::from_bytes(&bytes[..length]);
+        }
+    }
+}

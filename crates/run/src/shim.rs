@@ -1,0 +1,345 @@
+//! The shim: the parent of one app process, inside its sandbox.
+//!
+//! A single-threaded poll loop that owns the app's pipes, writes its spool, and holds its exit
+//! status. It wakes up for output, signals, orders and its own deadlines, and for nothing else.
+//!
+//! ```text
+//!              leader ends                 nobody is left
+//!  Running ─────────────────▶ Sweeping ─────────────────▶ drained, `exited`, end
+//!     │ stop: SIGTERM to the     │ SIGTERM to the rest, then SIGKILL
+//!     ▼ leader, a deadline       ▼
+//!  (deadline: SIGKILL to everything)
+//! ```
+//!
+//! # Invariants
+//!
+//! * The leader's end is not the group's: whatever it left below the shim, `setsid` and double
+//!   forks included, is told to go and then killed, before `exited` is said.
+//! * `exited` is said after all output is in the spool.
+//! * Neither a full disk nor a deaf supervisor stops the app or the loop.
+
+mod tree;
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, kill_process};
+use tolv_logs::framer::Framer;
+use tolv_logs::spool::Writer;
+use tolv_logs::{Micros, Stream};
+use tolv_sandbox::{
+    Body, Ended as End, Entered, SignalFd, has_children, kill_descendants, reap_all,
+};
+
+use crate::protocol::{Ended, Order, Orders, PACKET, TETHER, VERSION, Word};
+
+/// The shim's name and function, for `tolv_sandbox::spawner_main`.
+pub const SHIM: (&str, Body) = ("shim", shim);
+
+/// An unfinished line goes out after this long without more.
+const IDLE_LINE: Duration = Duration::from_millis(200);
+/// Between two tries of a disk that took nothing.
+const RETRY: Duration = Duration::from_millis(500);
+/// What the leader left behind has this long after SIGTERM.
+const SWEEP: Duration = Duration::from_secs(1);
+/// For output that somebody outside still holds the pipe of.
+const DRAIN: Duration = Duration::from_millis(200);
+/// For the supervisor to take the last word.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// Exit codes of the shim itself; nobody but a debugger looks at them.
+fn shim(entered: Entered) -> i32 {
+    match Shim::start(entered) {
+        Ok(Some(shim)) => shim.run(),
+        Ok(None) => 0,
+        Err(_) => 1,
+    }
+}
+
+/// One of the two pipes.
+struct Pipe {
+    stream: Stream,
+    /// Nothing once it is at its end.
+    file: Option<File>,
+    framer: Framer,
+    /// When its unfinished line goes out.
+    flush_at: Option<Instant>,
+}
+
+impl Pipe {
+    fn new(stream: Stream, end: OwnedFd) -> Self {
+        Self { stream, file: Some(File::from(end)), framer: Framer::new(), flush_at: None }
+    }
+
+    /// One read; whether it brought something.
+    fn read(&mut self, spool: &mut Writer) -> bool {
+        let Some(file) = &mut self.file else { return false };
+        let read = match file.read(self.framer.space()) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(_) => 0,
+        };
+        let (time, stream) = (Micros::now(), self.stream);
+        if read == 0 {
+            self.end(spool);
+            return false;
+        }
+        self.framer.filled(read, |batch| spool.append(stream, time, batch));
+        self.flush_at = self.framer.is_pending().then(|| Instant::now() + IDLE_LINE);
+        true
+    }
+
+    fn flush_if_idle(&mut self, now: Instant, spool: &mut Writer) {
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush_at = None;
+            let stream = self.stream;
+            self.framer.flush(false, |batch| spool.append(stream, Micros::now(), batch));
+        }
+    }
+
+    fn end(&mut self, spool: &mut Writer) {
+        self.file = None;
+        self.flush_at = None;
+        let stream = self.stream;
+        self.framer.flush(true, |batch| spool.append(stream, Micros::now(), batch));
+    }
+}
+
+struct Shim {
+    entered: Entered,
+    control: Option<OwnedFd>,
+    tethered: bool,
+    shell: bool,
+    signals: SignalFd,
+    pipes: [Pipe; 2],
+    spool: Writer,
+    leader: Pid,
+    /// How the leader ended.
+    end: Option<End>,
+    /// Whether the rest got its SIGTERM.
+    swept: bool,
+    /// When everything is killed.
+    kill_at: Option<Instant>,
+    /// Ring once there are more lines than this.
+    armed: Option<u64>,
+    retry_at: Option<Instant>,
+}
+
+impl Shim {
+    /// Executes the app; nothing where it could not be, which is said.
+    fn start(mut entered: Entered) -> io::Result<Option<Self>> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let orders = Orders::from_bytes(&entered.payload).ok_or_else(invalid)?;
+        entered.payload = Vec::new();
+        let mut fds = std::mem::take(&mut entered.fds).into_iter();
+        let (Some(control), Some(folder)) = (fds.next(), fds.next()) else {
+            return Err(invalid());
+        };
+        drop(fds);
+        let signals = SignalFd::new(&[libc::SIGCHLD])?;
+        let spool = Writer::new(folder, orders.head.process, orders.head.spool);
+        let null = File::open("/dev/null")?;
+        let (out, out_end) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (err, err_end) = pipe_with(PipeFlags::CLOEXEC)?;
+        for end in [&out, &err] {
+            // Only ours: the app's end stays blocking.
+            rustix::io::ioctl_fionbio(end, true)?;
+        }
+        let stdio = [null.as_fd(), out_end.as_fd(), err_end.as_fd()];
+        let cwd = Path::new(&orders.head.cwd);
+        let leader = match entered.exec(&orders.argv, &orders.env, cwd, stdio) {
+            Ok(leader) => leader,
+            Err(error) => {
+                let word = Word::ExecFailed { errno: error.errno, what: error.what };
+                say(&control, &word, LAST_WORD);
+                return Ok(None);
+            }
+        };
+        let started = Word::Started { version: VERSION, pid: leader.as_raw_nonzero().get() };
+        say(&control, &started, Duration::ZERO);
+        Ok(Some(Self {
+            entered,
+            control: Some(control),
+            tethered: orders.head.tethered,
+            shell: orders.head.shell,
+            signals,
+            pipes: [Pipe::new(Stream::Out, out), Pipe::new(Stream::Err, err)],
+            spool,
+            leader,
+            end: None,
+            swept: false,
+            kill_at: None,
+            armed: None,
+            retry_at: None,
+        }))
+    }
+
+    fn run(mut self) -> i32 {
+        loop {
+            self.wait();
+            let now = Instant::now();
+            self.obey(now);
+            for (pid, end) in reap_all() {
+                if pid == self.leader {
+                    self.end = Some(end);
+                }
+            }
+            if self.end.is_some() && !self.sweep(now) {
+                break;
+            }
+            if self.kill_at.is_some_and(|at| at <= now) {
+                self.kill();
+                break;
+            }
+            for pipe in &mut self.pipes {
+                pipe.flush_if_idle(now, &mut self.spool);
+            }
+            if self.retry_at.is_none_or(|at| at <= now) {
+                self.spool.retry();
+                self.retry_at = self.spool.is_behind().then(|| now + RETRY);
+            }
+            self.ring();
+        }
+        self.finish();
+        0
+    }
+
+    /// Sleeps until something happens, and takes in the output that came.
+    fn wait(&mut self) {
+        let deadlines = self.pipes.iter().map(|pipe| pipe.flush_at);
+        let next = deadlines.chain([self.kill_at, self.retry_at]).flatten().min();
+        let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|limit| Timespec::try_from(limit).ok());
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        fds.extend(self.control.iter().map(|control| PollFd::new(control, PollFlags::IN)));
+        let places = self.pipes.each_ref().map(|pipe| {
+            pipe.file.as_ref().map(|file| {
+                fds.push(PollFd::new(file, PollFlags::IN));
+                fds.len() - 1
+            })
+        });
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            return;
+        }
+        let ready = places.map(|place| place.is_some_and(|at| !fds[at].revents().is_empty()));
+        drop(fds);
+        self.signals.drain();
+        for (pipe, ready) in self.pipes.iter_mut().zip(ready) {
+            if ready {
+                pipe.read(&mut self.spool);
+            }
+        }
+    }
+
+    /// Takes in what the supervisor said.
+    fn obey(&mut self, now: Instant) {
+        let mut packet = [0; PACKET];
+        while let Some(control) = &self.control {
+            match recv(control, &mut packet, RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Ok((read, _)) if read > 0 => match serde_json::from_slice(&packet[..read]) {
+                    Ok(Order::Stop { signal, grace_ms }) => {
+                        self.stop(signal, now + Duration::from_millis(grace_ms));
+                    }
+                    Ok(Order::Kill) => self.kill_at = Some(now),
+                    Ok(Order::Arm { lines }) => self.armed = Some(lines),
+                    // A supervisor of another version; it can still hang up.
+                    Err(_) => {}
+                },
+                Ok(_) | Err(_) => {
+                    self.control = None;
+                    if self.tethered {
+                        self.stop(libc::SIGTERM, now + TETHER);
+                    }
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, signal: i32, kill_at: Instant) {
+        self.kill_at = Some(self.kill_at.map_or(kill_at, |earlier| earlier.min(kill_at)));
+        if self.end.is_none() {
+            let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
+            // Gone already is seen at the next reaping.
+            kill_process(self.leader, signal).ok();
+        }
+    }
+
+    /// The leader has ended: whether somebody is still left below.
+    fn sweep(&mut self, now: Instant) -> bool {
+        if !has_children() {
+            return false;
+        }
+        if !self.swept {
+            self.swept = true;
+            tree::signal_descendants(Signal::TERM);
+            let stopping = self.shell.then_some(self.kill_at).flatten();
+            self.kill_at = Some(stopping.unwrap_or(now + SWEEP));
+        }
+        true
+    }
+
+    fn kill(&mut self) {
+        for (pid, end) in kill_descendants() {
+            if pid == self.leader {
+                self.end = Some(end);
+            }
+        }
+    }
+
+    fn ring(&mut self) {
+        if self.armed.is_some_and(|lines| self.spool.lines() > lines)
+            && let Some(control) = &self.control
+        {
+            self.armed = None;
+            say(control, &Word::Bell, Duration::ZERO);
+        }
+    }
+
+    /// Everything is gone: takes in what is left in the pipes, and says how it ended.
+    fn finish(mut self) {
+        let deadline = Instant::now() + DRAIN;
+        for pipe in &mut self.pipes {
+            while pipe.file.is_some() && Instant::now() < deadline {
+                // Empty but open: somebody outside holds it, and what he writes is not ours.
+                if !pipe.read(&mut self.spool) {
+                    break;
+                }
+            }
+            pipe.end(&mut self.spool);
+        }
+        self.spool.retry();
+        let (code, signal) = match self.end {
+            Some(End::Exited(code)) => (Some(code), None),
+            Some(End::Signaled(signal)) => (None, Some(signal)),
+            None => (None, Some(libc::SIGKILL)),
+        };
+        let oom_kills = self.entered.memory().oom_kills;
+        let ended = Ended { code, signal, oom_kills, lines: self.spool.lines() };
+        if let Some(control) = &self.control {
+            say(control, &Word::Exited(ended), LAST_WORD);
+        }
+    }
+}
+
+/// Sends one packet, waiting `patience` at most for room.
+fn say(control: &OwnedFd, word: &Word, patience: Duration) {
+    let Ok(packet) = serde_json::to_vec(word) else { return };
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    if send(control, &packet, flags) == Err(Errno::AGAIN) {
+        let timeout = Timespec::try_from(patience).ok();
+        if poll(&mut [PollFd::new(control, PollFlags::OUT)], timeout.as_ref()).is_ok() {
+            // Still no room, or hung up: nobody listens.
+            send(control, &packet, flags).ok();
+        }
+    }
+}
