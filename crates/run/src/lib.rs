@@ -34,8 +34,19 @@
 
 #![warn(missing_docs)]
 
+mod board;
+mod child;
+mod listening;
 mod local;
+mod one_off;
+mod plan;
+mod ports;
+mod probe;
+mod process;
 mod protocol;
+mod pump;
+mod rolling;
+mod session;
 mod shim;
 mod target;
 

@@ -1,14 +1,66 @@
 //! The engine: see the crate's page.
 
-use tokio::sync::{mpsc, watch};
-use tolv_logs::Line;
+use std::collections::HashSet;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tolv_logs::{Line, spool};
+use tolv_model::name::ProcessName;
+use tolv_model::unit::{Millis, Policy};
+
+use crate::board::{Board, Command};
+use crate::one_off::Run;
+use crate::plan::Plan;
+use crate::ports::Ports;
+use crate::pump::{Outlet, Pump, dropped};
+use crate::rolling;
 use crate::target::{Endpoints, Error, Exit, OneOff, Outcome, Settings, Target};
 
-/// The engine of one deploy on this machine. Clones are the same engine; it ends with the last.
+/// Lines between the engine and their reader; where it is slow, the rest waits in the spools.
+const LINES: usize = 1024;
+/// Lines of `say` that may wait for the reader; more are dropped and counted.
+const SAID: usize = 1024;
+/// After everything is stopped, a reader that takes nothing for this long gets no more.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// The engine of one deploy on this machine. Clones are the same engine; when the last is dropped,
+/// everything is killed.
 #[derive(Clone)]
-pub struct Local {
-    endpoints: watch::Sender<Endpoints>,
+pub struct Local(Arc<Owner>);
+
+/// Ends the engine with the last handle.
+struct Owner {
+    shared: Arc<Shared>,
+    said: Mutex<Option<mpsc::Sender<Line>>>,
+    unsaid: Arc<AtomicU64>,
+}
+
+/// What all tasks of an engine share.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) policy: Policy,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) board: Board,
+    /// Processes, one-offs and rollouts.
+    pub(crate) tasks: TaskTracker,
+    /// Nothing starts any more.
+    pub(crate) ending: CancellationToken,
+    pumps: TaskTracker,
+    /// Pumps end where they are.
+    hush: CancellationToken,
+    /// Nothing once the engine is stopped, so that the receiver ends.
+    outlet: Mutex<Option<Outlet>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    began: Instant,
+    /// Spools that are being written.
+    open: Mutex<HashSet<String>>,
 }
 
 impl Local {
@@ -17,9 +69,39 @@ impl Local {
     ///
     /// # Errors
     ///
-    /// [`Error::Spool`].
-    pub fn new(_settings: Settings) -> Result<(Self, mpsc::Receiver<Line>), Error> {
-        Err(Error::Stopped)
+    /// [`Error::Spool`], [`Error::Timing`].
+    pub fn new(settings: Settings) -> Result<(Self, mpsc::Receiver<Line>), Error> {
+        let timing = settings.timing;
+        let policy = Policy::new(
+            timing.back_off,
+            timing.back_off_max,
+            timing.settled,
+            timing.boot,
+            timing.grace,
+        )?;
+        fs::create_dir_all(&settings.logs)
+            .map_err(|source| Error::Spool { path: settings.logs.clone(), source })?;
+        let (lines, receiver) = mpsc::channel(LINES);
+        let outlet = Outlet { lines, taken: Arc::default() };
+        let shared = Arc::new(Shared {
+            settings,
+            policy,
+            ports: Ports::new(),
+            board: Board::new(),
+            tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
+            pumps: TaskTracker::new(),
+            hush: CancellationToken::new(),
+            outlet: Mutex::new(Some(outlet.clone())),
+            turn: Arc::default(),
+            began: Instant::now(),
+            open: Mutex::default(),
+        });
+        let (said, queue) = mpsc::channel(SAID);
+        let unsaid = Arc::new(AtomicU64::new(0));
+        shared.pump_task(speak(queue, Arc::clone(&unsaid), outlet));
+        let owner = Owner { shared, said: Mutex::new(Some(said)), unsaid };
+        Ok((Self(Arc::new(owner)), receiver))
     }
 
     /// Makes what runs equal to `target`; see the crate's page. A second call waits for the
@@ -27,33 +109,176 @@ impl Local {
     ///
     /// # Errors
     ///
-    /// Any of [`Error`]'s; what ran before then still runs.
-    pub async fn converge(&self, _target: Target) -> Result<Outcome, Error> {
-        Err(Error::Stopped)
+    /// [`Error::Rollout`], [`Error::UnknownType`], [`Error::Env`], [`Error::Stopped`]; what ran
+    /// before then still runs.
+    pub async fn converge(&self, target: Target) -> Result<Outcome, Error> {
+        let shared = Arc::clone(&self.0.shared);
+        let target = Arc::new(target);
+        let plans = rolling::plans(&shared, &target)?;
+        let turn = Arc::clone(&shared.turn).lock_owned().await;
+        if shared.board.is_ending() {
+            return Err(Error::Stopped);
+        }
+        let cancel = CancellationToken::new();
+        let _undo = cancel.clone().drop_guard();
+        let (done, outcome) = oneshot::channel();
+        // A task of its own: an undo goes on when nobody waits for it.
+        self.0.shared.tasks.spawn(async move {
+            let outcome = rolling::roll(shared, target, plans, cancel).await;
+            drop(turn);
+            done.send(outcome).ok();
+        });
+        outcome.await.unwrap_or(Err(Error::Stopped))
     }
 
     /// Runs one process to its end, beside the others. Dropping the future stops it.
     ///
     /// # Errors
     ///
-    /// [`Error::NotStarted`], [`Error::TooLong`], [`Error::Env`], [`Error::Spool`],
-    /// [`Error::NoPort`], [`Error::Stopped`]. A status other than 0 is no error here.
-    pub async fn run_once(&self, _one_off: OneOff) -> Result<Exit, Error> {
-        Err(Error::Stopped)
+    /// [`Error::NotStarted`], [`Error::TooLong`], [`Error::Env`], [`Error::NoPort`],
+    /// [`Error::Stopped`]. A status other than 0 is no error here; a command that cannot be
+    /// executed is status 126 or 127.
+    pub async fn run_once(&self, one_off: OneOff) -> Result<Exit, Error> {
+        let shared = Arc::clone(&self.0.shared);
+        let OneOff { target, name, command } = one_off;
+        let plan = Plan { target: Arc::new(target), name, command };
+        let id = shared.board.next_id();
+        let commands = shared.board.add(id, &plan, true).ok_or(Error::Stopped)?;
+        let cancel = CancellationToken::new();
+        let _stop = cancel.clone().drop_guard();
+        let (done, exit) = oneshot::channel();
+        let pump = shared.pump(&plan.name);
+        self.0.shared.tasks.spawn(async move {
+            let run = Run { shared: Arc::clone(&shared), plan, commands, pump, cancel };
+            let exit = run.run().await;
+            shared.board.remove(id);
+            done.send(exit).ok();
+        });
+        exit.await.unwrap_or(Err(Error::Stopped))
     }
 
     /// What runs, now and at every change.
     pub fn endpoints(&self) -> watch::Receiver<Endpoints> {
-        self.endpoints.subscribe()
+        self.0.shared.board.subscribe()
     }
 
-    /// Puts a line of the platform among those of the processes; lost where nobody reads.
-    pub fn say(&self, _line: Line) {}
+    /// Puts a line of the platform among those of the processes. It never waits: where the
+    /// reader is slow, lines are dropped and counted.
+    pub fn say(&self, line: Line) {
+        let said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = said.as_ref().is_some_and(|said| said.try_send(line).is_err());
+        self.0.unsaid.fetch_add(u64::from(full), Ordering::Relaxed);
+    }
 
     /// Stops everything and waits until it is gone: SIGTERM, the grace period, SIGKILL. From
-    /// here on nothing can be started, and the receiver of the lines ends after the last.
-    pub async fn stop(&self) {}
+    /// here on nothing can be started; the receiver of the lines ends after the last.
+    pub async fn stop(&self) {
+        let shared = &self.0.shared;
+        shared.end(Command::Stop);
+        shared.tasks.close();
+        shared.tasks.wait().await;
+        self.0.said.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let outlet = shared.outlet.lock().unwrap_or_else(PoisonError::into_inner).take();
+        shared.pumps.close();
+        let taken = || outlet.as_ref().map_or(0, |outlet| outlet.taken.load(Ordering::Relaxed));
+        loop {
+            let before = taken();
+            if timeout(LAST_LINES, shared.pumps.wait()).await.is_ok() {
+                return;
+            }
+            if taken() == before {
+                shared.hush.cancel();
+            }
+        }
+    }
 
     /// Kills everything now, without waiting.
-    pub fn kill(&self) {}
+    pub fn kill(&self) {
+        self.0.shared.end(Command::Kill);
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.end(Command::Kill);
+        self.shared.outlet.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl Shared {
+    fn end(&self, command: Command) {
+        self.board.end(command);
+        self.ending.cancel();
+    }
+
+    /// The time of the state machines.
+    pub(crate) fn now(&self) -> Millis {
+        Millis(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// A moment of the state machines on this machine's clock.
+    pub(crate) fn instant(&self, at: Millis) -> Instant {
+        // The clock is finer than a millisecond: not before it.
+        self.began + Duration::from_millis(at.0)
+    }
+
+    /// How long until then, in words: `at once`, `in 1.9 s`.
+    pub(crate) fn until(&self, at: Millis) -> String {
+        let delay = at.0.saturating_sub(self.now().0);
+        match delay {
+            0 => "at once".to_owned(),
+            1..10_000 => format!("in {}.{} s", delay / 1000, delay / 100 % 10),
+            _ => format!("in {} s", delay / 1000),
+        }
+    }
+
+    /// A pump for one process, running.
+    pub(crate) fn pump(&self, name: &ProcessName) -> Pump {
+        let outlet = self.outlet.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // After the stop nobody reads, and nothing starts.
+        let outlet =
+            outlet.unwrap_or_else(|| Outlet { lines: mpsc::channel(1).0, taken: Arc::default() });
+        let (pump, task) = Pump::new(Arc::from(name.to_string()), outlet);
+        self.pump_task(task);
+        pump
+    }
+
+    fn pump_task(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let hush = self.hush.clone();
+        self.pumps.spawn(async move {
+            hush.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Keeps a spool from being tidied away, or lets it go.
+    pub(crate) fn hold(&self, name: &str, held: bool) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if held {
+            open.insert(name.to_owned());
+        } else {
+            open.remove(name);
+        }
+    }
+
+    /// Removes the oldest spools that are too many. Blocks.
+    pub(crate) fn tidy(&self) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Settings { logs, logs_bytes, .. } = &self.settings;
+        // What cannot be removed now is there the next time.
+        spool::tidy(logs, *logs_bytes, &|spool| open.contains(spool)).ok();
+    }
+}
+
+/// The lines of `say`, and how many of them were dropped.
+async fn speak(mut queue: mpsc::Receiver<Line>, unsaid: Arc<AtomicU64>, outlet: Outlet) {
+    while let Some(line) = queue.recv().await {
+        let process = Arc::clone(&line.process);
+        let lost = unsaid.swap(0, Ordering::Relaxed);
+        let count = (lost > 0).then(|| dropped(&process, lost));
+        for line in count.into_iter().chain([line]) {
+            if !outlet.send(line).await {
+                return;
+            }
+        }
+    }
 }

@@ -298,6 +298,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A time-out of the settings cannot be kept.
+    #[error("the time-outs of the engine cannot be kept")]
+    Timing(#[from] tolv_model::unit::PolicyError),
     /// `stop` or `kill` was called.
     #[error("the engine was stopped")]
     Stopped,

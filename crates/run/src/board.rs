@@ -1,0 +1,172 @@
+//! Who runs: the handles of all processes of an engine, and what others see of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::plan::Plan;
+use crate::target::{Endpoint, Endpoints, ProcessState};
+
+/// What a process is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// It was switched to: from now on it is restarted when it fails.
+    Keep,
+    Stop,
+    Kill,
+}
+
+#[derive(Debug)]
+pub(crate) struct Board {
+    state: Mutex<State>,
+    endpoints: watch::Sender<Endpoints>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Nothing starts any more.
+    ending: bool,
+    last_id: u64,
+    handles: BTreeMap<u64, Handle>,
+}
+
+struct Handle {
+    plan: Plan,
+    /// Outside the formation.
+    one_off: bool,
+    stopping: bool,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.plan.name)
+    }
+}
+
+impl Board {
+    pub(crate) fn new() -> Self {
+        Self { state: Mutex::default(), endpoints: watch::Sender::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Endpoints> {
+        self.endpoints.subscribe()
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        let mut state = self.lock();
+        state.last_id += 1;
+        state.last_id
+    }
+
+    /// Puts a process on the board; nothing where the engine ends.
+    pub(crate) fn add(
+        &self,
+        id: u64,
+        plan: &Plan,
+        one_off: bool,
+    ) -> Option<mpsc::UnboundedReceiver<Command>> {
+        let (commands, received) = mpsc::unbounded_channel();
+        let mut state = self.lock();
+        if state.ending {
+            return None;
+        }
+        let handle = Handle { plan: plan.clone(), one_off, stopping: false, commands };
+        state.handles.insert(id, handle);
+        if !one_off {
+            let endpoint = Endpoint {
+                process: plan.name.clone(),
+                id,
+                release: plan.target.release.number,
+                state: ProcessState::Starting,
+                routed: false,
+                address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                pid: None,
+                restarts: 0,
+            };
+            self.endpoints.send_modify(|endpoints| {
+                let key = (&endpoint.process, id);
+                let place = endpoints.processes.partition_point(|p| (&p.process, p.id) < key);
+                endpoints.processes.insert(place, endpoint);
+            });
+        }
+        Some(received)
+    }
+
+    pub(crate) fn remove(&self, id: u64) {
+        self.lock().handles.remove(&id);
+        self.endpoints.send_if_modified(|endpoints| {
+            let before = endpoints.processes.len();
+            endpoints.processes.retain(|process| process.id != id);
+            endpoints.processes.len() < before
+        });
+    }
+
+    /// Changes what others see of a process.
+    pub(crate) fn update(&self, id: u64, change: impl FnOnce(&mut Endpoint)) {
+        self.endpoints.send_if_modified(|endpoints| {
+            let found = endpoints.processes.iter_mut().find(|process| process.id == id);
+            found.is_some_and(|process| {
+                let before = process.clone();
+                change(process);
+                *process != before
+            })
+        });
+    }
+
+    /// The processes of the formation that were not told to stop.
+    pub(crate) fn current(&self) -> Vec<(u64, Plan)> {
+        let state = self.lock();
+        let staying =
+            state.handles.iter().filter(|(_, handle)| !handle.one_off && !handle.stopping);
+        staying.map(|(&id, handle)| (id, handle.plan.clone())).collect()
+    }
+
+    /// Sends the requests to these alone; returns the web processes that had them until now.
+    pub(crate) fn switch(&self, to: &BTreeSet<u64>) -> Vec<Endpoint> {
+        let mut before = Vec::new();
+        self.endpoints.send_modify(|endpoints| {
+            for process in &mut endpoints.processes {
+                let routed = to.contains(&process.id);
+                if process.routed && !routed && process.process.process_type.is_web() {
+                    before.push(process.clone());
+                }
+                process.routed = routed;
+            }
+        });
+        before
+    }
+
+    pub(crate) fn tell(&self, id: u64, command: Command) {
+        if let Some(handle) = self.lock().handles.get_mut(&id) {
+            handle.tell(command);
+        }
+    }
+
+    /// Tells everyone, and lets nobody start any more.
+    pub(crate) fn end(&self, command: Command) {
+        let mut state = self.lock();
+        state.ending = true;
+        for handle in state.handles.values_mut() {
+            handle.tell(command);
+        }
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.lock().ending
+    }
+}
+
+impl Handle {
+    fn tell(&mut self, command: Command) {
+        self.stopping |= command != Command::Keep;
+        // Gone already: its end is on its way.
+        self.commands.send(command).ok();
+    }
+}

@@ -1,0 +1,111 @@
+//! The supervisor's end of one shim.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tolv_sandbox::{Launch, Launched, Spawner, Spec, errno_text};
+
+use crate::protocol::{Order, Orders, PACKET, Word};
+use crate::shim::SHIM;
+use crate::target::{Exit, Reason};
+
+/// The control socket. The shim ends its app when this is closed.
+#[derive(Debug)]
+pub(crate) struct Control(AsyncFd<OwnedFd>);
+
+impl Control {
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self(AsyncFd::register_with_interest(socket, Interest::READABLE)?))
+    }
+
+    /// The next word; nothing once the shim is gone. May be dropped at any time.
+    pub(crate) async fn word(&self) -> Option<Word> {
+        let mut packet = [0; PACKET];
+        loop {
+            let read = self.0.async_io(Interest::READABLE, |socket| {
+                Ok(recv(socket, &mut packet, RecvFlags::DONTWAIT)?.0)
+            });
+            match read.await {
+                Ok(0) | Err(_) => return None,
+                // A word of another version says nothing that is understood here.
+                Ok(read) => match serde_json::from_slice(&packet[..read]) {
+                    Ok(word) => return Some(word),
+                    Err(_) => continue,
+                },
+            }
+        }
+    }
+
+    /// Gives an order without waiting; whether there was room for it.
+    pub(crate) fn order(&self, order: &Order) -> bool {
+        let Ok(packet) = serde_json::to_vec(order) else { return false };
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        send(self.0.get_ref(), &packet, flags).is_ok()
+    }
+}
+
+/// Everything that a launch needs.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) orders: Orders,
+    pub(crate) spec: Spec,
+    /// The spool's folder, to be made.
+    pub(crate) folder: PathBuf,
+}
+
+/// A shim that was launched.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) launched: Launched,
+    pub(crate) control: OwnedFd,
+    pub(crate) folder: PathBuf,
+}
+
+/// Launches a shim. Blocks for some milliseconds.
+///
+/// # Errors
+///
+/// What failed, in words.
+pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, String> {
+    let Start { orders, spec, folder } = start;
+    let spool = open_spool(&folder)
+        .map_err(|error| format!("the log folder `{}`: {error}", folder.display()))?;
+    let payload = orders.to_bytes().map_err(|error| error.to_string())?;
+    let (control, other) = pair().map_err(|error| format!("a socket pair: {error}"))?;
+    let launch = Launch { body: SHIM.0, payload, fds: vec![other, spool], spec };
+    let launched = spawner.launch(launch).map_err(|error| error.to_string())?;
+    Ok(Started { launched, control, folder })
+}
+
+fn open_spool(folder: &Path) -> io::Result<OwnedFd> {
+    fs::create_dir_all(folder)?;
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(folder, flags, Mode::empty())?)
+}
+
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    // Not at its making: the shim's end, whose flags are its own, polls.
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, theirs))
+}
+
+/// What a failed exec means to the one who wrote the Procfile.
+pub(crate) fn exec_failure(errno: i32, what: &str) -> Reason {
+    match errno {
+        _ if !what.starts_with("exec") => {}
+        libc::ENOENT => return Reason::CommandNotFound(Exit::Code(127)),
+        libc::EACCES | libc::ENOEXEC => return Reason::CommandNotFound(Exit::Code(126)),
+        _ => {}
+    }
+    Reason::NotStarted(format!("{what}: {}", errno_text(errno)))
+}

@@ -1,0 +1,112 @@
+//! One process of one release, as it will be launched.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tolv_logs::spool;
+use tolv_model::command::script;
+use tolv_model::env::{Env, EnvError};
+use tolv_model::name::ProcessName;
+use tolv_model::process_env::{Facts, STACK_PATH, process_env};
+use tolv_sandbox::{Exec, Spec, view};
+
+use crate::protocol::{Head, Orders};
+use crate::target::{Settings, Target};
+
+/// Where every process starts, as the contract says.
+const HOME: &str = "/app";
+/// Longest name that the kernel takes for a host.
+const HOST_NAME: usize = 64;
+
+/// What one process runs.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(crate) target: Arc<Target>,
+    pub(crate) name: ProcessName,
+    pub(crate) command: String,
+}
+
+impl Plan {
+    /// Whether a process of the other plan is one of this.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.target.release, &other.target.release);
+        self.name == other.name
+            && self.command == other.command
+            && ours.number == theirs.number
+            && ours.slug == theirs.slug
+            && ours.config == theirs.config
+    }
+
+    pub(crate) fn spec(&self, settings: &Settings) -> Spec {
+        let mut hostname = self.name.to_string();
+        hostname.truncate(HOST_NAME);
+        Spec {
+            mounts: self.target.mounts.clone(),
+            limits: self.target.limits.clone(),
+            hostname,
+            ..Spec::new(settings.level, &self.target.release.deploy.to_string())
+        }
+    }
+
+    pub(crate) fn env(&self, settings: &Settings, port: u16) -> Result<Env, EnvError> {
+        let Target { mounts, slug_env, slug_path, limits, .. } = &*self.target;
+        let seen = |target: &str| {
+            view(settings.level, mounts, Path::new(target)).to_string_lossy().into_owned()
+        };
+        // Lists of paths too, as in NODE_PATH.
+        let seen_all = |value: &str| {
+            let part =
+                |part: &str| if part.starts_with('/') { seen(part) } else { part.to_owned() };
+            value.split(':').map(part).collect::<Vec<_>>().join(":")
+        };
+        let slug_env = slug_env.iter().map(|(name, value)| {
+            let value = if value.starts_with('/') { seen_all(value) } else { value.clone() };
+            (name.clone(), value)
+        });
+        process_env(&Facts {
+            release: &self.target.release,
+            process: &self.name,
+            port,
+            home: &seen(HOME),
+            slug_env: &slug_env.collect(),
+            slug_path: &slug_path.iter().map(|folder| seen(folder)).collect::<Vec<_>>(),
+            stack_path: match settings.level.has_own_root() {
+                true => STACK_PATH,
+                false => &settings.search_path,
+            },
+            memory: limits.memory,
+            cpu_percent: limits.cpu_percent,
+        })
+    }
+
+    /// What the shim is told.
+    pub(crate) fn orders(&self, settings: &Settings, port: u16) -> Result<Orders, EnvError> {
+        let script = script(&self.command);
+        let cwd = view(settings.level, &self.target.mounts, Path::new(HOME));
+        let spool = spool::Limits::of(settings.spool_bytes);
+        Ok(Orders {
+            head: Head::new(
+                self.name.to_string(),
+                cwd.to_string_lossy().into_owned(),
+                !script.replaces_shell,
+                spool,
+            ),
+            argv: vec![b"/bin/sh".to_vec(), b"-c".to_vec(), script.text.into_bytes()],
+            env: self.env(settings, port)?.to_execve(),
+        })
+    }
+
+    /// A program beside the process, for a health check.
+    pub(crate) fn beside(
+        &self,
+        settings: &Settings,
+        port: u16,
+        argv: &[String],
+    ) -> Result<Exec, EnvError> {
+        Ok(Exec {
+            argv: argv.iter().map(|word| word.clone().into_bytes()).collect(),
+            env: self.env(settings, port)?.to_execve(),
+            cwd: view(settings.level, &self.target.mounts, Path::new(HOME)),
+        })
+    }
+}

@@ -1,0 +1,106 @@
+//! The ports that processes are told to listen on.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
+
+const RANGE: RangeInclusive<u16> = 20_000..=29_999;
+
+/// A random number, good enough to spread things.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Gives ports out, one after the other from a random one on: two engines on one machine do not
+/// meet, and a port that was given back rests before it is given again.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    ports: BTreeSet<u16>,
+    next: u16,
+}
+
+/// A port that nobody else is given until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) number: u16,
+    ports: Arc<Ports>,
+}
+
+impl Ports {
+    pub(crate) fn new() -> Arc<Self> {
+        let offset = random() % RANGE.len() as u64;
+        let next = RANGE.start() + u16::try_from(offset).unwrap_or(0);
+        Arc::new(Self { held: Mutex::new(Held { ports: BTreeSet::new(), next }) })
+    }
+
+    /// A port that is free now; nothing where none is.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Port> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in RANGE {
+            let number = held.next;
+            held.next = if number == *RANGE.end() { *RANGE.start() } else { number + 1 };
+            if !held.ports.contains(&number) && is_free(number) {
+                held.ports.insert(number);
+                return Some(Port { number, ports: Arc::clone(self) });
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        let mut held = self.ports.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.ports.remove(&self.number);
+    }
+}
+
+/// Whether every address of this machine is free on the port.
+fn is_free(port: u16) -> bool {
+    let v4 = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+    v4 && match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
+        Ok(_) => true,
+        // A machine without IPv6 has nobody on it.
+        Err(error) => error.kind() != std::io::ErrorKind::AddrInUse,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_each_port_once_and_skips_what_is_taken() {
+        let ports = Ports::new();
+        let first = ports.take().unwrap();
+        assert!(RANGE.contains(&first.number));
+        let blocked = (first.number + 1).clamp(*RANGE.start(), *RANGE.end());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, blocked));
+        let second = ports.take().unwrap();
+        assert_ne!(second.number, first.number);
+        assert!(listener.is_err() || second.number != blocked);
+        drop(listener);
+    }
+
+    #[test]
+    fn a_port_comes_back() {
+        let ports = Ports::new();
+        let number = ports.take().unwrap().number;
+        assert!(!ports.held.lock().unwrap().ports.contains(&number));
+    }
+
+    #[test]
+    fn the_range_wraps_around() {
+        let ports = Ports::new();
+        ports.held.lock().unwrap().next = *RANGE.end();
+        let taken: Vec<_> = (0..3).map(|_| ports.take().unwrap()).collect();
+        assert!(taken.iter().all(|port| RANGE.contains(&port.number)));
+    }
+}

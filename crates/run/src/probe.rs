@@ -1,0 +1,219 @@
+//! Whether a process is ready, and whether it still works.
+//!
+//! Without a check in app.json, a web process is ready when anything that speaks HTTP answers on
+//! its port, whatever the status; any other is when it has run for a while. The checks of
+//! app.json take the place of that. A boot has its own time-out; nothing here knows it.
+
+mod http;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tolv_model::health::{CheckAction, CheckKind, HealthCheck};
+use tolv_sandbox::{Cancel, Job};
+
+use crate::local::Shared;
+use crate::plan::Plan;
+
+/// Pauses between two tries of a port grow from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// For one answer where no check says how long: a slow first page is no failure.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// What a probe found.
+#[derive(Debug)]
+pub(crate) enum Probed {
+    /// It is ready, and listens here if it is known.
+    Ready(Option<SocketAddr>),
+    /// A check with a consequence failed.
+    Failed(String),
+}
+
+/// One start that is probed.
+#[derive(Clone)]
+pub(crate) struct Probe {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) plan: Plan,
+    pub(crate) port: u16,
+}
+
+impl Probe {
+    fn checks(&self) -> &[HealthCheck] {
+        let checks = self.plan.target.checks.get(&self.plan.name.process_type);
+        checks.map_or(&[], Vec::as_slice)
+    }
+
+    /// Ends when the process is ready, or a check has failed.
+    pub(crate) async fn ready(self, warn: impl Fn(String)) -> Probed {
+        let before = self.checks().iter().filter(|check| check.kind != CheckKind::Liveness);
+        let checks: Vec<_> = before.collect();
+        if checks.is_empty() {
+            return Probed::Ready(self.without_check().await);
+        }
+        let mut address = None;
+        for check in checks {
+            sleep(check.initial_delay).await;
+            match self.attempts(check).await {
+                Ok(found) => address = address.or(found),
+                Err(why) if check.warn_only => warn(described(check, &why)),
+                Err(why) => return Probed::Failed(described(check, &why)),
+            }
+        }
+        Probed::Ready(address)
+    }
+
+    /// Ends when a liveness check with a consequence has failed.
+    pub(crate) async fn alive(self, warn: impl Fn(String)) -> Probed {
+        let checks: Vec<_> =
+            self.checks().iter().filter(|check| check.kind == CheckKind::Liveness).collect();
+        let Some(pause) = checks.iter().map(|check| check.wait).min() else {
+            return std::future::pending().await;
+        };
+        let delay = checks.iter().map(|check| check.initial_delay).max().unwrap_or_default();
+        sleep(delay).await;
+        loop {
+            // A pause of zero would be a busy loop.
+            sleep(pause.max(PAUSES.1)).await;
+            for check in &checks {
+                match self.attempts(check).await {
+                    Ok(_) => {}
+                    Err(why) if check.warn_only => warn(described(check, &why)),
+                    Err(why) => return Probed::Failed(described(check, &why)),
+                }
+            }
+        }
+    }
+
+    async fn without_check(&self) -> Option<SocketAddr> {
+        if !self.plan.name.process_type.is_web() {
+            sleep(self.shared.settings.timing.uptime).await;
+            return None;
+        }
+        let mut pause = PAUSES.0;
+        loop {
+            for address in addresses(self.port) {
+                if let Ok(Ok(())) = timeout(ANSWER, http::answers(address)).await {
+                    return Some(address);
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    async fn attempts(&self, check: &HealthCheck) -> Result<Option<SocketAddr>, String> {
+        let mut outcome = Err(String::new());
+        for attempt in 0..check.attempts.max(1) {
+            if attempt > 0 {
+                sleep(check.wait).await;
+            }
+            outcome = match &check.action {
+                // Its time is the check itself.
+                CheckAction::Uptime(time) => {
+                    sleep(*time).await;
+                    Ok(None)
+                }
+                action => match timeout(check.timeout, self.once(action, check.timeout)).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => Err(format!("no answer within {:?}", check.timeout)),
+                },
+            };
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    async fn once(
+        &self,
+        action: &CheckAction,
+        limit: Duration,
+    ) -> Result<Option<SocketAddr>, String> {
+        match action {
+            CheckAction::Http { path, port, headers, content } => {
+                let port = port.unwrap_or(self.port);
+                let request = http::Request { path, headers, content: content.as_deref() };
+                let address = self.first(port, |address| request.send(address)).await?;
+                Ok(Some(address).filter(|_| port == self.port))
+            }
+            CheckAction::Listening { port } => {
+                let port = port.unwrap_or(self.port);
+                let connect = |address| async move {
+                    TcpStream::connect(address).await.map(drop).map_err(|error| error.to_string())
+                };
+                let address = self.first(port, connect).await?;
+                Ok(Some(address).filter(|_| port == self.port))
+            }
+            CheckAction::Command(argv) => self.command(argv, limit).await.map(|()| None),
+            CheckAction::Uptime(_) => Ok(None),
+        }
+    }
+
+    /// The first address of the port that works; what the first one said, if none does.
+    async fn first<F: Future<Output = Result<(), String>>>(
+        &self,
+        port: u16,
+        look: impl Fn(SocketAddr) -> F,
+    ) -> Result<SocketAddr, String> {
+        let mut first = None;
+        for address in addresses(port) {
+            match look(address).await {
+                Ok(()) => return Ok(address),
+                Err(why) => {
+                    first.get_or_insert(why);
+                }
+            }
+        }
+        Err(first.unwrap_or_default())
+    }
+
+    /// Runs a program in a sandbox like the process's own.
+    async fn command(&self, argv: &[String], limit: Duration) -> Result<(), String> {
+        let settings = &self.shared.settings;
+        let exec =
+            self.plan.beside(settings, self.port, argv).map_err(|error| error.to_string())?;
+        let job = Job { spec: self.plan.spec(settings), exec, time_limit: Some(limit) };
+        let cancel = CancelOnDrop(Cancel::new().map_err(|error| error.to_string())?);
+        let (spawner, pulled) = (settings.spawner.clone(), cancel.0.clone());
+        let run = tokio::task::spawn_blocking(move || {
+            tolv_sandbox::run(&spawner, &job, &mut |_, _| {}, &pulled)
+        });
+        match run.await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(match (status.code, status.signal) {
+                (Some(code), _) => format!("`{}` exited with status {code}", argv.join(" ")),
+                (_, signal) => {
+                    format!("`{}` was ended by signal {}", argv.join(" "), signal.unwrap_or(0))
+                }
+            }),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Ends the program when nobody waits for it any more.
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn addresses(port: u16) -> [SocketAddr; 2] {
+    [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
+}
+
+fn described(check: &HealthCheck, why: &str) -> String {
+    match (&check.name, &check.action) {
+        (Some(name), _) => format!("{name}: {why}"),
+        (None, CheckAction::Http { path, .. }) => format!("GET {path}: {why}"),
+        (None, CheckAction::Listening { .. }) => format!("not listening: {why}"),
+        (None, CheckAction::Command(_) | CheckAction::Uptime(_)) => why.to_owned(),
+    }
+}

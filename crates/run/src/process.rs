@@ -1,0 +1,400 @@
+//! One process of the formation: the task that owns it, and carries out what its
+//! [`Unit`] decides.
+//!
+//! # Invariants
+//!
+//! * Until the rollout switches to it (`Command::Keep`), it is on probation: a failure is
+//!   reported, and it is not restarted before the rollout has answered.
+//! * It leaves the board before it reports that it is gone.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::sleep_until;
+use tolv_model::unit::{Action, Cause, Event, Jitter, Millis, Phase, Unit};
+
+use crate::board::Command;
+use crate::child::{self, Started};
+use crate::listening;
+use crate::local::Shared;
+use crate::plan::Plan;
+use crate::ports::random;
+use crate::probe::{Probe, Probed};
+use crate::protocol::{Ended, Word};
+use crate::pump::Pump;
+use crate::session::{self, Launching, Session};
+use crate::target::{Boot, Culprit, ProcessState, Reason};
+
+/// What a process on probation tells its rollout.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Ready(u64),
+    Failed(u64, Box<Culprit>),
+    Gone(u64),
+}
+
+/// The process itself. See the [module](self).
+pub(crate) struct Process {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: u64,
+    pub(crate) plan: Plan,
+    pub(crate) commands: UnboundedReceiver<Command>,
+    /// Where reports go, while on probation.
+    pub(crate) reports: UnboundedSender<Report>,
+    pub(crate) pump: Arc<Pump>,
+}
+
+/// What happened.
+enum Happened {
+    Command(Command),
+    Launched(Result<Started, String>),
+    Word(Option<Word>),
+    Probed(Probed),
+    Woken,
+    Deaf,
+}
+
+type Probing = Pin<Box<dyn Future<Output = Probed> + Send>>;
+
+/// The process with what is there while its task runs.
+struct Running {
+    process: Process,
+    unit: Unit,
+    probation: bool,
+    launching: Option<Launching>,
+    session: Option<Session>,
+    probing: Option<Probing>,
+    wake_at: Option<Millis>,
+    starts: u32,
+    /// Whether the shim of this start has said that the app runs.
+    spawned: bool,
+    /// Whether the rollout knows that it is ready.
+    reported: bool,
+    /// The phase that was said last.
+    said: Phase,
+    /// Why it failed, until that is reported.
+    reason: Option<Reason>,
+    culprit: Option<Box<Culprit>>,
+}
+
+impl Process {
+    /// Its whole life.
+    pub(crate) async fn run(self) {
+        let unit = Unit::new(self.shared.policy);
+        let mut running = Running {
+            process: self,
+            unit,
+            probation: true,
+            launching: None,
+            session: None,
+            probing: None,
+            wake_at: None,
+            starts: 0,
+            spawned: false,
+            reported: false,
+            said: Phase::Starting,
+            reason: None,
+            culprit: None,
+        };
+        running.feed(Event::Start);
+        while !running.unit.is_stopped() {
+            let happened = running.next().await;
+            running.take(happened).await;
+        }
+        let Process { shared, id, reports, .. } = running.process;
+        shared.board.remove(id);
+        // A rollout that is over does not care.
+        reports.send(Report::Gone(id)).ok();
+    }
+}
+
+impl Running {
+    async fn next(&mut self) -> Happened {
+        // A failure on probation waits for the rollout's answer.
+        let held = self.probation && self.unit.phase() == Phase::Crashed && self.session.is_none();
+        let wake_at = self.wake_at.filter(|_| !held).map(|at| self.process.shared.instant(at));
+        let deaf_at = self.session.as_ref().and_then(|session| session.deaf_at);
+        tokio::select! {
+            biased;
+            // The board keeps the other end for as long as this runs.
+            Some(command) = self.process.commands.recv() => Happened::Command(command),
+            done = maybe(self.launching.as_mut().map(Launching::done)) => Happened::Launched(done),
+            word = maybe(self.session.as_ref().map(|s| s.control.word())) => Happened::Word(word),
+            probed = maybe(self.probing.as_mut()) => Happened::Probed(probed),
+            () = maybe(wake_at.map(sleep_until)) => Happened::Woken,
+            () = maybe(deaf_at.map(sleep_until)) => Happened::Deaf,
+        }
+    }
+
+    async fn take(&mut self, happened: Happened) {
+        match happened {
+            Happened::Command(Command::Keep) => self.probation = false,
+            Happened::Command(Command::Stop) => self.feed(Event::Stop),
+            Happened::Command(Command::Kill) => self.feed(Event::Kill),
+            Happened::Launched(done) => self.launched(done),
+            Happened::Word(word) => self.word(word).await,
+            Happened::Probed(Probed::Ready(address)) => {
+                self.probing = None;
+                if let Some(address) = address {
+                    self.process.shared.board.update(self.process.id, |p| p.address = address);
+                }
+                self.feed(Event::Ready);
+                self.watch_health();
+            }
+            Happened::Probed(Probed::Failed(why)) => {
+                self.probing = None;
+                self.say(format!("Error (Health check failed) -> {why}"));
+                self.reason = Some(Reason::CheckFailed(why));
+                self.feed(Event::Unhealthy);
+            }
+            Happened::Woken => {
+                self.wake_at = None;
+                self.feed(Event::Woken);
+            }
+            Happened::Deaf => {
+                if let Some(session) = &mut self.session {
+                    session.force();
+                }
+            }
+        }
+        self.report().await;
+    }
+
+    fn launched(&mut self, done: Result<Started, String>) {
+        let Some(launching) = self.launching.take() else { return };
+        let opened = done.and_then(|started| launching.open(started, &self.process.pump));
+        match opened {
+            // The unit hears of it at the shim's first word.
+            Ok(session) => self.session = Some(session),
+            Err(why) => self.not_started(Reason::NotStarted(why)),
+        }
+    }
+
+    fn not_started(&mut self, reason: Reason) {
+        self.say(format!("Process {reason}"));
+        self.reason = Some(reason);
+        self.feed(Event::SpawnFailed);
+    }
+
+    async fn word(&mut self, word: Option<Word>) {
+        match word {
+            Some(Word::Bell) => self.process.pump.bell(),
+            Some(Word::Started { .. }) => self.started(),
+            Some(Word::ExecFailed { errno, what }) => {
+                if let Some(session) = self.session.take() {
+                    self.process.pump.ended(0);
+                    drop(session);
+                }
+                self.not_started(child::exec_failure(errno, &what));
+            }
+            Some(Word::Exited(ended)) => self.exited(Some(ended)).await,
+            None => self.exited(None).await,
+        }
+    }
+
+    fn started(&mut self) {
+        let Some(session) = &self.session else { return };
+        let port = session.port.number;
+        let pid = listening::first_child(session.launched.pid);
+        self.process.shared.board.update(self.process.id, |process| process.pid = pid);
+        self.spawned = true;
+        self.feed(Event::Spawned);
+        if self.unit.phase() == Phase::Starting {
+            self.probing = Some(Box::pin(self.probe(port).ready(self.warn())));
+        }
+    }
+
+    fn watch_health(&mut self) {
+        if let (Phase::Up, Some(session)) = (self.unit.phase(), &self.session) {
+            let port = session.port.number;
+            self.probing = Some(Box::pin(self.probe(port).alive(self.warn())));
+        }
+    }
+
+    async fn exited(&mut self, ended: Option<Ended>) {
+        self.probing = None;
+        let Some(session) = self.session.take() else { return };
+        session.ended(ended, &self.process.pump);
+        let reason = self.reason.take().unwrap_or_else(|| session::reason(ended));
+        if self.probation {
+            let name = self.process.plan.name.clone();
+            let last_lines = session.last_lines(&name.to_string()).await;
+            self.culprit = Some(Box::new(Culprit { process: name, reason, last_lines }));
+        }
+        // The port is free from here on.
+        drop(session);
+        self.process.shared.board.update(self.process.id, |process| process.pid = None);
+        // Where the shim died before its first word, the unit still waits for one.
+        self.feed(if self.spawned { Event::Exited } else { Event::SpawnFailed });
+    }
+
+    fn probe(&self, port: u16) -> Probe {
+        let Process { shared, plan, .. } = &self.process;
+        Probe { shared: Arc::clone(shared), plan: plan.clone(), port }
+    }
+
+    fn warn(&self) -> impl Fn(String) + Send + use<> {
+        let pump = Arc::clone(&self.process.pump);
+        move |why| pump.say(format!("Warning: health check failed: {why}"))
+    }
+
+    fn say(&self, text: impl Into<Vec<u8>>) {
+        self.process.pump.say(text);
+    }
+
+    /// Tells the unit, and does what it says.
+    fn feed(&mut self, event: Event) {
+        let now = self.process.shared.now();
+        let jitter = Jitter(u16::try_from(random() % 1001).unwrap_or(0));
+        for action in self.unit.handle(event, now, jitter) {
+            match action {
+                Action::Spawn => self.spawn(),
+                Action::Terminate => self.terminate(),
+                Action::Kill(cause) => self.kill(cause),
+                Action::WakeAt(at) => self.wake_at = Some(at),
+            }
+        }
+        self.tell();
+    }
+
+    fn spawn(&mut self) {
+        let Process { shared, plan, id, .. } = &self.process;
+        self.starts = self.starts.saturating_add(1);
+        let restarts = self.starts - 1;
+        self.wake_at = None;
+        self.spawned = false;
+        if restarts > 0 {
+            self.process.pump.say("State changed from crashed to starting");
+            self.said = Phase::Starting;
+        }
+        self.process.pump.say(format!("Starting process with command `{}`", plan.command));
+        match Launching::begin(shared, plan) {
+            Ok(launching) => {
+                let port = launching.port();
+                shared.board.update(*id, |process| {
+                    process.state = ProcessState::Starting;
+                    process.address.set_port(port);
+                    process.restarts = restarts;
+                });
+                self.launching = Some(launching);
+            }
+            Err(error) => self.not_started(Reason::NotStarted(error.to_string())),
+        }
+    }
+
+    fn terminate(&mut self) {
+        self.probing = None;
+        self.process.pump.say("Stopping all processes with SIGTERM");
+        let grace = self.process.shared.settings.timing.grace;
+        if let Some(session) = &mut self.session {
+            session.terminate(grace);
+        }
+    }
+
+    fn kill(&mut self, cause: Cause) {
+        self.probing = None;
+        let timing = self.process.shared.settings.timing;
+        match cause {
+            Cause::Boot => {
+                let port = self.session.as_ref().map_or(0, |session| session.port.number);
+                let root = self.session.as_ref().map_or(0, |session| session.launched.pid);
+                let listens = listening::listening_below(root);
+                let boot = Boot { limit: timing.boot, port, listens };
+                self.say(format!(
+                    "Error R10 (Boot timeout) -> Process was not ready within {boot}"
+                ));
+                self.reason = Some(Reason::BootTimeout(boot));
+            }
+            Cause::Grace => {
+                let limit = timing.grace.as_secs_f32();
+                self.say(format!(
+                    "Error R12 (Exit timeout) -> Process did not exit within {limit} seconds of \
+                     SIGTERM"
+                ));
+            }
+            Cause::Check | Cause::Asked => {}
+        }
+        self.say("Stopping all processes with SIGKILL");
+        if let Some(session) = &mut self.session {
+            session.kill();
+        }
+    }
+
+    /// Says a change of the phase, in the log and on the board.
+    fn tell(&mut self) {
+        let phase = self.unit.phase();
+        let state = match phase {
+            Phase::Starting => ProcessState::Starting,
+            Phase::Up => ProcessState::Up,
+            Phase::Crashed => ProcessState::Crashed,
+            Phase::Stopping => ProcessState::Stopping,
+            Phase::Stopped => ProcessState::Down,
+        };
+        let Process { shared, id, pump, .. } = &self.process;
+        shared.board.update(*id, |process| process.state = state);
+        // While it is being killed or stopped, the end is not there yet.
+        if phase == self.said
+            || phase == Phase::Stopping
+            || self.session.is_some() && phase == Phase::Crashed
+        {
+            return;
+        }
+        let before = word(self.said);
+        match (phase, self.wake_at) {
+            (Phase::Crashed, _) if self.probation => {
+                pump.say(format!("State changed from {before} to crashed"));
+            }
+            (Phase::Crashed, Some(at)) => {
+                let delay = shared.until(at);
+                pump.say(format!("State changed from {before} to crashed; restart {delay}"));
+            }
+            _ => pump.say(format!("State changed from {before} to {}", word(phase))),
+        }
+        self.said = phase;
+    }
+
+    /// Tells the rollout what it waits for.
+    async fn report(&mut self) {
+        let Process { reports, id, plan, .. } = &self.process;
+        if !self.probation {
+            self.culprit = None;
+            return;
+        }
+        match self.unit.phase() {
+            Phase::Up if !self.reported => {
+                self.reported = true;
+                reports.send(Report::Ready(*id)).ok();
+            }
+            Phase::Crashed if self.session.is_none() => {
+                let culprit = self.culprit.take().or_else(|| {
+                    let reason = self.reason.take()?;
+                    let process = plan.name.clone();
+                    Some(Box::new(Culprit { process, reason, last_lines: Vec::new() }))
+                });
+                if let Some(culprit) = culprit {
+                    reports.send(Report::Failed(*id, culprit)).ok();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Stopped => "down",
+        Phase::Starting => "starting",
+        Phase::Up => "up",
+        Phase::Crashed => "crashed",
+        Phase::Stopping => "stopping",
+    }
+}
+
+/// Waits for what is there; for ever where nothing is.
+pub(crate) async fn maybe<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

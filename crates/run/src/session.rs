@@ -1,0 +1,169 @@
+//! One start of one process: its port, its spool and its shim, from the launch to the last word.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::Instant;
+use tolv_logs::{Line, Micros, spool};
+use tolv_sandbox::Launched;
+
+use crate::child::{self, Control, Start, Started};
+use crate::local::Shared;
+use crate::plan::Plan;
+use crate::ports::Port;
+use crate::protocol::{Ended, Order};
+use crate::pump::Pump;
+use crate::target::{Error, Exit, Reason};
+
+/// Lines of a process that a message about its failure has.
+const LAST_LINES: usize = 20;
+/// For a shim to carry out an order to kill; then it is killed itself.
+const DEAF: Duration = Duration::from_secs(5);
+/// Behind the supervisor's own grace period: only where it is too busy to keep it.
+const LATE: Duration = Duration::from_secs(2);
+
+/// A launch that is under way.
+pub(crate) struct Launching {
+    port: Port,
+    spool: Held,
+    launch: JoinHandle<Result<Started, String>>,
+}
+
+impl Launching {
+    /// Begins a launch.
+    pub(crate) fn begin(shared: &Arc<Shared>, plan: &Plan) -> Result<Self, Error> {
+        let settings = &shared.settings;
+        let port = shared.ports.take().ok_or(Error::NoPort)?;
+        let orders = plan
+            .orders(settings, port.number)
+            .map_err(|source| Error::Env { process: plan.name.clone(), source })?;
+        let spool =
+            Held::new(shared, format!("{:016}-{}-{}", Micros::now().0, port.number, plan.name));
+        let folder = settings.logs.join(&spool.name);
+        let start = Start { orders, spec: plan.spec(settings), folder };
+        let shared = Arc::clone(shared);
+        let launch = spawn_blocking(move || {
+            shared.tidy();
+            child::launch(&shared.settings.spawner, start)
+        });
+        Ok(Self { port, spool, launch })
+    }
+
+    /// Waits for it; may be dropped at any time, and called again.
+    pub(crate) async fn done(&mut self) -> Result<Started, String> {
+        (&mut self.launch).await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// What `done` gave becomes a session, whose output goes to the pump.
+    pub(crate) fn open(self, started: Started, pump: &Pump) -> Result<Session, String> {
+        let Started { launched, control, folder } = started;
+        let control =
+            Control::new(control).map_err(|error| format!("the control socket: {error}"))?;
+        let control = Arc::new(control);
+        pump.open(folder.clone(), Arc::clone(&control));
+        let Self { port, spool, .. } = self;
+        Ok(Session { port, _spool: spool, control, launched, folder, deaf_at: None })
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number
+    }
+}
+
+/// A spool that is being written: it is not tidied away.
+struct Held {
+    shared: Arc<Shared>,
+    name: String,
+}
+
+impl Held {
+    fn new(shared: &Arc<Shared>, name: String) -> Self {
+        shared.hold(&name, true);
+        Self { shared: Arc::clone(shared), name }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.hold(&self.name, false);
+    }
+}
+
+/// A shim that runs.
+pub(crate) struct Session {
+    pub(crate) port: Port,
+    pub(crate) control: Arc<Control>,
+    pub(crate) launched: Launched,
+    folder: PathBuf,
+    _spool: Held,
+    /// When the shim itself is killed.
+    pub(crate) deaf_at: Option<Instant>,
+}
+
+impl Session {
+    /// SIGTERM to the leader.
+    pub(crate) fn terminate(&mut self, grace: Duration) {
+        let grace = u64::try_from((grace + LATE).as_millis()).unwrap_or(u64::MAX);
+        if !self.control.order(&Order::Stop { signal: libc::SIGTERM, grace_ms: grace }) {
+            self.kill();
+        }
+    }
+
+    /// SIGKILL to everything.
+    pub(crate) fn kill(&mut self) {
+        if self.control.order(&Order::Kill) {
+            self.deaf_at.get_or_insert(Instant::now() + DEAF);
+        } else {
+            self.launched.kill();
+        }
+    }
+
+    /// The shim does not obey.
+    pub(crate) fn force(&mut self) {
+        self.deaf_at = None;
+        self.launched.kill();
+    }
+
+    /// Everything is gone: `ended` is the shim's last word, nothing where it died without one.
+    pub(crate) fn ended(&self, ended: Option<Ended>, pump: &Pump) -> Exit {
+        pump.ended(ended.map_or(0, |ended| ended.lines));
+        let exit = exit_of(ended);
+        if ended.is_some_and(|ended| ended.oom_kills > 0) {
+            pump.say("Error R15 (Memory quota vastly exceeded)");
+        }
+        pump.say(format!("Process exited with {exit}"));
+        exit
+    }
+
+    /// The last lines of its output.
+    pub(crate) async fn last_lines(&self, process: &str) -> Vec<Line> {
+        last_lines(self.folder.clone(), process).await
+    }
+}
+
+async fn last_lines(folder: PathBuf, process: &str) -> Vec<Line> {
+    let process: Arc<str> = Arc::from(process);
+    let read = spawn_blocking(move || spool::last_lines(&folder, process, LAST_LINES));
+    // No lines where they cannot be read: the message stands without them.
+    read.await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+fn exit_of(ended: Option<Ended>) -> Exit {
+    match ended {
+        Some(Ended { code: Some(code), .. }) => Exit::Code(code),
+        Some(Ended { signal: Some(signal), .. }) => Exit::Signal(signal),
+        Some(_) | None => Exit::Signal(libc::SIGKILL),
+    }
+}
+
+/// Why a process that ended so failed.
+pub(crate) fn reason(ended: Option<Ended>) -> Reason {
+    let exit = exit_of(ended);
+    match exit {
+        _ if ended.is_some_and(|ended| ended.oom_kills > 0) => Reason::OutOfMemory(exit),
+        Exit::Code(126 | 127) => Reason::CommandNotFound(exit),
+        Exit::Code(_) | Exit::Signal(_) => Reason::Exited(exit),
+    }
+}
