@@ -6,8 +6,7 @@ from store import GROUP, JOBS, store
 try:
     if store:
         store.xgroup_create(JOBS, GROUP, id="0", mkstream=True)
-    print("made the queue" if store else "REDIS_URL is not set: no store to make ready")
+    print("the queue is made" if store else "REDIS_URL is not set: no store to make ready")
 except ResponseError as error:
-    if "BUSYGROUP" not in str(error):
+    if "BUSYGROUP" not in str(error):  # it is there already
         raise
-    print("the queue is there")

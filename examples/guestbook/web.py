@@ -24,8 +24,7 @@ def sign():
     if not name or not text:
         return "A name and a text, please.\n", 400
     with store.pipeline(transaction=True) as both:
-        both.lpush(ENTRIES, json.dumps({"name": name, "text": text})).xadd(JOBS, {"text": text})
-        both.execute()
+        both.lpush(ENTRIES, json.dumps({"name": name, "text": text})).xadd(JOBS, {"text": text}).execute()
     return redirect("/", 303)
 
 

@@ -49,6 +49,8 @@ pub enum Error {
         how: String,
         /// The last lines of its output.
         last: Vec<String>,
+        /// What to do, where the builder knows this failure.
+        help: Option<String>,
     },
     /// A limit was passed; the build was stopped and removed.
     #[error("{what} is over the limit of {limit}")]
@@ -58,6 +60,12 @@ pub enum Error {
         /// The limit, in words.
         limit: String,
     },
+    /// The codebase's Procfile or app.json has a mistake; the source knows file, line and column.
+    #[error(transparent)]
+    Manifest(Box<tolv_model::source::SourceError>),
+    /// The sandbox could not be made or was lost.
+    #[error("the build's sandbox failed")]
+    Sandbox(#[source] tolv_sandbox::Error),
     /// The caller asked for the end.
     #[error("the build was cancelled")]
     Cancelled,
@@ -81,10 +89,12 @@ impl Error {
     pub fn help(&self) -> Option<&str> {
         match self {
             Self::Plan { help, .. } | Self::Toolchain { help, .. } => Some(help),
+            Self::Step { help, .. } => help.as_deref(),
             Self::Source(_)
             | Self::Io { .. }
-            | Self::Step { .. }
             | Self::Limit { .. }
+            | Self::Manifest(_)
+            | Self::Sandbox(_)
             | Self::Cancelled => None,
         }
     }

@@ -15,9 +15,15 @@ use tolv_model::slug::Digest;
 
 use crate::{Error, Event};
 
-pub mod fetch;
+mod fetch;
+mod http;
 pub mod node;
+pub mod npm;
+mod probe;
+pub mod python;
 pub mod uv;
+
+pub use probe::in_stack;
 
 /// Where a process of the build sees things: `/app`, `/layers`, `/cache` with a mount namespace,
 /// the host's own paths without one.

@@ -134,6 +134,8 @@ pub enum Event {
     SpawnFailed,
     /// The child answers its health check, or needs none.
     Ready,
+    /// The child fails a health check that has a consequence.
+    Unhealthy,
     /// The child and all below it are gone and its pipes are drained.
     Exited,
     /// The moment given in the last [`Action::WakeAt`] has come.
@@ -145,6 +147,8 @@ pub enum Event {
 pub enum Cause {
     /// It was not ready in time (R10).
     Boot,
+    /// It failed a health check.
+    Check,
     /// It did not end in time after `SIGTERM` (R12).
     Grace,
     /// Somebody asked.
@@ -274,10 +278,17 @@ impl Unit {
                 self.state = Failing;
                 vec![Action::Kill(Cause::Boot)]
             }
+            (Booting { .. }, Event::Unhealthy) => {
+                self.state = Failing;
+                vec![Action::Kill(Cause::Check)]
+            }
+            (Up { since }, Event::Unhealthy) => {
+                self.forget_if_settled(since, now);
+                self.state = Failing;
+                vec![Action::Kill(Cause::Check)]
+            }
             (Up { since }, Event::Exited) => {
-                if self.policy.settled <= now.since(since) {
-                    self.failures = 0;
-                }
+                self.forget_if_settled(since, now);
                 self.back_off(now, jitter)
             }
             (Starting { asked: Asked::Nothing }, Event::SpawnFailed)
@@ -301,6 +312,12 @@ impl Unit {
     fn spawn(&mut self) -> Vec<Action> {
         self.state = State::Starting { asked: Asked::Nothing };
         vec![Action::Spawn]
+    }
+
+    fn forget_if_settled(&mut self, since: Millis, now: Millis) {
+        if self.policy.settled <= now.since(since) {
+            self.failures = 0;
+        }
     }
 
     fn back_off(&mut self, now: Millis, jitter: Jitter) -> Vec<Action> {

@@ -123,6 +123,9 @@ pub enum Error {
     /// The machine does not give what was asked for.
     #[error(transparent)]
     Sandbox(#[from] tolv_sandbox::Error),
+    /// The system refused a descriptor.
+    #[error("the system is out of what a build needs")]
+    System(#[source] io::Error),
     /// The router has nowhere to listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -240,7 +243,7 @@ pub async fn up(
     });
     let mut settings = tolv_run::Settings::new(spawner.clone(), level, home.root().join("logs"));
     settings.search_path = options.host.search_path.to_string_lossy().into_owned();
-    let (engine, lines, routes) = engine(settings, &router, &app);
+    let (engine, lines, routes) = engine(settings, &router, &app)?;
     tasks.spawn(forward(lines, events.clone()));
     tasks.spawn(routes.clone().follow());
 
@@ -286,7 +289,7 @@ struct Stage {
     config: Env,
     spawner: Spawner,
     level: Level,
-    engine: Arc<Local>,
+    engine: Local,
     routes: Routes,
     events: mpsc::Sender<Event>,
     url: String,
@@ -328,7 +331,7 @@ impl Stage {
 
     /// One pass build → release → run; `false` when `stop` came first.
     async fn until(&mut self, stop: &mut watch::Receiver<Stop>) -> Result<bool, Error> {
-        let cancel = Cancel::new();
+        let cancel = Cancel::new().map_err(Error::System)?;
         let mut build = self.build(cancel.clone());
         let built = tokio::select! {
             built = build.join_next() => built,
@@ -449,7 +452,10 @@ impl Stage {
         };
         tokio::select! {
             () = orderly => {}
-            () = stopped(stop, Stop::Now) => self.engine.kill().await,
+            () = stopped(stop, Stop::Now) => {
+                self.engine.kill();
+                self.engine.stop().await;
+            }
         }
     }
 }
@@ -472,7 +478,7 @@ fn engine(
     mut settings: tolv_run::Settings,
     router: &Router,
     app: &AppName,
-) -> (Arc<Local>, mpsc::Receiver<Line>, Routes) {
+) -> Result<(Local, mpsc::Receiver<Line>, Routes), tolv_run::Error> {
     // The engine wants the drain at its making, the drain wants the engine's endpoints: they meet
     // in this cell, which is set before the first rollout.
     let cell: Arc<std::sync::OnceLock<Routes>> = Arc::default();
@@ -487,10 +493,10 @@ fn engine(
             })
         })
     });
-    let (engine, lines) = Local::new(settings);
+    let (engine, lines) = Local::new(settings)?;
     let routes = Routes::new(router.clone(), app, engine.endpoints());
     cell.set(routes.clone()).ok();
-    (Arc::new(engine), lines, routes)
+    Ok((engine, lines, routes))
 }
 
 /// A router whose access lines go to `events`, dropped and counted when nobody reads.

@@ -19,7 +19,7 @@ use crate::settings::Settings;
 fn main() -> ExitCode {
     // Before anything else: the spawner must stay a small process with one thread.
     if std::env::args_os().nth(1).is_some_and(|word| word == "spawner") {
-        tolv_sandbox::spawner_main(&[(tolv_run::SHIM, tolv_run::shim)]);
+        tolv_sandbox::spawner_main(&[tolv_run::SHIM]);
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -1,20 +1,187 @@
-//! The go builder.
+//! Go: modules, built with the machine's own toolchain.
+//!
+//! `go build -trimpath -mod=readonly` compiles each main package into `bin/`; the cache keeps
+//! modules and compiled packages. What the source says and the lock does not (`go.sum`) is an
+//! error with the command that mends it, never a silent change.
+
+use std::path::PathBuf;
+
+use tolv_model::name::ProcessType;
 
 use crate::Error;
-use crate::plan::Plan;
+use crate::plan::{Plan, Step, Toolchain};
 use crate::toolchains::Toolchains;
 use crate::tree::Tree;
 
-/// Whether this codebase is one for it.
-pub fn detect(_tree: &Tree) -> bool {
-    false
+/// Whether there is a module in the root.
+pub fn detect(tree: &Tree) -> bool {
+    tree.is_file("go.mod")
 }
 
-/// What to run.
+/// One compiler run for all main packages.
 ///
 /// # Errors
 ///
-/// Where the codebase cannot be built.
-pub fn plan(_tree: &Tree, _toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
-    Ok(Plan::new("go", 1))
+/// [`Error::Plan`] for a module without `go.sum` or without a main package, [`Error::Toolchain`]
+/// where there is no Go.
+pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
+    let mut plan = Plan::new("go", 1);
+    let module = Module::read(&tree.text("go.mod")?.unwrap_or_default());
+    let vendored = tree.is_file("vendor/modules.txt");
+    if module.requires && !vendored && !tree.is_file("go.sum") {
+        return Err(Error::Plan {
+            builder: "go",
+            problem: "`go.mod` requires modules and there is no `go.sum`".to_owned(),
+            help: "run `go mod tidy` and commit `go.sum`".to_owned(),
+        });
+    }
+    let mains = main_packages(tree)?;
+    if mains.is_empty() {
+        return Err(Error::Plan {
+            builder: "go",
+            problem: "no main package: looked for `package main` in the root and in `cmd/*`"
+                .to_owned(),
+            help: "put the program into the root or into `cmd/<name>`".to_owned(),
+        });
+    }
+    let go = find(toolchains)?;
+    let root = PathBuf::from(toolchains.output(&go, &["env", "GOROOT"])?);
+    let version = toolchains.output(&go, &["env", "GOVERSION"])?;
+    plan.notes.push(format!("{version} ({})", root.display()));
+    plan.toolchains.push(Toolchain {
+        version,
+        source: root.clone(),
+        target: root.clone(),
+        at_run: false,
+    });
+    plan.build_path.push(root.join("bin"));
+    let cache = &toolchains.layout.cache;
+    for (name, value) in [
+        ("GOCACHE", cache.join("go-build").into_os_string()),
+        ("GOMODCACHE", cache.join("go-mod").into_os_string()),
+        ("GOPATH", cache.join("go").into_os_string()),
+        ("GOROOT", root.into_os_string()),
+        // The toolchain is the machine's: nothing is fetched behind the plan's back.
+        ("GOTOOLCHAIN", "local".into()),
+        ("GOFLAGS", "".into()),
+        // A pure Go program runs on any stack.
+        ("CGO_ENABLED", "0".into()),
+    ] {
+        plan.build_env.insert(name.to_owned(), value);
+    }
+    let mode = if vendored { "-mod=vendor" } else { "-mod=readonly" };
+    for (place, (name, package)) in mains.iter().enumerate() {
+        let heading = if place == 0 { "Compiling" } else { "" };
+        let target = format!("bin/{name}");
+        let words = ["go", "build", "-trimpath", "-buildvcs=false", mode, "-o", &target, package];
+        let step = Step::new(heading, &toolchains.layout.app, words)
+            .hint("go mod tidy", "run `go mod tidy` and commit `go.mod` and `go.sum`")
+            .hint("missing go.sum entry", "run `go mod tidy` and commit `go.sum`")
+            .hint("inconsistent vendoring", "run `go mod vendor` and commit `vendor`")
+            .hint("GOTOOLCHAIN=local", "install the Go version that `go.mod` asks for");
+        plan.steps.push(step);
+    }
+    let web = mains.iter().find(|(name, _)| name == "web").or_else(|| mains.first());
+    if let Some((name, _)) = web {
+        plan.process_types.insert(ProcessType::web(), format!("bin/{name}"));
+    }
+    plan.path.push("/app/bin".to_owned());
+    Ok(plan)
 }
+
+fn find(toolchains: &Toolchains<'_>) -> Result<PathBuf, Error> {
+    let versions = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut places: Vec<PathBuf> = versions
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("go-"))
+        .map(|entry| entry.path().join("bin/go"))
+        .filter(|path| path.is_file())
+        .collect();
+    places.sort();
+    let local = PathBuf::from("/usr/local/go/bin/go");
+    toolchains.find("go").or_else(|| local.is_file().then_some(local)).or(places.pop()).ok_or_else(
+        || Error::Toolchain {
+            what: "Go".to_owned(),
+            why: "there is no `go` in PATH, /usr/local/go or /usr/lib/go-*".to_owned(),
+            help: "install it: `apt-get install golang-go`, or https://go.dev/dl".to_owned(),
+        },
+    )
+}
+
+/// What matters here of a `go.mod`.
+struct Module {
+    requires: bool,
+}
+
+impl Module {
+    fn read(text: &str) -> Self {
+        let mut block = false;
+        let mut requires = false;
+        for line in text.lines() {
+            let line = line.split("//").next().unwrap_or_default().trim();
+            match line {
+                "" => {}
+                ")" => block = false,
+                _ if block => requires = true,
+                _ => {
+                    let rest = line.strip_prefix("require").map(str::trim);
+                    block = rest == Some("(");
+                    requires |= rest.is_some_and(|rest| !rest.starts_with('('));
+                }
+            }
+        }
+        Self { requires }
+    }
+
+    fn name(text: &str) -> Option<&str> {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("module "))?;
+        let path = line.split("//").next()?.trim().trim_matches('"');
+        // `example.com/shop/v2` is the program `shop`, as `go install` has it.
+        let mut parts = path.rsplit('/');
+        let last = parts.next()?;
+        let is_version =
+            last.strip_prefix('v').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        if is_version { parts.next().or(Some(last)) } else { Some(last) }
+    }
+}
+
+/// (program, package) of each main package in the root and in `cmd/*`.
+fn main_packages(tree: &Tree) -> Result<Vec<(String, String)>, Error> {
+    let mut mains = Vec::new();
+    let plain = |name: &str| {
+        !name.is_empty()
+            && !name.starts_with(['-', '.'])
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    if is_main(tree, "")? {
+        let text = tree.text("go.mod")?.unwrap_or_default();
+        let name = Module::name(&text).filter(|name| plain(name)).unwrap_or("app");
+        mains.push((name.to_owned(), ".".to_owned()));
+    }
+    for name in tree.names("cmd").into_iter().filter(|name| plain(name)) {
+        if is_main(tree, &format!("cmd/{name}"))? && mains.iter().all(|(known, _)| *known != name) {
+            let package = format!("./cmd/{name}");
+            mains.push((name, package));
+        }
+    }
+    Ok(mains)
+}
+
+fn is_main(tree: &Tree, folder: &str) -> Result<bool, Error> {
+    for name in tree.names(folder) {
+        if !name.ends_with(".go") || name.ends_with("_test.go") {
+            continue;
+        }
+        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+        let text = tree.read(&path)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let ignored = text.lines().any(|line| line.trim() == "//go:build ignore");
+        let package = text.lines().find_map(|line| line.trim().strip_prefix("package "));
+        if !ignored && package.is_some_and(|rest| rest.split_whitespace().next() == Some("main")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,22 @@
-//! The procfile builder.
+//! A codebase with a Procfile and nothing else that is known: what it runs is there already.
 
 use crate::Error;
 use crate::plan::Plan;
 use crate::toolchains::Toolchains;
 use crate::tree::Tree;
 
-/// Whether this codebase is one for it.
-pub fn detect(_tree: &Tree) -> bool {
-    false
+/// Whether there is a Procfile.
+pub fn detect(tree: &Tree) -> bool {
+    tree.is_file("Procfile")
 }
 
-/// What to run.
+/// Nothing to run: the source is the slug.
 ///
 /// # Errors
 ///
-/// Where the codebase cannot be built.
+/// None.
 pub fn plan(_tree: &Tree, _toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
-    Ok(Plan::new("procfile", 1))
+    let mut plan = Plan::new("procfile", 1);
+    plan.notes.push("Nothing to compile: the Procfile's commands run as they are".to_owned());
+    Ok(plan)
 }

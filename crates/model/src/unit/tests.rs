@@ -83,6 +83,31 @@ fn what_does_not_boot_in_time_is_killed_and_tried_again() {
 }
 
 #[test]
+fn what_fails_its_health_check_is_killed_and_started_again() {
+    let mut unit = unit();
+    let log = play(
+        &mut unit,
+        &[
+            (0, Event::Start),
+            (5, Event::Spawned),
+            (10, Event::Ready),
+            (20, Event::Unhealthy),
+            (21, Event::Unhealthy),
+            (30, Event::Exited),
+            (30, Event::Woken),
+            (31, Event::Spawned),
+            (40, Event::Unhealthy),
+        ],
+    );
+    assert_eq!(
+        log,
+        "0 Start -> Spawn\n5 Spawned -> WakeAt(Millis(60005))\n20 Unhealthy -> Kill(Check)\n\
+         30 Exited -> WakeAt(Millis(30))\n30 Woken -> Spawn\n31 Spawned -> WakeAt(Millis(60031))\n\
+         40 Unhealthy -> Kill(Check)\n"
+    );
+}
+
+#[test]
 fn a_policy_that_spins_is_refused() {
     let zero = Duration::ZERO;
     assert_eq!(Policy::new(zero, zero, zero, zero, zero), Err(PolicyError::NoDelay));
@@ -98,6 +123,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Spawned),
         Just(Event::SpawnFailed),
         Just(Event::Ready),
+        Just(Event::Unhealthy),
         Just(Event::Exited),
         Just(Event::Woken),
     ]
@@ -114,7 +140,7 @@ proptest! {
             // The shell only reports what can have happened.
             let possible = match event {
                 Event::Spawned | Event::SpawnFailed => pending,
-                Event::Exited | Event::Ready => alive,
+                Event::Exited | Event::Ready | Event::Unhealthy => alive,
                 Event::Start | Event::Stop | Event::Kill | Event::Woken => true,
             };
             if !possible { continue; }

@@ -1,0 +1,67 @@
+//! The limits of one build. Each is a default; the error that one causes names it.
+
+use std::time::Duration;
+
+/// What a build may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Wall clock of all its steps together.
+    pub time: Duration,
+    /// Bytes of the source, of the slug, and of each layer.
+    pub slug: u64,
+    /// Bytes of one file of the source.
+    pub file: u64,
+    /// Files of the source.
+    pub files: u64,
+    /// Bytes of the app's build cache.
+    pub cache: u64,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(15 * 60),
+            slug: 2 << 30,
+            file: 1 << 30,
+            files: 500_000,
+            cache: 20 << 30,
+        }
+    }
+}
+
+/// `2 GiB`, `512 MiB`, `900 bytes`.
+pub(crate) fn bytes(count: u64) -> String {
+    for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+        let tenths = u128::from(count) * 10 >> shift;
+        if tenths >= 10 {
+            let rest = if tenths % 10 == 0 { String::new() } else { format!(".{}", tenths % 10) };
+            return format!("{}{rest} {unit}", tenths / 10);
+        }
+    }
+    format!("{count} bytes")
+}
+
+/// `15 min`, `90 s`.
+pub(crate) fn time(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        seconds if seconds >= 120 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, time};
+    use std::time::Duration;
+
+    #[test]
+    fn in_words() {
+        assert_eq!(bytes(2 << 30), "2 GiB");
+        assert_eq!(bytes(1_600_000), "1.5 MiB");
+        assert_eq!(bytes(900), "900 bytes");
+        assert_eq!(time(Duration::from_secs(900)), "15 min");
+        assert_eq!(time(Duration::from_secs(90)), "90 s");
+        assert_eq!(time(Duration::from_millis(300)), "300 ms");
+    }
+}

@@ -1,0 +1,173 @@
+//! Dependency layers: one folder per key under `<home>/slugs/layers`, shared by slugs.
+//!
+//! Beside `<key>/` stands `<key>.json`, its record with the content's digest. The record is
+//! written last, so a layer without one is the remnant of a build that was ended, and is removed.
+//! With a root of its own a layer is built as `<key>.new` and renamed; without, its tools bake the
+//! path in, so it is built at its place.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tolv_model::slug::{Digest, Layer};
+use tolv_sandbox::Mount;
+
+use crate::exec::Executor;
+use crate::files::{self, Lock};
+use crate::plan::{LayerPlan, Plan};
+use crate::seal::{self, LAYER, seal};
+use crate::source::as_path;
+use crate::tree::Tree;
+use crate::{Error, Event};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    name: String,
+    content: Digest,
+    size: u64,
+    files: u64,
+}
+
+/// The layers of one state folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Layers {
+    folder: PathBuf,
+}
+
+/// What a layer's steps run in.
+pub(crate) struct Workshop<'a> {
+    pub(crate) executor: &'a Executor<'a>,
+    pub(crate) tree: &'a Tree,
+    /// The source on the host.
+    pub(crate) app: &'a Path,
+    /// An empty folder on the host, shown in place of the source to the steps that do not see it.
+    pub(crate) empty: &'a Path,
+    /// Toolchains, caches, earlier layers.
+    pub(crate) mounts: Vec<Mount>,
+}
+
+impl Layers {
+    /// The layers of `<home>/slugs`.
+    pub(crate) fn open(slugs: &Path) -> Result<Self, Error> {
+        let folder = slugs.join("layers");
+        files::make_folder(&folder)?;
+        Ok(Self { folder })
+    }
+
+    /// Where a layer is on the host.
+    pub(crate) fn path(&self, key: &Digest) -> PathBuf {
+        self.folder.join(key.to_string())
+    }
+
+    fn record(&self, key: &Digest) -> PathBuf {
+        self.folder.join(format!("{key}.json"))
+    }
+
+    /// The layer of this key, if it is there whole.
+    pub(crate) fn find(&self, key: &Digest) -> Option<Layer> {
+        let record: Record = serde_json::from_slice(&fs::read(self.record(key)).ok()?).ok()?;
+        self.path(key).is_dir().then_some(Layer { key: *key, content: record.content })
+    }
+
+    /// The layer, built where it is missing. Of two builds at once, one builds and one waits.
+    pub(crate) fn get(
+        &self,
+        plan: &Plan,
+        layer: &LayerPlan,
+        shop: &Workshop<'_>,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Layer, Error> {
+        if let Some(found) = self.find(&layer.key) {
+            events(Event::Heading(format!("{}: unchanged", layer.name)));
+            return Ok(found);
+        }
+        let lock = self.folder.join(format!("{}.lock", layer.key));
+        let cancelled = || (shop.executor.cancelled)();
+        let _lock = Lock::take(&lock, &cancelled, &mut || {
+            events(Event::Heading(format!("{}: waiting for another build of them", layer.name)));
+        })?;
+        if let Some(found) = self.find(&layer.key) {
+            return Ok(found);
+        }
+        let place = self.path(&layer.key);
+        let building = if shop.executor.level.has_own_root() {
+            self.folder.join(format!("{}.new", layer.key))
+        } else {
+            place.clone()
+        };
+        files::remove(&place)?;
+        files::remove(&building)?;
+        let built = self.build(plan, layer, shop, &building, &place, events);
+        if built.is_err() {
+            // The first error is the one to tell; the remnant is removed by the next build too.
+            files::remove(&building).ok();
+        }
+        built
+    }
+
+    fn build(
+        &self,
+        plan: &Plan,
+        layer: &LayerPlan,
+        shop: &Workshop<'_>,
+        building: &Path,
+        place: &Path,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Layer, Error> {
+        files::make_folder(building)?;
+        let put = |path: &str, bytes: &[u8]| {
+            let to = building.join(path);
+            if let Some(folder) = to.parent() {
+                files::make_folder(folder)?;
+            }
+            fs::write(&to, bytes).map_err(Error::io("write", &to))
+        };
+        for (from, to) in &layer.copies {
+            let bytes = shop.tree.read(from)?.ok_or_else(|| Error::Plan {
+                builder: plan.builder,
+                problem: format!("`{from}` is not a regular file"),
+                help: format!("make `{from}` a regular file"),
+            })?;
+            put(to, &bytes)?;
+        }
+        for (to, bytes) in &layer.files {
+            put(to, bytes)?;
+        }
+        let mut mounts = shop.mounts.clone();
+        let app = if layer.sees_app { shop.app } else { shop.empty };
+        mounts.push(Mount::read_write(app, &shop.executor.layout.app));
+        mounts.push(Mount::read_write(building, &layer.path));
+        for step in &layer.steps {
+            let grows = [(layer.name.as_str(), building)];
+            shop.executor.run(plan, step, &mounts, &grows, events)?;
+        }
+        let wanted = |path: &[u8]| !layer.remove.iter().any(|gone| gone.as_bytes() == path);
+        let entries = seal(building, LAYER, &wanted, &|| (shop.executor.cancelled)())?;
+        let content = seal::content(entries.iter().map(|(path, entry)| (path, entry)));
+        if building != place {
+            fs::rename(building, place).map_err(Error::io("create", place))?;
+        }
+        let (files, size) = seal::count(&entries);
+        let record = Record { name: layer.name.clone(), content, size, files };
+        let bytes = serde_json::to_vec(&record).map_err(std::io::Error::other);
+        let path = self.record(&layer.key);
+        files::write_whole(&path, &bytes.map_err(Error::io("write", &path))?)?;
+        Ok(Layer { key: layer.key, content })
+    }
+}
+
+/// Puts a layer's links into the app, in place of what stands there.
+pub(crate) fn link(app: &Path, layer: &LayerPlan) -> Result<(), Error> {
+    for (path, inside) in &layer.links {
+        let full = app.join(as_path(path.as_bytes()));
+        files::remove(&full)?;
+        if let Some(folder) = full.parent() {
+            files::make_folder(folder)?;
+        }
+        let up = "../".repeat(1 + path.matches('/').count());
+        let target = format!("{up}layers/{}/{inside}", layer.key);
+        std::os::unix::fs::symlink(target.trim_end_matches('/'), &full)
+            .map_err(Error::io("create", &full))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Makes what a build left into something fixed: modes set, owners set, shared inodes parted,
+//! every file hashed. Slugs and layers are both sealed.
+
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+use tolv_model::slug::{Digest, Entry};
+
+use crate::files::{self, Found};
+use crate::source::shown;
+use crate::Error;
+
+/// The modes of a sealed tree.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Modes {
+    folder: u32,
+    file: u32,
+    executable: u32,
+}
+
+/// A slug's.
+pub(crate) const SLUG: Modes = Modes { folder: 0o755, file: 0o644, executable: 0o755 };
+/// A layer's: read-only for its owner too.
+pub(crate) const LAYER: Modes = Modes { folder: 0o555, file: 0o444, executable: 0o555 };
+
+/// Seals all below `root`, and `root` itself; what `wanted` refuses is removed, a folder with all
+/// that is in it. Returns what is left, sorted.
+pub(crate) fn seal(
+    root: &Path,
+    modes: Modes,
+    wanted: &dyn Fn(&[u8]) -> bool,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<(Vec<u8>, Entry)>, Error> {
+    let owner = rustix::process::geteuid().is_root();
+    let own = |path: &Path| {
+        if owner {
+            std::os::unix::fs::lchown(path, Some(0), Some(0)).map_err(Error::io("chown", path))?;
+        }
+        Ok(())
+    };
+    own(root)?;
+    files::set_mode(root, 0o700)?;
+    let found = files::walk(root, &mut |found| {
+        if !wanted(&found.path) {
+            return Ok(false);
+        }
+        own(&found.full)?;
+        files::set_mode(&found.full, 0o700)?;
+        Ok(true)
+    })?;
+    let mut entries = Vec::with_capacity(found.len());
+    let mut folders = vec![root];
+    for found in &found {
+        if cancelled() {
+            return Err(Error::Cancelled);
+        }
+        if !wanted(&found.path) {
+            files::remove(&found.full)?;
+            continue;
+        }
+        let entry = if found.meta.is_dir() {
+            folders.push(&found.full);
+            Entry::Directory
+        } else if found.meta.is_symlink() {
+            own(&found.full)?;
+            let target = fs::read_link(&found.full).map_err(Error::io("read", &found.full))?;
+            Entry::Symlink { target: target.as_os_str().as_bytes().to_vec() }
+        } else if found.meta.is_file() {
+            let executable = files::is_executable(&found.meta);
+            let mode = if executable { modes.executable } else { modes.file };
+            let (digest, size) = seal_file(found, mode)?;
+            own(&found.full)?;
+            // A change of owner may take mode bits away.
+            files::set_mode(&found.full, mode)?;
+            Entry::File { digest, size, executable }
+        } else {
+            return Err(Error::Source(format!(
+                "the build left `{}`, which is no file, folder or link",
+                shown(&found.path)
+            )));
+        };
+        entries.push((found.path.clone(), entry));
+    }
+    for folder in folders {
+        files::set_mode(folder, modes.folder)?;
+    }
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(entries)
+}
+
+/// Hashes a file. One that shares its inode with another name, which may be writable elsewhere,
+/// is replaced by a copy.
+fn seal_file(found: &Found, mode: u32) -> Result<(Digest, u64), Error> {
+    let path = &found.full;
+    if found.meta.mode() & 0o400 == 0 {
+        files::set_mode(path, 0o600)?;
+    }
+    let file = files::open(path).map_err(Error::io("read", path))?;
+    if found.meta.nlink() == 1 {
+        return files::pour(file, std::io::sink()).map_err(Error::io("read", path));
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tolv-copy");
+    let next = path.with_file_name(name);
+    let copy = File::create_new(&next).map_err(Error::io("create", &next))?;
+    let poured = files::pour(file, &copy).map_err(Error::io("copy", path))?;
+    if let Ok(time) = found.meta.modified() {
+        copy.set_modified(time).map_err(Error::io("write", &next))?;
+    }
+    files::set_mode(&next, mode)?;
+    fs::rename(&next, path).map_err(Error::io("replace", path))?;
+    Ok(poured)
+}
+
+/// The digest of a tree's contents: paths in order, with what stands there.
+pub(crate) fn content<'a>(
+    entries: impl IntoIterator<Item = (&'a Vec<u8>, &'a Entry)>,
+) -> Digest {
+    let mut hash = Sha256::new();
+    let mut put = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    for (path, entry) in entries {
+        put(path);
+        match entry {
+            Entry::Directory => put(b"d"),
+            Entry::File { digest, executable, .. } => {
+                put(if *executable { b"x" } else { b"f" });
+                put(&digest.0);
+            }
+            Entry::Symlink { target } => {
+                put(b"l");
+                put(target);
+            }
+        }
+    }
+    Digest(hash.finalize().into())
+}
+
+/// Files of a tree and their bytes.
+pub(crate) fn count(entries: &[(Vec<u8>, Entry)]) -> (u64, u64) {
+    entries.iter().fold((0, 0), |(files, bytes), (_, entry)| match entry {
+        Entry::File { size, .. } => (files + 1, bytes + size),
+        Entry::Directory | Entry::Symlink { .. } => (files, bytes),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! Slugs: `<home>/slugs/<hex>` with the manifest beside it as `<hex>.json`, written last.
+//!
+//! `<home>/slugs/known/<hex>` remembers which slug a build's whole input gave, so that building
+//! the same again is a look-up.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tolv_model::slug::{Digest, Entry, Manifest, SlugId};
+
+use crate::caps::{Caps, bytes};
+use crate::files::{self, Lock};
+use crate::links::{self, Leads};
+use crate::plan::Plan;
+use crate::seal::{self, SLUG, seal};
+use crate::source::{as_path, shown};
+use crate::toolchains::Layout;
+use crate::Error;
+
+/// The slugs of one state folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Slugs {
+    folder: PathBuf,
+}
+
+impl Slugs {
+    /// Those of `<home>`.
+    pub(crate) fn open(home: &Path) -> Result<Self, Error> {
+        let folder = home.join("slugs");
+        files::make_folder(&folder.join("known"))?;
+        Ok(Self { folder })
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A slug's tree on the host.
+    pub(crate) fn path(&self, id: SlugId) -> PathBuf {
+        self.folder.join(id.0.to_string())
+    }
+
+    fn manifest_path(&self, id: SlugId) -> PathBuf {
+        self.folder.join(format!("{}.json", id.0))
+    }
+
+    /// A slug's manifest, if the slug is there whole.
+    pub(crate) fn find(&self, id: SlugId) -> Option<Manifest> {
+        let bytes = fs::read(self.manifest_path(id)).ok()?;
+        let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
+        (manifest.id() == id && self.stands(id, &manifest)).then_some(manifest)
+    }
+
+    /// Whether every entry is where it should be, with its kind, size and mode.
+    fn stands(&self, id: SlugId, manifest: &Manifest) -> bool {
+        let root = self.path(id);
+        root.is_dir()
+            && manifest.entries.iter().all(|(path, entry)| {
+                let Ok(meta) = root.join(as_path(path)).symlink_metadata() else { return false };
+                match entry {
+                    Entry::Directory => meta.is_dir(),
+                    Entry::Symlink { .. } => meta.is_symlink(),
+                    Entry::File { size, executable, .. } => {
+                        meta.is_file()
+                            && meta.len() == *size
+                            && files::is_executable(&meta) == *executable
+                    }
+                }
+            })
+    }
+
+    fn known_path(&self, input: &Digest) -> PathBuf {
+        self.folder.join("known").join(input.to_string())
+    }
+
+    /// The slug that this input gave before, if it is still there.
+    pub(crate) fn known(&self, input: &Digest) -> Option<(SlugId, Manifest)> {
+        let text = fs::read_to_string(self.known_path(input)).ok()?;
+        let id = SlugId(text.trim().parse().ok()?);
+        Some((id, self.find(id)?))
+    }
+
+    /// Remembers what an input gave.
+    pub(crate) fn remember(&self, input: &Digest, id: SlugId) -> Result<(), Error> {
+        files::write_whole(&self.known_path(input), format!("{}\n", id.0).as_bytes())
+    }
+
+    /// Moves a packed tree to its name. Of two equal ones, the first stays.
+    pub(crate) fn put(&self, app: &Path, manifest: &Manifest) -> Result<SlugId, Error> {
+        let id = manifest.id();
+        let lock = self.folder.join(format!("{}.lock", id.0));
+        let held = Lock::take(&lock, &|| false, &mut || {})?;
+        if self.find(id).is_none() {
+            let place = self.path(id);
+            files::remove(&place)?;
+            // Moving a folder writes its `..`, which takes write permission where root is not us.
+            files::set_mode(app, 0o755)?;
+            fs::rename(app, &place).map_err(Error::io("create", &place))?;
+            let bytes = serde_json::to_vec(manifest).map_err(std::io::Error::other);
+            let path = self.manifest_path(id);
+            files::write_whole(&path, &bytes.map_err(Error::io("write", &path))?)?;
+        }
+        drop(held);
+        Ok(id)
+    }
+}
+
+/// Removes from the app what does not enter the slug, makes the rest fixed, and lists it.
+pub(crate) fn pack(
+    app: &Path,
+    plan: &Plan,
+    layout: &Layout,
+    caps: &Caps,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<(Vec<u8>, Entry)>, Error> {
+    let build_only: Vec<&str> = plan
+        .layers
+        .iter()
+        .filter(|layer| !layer.at_run)
+        .flat_map(|layer| layer.links.iter().map(|(path, _)| path.as_str()))
+        .collect();
+    let wanted = |path: &[u8]| is_wanted(path, plan, &build_only);
+    let mut entries = seal(app, SLUG, &wanted, cancelled)?;
+    drop_emptied(app, plan, &mut entries)?;
+    check_links(app, plan, layout, &mut entries)?;
+    let (_, size) = seal::count(&entries);
+    if size > caps.slug {
+        return Err(Error::Limit {
+            what: format!("the slug with {}", bytes(size)),
+            limit: bytes(caps.slug),
+        });
+    }
+    Ok(entries)
+}
+
+fn is_below(path: &[u8], folder: &str) -> bool {
+    path.strip_prefix(folder.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+fn is_wanted(path: &[u8], plan: &Plan, build_only: &[&str]) -> bool {
+    let mut parts = path.split(|&byte| byte == b'/');
+    if parts.clone().next() == Some(b".tolv") || parts.any(|part| part == b".git") {
+        return false;
+    }
+    if build_only.iter().any(|link| is_below(path, link)) {
+        return false;
+    }
+    let kept = |keep: &String| {
+        is_below(path, keep)
+            || keep.as_bytes().strip_prefix(path).is_some_and(|rest| rest.first() == Some(&b'/'))
+    };
+    !plan.prune.iter().any(|folder| is_below(path, folder)) || plan.keep.iter().any(kept)
+}
+
+/// A folder on the way to something kept that is not there after all leaves nothing behind.
+fn drop_emptied(
+    app: &Path,
+    plan: &Plan,
+    entries: &mut Vec<(Vec<u8>, Entry)>,
+) -> Result<(), Error> {
+    for place in (0..entries.len()).rev() {
+        let (path, entry) = &entries[place];
+        let pruned = plan.prune.iter().any(|folder| is_below(path, folder));
+        let below = [path.as_slice(), b"/"].concat();
+        let empty = !entries[place + 1..].iter().any(|(next, _)| next.starts_with(&below));
+        if pruned && empty && *entry == Entry::Directory {
+            let full = app.join(as_path(path));
+            fs::remove_dir(&full).map_err(Error::io("remove", &full))?;
+            entries.remove(place);
+        }
+    }
+    Ok(())
+}
+
+/// Every link leads into the slug, its layers or a toolchain. An absolute one into the app, which
+/// tools like to make, becomes relative.
+fn check_links(
+    app: &Path,
+    plan: &Plan,
+    layout: &Layout,
+    entries: &mut [(Vec<u8>, Entry)],
+) -> Result<(), Error> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let layer_links: Vec<Vec<u8>> = plan
+        .layers
+        .iter()
+        .flat_map(|layer| layer.links.iter().map(|(path, _)| path.clone().into_bytes()))
+        .collect();
+    for (path, entry) in entries.iter_mut() {
+        let Entry::Symlink { target } = entry else { continue };
+        let inside = as_path(target).strip_prefix(&layout.app).ok();
+        if let Some(inside) = inside.map(|inside| inside.as_os_str().as_bytes().to_vec()) {
+            let full = app.join(as_path(path));
+            *target = links::relative(path, &inside);
+            fs::remove_file(&full).map_err(Error::io("replace", &full))?;
+            std::os::unix::fs::symlink(as_path(target), &full)
+                .map_err(Error::io("replace", &full))?;
+        }
+    }
+    let links: std::collections::BTreeMap<&[u8], &[u8]> = entries
+        .iter()
+        .filter(|(path, _)| !layer_links.contains(path))
+        .filter_map(|(path, entry)| match entry {
+            Entry::Symlink { target } => Some((path.as_slice(), target.as_slice())),
+            Entry::Directory | Entry::File { .. } => None,
+        })
+        .collect();
+    for (path, target) in &links {
+        let known = as_path(target).is_absolute()
+            && (plan.toolchains.iter().any(|t| t.at_run && as_path(target).starts_with(&t.target))
+                || as_path(target).starts_with(&layout.layers));
+        if !known && links::follow(path, target, &|at| links.get(at).copied()) == Leads::Outside {
+            return Err(Error::Source(format!(
+                "the build made the link `{}`, which leaves the slug: it points to `{}`",
+                shown(path),
+                shown(target)
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

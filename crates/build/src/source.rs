@@ -1,0 +1,288 @@
+//! The codebase as the build's input: a commit, or a snapshot of the working tree.
+//!
+//! A commit is exported by git itself into the build's own folder, submodules included. A working
+//! tree gives the files that git tracks or would track; outside a repository, those that no
+//! `.gitignore` names. `.slugignore` takes away from both. `.git` and the state folder `.tolv`
+//! never enter.
+//!
+//! What is not tracked and plainly not source stays out as well: `node_modules`, virtual
+//! environments, `__pycache__`, and the root's `.env`, which is config.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use crate::Error;
+
+pub(crate) mod git;
+
+/// What to build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A commit of the repository that `dir` is in; `dir` below the repository's root builds that
+    /// subtree alone.
+    Commit {
+        /// A folder of the repository, or a bare repository.
+        dir: PathBuf,
+        /// Any name of a commit that git knows; never one that begins with `-`.
+        commit: String,
+    },
+    /// The files as they are on disk now.
+    WorkingTree {
+        /// The codebase's root.
+        dir: PathBuf,
+    },
+}
+
+/// The files of a source, not yet looked into.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// Where they are: the codebase itself, or the export.
+    pub(crate) root: PathBuf,
+    /// Paths of files and links, with whether git tracks them.
+    pub(crate) paths: BTreeMap<Vec<u8>, bool>,
+    /// `<hex>` or `<hex>+dirty`; nothing for a codebase without commits.
+    pub(crate) commit: Option<String>,
+    /// To be looked at.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Source {
+    /// The folder as given.
+    pub fn dir(&self) -> &Path {
+        match self {
+            Self::Commit { dir, .. } | Self::WorkingTree { dir } => dir,
+        }
+    }
+
+    /// Finds the files; a commit is exported into `export`, an empty folder, first.
+    pub(crate) fn list(&self, git: &git::Git, export: &Path) -> Result<Listing, Error> {
+        let dir = self.dir();
+        match dir.metadata() {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(Error::Source(format!("`{}` is not a folder", dir.display()))),
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::Source(format!("there is no folder `{}`", dir.display())));
+            }
+            Err(source) => return Err(Error::io("look at", dir)(source)),
+        }
+        let dir = dir.canonicalize().map_err(Error::io("look at", dir))?;
+        let mut listing = match self {
+            Self::Commit { commit, .. } => export_commit(git, &dir, commit, export)?,
+            Self::WorkingTree { .. } => working_tree(git, &dir)?,
+        };
+        let ignored = slugignore(&listing)?;
+        listing.paths.retain(|path, _| {
+            !is_private(path)
+                && !ignored.matched_path_or_any_parents(as_path(path), false).is_ignore()
+        });
+        Ok(listing)
+    }
+}
+
+pub(crate) fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+/// A path for messages: control bytes and invalid UTF-8 made visible.
+pub(crate) fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).escape_debug().to_string().replace("\\'", "'")
+}
+
+/// `.git` anywhere, `.tolv` in the root.
+fn is_private(path: &[u8]) -> bool {
+    let mut parts = path.split(|&byte| byte == b'/');
+    parts.clone().next() == Some(b".tolv") || parts.any(|part| part == b".git")
+}
+
+fn slugignore(listing: &Listing) -> Result<Gitignore, Error> {
+    let file = listing.root.join(".slugignore");
+    if !listing.paths.contains_key(b".slugignore".as_slice()) {
+        return Ok(Gitignore::empty());
+    }
+    // Paths are matched as relative ones, so the builder's root must not be absolute.
+    let mut builder = GitignoreBuilder::new("");
+    let bytes = std::fs::read(&file).map_err(Error::io("read", &file))?;
+    for (place, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+        builder.add_line(None, line).map_err(|bad| {
+            Error::Source(format!("`.slugignore` line {}: not a pattern: {bad}", place + 1))
+        })?;
+    }
+    builder.build().map_err(|bad| Error::Source(format!("`.slugignore`: {bad}")))
+}
+
+fn working_tree(git: &git::Git, dir: &Path) -> Result<Listing, Error> {
+    let Some(repository) = git.find(dir)? else {
+        return Ok(Listing {
+            root: dir.to_owned(),
+            paths: skip_untracked_clutter(walk(dir)?),
+            commit: None,
+            warnings: Vec::new(),
+        });
+    };
+    let mut warnings = Vec::new();
+    let mut paths = BTreeMap::new();
+    list_tracked(git, dir, b"", &mut paths, &mut warnings)?;
+    let mut paths = skip_untracked_clutter(paths);
+    paths.retain(|path, _| !is_private(path));
+    let dirty = paths.values().any(|tracked| !tracked) || git.is_changed(dir)?;
+    let commit = repository.head.map(|head| if dirty { format!("{head}+dirty") } else { head });
+    // In the index and not on disk: deleted, or outside a sparse checkout.
+    paths.retain(|path, _| dir.join(as_path(path)).symlink_metadata().is_ok());
+    if paths.contains_key(b".env".as_slice()) {
+        warnings.push("`.env` is committed: config belongs outside the codebase".to_owned());
+    }
+    Ok(Listing { root: dir.to_owned(), paths, commit, warnings })
+}
+
+fn list_tracked(
+    git: &git::Git,
+    dir: &Path,
+    prefix: &[u8],
+    paths: &mut BTreeMap<Vec<u8>, bool>,
+    warnings: &mut Vec<String>,
+) -> Result<(), Error> {
+    let join = |path: &[u8]| [prefix, path].concat();
+    for (path, kind) in git.index(dir)? {
+        match kind {
+            git::Indexed::File => {
+                paths.insert(join(&path), true);
+            }
+            git::Indexed::Submodule(_) => {
+                let folder = dir.join(as_path(&path));
+                if !git.is_root(&folder)? {
+                    return Err(missing_submodule(&join(&path)));
+                }
+                list_tracked(git, &folder, &[&join(&path), &b"/"[..]].concat(), paths, warnings)?;
+            }
+        }
+    }
+    for path in git.untracked(dir)? {
+        if path.ends_with(b"/") {
+            warnings.push(format!(
+                "`{}` is a git repository of its own and no submodule: it is not built",
+                shown(&join(&path))
+            ));
+        } else {
+            paths.entry(join(&path)).or_insert(false);
+        }
+    }
+    Ok(())
+}
+
+fn missing_submodule(path: &[u8]) -> Error {
+    Error::Source(format!(
+        "the submodule `{}` is not checked out; run `git submodule update --init --recursive`",
+        shown(path)
+    ))
+}
+
+/// Files of a folder that is no repository.
+fn walk(dir: &Path) -> Result<BTreeMap<Vec<u8>, bool>, Error> {
+    let walk = ignore::WalkBuilder::new(dir)
+        .hidden(false)
+        .parents(false)
+        .ignore(false)
+        .git_global(false)
+        .git_exclude(false)
+        .require_git(false)
+        .follow_links(false)
+        .filter_entry(|entry| {
+            !(entry.file_name() == ".git" || entry.depth() == 1 && entry.file_name() == ".tolv")
+        })
+        .build();
+    let mut paths = BTreeMap::new();
+    for entry in walk {
+        let entry =
+            entry.map_err(|bad| Error::Source(format!("cannot read the codebase: {bad}")))?;
+        if entry.file_type().is_some_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if let Ok(path) = entry.path().strip_prefix(dir) {
+            paths.insert(path.as_os_str().as_bytes().to_vec(), false);
+        }
+    }
+    Ok(paths)
+}
+
+fn skip_untracked_clutter(mut paths: BTreeMap<Vec<u8>, bool>) -> BTreeMap<Vec<u8>, bool> {
+    let environments: Vec<Vec<u8>> = paths
+        .iter()
+        .filter(|(path, tracked)| !**tracked && path.ends_with(b"/pyvenv.cfg"))
+        .map(|(path, _)| path[..path.len() - b"pyvenv.cfg".len()].to_vec())
+        .collect();
+    paths.retain(|path, tracked| {
+        *tracked
+            || !(path == b".env"
+                || path.split(|&b| b == b'/').any(|p| p == b"node_modules" || p == b"__pycache__")
+                || environments.iter().any(|folder| path.starts_with(folder)))
+    });
+    paths
+}
+
+fn export_commit(
+    git: &git::Git,
+    dir: &Path,
+    commit: &str,
+    export: &Path,
+) -> Result<Listing, Error> {
+    let Some(repository) = git.find_any(dir)? else {
+        return Err(Error::Source(format!("`{}` is not in a git repository", dir.display())));
+    };
+    let Some(hex) = git.commit(dir, commit)? else {
+        return Err(Error::Source(format!(
+            "`{commit}` names no commit of the repository `{}`",
+            dir.display()
+        )));
+    };
+    let mut paths = BTreeMap::new();
+    let mut tree = hex.clone().into_bytes();
+    tree.push(b':');
+    tree.extend_from_slice(repository.prefix.strip_suffix(b"/").unwrap_or(&repository.prefix));
+    let git_dir = repository.git_dir.clone();
+    export_tree(git, (&git_dir, &tree), Some(dir), export, b"", &mut paths)?;
+    Ok(Listing { root: export.to_owned(), paths, commit: Some(hex), warnings: Vec::new() })
+}
+
+fn export_tree(
+    git: &git::Git,
+    (git_dir, tree): (&Path, &[u8]),
+    checkout: Option<&Path>,
+    export: &Path,
+    prefix: &[u8],
+    paths: &mut BTreeMap<Vec<u8>, bool>,
+) -> Result<(), Error> {
+    for (path, kind) in git.export(git_dir, tree, &export.join(as_path(prefix)))? {
+        let full = [prefix, &path].concat();
+        match kind {
+            git::Indexed::File => {
+                paths.insert(full, true);
+            }
+            git::Indexed::Submodule(commit) => {
+                let folder = checkout.map(|dir| dir.join(as_path(&path)));
+                let found = match &folder {
+                    Some(folder) if git.is_root(folder)? => git.find_any(folder)?,
+                    _ => None,
+                };
+                let git_dir = found.map_or_else(
+                    || git_dir.join("modules").join(as_path(&path)),
+                    |repository| repository.git_dir,
+                );
+                if !git.has(&git_dir, &commit) {
+                    return Err(missing_submodule(&full));
+                }
+                let below = [&full, &b"/"[..]].concat();
+                let tree = format!("{commit}:");
+                let source = (git_dir.as_path(), tree.as_bytes());
+                export_tree(git, source, folder.as_deref(), export, &below, paths)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

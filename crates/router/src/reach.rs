@@ -1,0 +1,134 @@
+//! From a host to a connection: the route, a wait while it boots, a process, a socket.
+//!
+//! ```text
+//!   route? ── none ──▶ H31
+//!     │
+//!   state ── crashed, no web, maintenance ──▶ H10, H14, H80
+//!     │  └── booting, or nobody ready ──▶ wait for the next table, 75 s ──▶ H20
+//!   process ── none left to try ──▶ H21, H19
+//!     │  ▲
+//!   connect ── failed: quarantine
+//! ```
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::access::Code;
+use crate::balance::{Load, choose};
+use crate::live::InFlight;
+use crate::router::{Inner, LiveRoute};
+use crate::settings::TimeOuts;
+use crate::table::{Backend, State};
+
+/// How many processes one request tries.
+const TRIES: usize = 8;
+
+/// A process that is ready for the request.
+pub(crate) struct Reached {
+    pub(crate) request: InFlight,
+    pub(crate) stream: TcpStream,
+    /// The connection served a request before.
+    pub(crate) used: bool,
+    pub(crate) connect: Duration,
+}
+
+/// What is known of a request's way, also when it failed; for the access line.
+#[derive(Default)]
+pub(crate) struct Way {
+    pub(crate) route: Option<Arc<LiveRoute>>,
+    /// The process tried last.
+    pub(crate) backend: Option<Backend>,
+    pub(crate) connect: Duration,
+    tried: Vec<Backend>,
+}
+
+impl Way {
+    pub(crate) fn time_outs(&self, router: &Inner) -> TimeOuts {
+        self.route.as_ref().and_then(|way| way.route.time_outs).unwrap_or(router.settings.time_outs)
+    }
+}
+
+/// Finds and connects a process for `host`. `used` allows a connection that was used before.
+pub(crate) async fn reach(
+    router: &Inner,
+    host: Option<&str>,
+    used: bool,
+    way: &mut Way,
+) -> Result<Reached, Code> {
+    let mut failure = None;
+    loop {
+        let route = ready(router, host, way).await?;
+        let turn = router.turn.fetch_add(1, Ordering::Relaxed);
+        let loads: Vec<Load> = route
+            .backends
+            .iter()
+            .map(|live| Load {
+                in_flight: live.in_flight(),
+                quarantined: live.is_quarantined(),
+                tried: way.tried.contains(&live.backend),
+            })
+            .collect();
+        let chosen = choose(&loads, turn).filter(|_| way.tried.len() < TRIES);
+        let Some(chosen) = chosen else {
+            return Err(failure.unwrap_or(Code::H21));
+        };
+        // It left the table between our look and now: look again.
+        let Some(request) = route.backends[chosen].enter() else { continue };
+        way.backend = Some(request.backend.clone());
+        if used && let Some(stream) = request.take_idle(router.settings.upstream_keep_alive) {
+            return Ok(Reached { request, stream, used: true, connect: Duration::ZERO });
+        }
+        let began = Instant::now();
+        let limit = way.time_outs(router).connect;
+        let connected = timeout(limit, TcpStream::connect(request.backend.address)).await;
+        way.connect = began.elapsed();
+        match connected.map_err(|_| Code::H19).and_then(|it| it.map_err(|e| refusal(&e))) {
+            Ok(stream) => {
+                request.end_quarantine();
+                // Fails only on a socket that is gone, which the first write will tell.
+                drop(stream.set_nodelay(true));
+                return Ok(Reached { request, stream, used: false, connect: way.connect });
+            }
+            Err(code) => {
+                request.quarantine(router.settings.quarantine);
+                way.tried.push(request.backend.clone());
+                failure = Some(code);
+            }
+        }
+    }
+}
+
+fn refusal(error: &io::Error) -> Code {
+    if error.kind() == io::ErrorKind::TimedOut { Code::H19 } else { Code::H21 }
+}
+
+/// The route of `host`, once it has a process that is ready.
+async fn ready(router: &Inner, host: Option<&str>, way: &mut Way) -> Result<Arc<LiveRoute>, Code> {
+    let mut place = None;
+    let mut changed = router.changed.subscribe();
+    let deadline = Instant::now() + router.settings.hold;
+    loop {
+        let route = router.table.load().find(host).cloned().ok_or(Code::H31)?;
+        way.route = Some(Arc::clone(&route));
+        match route.route.state {
+            State::Maintenance => return Err(Code::H80),
+            State::Crashed => return Err(Code::H10),
+            State::NoWeb => return Err(Code::H14),
+            State::Up if !route.backends.is_empty() => return Ok(route),
+            State::Up | State::Booting => {}
+        }
+        if place.is_none() {
+            place = Some(router.hold.try_acquire().map_err(|_| Code::H20)?);
+        }
+        // The sender lives in the router, so the only way out of the wait is a table or time.
+        match timeout_at(deadline, changed.changed()).await {
+            Ok(_) => {}
+            Err(_) => return Err(Code::H20),
+        }
+    }
+}
