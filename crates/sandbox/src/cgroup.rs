@@ -177,12 +177,12 @@ impl Trees {
         };
         for (controller, base) in self.v1.iter().filter(|(name, _)| wanted(name)) {
             let dir = make_dir(base, name)?;
-            let procs = File::options()
+            let tasks = File::options()
                 .write(true)
-                .open(dir.join("cgroup.procs"))
-                .map_err(|error| reason("open", &dir.join("cgroup.procs"), &error));
-            match procs {
-                Ok(procs) => leaf.v1.push((dir.clone(), procs)),
+                .open(dir.join("tasks"))
+                .map_err(|error| reason("open", &dir.join("tasks"), &error));
+            match tasks {
+                Ok(tasks) => leaf.v1.push((dir.clone(), tasks)),
                 Err(why) => {
                     fs::remove_dir(&dir).ok();
                     return Err(why);
@@ -241,9 +241,9 @@ impl Leaf {
         self.v2.as_ref().map(|(_, handle)| handle.as_fd())
     }
 
-    /// The `cgroup.procs` of v1 trees: the child writes itself in.
-    pub(crate) fn procs(&self) -> impl Iterator<Item = &File> {
-        self.v1.iter().map(|(_, procs)| procs)
+    /// The `tasks` of v1 trees: the child writes itself in.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &File> {
+        self.v1.iter().map(|(_, tasks)| tasks)
     }
 
     /// Moves a process into the v2 tree, where it could not be born there.
@@ -254,10 +254,7 @@ impl Leaf {
         }
     }
 
-    pub(crate) fn memory(&self) -> Option<&MemoryFiles> {
-        self.memory.as_ref()
-    }
-
+    /// All that a body keeps of it.
     pub(crate) fn into_memory(self) -> Option<MemoryFiles> {
         self.memory
     }

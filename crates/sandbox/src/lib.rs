@@ -17,21 +17,30 @@
 #![warn(missing_docs)]
 
 mod app;
+mod cgroup;
+mod enter;
 mod error;
 mod init;
 mod level;
 mod machine;
+mod owner;
 mod reap;
+mod root;
+mod rules;
 mod run;
+mod serve;
 mod spawner;
 mod spec;
+mod sys;
+mod wire;
 
 pub use app::{Entered, Memory};
 pub use error::{Error, ExecError};
-pub use init::{EXEC_BODY, Exec, Report};
+pub use init::Exec;
 pub use level::{Choice, Level, Reason, UnknownLevel, errno_text};
-pub use machine::{Cgroups, Machine};
+pub use machine::{CgroupFacts, Cgroups, Machine};
 pub use reap::{Ended, SignalFd, has_children, kill_descendants, reap_all};
 pub use run::{Cancel, ExitStatus, Job, Stream, run};
-pub use spawner::{Body, Launch, Launched, Spawner, spawner_main};
+pub use serve::spawner_main;
+pub use spawner::{Body, Launch, Launched, Spawner};
 pub use spec::{Access, FIRST_UID, Limits, Mount, Spec, UIDS, uid_of, view};

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::init::Exec;
 use crate::level::{Choice, Level, Reason};
+use crate::run::{Cancel, Job, run};
 use crate::spawner::Spawner;
+use crate::spec::Spec;
+use crate::sys;
 
 /// The cgroup tree in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,11 +26,40 @@ pub enum Cgroups {
     None,
 }
 
+impl Cgroups {
+    /// The word used in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V2 => "v2",
+            Self::V1 => "v1",
+            Self::Hybrid => "hybrid",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What the spawner found of cgroups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupFacts {
+    /// The tree in use.
+    pub kind: Cgroups,
+    /// Controllers whose limits are enforced: of `memory`, `pids`, `cpu`.
+    pub controllers: Vec<String>,
+    /// Whether a whole group is killed in one step.
+    pub kill: bool,
+    /// What could not be had.
+    pub reasons: Vec<Reason>,
+}
+
 /// What this machine gives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// Per level: `None` if it can be had, else what failed.
     pub levels: BTreeMap<Level, Option<Reason>>,
+    /// Limits and group killing.
+    pub cgroups: CgroupFacts,
+    /// The Landlock version of the kernel; 0 if there is none.
+    pub landlock: i32,
 }
 
 impl Machine {
@@ -35,8 +68,19 @@ impl Machine {
     /// # Errors
     ///
     /// Only if the spawner itself fails; a level that cannot be had is a finding.
-    pub fn probe(_spawner: &Spawner) -> Result<Self, Error> {
-        Err(Error::Gone("not started".to_owned()))
+    pub fn probe(spawner: &Spawner) -> Result<Self, Error> {
+        let tried: Vec<_> = std::thread::scope(|scope| {
+            let tries = Level::ALL.map(|level| (level, scope.spawn(move || attempt(spawner, level))));
+            tries
+                .into_iter()
+                .map(|(level, thread)| (level, thread.join().unwrap_or(Err(Error::Lost))))
+                .collect()
+        });
+        let mut levels = BTreeMap::new();
+        for (level, result) in tried {
+            levels.insert(level, result?);
+        }
+        Ok(Self { levels, cgroups: spawner.cgroups()?, landlock: sys::landlock_abi().0 })
     }
 
     /// The level to use, and what is missing with it and why.
@@ -45,12 +89,109 @@ impl Machine {
     ///
     /// [`Error::Level`] if the level asked for cannot be had, [`Error::NoLevel`] if nothing but
     /// `none` can.
-    pub fn choose(&self, _choice: Choice) -> Result<(Level, Vec<String>), Error> {
-        Err(Error::NoLevel(String::new()))
+    pub fn choose(&self, choice: Choice) -> Result<(Level, Vec<String>), Error> {
+        let level = match choice {
+            Choice::Exactly(level) => match self.levels.get(&level) {
+                Some(Some(reason)) => {
+                    return Err(Error::Level { level, reason: reason.clone() });
+                }
+                Some(None) | None => level,
+            },
+            Choice::Auto => {
+                let mut can = self.levels.iter().filter(|(_, reason)| reason.is_none());
+                let best = can.next().map(|(level, _)| *level).filter(|best| *best != Level::None);
+                best.ok_or_else(|| Error::NoLevel(self.refusals().join("; ")))?
+            }
+        };
+        Ok((level, self.missing(level)))
     }
 
-    /// Lines for `tolv status`.
+    fn refusals(&self) -> Vec<String> {
+        let refused = |(level, reason): (&Level, &Option<Reason>)| {
+            reason.as_ref().map(|reason| format!("{level}: {reason}"))
+        };
+        self.levels.iter().filter_map(refused).collect()
+    }
+
+    /// What a level does not give here: what the level lacks by its nature, then limits.
+    fn missing(&self, level: Level) -> Vec<String> {
+        let mut missing = Vec::new();
+        match level {
+            Level::Strict => {}
+            Level::User => missing.push("all apps share one uid".to_owned()),
+            Level::Landlock => missing.push(
+                "processes share the machine's process table, /tmp and host name".to_owned(),
+            ),
+            Level::None => missing.push("processes can do whatever their user can".to_owned()),
+        }
+        if level == Level::User && rustix::process::geteuid().is_root() {
+            missing.clear();
+        }
+        let has = |name: &str| self.cgroups.controllers.iter().any(|have| have == name);
+        let lacking: Vec<_> =
+            ["memory", "pids", "cpu"].into_iter().filter(|name| !has(name)).collect();
+        if !lacking.is_empty() {
+            let why = self.cgroups.reasons.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
+            missing.push(format!("no limit on {}{why}", lacking.join(", ")));
+        }
+        missing
+    }
+
+    /// Lines for `tolv status`: each level with what it gives or why it cannot be had, then
+    /// cgroups and Landlock.
     pub fn describe(&self) -> Vec<String> {
-        Vec::new()
+        let mut lines = Vec::new();
+        for (level, reason) in &self.levels {
+            lines.push(match reason {
+                None => format!("{level:<9} yes  {}", gives(*level)),
+                Some(reason) => format!("{level:<9} no   {reason}"),
+            });
+        }
+        let controllers = match self.cgroups.controllers.as_slice() {
+            [] => "no limits".to_owned(),
+            names => format!("limits on {}", names.join(", ")),
+        };
+        let kill = if self.cgroups.kill { "; a group is killed in one step" } else { "" };
+        lines.push(format!("cgroups   {:<4} {controllers}{kill}", self.cgroups.kind.as_str()));
+        for reason in &self.cgroups.reasons {
+            lines.push(format!("               not: {reason}"));
+        }
+        lines.push(match self.landlock {
+            0 => "landlock  no   not in this kernel, or switched off".to_owned(),
+            version => format!("landlock  yes  version {version} of the kernel's interface"),
+        });
+        lines
+    }
+}
+
+fn gives(level: Level) -> &'static str {
+    match level {
+        Level::Strict => {
+            "uid per app; own mounts, processes, ipc, host name; read-only root; seccomp"
+        }
+        Level::User => "user namespace; own mounts, processes, ipc, host name; read-only root; seccomp",
+        Level::Landlock => "landlock, seccomp, no new privileges, rlimits",
+        Level::None => "a process group and rlimits; only when asked for by name",
+    }
+}
+
+/// Runs `true` in a level.
+fn attempt(spawner: &Spawner, level: Level) -> Result<Option<Reason>, Error> {
+    let exec = Exec {
+        argv: vec![b"true".to_vec()],
+        env: vec![b"PATH=/usr/bin:/bin".to_vec()],
+        cwd: "/".into(),
+    };
+    let job = Job { spec: Spec::new(level, "probe"), exec, time_limit: None };
+    let cancel =
+        Cancel::new().map_err(|source| Error::Io { what: "make an event descriptor", source })?;
+    match run(spawner, &job, &mut |_, _| {}, &cancel) {
+        Ok(status) if status.success() => Ok(None),
+        Ok(status) => Ok(Some(Reason::new(format!("`true` ended with {:?}", status.code), 0))),
+        Err(Error::Enter { reason, .. }) => Ok(Some(reason)),
+        Err(Error::Exec(bad)) => Ok(Some(Reason::new(bad.what, bad.errno))),
+        Err(Error::Lost) => Ok(Some(Reason::new("the sandbox ended without a status", 0))),
+        Err(other) => Err(other),
     }
 }

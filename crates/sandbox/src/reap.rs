@@ -79,7 +79,7 @@ fn descendants_of(root: Pid) -> Vec<Pid> {
 }
 
 /// The children of a single-threaded process, or of all threads of another.
-fn children_of(pid: Pid) -> Vec<Pid> {
+pub(crate) fn children_of(pid: Pid) -> Vec<Pid> {
     let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
     let Ok(threads) = fs::read_dir(tasks) else {
         return Vec::new();

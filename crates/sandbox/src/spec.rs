@@ -25,7 +25,25 @@ pub struct Spec {
     /// Host name inside (strict and user).
     pub hostname: String,
     /// Home directory in the made `/etc/passwd`; exists inside even where nothing is mounted.
+    #[serde(with = "raw_path")]
     pub home: PathBuf,
+}
+
+/// A path is bytes; JSON's strings are not.
+mod raw_path {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        path.as_os_str().as_bytes().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        Ok(OsString::from_vec(Vec::deserialize(from)?).into())
+    }
 }
 
 impl Spec {
@@ -39,6 +57,13 @@ impl Spec {
             hostname: "app".to_owned(),
             home: PathBuf::from("/app"),
         }
+    }
+
+    /// The uid (and gid) that the app gets where it gets one of its own: in strict, and in user
+    /// under root. Asked outside the sandbox.
+    pub fn app_uid(&self) -> Option<u32> {
+        let own = self.level.has_own_root() && rustix::process::geteuid().is_root();
+        own.then(|| uid_of(&self.identity))
     }
 
     /// The path a process of this sandbox sees for a target; see [`view`].
@@ -55,8 +80,10 @@ impl Spec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Where it is on the host; must exist.
+    #[serde(with = "raw_path")]
     pub source: PathBuf,
     /// Where it is shown: absolute, without `..`.
+    #[serde(with = "raw_path")]
     pub target: PathBuf,
     /// What may be done with it.
     pub access: Access,

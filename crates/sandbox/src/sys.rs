@@ -1,7 +1,6 @@
 //! The system calls that neither std nor rustix wraps. Every unsafe line of process creation is
 //! here or in [`crate::reap`]; callers see plain results.
 
-use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -227,6 +226,13 @@ pub(crate) fn inherited(number: i32) -> io::Result<OwnedFd> {
     }
 }
 
+/// Takes one capability out of what an exec can give.
+pub(crate) fn drop_bounding(capability: u32) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "rustix knows the capabilities by name only")]
+    // SAFETY: it takes a plain number.
+    check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) })
+}
+
 /// The Landlock version of the kernel; 0 if it has none or it is off.
 pub(crate) fn landlock_abi() -> (i32, i32) {
     #[expect(unsafe_code, reason = "landlock's version query has no safe wrapper")]
@@ -249,5 +255,3 @@ fn check(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// What a function returns that ends in an exec or an error.
-pub(crate) type Never = Infallible;

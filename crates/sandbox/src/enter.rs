@@ -1,0 +1,129 @@
+//! The forked child, from its first instruction to its body.
+//!
+//! The order matters: the cgroup before anything is forked, the uid map before the uid, the root
+//! file system before the body, and `Entered` before the body may do anything.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rustix::process::{Gid, Uid};
+
+use crate::app::Entered;
+use crate::cgroup::Leaf;
+use crate::level::{Level, Reason};
+use crate::root::at;
+use crate::spawner::Body;
+use crate::spec::Spec;
+use crate::wire::{self, Answer};
+use crate::{root, sys};
+
+/// What the child has of its launch.
+pub(crate) struct Birth {
+    pub(crate) body: Body,
+    pub(crate) spec: Spec,
+    /// From [`Spec::app_uid`], which cannot be asked in a new user namespace.
+    pub(crate) app_uid: Option<u32>,
+    /// The spec in JSON, this many bytes, then the payload.
+    pub(crate) memory: OwnedFd,
+    pub(crate) spec_bytes: usize,
+    pub(crate) fds: Vec<OwnedFd>,
+    pub(crate) answer: OwnedFd,
+    /// Says one byte when the maps are written; at its end the launch has failed.
+    pub(crate) go: OwnedFd,
+    pub(crate) leaf: Leaf,
+    /// Whether a cgroup counts processes here.
+    pub(crate) cgroup_counts: bool,
+}
+
+/// The rest of the child's life.
+pub(crate) fn live(birth: Birth) -> ! {
+    let code = catch_unwind(AssertUnwindSafe(|| be_born(birth))).unwrap_or(101);
+    sys::exit_now(code)
+}
+
+fn be_born(birth: Birth) -> i32 {
+    let Birth {
+        body, spec, app_uid, memory, spec_bytes, fds, answer, go, leaf, cgroup_counts
+    } = birth;
+    let joined = join(&leaf);
+    let usage = leaf.into_memory();
+    let mut keep = vec![memory.as_raw_fd(), answer.as_raw_fd(), go.as_raw_fd()];
+    keep.extend(fds.iter().map(|fd| fd.as_raw_fd()));
+    keep.extend(usage.iter().flat_map(|files| files.fds()).map(|fd| fd.as_raw_fd()));
+    let entered = joined
+        .and_then(|()| {
+            sys::close_all_but(&keep)
+                .map_err(|error| Reason::new("close_range", sys::errno(&error)))
+        })
+        .and_then(|()| enter(&spec, app_uid, &go))
+        .and_then(|()| {
+            wire::read_at(memory.as_fd(), spec_bytes, None)
+                .map_err(|error| Reason::new("read the payload", sys::errno(&error)))
+        });
+    let payload = match entered {
+        Ok(payload) => payload,
+        Err(reason) => {
+            // The handle sees the end of the socket too.
+            wire::send(answer.as_fd(), &Answer::Failed(reason), &[]).ok();
+            return 1;
+        }
+    };
+    drop((memory, go));
+    if wire::send(answer.as_fd(), &Answer::Entered, &[]).is_err() {
+        // Whoever asked is gone.
+        return 1;
+    }
+    drop(answer);
+    body(Entered { payload, fds, spec, app_uid, usage, cgroup_counts })
+}
+
+/// Into the v1 cgroups. Writing 0 to `tasks` moves the calling thread without the kernel's big
+/// lock, and this process has one thread.
+fn join(leaf: &Leaf) -> Result<(), Reason> {
+    for tasks in leaf.tasks() {
+        wire::write_all(tasks.as_fd(), b"0")
+            .map_err(|error| Reason::new("join the cgroup", sys::errno(&error)))?;
+    }
+    Ok(())
+}
+
+fn enter(spec: &Spec, app_uid: Option<u32>, go: &OwnedFd) -> Result<(), Reason> {
+    // The body's own group and session: no signal of a terminal reaches it.
+    at("setsid", rustix::process::setsid)?;
+    let mut byte = [0];
+    loop {
+        match rustix::io::read(go, &mut byte) {
+            Ok(0) => return Err(Reason::new("wait for the spawner", 0)),
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Reason::new("wait for the spawner", error.raw_os_error())),
+        }
+    }
+    match spec.level {
+        Level::Strict | Level::User => {
+            let (uid, gid) = match app_uid {
+                Some(uid) => (uid, uid),
+                None => (
+                    rustix::process::geteuid().as_raw(),
+                    rustix::process::getegid().as_raw(),
+                ),
+            };
+            if spec.level == Level::User {
+                become_user(uid, gid)?;
+            }
+            // An old kernel has no cgroup namespaces; nothing here depends on them.
+            sys::unshare_cgroup().ok();
+            root::enter(spec, uid, gid)
+        }
+        Level::Landlock | Level::None => at("become a child subreaper", || {
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        }),
+    }
+}
+
+/// Inside the user namespace the mapped uid is the only one there is.
+fn become_user(uid: u32, gid: u32) -> Result<(), Reason> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    at("setresgid", || rustix::thread::set_thread_res_gid(gid, gid, gid))?;
+    at("setresuid", || rustix::thread::set_thread_res_uid(uid, uid, uid))
+}

@@ -1,0 +1,294 @@
+//! The root file system of a sandbox: a read-only tmpfs with the stack, a private `/tmp` and what
+//! the spec mounts.
+//!
+//! Every source is opened as a detached tree before anything is covered, so that sources below
+//! `/tmp` work; every file system is mounted before what goes below it.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdirat, openat, symlinkat};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+    mount_change, move_mount, open_tree, unmount,
+};
+
+use crate::level::Reason;
+use crate::spec::{Access, Spec};
+use crate::sys::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+
+/// Where the new root is put together; every machine has it.
+const STAGE: &str = "/tmp";
+/// Parts of the stack that are links on a merged-/usr system and folders elsewhere.
+const STACK: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+/// What programs of the stack need of `/etc`; the rest of it is the host's own business.
+const ETC: [&str; 22] = [
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "crypto-policies",
+    "fonts",
+    "gai.conf",
+    "host.conf",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "magic",
+    "mime.types",
+    "nsswitch.conf",
+    "perl",
+    "pki",
+    "protocols",
+    "resolv.conf",
+    "services",
+    "shells",
+    "ssl",
+    "timezone",
+];
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// A detached mount and where it goes.
+struct Tree {
+    tree: OwnedFd,
+    is_folder: bool,
+    /// Relative to the new root.
+    target: PathBuf,
+}
+
+/// Replaces the root file system of this process; the caller has its own mount and pid namespaces.
+pub(crate) fn enter(spec: &Spec, uid: u32, gid: u32) -> Result<(), Reason> {
+    at("make / private", || {
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+    })?;
+    let (links, stack) = stack()?;
+    let devices = devices()?;
+    let mut mounts = Vec::new();
+    for wanted in &spec.mounts {
+        let target = wanted.target.strip_prefix("/").unwrap_or(&wanted.target);
+        mounts.push(open(&wanted.source, target, attributes(wanted.access))?);
+    }
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    let hosts = std::fs::read("/etc/hosts").unwrap_or_default();
+
+    fs("tmpfs", STAGE, "mode=0755,size=16m,nr_inodes=64k")?;
+    let root = at("open the new root", || {
+        openat(CWD, STAGE, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    })?;
+    let size = format!("mode=1777,size={}", spec.limits.tmp);
+    for folder in ["tmp", "proc", "dev", "etc", "run", "var"] {
+        folders(&root, Path::new(folder))?;
+    }
+    fs("tmpfs", "/tmp/tmp", &size)?;
+    fs("proc", "/tmp/proc", "")?;
+    fs("tmpfs", "/tmp/dev", "mode=0755,size=64k")?;
+    for folder in ["dev/pts", "dev/shm"] {
+        folders(&root, Path::new(folder))?;
+    }
+    fs("devpts", "/tmp/dev/pts", "newinstance,ptmxmode=0666,mode=0620")?;
+    fs("tmpfs", "/tmp/dev/shm", &size)?;
+    let home = spec.home.strip_prefix("/").unwrap_or(&spec.home);
+    if !mounts.iter().any(|mount| home.starts_with(&mount.target)) {
+        folders(&root, home)?;
+    }
+    for tree in stack.iter().chain(&devices).chain(&mounts) {
+        put(&root, tree)?;
+    }
+    let fixed = [
+        ("/tmp", "var/tmp"),
+        ("/run", "var/run"),
+        ("/proc/self/fd", "dev/fd"),
+        ("/proc/self/fd/0", "dev/stdin"),
+        ("/proc/self/fd/1", "dev/stdout"),
+        ("/proc/self/fd/2", "dev/stderr"),
+        ("pts/ptmx", "dev/ptmx"),
+        ("/proc/self/mounts", "etc/mtab"),
+    ];
+    let fixed = fixed.map(|(to, name)| (PathBuf::from(to), name.to_owned()));
+    for (to, name) in links.into_iter().chain(fixed) {
+        at(&format!("link {name}"), || symlinkat(&to, &root, &name))?;
+    }
+    write_etc(&root, spec, uid, gid, &hosts)?;
+    at("sethostname", || rustix::system::sethostname(spec.hostname.as_bytes()))?;
+    pivot(&root)
+}
+
+fn attributes(access: Access) -> u64 {
+    let safe = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    match access {
+        Access::ReadOnly => safe | MOUNT_ATTR_RDONLY,
+        Access::ReadWrite => safe,
+    }
+}
+
+/// Links and trees of the machine's own programs, libraries and certificates.
+fn stack() -> Result<(Vec<(PathBuf, String)>, Vec<Tree>), Reason> {
+    let (mut links, mut trees) = (Vec::new(), Vec::new());
+    let read_only = attributes(Access::ReadOnly);
+    for name in STACK {
+        let path = Path::new("/").join(name);
+        let Ok(meta) = path.symlink_metadata() else { continue };
+        if meta.is_symlink() {
+            let to = std::fs::read_link(&path)
+                .map_err(|error| Reason::new(format!("read /{name}"), sys::errno(&error)))?;
+            links.push((to, name.to_owned()));
+        } else {
+            trees.push(open(&path, Path::new(name), read_only)?);
+        }
+    }
+    let etc = ETC.iter().map(|name| Path::new("etc").join(name));
+    // How many processors there are: the C library and every runtime ask there.
+    for target in etc.chain([PathBuf::from("sys/devices/system")]) {
+        let path = Path::new("/").join(&target);
+        if path.exists() {
+            trees.push(open(&path, &target, read_only)?);
+        }
+    }
+    Ok((links, trees))
+}
+
+fn devices() -> Result<Vec<Tree>, Reason> {
+    let there = DEVICES.iter().map(|name| Path::new("dev").join(name)).filter(|target| {
+        let path = Path::new("/").join(target);
+        path.metadata().is_ok_and(|meta| meta.file_type().is_char_device())
+    });
+    there
+        .map(|target| open(&Path::new("/").join(&target), &target, MOUNT_ATTR_NOSUID))
+        .collect()
+}
+
+/// Copies the mounts at a path into a detached tree with these attributes.
+fn open(source: &Path, target: &Path, attributes: u64) -> Result<Tree, Reason> {
+    let shown = source.display();
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = at(&format!("open_tree {shown}"), || open_tree(CWD, source, flags))?;
+    sys::mount_set(tree.as_fd(), attributes, true)
+        .map_err(|error| Reason::new(format!("mount_setattr {shown}"), sys::errno(&error)))?;
+    let kind = at(&format!("stat {shown}"), || fstat(&tree))?.st_mode;
+    let is_folder = FileType::from_raw_mode(kind) == FileType::Directory;
+    Ok(Tree { tree, is_folder, target: target.to_path_buf() })
+}
+
+/// Mounts a new file system of a kind on an absolute path.
+fn fs(kind: &str, target: &str, options: &str) -> Result<(), Reason> {
+    let flags = match kind {
+        "proc" => MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        "devpts" => MountFlags::NOSUID | MountFlags::NOEXEC,
+        _ => MountFlags::NOSUID | MountFlags::NODEV,
+    };
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    at(&format!("mount {kind}"), || mount(kind, target, kind, flags, options.as_c_str()))
+}
+
+/// Attaches a detached tree below the new root.
+fn put(root: &OwnedFd, tree: &Tree) -> Result<(), Reason> {
+    let target = &tree.target;
+    if tree.is_folder {
+        folders(root, target)?;
+    } else {
+        folders(root, target.parent().unwrap_or(Path::new("")))?;
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match openat(root, target, flags, Mode::from_raw_mode(0o644)) {
+            // What an outer mount has there already will do.
+            Ok(_) | Err(rustix::io::Errno::ROFS | rustix::io::Errno::ACCESS) => {}
+            Err(error) => {
+                return Err(Reason::new(
+                    format!("create /{}", target.display()),
+                    error.raw_os_error(),
+                ));
+            }
+        }
+    }
+    at(&format!("mount /{}", target.display()), || {
+        move_mount(&tree.tree, "", root, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    })
+}
+
+/// Makes a folder below the new root, with its parents.
+fn folders(root: &OwnedFd, path: &Path) -> Result<(), Reason> {
+    let mut made = PathBuf::new();
+    for part in path.components() {
+        let Component::Normal(name) = part else { continue };
+        made.push(name);
+        match mkdirat(root, &made, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            // Below a read-only mount the folder may be there all the same.
+            Err(rustix::io::Errno::ROFS)
+                if rustix::fs::statat(root, &made, rustix::fs::AtFlags::empty()).is_ok() => {}
+            Err(error) => {
+                return Err(Reason::new(
+                    format!("mkdir /{}", made.display()),
+                    error.raw_os_error(),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_etc(
+    root: &OwnedFd,
+    spec: &Spec,
+    uid: u32,
+    gid: u32,
+    hosts: &[u8],
+) -> Result<(), Reason> {
+    let (host, home) = (&spec.hostname, spec.home.display());
+    let passwd = format!(
+        "root:x:0:0:root:/root:/usr/sbin/nologin\napp:x:{uid}:{gid}:app:{home}:/bin/sh\n\
+         nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    );
+    let group = format!("root:x:0:\napp:x:{gid}:\nnogroup:x:65534:\n");
+    let mut names = hosts.to_vec();
+    if !names.is_empty() && !names.ends_with(b"\n") {
+        names.push(b'\n');
+    }
+    names.extend_from_slice(format!("127.0.0.1 localhost {host}\n").as_bytes());
+    let texts = [
+        ("etc/passwd", passwd.into_bytes()),
+        ("etc/group", group.into_bytes()),
+        ("etc/hosts", names),
+        ("etc/hostname", format!("{host}\n").into_bytes()),
+    ];
+    for (path, text) in texts {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = at(&format!("create /{path}"), || {
+            openat(root, path, flags, Mode::from_raw_mode(0o644))
+        })?;
+        File::from(file)
+            .write_all(&text)
+            .map_err(|error| Reason::new(format!("write /{path}"), sys::errno(&error)))?;
+    }
+    Ok(())
+}
+
+fn pivot(root: &OwnedFd) -> Result<(), Reason> {
+    at("chdir to the new root", || rustix::process::fchdir(root))?;
+    at("pivot_root", || rustix::process::pivot_root(".", "."))?;
+    // The old root lies on top of the new one now.
+    at("umount the old root", || unmount(".", UnmountFlags::DETACH))?;
+    at("chdir /", || rustix::process::chdir("/"))?;
+    let top = at("open /", || {
+        openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    })?;
+    read_only(top.as_fd())
+}
+
+fn read_only(top: BorrowedFd<'_>) -> Result<(), Reason> {
+    let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    sys::mount_set(top, attributes, false)
+        .map_err(|error| Reason::new("make / read-only", sys::errno(&error)))
+}
+
+/// Does one step and names it where it fails.
+pub(crate) fn at<T>(
+    stage: &str,
+    step: impl FnOnce() -> rustix::io::Result<T>,
+) -> Result<T, Reason> {
+    step().map_err(|error| Reason::new(stage, error.raw_os_error()))
+}

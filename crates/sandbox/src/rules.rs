@@ -1,0 +1,251 @@
+//! The rules a process cannot get rid of: Landlock, seccomp, capabilities, resource limits.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use landlock::{
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _, RulesetStatus, path_beneath_rules,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, sock_filter,
+};
+
+use crate::level::{Level, Reason};
+use crate::spec::{Access, Spec};
+use crate::sys;
+
+/// What a process of level landlock may read beside its mounts.
+const STACK: [&str; 11] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/etc",
+    "/opt",
+    "/sys/devices/system",
+    "/run/systemd/resolve",
+];
+
+/// Shuts this process and all its children in by path.
+///
+/// Behind a root of its own this is a second lock, and a kernel without Landlock is no error.
+pub(crate) fn landlock(spec: &Spec) -> Result<(), Reason> {
+    let own_root = spec.level.has_own_root();
+    let shown = |mount: &crate::Mount| if own_root { mount.target.clone() } else { mount.source.clone() };
+    let mut read: Vec<PathBuf> = vec![];
+    let mut write: Vec<PathBuf> = ["/tmp", "/dev", "/proc"].map(PathBuf::from).to_vec();
+    if own_root {
+        read.push("/".into());
+    } else {
+        read.extend(STACK.map(PathBuf::from));
+    }
+    for mount in &spec.mounts {
+        match mount.access {
+            Access::ReadOnly => read.push(shown(mount)),
+            Access::ReadWrite => write.push(shown(mount)),
+        }
+    }
+    for list in [&mut read, &mut write] {
+        list.retain(|path| path.exists());
+    }
+    let abi = ABI::V5;
+    let apply = || {
+        let ruleset = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(abi))?
+            .create()?
+            .add_rules(path_beneath_rules(&read, AccessFs::from_read(abi)))?
+            .add_rules(path_beneath_rules(&write, AccessFs::from_all(abi)))?;
+        ruleset.restrict_self()
+    };
+    let status = apply().map_err(|error: landlock::RulesetError| {
+        Reason::new(format!("landlock: {error}"), sys::landlock_abi().1)
+    })?;
+    if status.ruleset == RulesetStatus::NotEnforced && spec.level == Level::Landlock {
+        return Err(Reason::new("landlock", sys::landlock_abi().1));
+    }
+    Ok(())
+}
+
+/// Two filters: one whose calls are refused, one whose calls do not exist.
+pub(crate) struct Filters {
+    refused: BpfProgram,
+    absent: BpfProgram,
+}
+
+/// Compiled once, in the spawner, and inherited by every fork.
+pub(crate) fn filters() -> Result<&'static Filters, Reason> {
+    static FILTERS: OnceLock<Result<Filters, Reason>> = OnceLock::new();
+    FILTERS.get_or_init(compile).as_ref().map_err(Clone::clone)
+}
+
+/// Calls that reach beyond a process: mounts, namespaces, kernel code, keys, time, raw devices.
+const REFUSED: [libc::c_long; 38] = [
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_bpf,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_delete_module,
+    libc::SYS_fanotify_init,
+    libc::SYS_finit_module,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_init_module,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_move_pages,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_nfsservctl,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_perf_event_open,
+    libc::SYS_pivot_root,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setns,
+    libc::SYS_settimeofday,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    libc::SYS_userfaultfd,
+    libc::SYS_vhangup,
+];
+
+/// Calls that every runtime can do without: it falls back when they are not there. The flags of
+/// `clone3` cannot be looked into; io_uring goes around these filters.
+const ABSENT: [libc::c_long; 4] = [
+    libc::SYS_clone3,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_uring_setup,
+];
+
+/// `ioctl`s that type into a terminal or its console.
+const TIOCLINUX: u64 = 0x541c;
+
+fn compile() -> Result<Filters, Reason> {
+    let text = |error: &dyn std::fmt::Display| Reason::new(format!("compile seccomp: {error}"), 0);
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| text(&error))?;
+    let condition = |at, length, how, value| {
+        SeccompCondition::new(at, length, how, value)
+            .and_then(|condition| SeccompRule::new(vec![condition]))
+            .map_err(|error| text(&error))
+    };
+    let user = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
+    let short = SeccompCmpArgLen::Dword;
+    let new_user = condition(0, short.clone(), SeccompCmpOp::MaskedEq(user), user)?;
+    let type_in = condition(1, short.clone(), SeccompCmpOp::Eq, libc::TIOCSTI)?;
+    let console = condition(1, short, SeccompCmpOp::Eq, TIOCLINUX)?;
+    let mut refused: std::collections::BTreeMap<_, _> =
+        REFUSED.into_iter().chain(ports()).map(|number| (number, Vec::new())).collect();
+    refused.insert(libc::SYS_clone, vec![new_user]);
+    refused.insert(libc::SYS_ioctl, vec![type_in, console]);
+    let absent = ABSENT.into_iter().map(|number| (number, Vec::new())).collect();
+    let build = |rules, errno: i32| {
+        let refuse = SeccompAction::Errno(errno.cast_unsigned());
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch);
+        filter.and_then(BpfProgram::try_from).map_err(|error| text(&error))
+    };
+    let mut absent_filter = guard();
+    absent_filter.extend(build(absent, libc::ENOSYS)?);
+    Ok(Filters { refused: build(refused, libc::EPERM)?, absent: absent_filter })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn ports() -> Vec<libc::c_long> {
+    vec![libc::SYS_iopl, libc::SYS_ioperm]
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn ports() -> Vec<libc::c_long> {
+    Vec::new()
+}
+
+/// The x32 calls of an x86-64 kernel have other numbers, which the rules would let through.
+#[cfg(target_arch = "x86_64")]
+fn guard() -> BpfProgram {
+    const LOAD_NUMBER: u16 = 0x20;
+    const JUMP_GE: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    let refuse = 0x0005_0000 | libc::ENOSYS.cast_unsigned();
+    vec![
+        sock_filter { code: LOAD_NUMBER, jt: 0, jf: 0, k: 0 },
+        sock_filter { code: JUMP_GE, jt: 0, jf: 1, k: 0x4000_0000 },
+        sock_filter { code: RETURN, jt: 0, jf: 0, k: refuse },
+    ]
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn guard() -> BpfProgram {
+    Vec::new()
+}
+
+/// Takes the calls away from this process and all its children.
+pub(crate) fn seccomp() -> Result<(), Reason> {
+    let filters = filters()?;
+    for program in [&filters.absent, &filters.refused] {
+        seccompiler::apply_filter(program).map_err(|error| {
+            Reason::new(format!("seccomp: {error}"), sys::errno(&std::io::Error::last_os_error()))
+        })?;
+    }
+    Ok(())
+}
+
+/// Descriptors, core dumps and, where no cgroup counts them, processes.
+pub(crate) fn limits(spec: &Spec, cgroup_counts: bool) -> Result<(), Reason> {
+    let set = |resource, name: &str, most: u64| {
+        // Raising a hard limit takes a capability that even root may lack.
+        let hard = getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
+        crate::root::at(name, || {
+            setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) })
+        })
+    };
+    if let Some(files) = spec.limits.open_files {
+        set(Resource::Nofile, "RLIMIT_NOFILE", files)?;
+    }
+    if let (Level::User, false, Some(count)) = (spec.level, cgroup_counts, spec.limits.processes) {
+        // The body counts too.
+        set(Resource::Nproc, "RLIMIT_NPROC", count.saturating_add(1))?;
+    }
+    set(Resource::Core, "RLIMIT_CORE", 0)
+}
+
+/// Where a kernel shows the highest capability that it knows.
+const LAST_CAPABILITY: &str = "/proc/sys/kernel/cap_last_cap";
+
+/// What a later exec could give back goes first; the rest in [`drop_capabilities`].
+pub(crate) fn drop_bounding_set() -> Result<(), Reason> {
+    let last = std::fs::read_to_string(Path::new(LAST_CAPABILITY)).unwrap_or_default();
+    let last: u32 = last.trim().parse().unwrap_or(40);
+    for capability in 0..=last {
+        sys::drop_bounding(capability)
+            .map_err(|error| Reason::new("drop the bounding set", sys::errno(&error)))?;
+    }
+    Ok(())
+}
+
+/// Every capability gone, for good with no-new-privileges.
+pub(crate) fn drop_capabilities() -> Result<(), Reason> {
+    let none = rustix::thread::CapabilitySets {
+        effective: rustix::thread::CapabilitySet::empty(),
+        permitted: rustix::thread::CapabilitySet::empty(),
+        inheritable: rustix::thread::CapabilitySet::empty(),
+    };
+    crate::root::at("drop capabilities", || rustix::thread::set_capabilities(None, none))
+}

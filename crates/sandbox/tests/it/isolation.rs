@@ -1,0 +1,116 @@
+//! What a process sees and may do.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use tolv_sandbox::{Access, Level, Mount, Spec, uid_of};
+
+use crate::{levels, output, run, shell, spawner};
+
+#[test]
+fn a_read_only_mount_cannot_be_written_and_a_writable_one_can() {
+    let spawner = spawner();
+    for level in levels(&spawner) {
+        // Without a root of its own, a process may write all of /tmp.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (app, cache) = (dir.path().join("app with blank"), dir.path().join("cache"));
+        fs::create_dir_all(&app).unwrap();
+        fs::create_dir_all(cache.join("deep")).unwrap();
+        fs::write(app.join("file"), "here").unwrap();
+        let mut spec = Spec::new(level, "isolation");
+        spec.mounts = vec![Mount::read_only(&app, "/app"), Mount::read_write(&cache, "/cache")];
+        let (seen_app, seen_cache) =
+            (spec.view("/app".as_ref()), spec.view("/cache".as_ref()));
+        let script = format!(
+            "cat '{app}/file'; touch '{cache}/deep/new' && echo ' written'; \
+             if touch '{app}/new' 2>/dev/null; then echo open; else echo shut; fi",
+            app = seen_app.display(),
+            cache = seen_cache.display()
+        );
+        let said = output(&spawner, spec, &script);
+        let wanted = if level == Level::None { "here written\nopen" } else { "here written\nshut" };
+        assert_eq!(said, wanted, "{level}");
+        assert!(cache.join("deep/new").exists(), "{level}");
+    }
+}
+
+#[test]
+fn other_files_of_the_machine_are_out_of_reach() {
+    let spawner = spawner();
+    let home = tempfile::tempdir_in("/var/tmp").unwrap();
+    let secret = home.path().join("secret");
+    fs::write(&secret, "x").unwrap();
+    for level in levels(&spawner).into_iter().filter(|level| *level != Level::None) {
+        let script = format!("cat {} 2>&1 || true", secret.display());
+        let said = output(&spawner, Spec::new(level, "isolation"), &script);
+        assert!(said.contains("No such file") || said.contains("denied"), "{level}: {said}");
+    }
+}
+
+#[test]
+fn with_a_root_of_its_own_it_is_alone() {
+    let spawner = spawner();
+    for level in levels(&spawner).into_iter().filter(|level| level.has_own_root()) {
+        let spec = || Spec::new(level, "alone");
+        let said = output(&spawner, spec(), "echo /proc/[0-9]*; hostname; ls /tmp; id -un");
+        let lines: Vec<_> = said.lines().collect();
+        assert!(lines[0].starts_with("/proc/1 /proc/2"), "{level}: {said}");
+        assert_eq!(lines[1..], ["app", "app"], "{level}: {said}");
+        let tmp = output(&spawner, spec(), "echo x > /tmp/mine && cat /tmp/mine; ls /var/tmp");
+        assert_eq!(tmp, "x\nmine", "{level}");
+        assert_eq!(output(&spawner, spec(), "ls /tmp"), "", "{level}: /tmp is shared");
+        let root = output(&spawner, spec(), "touch /new /etc/new /usr/new 2>&1 | grep -c Read-only");
+        assert_eq!(root, "3", "{level}");
+        let devices = "echo x > /dev/null && head -c 4 /dev/urandom | wc -c; ls /dev/pts";
+        assert_eq!(output(&spawner, spec(), devices), "4\nptmx", "{level}");
+        assert_eq!(output(&spawner, spec(), "echo direct > /dev/stdout"), "direct", "{level}");
+    }
+}
+
+#[test]
+fn no_privilege_is_left() {
+    let spawner = spawner();
+    for level in levels(&spawner).into_iter().filter(|level| *level != Level::None) {
+        let spec = || Spec::new(level, "privileges");
+        let status = output(
+            &spawner,
+            spec(),
+            "grep -E '^(CapInh|CapPrm|CapEff|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status",
+        );
+        let values: Vec<_> =
+            status.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+        let none = "0000000000000000";
+        assert_eq!(values, [none, none, none, none, "1", "2"], "{level}: {status}");
+        for (what, script) in [
+            ("mount", "mount -t tmpfs none /tmp"),
+            ("unshare", "unshare -r true"),
+            ("umount", "umount /proc"),
+            ("ping a foreign process", "kill -0 $(cat /proc/sys/kernel/ns_last_pid) && false"),
+        ] {
+            let (status, said) = run(&spawner, spec(), shell(script)).unwrap();
+            assert!(!status.success(), "{level}: {what} worked: {said}");
+        }
+    }
+}
+
+#[test]
+fn strict_gives_each_app_its_own_uid_and_its_files() {
+    let spawner = spawner();
+    if !levels(&spawner).contains(&Level::Strict) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("below")).unwrap();
+    fs::write(dir.path().join("below/file"), "").unwrap();
+    let mut spec = Spec::new(Level::Strict, "one");
+    spec.mounts.push(Mount {
+        source: dir.path().to_path_buf(),
+        target: "/data".into(),
+        access: Access::ReadWrite,
+    });
+    let uid = uid_of("one");
+    assert_eq!(output(&spawner, spec, "id -u; id -g; id -G"), format!("{uid}\n{uid}\n{uid}"));
+    assert_eq!(fs::metadata(dir.path().join("below/file")).unwrap().uid(), uid);
+    let other = output(&spawner, Spec::new(Level::Strict, "two"), "id -u");
+    assert_eq!(other, uid_of("two").to_string());
+}
