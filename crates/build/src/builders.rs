@@ -28,7 +28,7 @@ struct Builder {
 const BUILDERS: [Builder; 6] = [
     Builder {
         name: "python",
-        signs: "uv.lock, requirements.txt, pyproject.toml",
+        signs: "uv.lock, requirements.txt, pyproject.toml, Pipfile",
         detect: python::detect,
         plan: python::plan,
     },
@@ -66,6 +66,59 @@ pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error>
         problem: format!("{what}; looked in its root for {}", signs.join(", ")),
         help: "add one of these files, or a `Procfile` with a line such as `web: ./server`".into(),
     })
+}
+
+/// A TOML file of the codebase; nothing where there is none.
+fn read_toml(
+    tree: &Tree,
+    builder: &'static str,
+    path: &str,
+) -> Result<Option<toml::Table>, Error> {
+    let Some(text) = tree.text(path)? else { return Ok(None) };
+    text.parse::<toml::Table>().map(Some).map_err(|bad| {
+        let before = text.get(..bad.span().map_or(0, |span| span.start)).unwrap_or_default();
+        let line = 1 + before.matches('\n').count();
+        let why = bad.message().replace('\n', " ");
+        Error::Plan {
+            builder,
+            problem: format!("`{path}` is not TOML: line {line}: {why}"),
+            help: format!("correct line {line} of `{path}`"),
+        }
+    })
+}
+
+/// `path` of a codebase below `folder`, without `.` and inner `..`; nothing where it leaves the
+/// codebase. `""` is the root.
+fn inside(folder: &str, path: &str) -> Option<String> {
+    if path.starts_with('/') {
+        return None;
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in folder.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// `name` in `folder`, where `""` is the root.
+fn below(folder: &str, name: &str) -> String {
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+}
+
+/// All regular files of the codebase in a folder and below, sorted; those that are UTF-8.
+fn files_below(tree: &Tree, folder: &str) -> Vec<String> {
+    let prefix = format!("{folder}/");
+    let paths = tree.entries().keys().filter_map(|path| std::str::from_utf8(path).ok());
+    paths
+        .filter(|path| path.starts_with(&prefix) && tree.is_file(path))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ const FILES: [&str; 13] = [
 ];
 
 /// Others that a build may get.
-const PASSED: [&str; 27] = [
+const PASSED: [&str; 28] = [
     "ALL_PROXY",
     "GONOPROXY",
     "GONOSUMDB",
@@ -68,6 +68,7 @@ const PASSED: [&str; 27] = [
     "UV_INDEX_URL",
     "UV_NATIVE_TLS",
     "UV_PYTHON_INSTALL_MIRROR",
+    "YARN_NPM_REGISTRY_SERVER",
     "all_proxy",
     "https_proxy",
     "http_proxy",
@@ -79,7 +80,7 @@ const PASSED: [&str; 27] = [
 pub fn passes(name: &str) -> bool {
     PASSED.contains(&name)
         || FILES.contains(&name)
-        || ["CARGO_REGISTRIES_", "UV_INDEX_"].iter().any(|prefix| name.starts_with(prefix))
+        || ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_SOURCE_", "UV_INDEX_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Mounts for the files that passed variables name.
@@ -241,7 +242,7 @@ impl Executor<'_> {
 
     fn environment(&self, plan: &Plan, step: &Step) -> Vec<Vec<u8>> {
         let mut env: BTreeMap<String, OsString> = BTreeMap::new();
-        env.extend(self.env.iter().filter(|(name, _)| passes(name)).map(pair));
+        env.extend(self.env.iter().map(pair));
         env.insert("HOME".into(), self.layout.cache.join("home").into());
         env.insert("LANG".into(), "C.UTF-8".into());
         env.insert("SOURCE_DATE_EPOCH".into(), EPOCH.into());

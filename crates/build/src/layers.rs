@@ -54,6 +54,10 @@ impl Layers {
         Ok(Self { folder })
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where a layer is on the host.
     pub(crate) fn path(&self, key: &Digest) -> PathBuf {
         self.folder.join(key.to_string())

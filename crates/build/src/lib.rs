@@ -16,13 +16,28 @@
 
 #![warn(missing_docs)]
 
-pub mod builders;
-pub mod error;
-pub mod plan;
-pub mod toolchains;
-pub mod tree;
+mod builders;
+mod caps;
+mod error;
+mod exec;
+mod files;
+mod layers;
+mod links;
+mod pipeline;
+mod plan;
+mod seal;
+mod slots;
+mod slugs;
+mod snapshot;
+mod source;
+mod toolchains;
+mod tree;
 
+pub use caps::Caps;
 pub use error::Error;
+pub use exec::passes;
+pub use pipeline::{Built, Host, Request, build};
+pub use source::Source;
 
 /// What a build says while it works. The texts are for people; nothing decides by them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -112,6 +112,7 @@ impl Toolchains<'_> {
             command: words.join(" "),
             how: format!("failed ({})", output.status),
             last,
+            help: None,
         })
     }
 

@@ -6,7 +6,9 @@
 
 #![warn(missing_docs)]
 
+pub mod app_json;
 pub mod command;
+pub mod dotenv;
 pub mod env;
 pub mod formation;
 pub mod health;

@@ -265,8 +265,12 @@ impl<'a> Report<'a> {
         self.bytes
     }
 
-    /// Adds an error; the result may be given a hint and further places.
+    /// Adds an error; the result may be given a hint and further places. Past the most that a
+    /// file reports, nothing is added.
     pub(crate) fn error(&mut self, span: Range<usize>, message: impl Into<String>) -> Noted<'_> {
+        if self.errors.len() == MOST_PROBLEMS {
+            return Noted { mark: self.mark, problem: None };
+        }
         let problem = self.problem(span, message.into());
         self.errors.push(problem);
         Noted { mark: self.mark, problem: self.errors.last_mut() }
@@ -274,6 +278,9 @@ impl<'a> Report<'a> {
 
     /// Adds a warning; as [`Report::error`].
     pub(crate) fn warn(&mut self, span: Range<usize>, message: impl Into<String>) -> Noted<'_> {
+        if self.warnings.len() == MOST_PROBLEMS {
+            return Noted { mark: self.mark, problem: None };
+        }
         let problem = self.problem(span, message.into());
         self.warnings.push(problem);
         Noted { mark: self.mark, problem: self.warnings.last_mut() }
@@ -331,7 +338,6 @@ impl<'a> Report<'a> {
             return Ok((value, self.warnings.into_iter().map(warning).collect()));
         }
         self.errors.sort_by_key(|problem| problem.span.start);
-        self.errors.truncate(MOST_PROBLEMS);
         let problems = self.errors.into_iter().map(draw).collect();
         Err(SourceError { source, problems })
     }
@@ -348,10 +354,11 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Most problems that one file reports: a wrong file, such as a picture, is not worth a book.
+/// Most errors, and most warnings, that one file reports: a wrong file, such as a picture, is not
+/// worth a book, and the place of each takes a pass over the file.
 pub(crate) const MOST_PROBLEMS: usize = 20;
 
-/// The problem just added, for a hint and further places.
+/// The problem just added, if it was, for a hint and further places.
 #[derive(Debug)]
 pub(crate) struct Noted<'a> {
     mark: usize,

@@ -155,9 +155,8 @@ fn chunk_size(line: &[u8]) -> Result<u64, Bad> {
     {
         return Err(Bad("bad chunk size"));
     }
-    let hex = |value: u64, byte: &u8| {
-        value * 16 + char::from(*byte).to_digit(16).map_or(0, u64::from)
-    };
+    let hex =
+        |value: u64, byte: &u8| value * 16 + char::from(*byte).to_digit(16).map_or(0, u64::from);
     Ok(size.iter().fold(0, hex))
 }
 

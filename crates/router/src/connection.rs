@@ -1,12 +1,313 @@
-//! One client connection, request by request.
+//! One client connection: its requests, one after the other, each ended by its access line.
+//!
+//! ```text
+//!  ┌─▶ wait ── a byte ──▶ head ──▶ exchange ──▶ access line ──┬─▶ linger, close
+//!  │    └── 60 s, closed, draining ──▶ close                   │
+//!  └───────────────────── next request ──────────────────────┘
+//! ```
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::access::{AccessLine, Code, Protocol};
+use crate::error_page;
+use crate::exchange::{Exchange, Failure};
+use crate::head::{Fields, RequestHead, Scanner, Sender};
+use crate::headers::{Origin, forwarded_for};
+use crate::ids::is_usable;
+use crate::message::Request;
+use crate::pump::fill_from;
 use crate::router::Inner;
 
-pub(crate) async fn serve(router: &Inner, stream: TcpStream, _peer: IpAddr, _port: u16) {
-    router.cut.cancelled().await;
-    drop(stream);
+/// How long what a client still sends is read and dropped after the last answer. Closing on
+/// unread bytes would reset the connection, and the client might lose the answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a draining router listens to a silent connection: a request may be on its way.
+const LAST_CALL: Duration = Duration::from_millis(100);
+
+/// Serves a connection until it is closed.
+pub(crate) async fn serve(router: &Inner, stream: TcpStream, peer: IpAddr, port: u16) {
+    // Fails only on a socket that is gone, which the first read will tell.
+    drop(stream.set_nodelay(true));
+    let trusted = router.settings.trusted.iter().any(|network| network.contains(peer));
+    let mut connection = Connection { router, stream, read: BytesMut::new(), peer, port, trusted };
+    loop {
+        match connection.request().await {
+            Next::Request => {}
+            Next::Close => return,
+            Next::Linger => return connection.linger().await,
+            Next::Reset => {
+                drop(connection.stream.set_zero_linger());
+                return;
+            }
+        }
+    }
+}
+
+/// What becomes of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The next request.
+    Request,
+    /// The client knows, or is gone.
+    Close,
+    /// The client may still be sending.
+    Linger,
+    /// An ordinary close would look like an ordinary end.
+    Reset,
+}
+
+struct Connection<'a> {
+    router: &'a Inner,
+    stream: TcpStream,
+    /// What has come and is not used yet.
+    read: BytesMut,
+    peer: IpAddr,
+    /// The port that the client connected to.
+    port: u16,
+    trusted: bool,
+}
+
+impl Connection<'_> {
+    /// One request from its first byte to its access line.
+    async fn request(&mut self) -> Next {
+        let raw = match self.head().await {
+            Ok(Some(raw)) => raw,
+            Ok(None) => return Next::Close,
+            Err(failure) => {
+                let line = self.line(&Fields::default());
+                return self.misread(line, Instant::now(), failure, &Fields::default()).await;
+            }
+        };
+        let began = Instant::now();
+        match RequestHead::parse(raw.clone()).and_then(Request::understand) {
+            Ok(request) => self.forward(&request, began).await,
+            Err(bad) => {
+                // What can be told of it is told.
+                let Ok(head) = RequestHead::parse(raw) else {
+                    let line = self.line(&Fields::default());
+                    return self.misread(line, began, bad.into(), &Fields::default()).await;
+                };
+                let line = AccessLine {
+                    method: head.method.to_vec(),
+                    path: head.target.to_vec(),
+                    host: head.fields.first("host").unwrap_or_default().to_vec(),
+                    ..self.line(&head.fields)
+                };
+                self.misread(line, began, bad.into(), &head.fields).await
+            }
+        }
+    }
+
+    /// Waits for a request and reads its head; `None` when there is no more to come.
+    async fn head(&mut self) -> Result<Option<Bytes>, Failure> {
+        let limits = self.router.settings.limits();
+        let mut scanner = Scanner::default();
+        let mut deadline = None;
+        loop {
+            // A client may send an empty line before its request (RFC 9112 §2.2).
+            while self.read.starts_with(b"\r\n") {
+                self.read.advance(2);
+            }
+            if self.read.is_empty() {
+                if !self.wait().await {
+                    return Ok(None);
+                }
+                deadline = None;
+                continue;
+            }
+            if *self.read != *b"\r"
+                && let Some(length) = scanner.find(&self.read, &limits, Sender::Client)?
+            {
+                return Ok(Some(self.read.split_to(length).freeze()));
+            }
+            // For the whole head, however many pieces it comes in.
+            let deadline = *deadline
+                .get_or_insert_with(|| Instant::now() + self.router.settings.time_outs.idle);
+            let (mut from, _) = self.stream.split();
+            tokio::select! {
+                biased;
+                filled = fill_from(&mut from, &mut self.read) => {
+                    if !filled.is_ok_and(|count| count > 0) {
+                        return Err(Code::H27.into());
+                    }
+                }
+                () = self.router.cut.cancelled() => return Err(Code::H99.into()),
+                () = sleep_until(deadline) => return Err(Code::H28.into()),
+            }
+        }
+    }
+
+    /// Waits for a byte; `false` when none will come.
+    async fn wait(&mut self) -> bool {
+        // A connection without a request holds no buffer.
+        self.read = BytesMut::new();
+        let (mut from, _) = self.stream.split();
+        let last_call = async {
+            self.router.draining.cancelled().await;
+            sleep(LAST_CALL).await;
+        };
+        tokio::select! {
+            biased;
+            filled = fill_from(&mut from, &mut self.read) => filled.is_ok_and(|count| count > 0),
+            () = last_call => false,
+            () = sleep(self.router.settings.client_keep_alive) => false,
+        }
+    }
+
+    /// Hands a request on, and its answer back.
+    async fn forward(&mut self, request: &Request, began: Instant) -> Next {
+        let mut line = AccessLine {
+            method: request.head.method.to_vec(),
+            path: request.path.to_vec(),
+            host: request.host.clone().unwrap_or_default().into_bytes(),
+            ..self.line(&request.head.fields)
+        };
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let origin = Origin {
+            trusted: self.trusted,
+            protocol: Protocol::Http,
+            port: self.port,
+            start: since_epoch.as_millis(),
+            request_id: &line.request_id,
+            forwarded: &line.forwarded,
+        };
+        let mut exchange = Exchange::new(self.router, request, origin);
+        let ended = exchange.run(&mut self.stream, &mut self.read).await;
+        let (way, progress) = exchange.into_parts();
+        line.owner = way.route.and_then(|route| route.route.owner.clone());
+        line.process = way.backend.map(|backend| backend.process);
+        line.connect = way.connect;
+        let next = match ended {
+            Ok(true) => Next::Request,
+            Ok(false) if request.close && progress.is_sent() => Next::Close,
+            Ok(false) => Next::Linger,
+            Err(failure) => {
+                line.code = Some(failure.code);
+                line.detail = failure.detail;
+                line.status = failure.code.status();
+                if progress.status().is_none() {
+                    // The body, if there is one, stays unread.
+                    let close = request.close || request.has_body() || failure.is_final();
+                    self.page(&mut line, &request.head.fields, request.is_head(), close).await
+                } else if failure.torn {
+                    Next::Reset
+                } else {
+                    Next::Close
+                }
+            }
+        };
+        if let Some(status) = progress.status() {
+            line.status = status;
+            line.bytes = progress.bytes();
+        }
+        self.log(line, began);
+        next
+    }
+
+    /// Ends a request that made no sense.
+    async fn misread(
+        &mut self,
+        line: AccessLine,
+        began: Instant,
+        failure: Failure,
+        fields: &Fields,
+    ) -> Next {
+        let status = failure.code.status();
+        let mut line =
+            AccessLine { code: Some(failure.code), detail: failure.detail, status, ..line };
+        let next = self.page(&mut line, fields, false, true).await;
+        self.log(line, began);
+        next
+    }
+
+    /// Answers with the error page of the line's code, where the client can take one.
+    async fn page(
+        &mut self,
+        line: &mut AccessLine,
+        fields: &Fields,
+        to_head: bool,
+        close: bool,
+    ) -> Next {
+        let code = match line.code {
+            None | Some(Code::H27 | Code::H28) => return Next::Close,
+            Some(code) => code,
+        };
+        let close = close || self.router.draining.is_cancelled();
+        let (bytes, body) = error_page::render(code, &line.request_id, fields, to_head, close);
+        // Once everything is cut there is one try, and no waiting.
+        let limit = match code {
+            Code::H99 => Duration::ZERO,
+            _ => self.router.settings.time_outs.idle,
+        };
+        match timeout(limit, self.stream.write_all(&bytes)).await {
+            Ok(Ok(())) => line.bytes = body as u64,
+            Ok(Err(_)) | Err(_) => return Next::Close,
+        }
+        if close { Next::Linger } else { Next::Request }
+    }
+
+    /// An access line of a request with `fields`, of which nothing else is known yet.
+    fn line(&self, fields: &Fields) -> AccessLine {
+        let told = fields.first("x-request-id").filter(|id| is_usable(id));
+        let request_id = told
+            .and_then(|id| std::str::from_utf8(id).ok())
+            .map_or_else(|| self.router.ids.make(), str::to_owned);
+        let secure = |proto: &[u8]| proto.eq_ignore_ascii_case(b"https");
+        let protocol = match self.trusted && fields.first("x-forwarded-proto").is_some_and(secure) {
+            true => Protocol::Https,
+            false => Protocol::Http,
+        };
+        AccessLine {
+            owner: None,
+            code: None,
+            detail: None,
+            method: Vec::new(),
+            path: Vec::new(),
+            host: Vec::new(),
+            request_id,
+            forwarded: forwarded_for(fields, self.peer),
+            process: None,
+            connect: Duration::ZERO,
+            service: Duration::ZERO,
+            status: 0,
+            bytes: 0,
+            protocol,
+        }
+    }
+
+    fn log(&self, line: AccessLine, began: Instant) {
+        if line.code == Some(Code::H99) {
+            self.router.cut_requests.fetch_add(1, Ordering::Relaxed);
+        }
+        (self.router.on_line)(AccessLine { service: began.elapsed(), ..line });
+    }
+
+    /// Closes so that the client gets all of the last answer.
+    async fn linger(mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let (mut from, _) = self.stream.split();
+        let discard = async {
+            loop {
+                self.read.clear();
+                if !fill_from(&mut from, &mut self.read).await.is_ok_and(|count| count > 0) {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            () = discard => {}
+            () = sleep(LINGER) => {}
+            () = self.router.cut.cancelled() => {}
+        }
+    }
 }

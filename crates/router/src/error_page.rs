@@ -90,7 +90,8 @@ fn wants_json(fields: &Fields) -> bool {
             part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q=")).map(quality)
         });
         let weight = weight.unwrap_or(1.0);
-        if kind == b"application/json" || kind.starts_with(b"application/") && kind.ends_with(b"+json")
+        if kind == b"application/json"
+            || kind.starts_with(b"application/") && kind.ends_with(b"+json")
         {
             json = json.max(weight);
         } else if kind == b"text/html" || kind == b"application/xhtml+xml" {

@@ -46,9 +46,17 @@ impl Scanner {
         limits: &Limits,
         sender: Sender,
     ) -> Result<Option<usize>, Bad> {
-        if self.seen == 0 && sender == Sender::Client && bytes.first().is_some_and(|b| !is_token(*b))
+        if self.seen == 0
+            && sender == Sender::Client
+            && bytes.first().is_some_and(|b| !is_token(*b))
         {
             return Err(Bad("no method"));
+        }
+        // Told at once, for a process that speaks something else might wait for us to speak.
+        if sender == Sender::Process
+            && bytes.iter().zip(b"HTTP/1.").any(|(byte, http)| byte != http)
+        {
+            return Err(Bad("not HTTP/1"));
         }
         while let Some(feed) = bytes[self.seen..].iter().position(|byte| *byte == b'\n') {
             let end = self.seen + feed;
@@ -97,9 +105,7 @@ pub(crate) struct Fields {
 
 impl Fields {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.spans
-            .iter()
-            .map(|(name, value)| (&self.raw[name.clone()], &self.raw[value.clone()]))
+        self.spans.iter().map(|(name, value)| (&self.raw[name.clone()], &self.raw[value.clone()]))
     }
 
     /// The values of every field named `name`, which is in lower case.
@@ -172,8 +178,20 @@ pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`'
-                | b'|' | b'~'
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
         )
 }
 

@@ -10,8 +10,7 @@ use crate::message::{Request, Response};
 /// What the request's own bytes do not tell.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin<'a> {
-    pub(crate) peer: IpAddr,
-    /// What the peer says of the client before it is believed.
+    /// What the peer says of the client is believed.
     pub(crate) trusted: bool,
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
@@ -63,9 +62,10 @@ fn is_in(names: &[&str], name: &[u8]) -> bool {
 fn is_own(name: &[u8]) -> bool {
     let same = |own: &str| {
         own.len() == name.len()
-            && own.bytes().zip(name).all(|(own, &byte)| {
-                own == byte.to_ascii_lowercase() || own == b'-' && byte == b'_'
-            })
+            && own
+                .bytes()
+                .zip(name)
+                .all(|(own, &byte)| own == byte.to_ascii_lowercase() || own == b'-' && byte == b'_')
     };
     OWN.iter().any(|own| same(own))
 }
@@ -117,7 +117,9 @@ pub(crate) fn request(out: &mut Vec<u8>, request: &Request, origin: &Origin<'_>)
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let host = request.host.as_deref().unwrap_or_default().as_bytes();
     field(out, b"Host", host);
-    for (name, value) in passing(fields).filter(|(name, _)| !is_own(name)) {
+    // HTTP/1.0 has no interim answers, so nobody may wait for one.
+    let drop_expect = |name: &[u8]| head.minor == 0 && name.eq_ignore_ascii_case(b"expect");
+    for (name, value) in passing(fields).filter(|(name, _)| !is_own(name) && !drop_expect(name)) {
         field(out, name, value);
     }
     match request.framing {
@@ -182,7 +184,9 @@ pub(crate) fn response(out: &mut Vec<u8>, response: &Response, client: Client) {
         Framing::Empty if response.head.status != 204 => {
             if let Some(length) = fields.list("content-length").next() {
                 field(out, b"Content-Length", length);
-            } else if client.to_head && client.modern && fields.lists("transfer-encoding", "chunked")
+            } else if client.to_head
+                && client.modern
+                && fields.lists("transfer-encoding", "chunked")
             {
                 field(out, b"Transfer-Encoding", b"chunked");
             }

@@ -29,13 +29,23 @@
 
 mod access;
 mod balance;
+mod body;
 mod connection;
+mod error_page;
+mod exchange;
+mod head;
+mod headers;
 mod ids;
 mod listen;
 mod live;
+mod message;
+mod patience;
+mod pump;
+mod reach;
 mod router;
 mod settings;
 mod table;
+mod tunnel;
 
 pub use access::{AccessLine, Code, Protocol};
 pub use router::{Drained, Router};

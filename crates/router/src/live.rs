@@ -119,9 +119,11 @@ impl Live {
         }
     }
 
-    /// Closes what was not used for `keep`, or what the process has closed.
-    fn sweep(&self, keep: Duration) {
-        lock(&self.idle).retain(|(stream, since)| since.elapsed() < keep && is_silent(stream));
+    /// Closes what was not used for `keep`, or what the process has closed; whether any is left.
+    fn sweep(&self, keep: Duration) -> bool {
+        let mut idle = lock(&self.idle);
+        idle.retain(|(stream, since)| since.elapsed() < keep && is_silent(stream));
+        !idle.is_empty()
     }
 
     fn remove(&self) {
@@ -170,11 +172,9 @@ impl Registry {
         });
     }
 
-    pub(crate) fn sweep(&self, keep: Duration) {
-        let all: Vec<_> = lock(&self.0).values().cloned().collect();
-        for live in all {
-            live.sweep(keep);
-        }
+    /// Closes unused connections that have had their time; whether any is left.
+    pub(crate) fn sweep(&self, keep: Duration) -> bool {
+        lock(&self.0).values().filter(|live| live.sweep(keep)).count() > 0
     }
 
     /// Requests in flight on all backends.
@@ -182,3 +182,6 @@ impl Registry {
         lock(&self.0).values().map(|live| live.in_flight()).sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

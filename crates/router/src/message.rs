@@ -21,8 +21,6 @@ pub(crate) struct Request {
     pub(crate) close: bool,
     /// The client asks for another protocol and may get it.
     pub(crate) upgrade: bool,
-    /// The client waits for `100 Continue`.
-    pub(crate) expects_continue: bool,
 }
 
 impl Request {
@@ -31,8 +29,8 @@ impl Request {
         let (host, path) = destination(&head)?;
         let fields = &head.fields;
         let modern = head.minor > 0;
-        let close =
-            fields.lists("connection", "close") || !modern && !fields.lists("connection", "keep-alive");
+        let close = fields.lists("connection", "close")
+            || !modern && !fields.lists("connection", "keep-alive");
         // HTTP/2 in the clear is not spoken to processes, and a tunnel of it would hide requests.
         let h2c = |item: &[u8]| item.to_ascii_lowercase().starts_with(b"h2");
         let upgrade = modern
@@ -40,12 +38,15 @@ impl Request {
             && fields.lists("connection", "upgrade")
             && fields.list("upgrade").next().is_some()
             && !fields.list("upgrade").any(h2c);
-        let expects_continue = modern && fields.lists("expect", "100-continue");
-        Ok(Self { host, path, framing, close, upgrade, expects_continue, head })
+        Ok(Self { host, path, framing, close, upgrade, head })
     }
 
     pub(crate) fn is_head(&self) -> bool {
         &*self.head.method == b"HEAD"
+    }
+
+    pub(crate) fn has_body(&self) -> bool {
+        !matches!(self.framing, Framing::Empty | Framing::Length(0))
     }
 
     /// Whether it may be sent again over another connection: idempotent (RFC 9110 §9.2.2), and
@@ -53,7 +54,10 @@ impl Request {
     pub(crate) fn is_repeatable(&self) -> bool {
         self.framing == Framing::Empty
             && !self.upgrade
-            && matches!(&*self.head.method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
+            && matches!(
+                &*self.head.method,
+                b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE"
+            )
     }
 }
 
@@ -131,8 +135,24 @@ fn checked_host(host: &[u8]) -> Result<String, Bad> {
         byte.is_ascii_alphanumeric()
             || matches!(
                 byte,
-                b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*'
-                    | b'+' | b',' | b';' | b'=' | b':' | b'[' | b']'
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'%'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+                    | b':'
+                    | b'['
+                    | b']'
             )
     };
     let text = std::str::from_utf8(host).ok().filter(|_| host.iter().all(plain));

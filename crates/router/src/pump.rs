@@ -1,7 +1,7 @@
 //! Moving a body from one connection to the other, and who is waited for meanwhile.
 
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -27,6 +27,8 @@ pub(crate) struct Progress {
     last: AtomicU64,
     upload: AtomicU8,
     download: AtomicU8,
+    /// All of the request is with the process.
+    sent: AtomicBool,
     /// The status sent to the client; 0 before.
     status: AtomicU16,
     /// Body bytes sent to the client.
@@ -40,6 +42,7 @@ impl Progress {
             last: AtomicU64::new(0),
             upload: AtomicU8::new(0),
             download: AtomicU8::new(0),
+            sent: AtomicBool::new(false),
             status: AtomicU16::new(0),
             bytes: AtomicU64::new(0),
         }
@@ -49,6 +52,24 @@ impl Progress {
     pub(crate) fn touch(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(now, Ordering::Relaxed);
+    }
+
+    /// Nothing is sent and nothing has come: a request goes out, again or for the first time.
+    pub(crate) fn restart(&self) {
+        self.set_upload(Upload::Reading);
+        self.set_download(Download::Awaited);
+        self.sent.store(false, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// All of the request is with the process.
+    pub(crate) fn set_sent(&self) {
+        self.set_upload(Upload::Over);
+        self.sent.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_upload(&self, upload: Upload) {
@@ -109,7 +130,7 @@ impl Progress {
 
 /// Which way a body goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Direction {
     Up,
     Down,
 }
@@ -135,7 +156,7 @@ pub(crate) struct Outgoing {
 
 /// One body from here to there.
 pub(crate) struct Pump<'a> {
-    pub(crate) way: Way,
+    pub(crate) direction: Direction,
     pub(crate) decoder: Decoder,
     pub(crate) encoder: Encoder,
     pub(crate) progress: &'a Progress,
@@ -202,7 +223,7 @@ impl Pump<'_> {
                 Ok(count) => written += count,
             }
             self.progress.touch();
-            if self.way == Way::Down {
+            if self.direction == Direction::Down {
                 let body = written.saturating_sub(around) as u64;
                 self.progress.bytes.store(counted + body, Ordering::Relaxed);
             }
@@ -214,16 +235,16 @@ impl Pump<'_> {
     }
 
     fn waits_for_sender(&self) {
-        match self.way {
-            Way::Up => self.progress.set_upload(Upload::Reading),
-            Way::Down => self.progress.set_download(Download::Reading),
+        match self.direction {
+            Direction::Up => self.progress.set_upload(Upload::Reading),
+            Direction::Down => self.progress.set_download(Download::Reading),
         }
     }
 
     fn waits_for_receiver(&self) {
-        match self.way {
-            Way::Up => self.progress.set_upload(Upload::Writing),
-            Way::Down => self.progress.set_download(Download::Writing),
+        match self.direction {
+            Direction::Up => self.progress.set_upload(Upload::Writing),
+            Direction::Down => self.progress.set_download(Download::Writing),
         }
     }
 }

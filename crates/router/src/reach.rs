@@ -34,7 +34,6 @@ pub(crate) struct Reached {
     pub(crate) stream: TcpStream,
     /// The connection served a request before.
     pub(crate) used: bool,
-    pub(crate) connect: Duration,
 }
 
 /// What is known of a request's way, also when it failed; for the access line.
@@ -43,6 +42,7 @@ pub(crate) struct Way {
     pub(crate) route: Option<Arc<LiveRoute>>,
     /// The process tried last.
     pub(crate) backend: Option<Backend>,
+    /// Time the last connect took; zero on a connection used before.
     pub(crate) connect: Duration,
     tried: Vec<Backend>,
 }
@@ -81,7 +81,8 @@ pub(crate) async fn reach(
         let Some(request) = route.backends[chosen].enter() else { continue };
         way.backend = Some(request.backend.clone());
         if used && let Some(stream) = request.take_idle(router.settings.upstream_keep_alive) {
-            return Ok(Reached { request, stream, used: true, connect: Duration::ZERO });
+            way.connect = Duration::ZERO;
+            return Ok(Reached { request, stream, used: true });
         }
         let began = Instant::now();
         let limit = way.time_outs(router).connect;
@@ -92,7 +93,7 @@ pub(crate) async fn reach(
                 request.end_quarantine();
                 // Fails only on a socket that is gone, which the first write will tell.
                 drop(stream.set_nodelay(true));
-                return Ok(Reached { request, stream, used: false, connect: way.connect });
+                return Ok(Reached { request, stream, used: false });
             }
             Err(code) => {
                 request.quarantine(router.settings.quarantine);

@@ -1,8 +1,8 @@
 //! The face: a [`Router`] is a handle; the table, the counts and the connections are behind it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,9 +15,12 @@ use tokio_util::task::TaskTracker;
 use crate::access::AccessLine;
 use crate::ids::Ids;
 use crate::listen;
-use crate::live::{Live, Registry};
+use crate::live::{Live, Registry, lock};
 use crate::settings::Settings;
 use crate::table::{Backend, Hosts, Route, Table};
+
+/// How long a connection that a process has closed may go unnoticed.
+const LONGEST_UNSWEPT: Duration = Duration::from_secs(5);
 
 /// Takes requests and hands them to processes. Clones are the same router.
 #[derive(Clone)]
@@ -34,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) on_line: Arc<dyn Fn(AccessLine) + Send + Sync>,
     pub(crate) table: ArcSwap<Hosts<LiveRoute>>,
+    /// Held while a table is swapped in: its backends are marked before and after.
+    swap: Mutex<()>,
     /// Told of each new table.
     pub(crate) changed: watch::Sender<()>,
     pub(crate) registry: Registry,
@@ -75,6 +80,7 @@ impl Router {
             settings,
             on_line,
             table: ArcSwap::from_pointee(Hosts::default()),
+            swap: Mutex::new(()),
             changed: watch::Sender::new(()),
             registry: Registry::default(),
             tasks: TaskTracker::new(),
@@ -93,7 +99,12 @@ impl Router {
     /// Returns when no more connections are taken; those that are open go on, and
     /// [`Router::drain`] waits for them.
     pub async fn serve(&self, listener: TcpListener) {
-        listen::accept(&self.0, listener).await;
+        // Drained only when this has returned, too.
+        let _token = self.0.tasks.token();
+        tokio::select! {
+            () = listen::accept(&self.0, listener) => {}
+            () = self.0.sweep() => {}
+        }
     }
 
     /// Replaces the table. Requests that have chosen a process go on with it.
@@ -101,6 +112,7 @@ impl Router {
     /// Returns at once. To stop a process that is not in the table any more, wait for
     /// [`Router::unused`] first.
     pub fn set_table(&self, table: &Table) {
+        let _swap = lock(&self.0.swap);
         let compiled = table.map(|route| LiveRoute {
             route: Arc::clone(route),
             backends: self.0.registry.enlist(&route.backends),
@@ -132,6 +144,21 @@ impl Router {
             self.0.cut.cancel();
             self.0.tasks.wait().await;
         }
+        // A process may wait for its connections to end before it does.
+        self.0.registry.sweep(Duration::ZERO);
         Drained { cut: self.0.cut_requests.load(Ordering::Relaxed) }
+    }
+}
+
+impl Inner {
+    /// Closes unused connections to processes in time, for ever. Sleeps while there are none.
+    async fn sweep(&self) {
+        let keep = self.settings.upstream_keep_alive;
+        loop {
+            self.put_aside.notified().await;
+            while self.registry.sweep(keep) {
+                tokio::time::sleep(keep.min(LONGEST_UNSWEPT)).await;
+            }
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::head::Limits;
+
 /// How long each part of an exchange may take. A route may bring its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeOuts {
@@ -53,6 +55,13 @@ pub struct Settings {
     pub head: usize,
     /// Peers whose `X-Forwarded-*` are believed.
     pub trusted: Vec<Network>,
+}
+
+impl Settings {
+    /// What a head may take.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { line: self.line, headers: self.headers, head: self.head }
+    }
 }
 
 impl Default for Settings {

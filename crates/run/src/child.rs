@@ -11,7 +11,7 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tolv_sandbox::{Launch, Launched, Spawner, Spec, errno_text};
+use tolv_sandbox::{Launch, Launched, Level, Spawner, Spec, errno_text};
 
 use crate::protocol::{Order, Orders, PACKET, Word};
 use crate::shim::SHIM;
@@ -23,7 +23,7 @@ pub(crate) struct Control(AsyncFd<OwnedFd>);
 
 impl Control {
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self(AsyncFd::register_with_interest(socket, Interest::READABLE)?))
+        Ok(Self(AsyncFd::with_interest(socket, Interest::READABLE)?))
     }
 
     /// The next word; nothing once the shim is gone. May be dropped at any time.
@@ -76,7 +76,7 @@ pub(crate) struct Started {
 /// What failed, in words.
 pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, String> {
     let Start { orders, spec, folder } = start;
-    let spool = open_spool(&folder)
+    let spool = open_spool(&folder, &spec)
         .map_err(|error| format!("the log folder `{}`: {error}", folder.display()))?;
     let payload = orders.to_bytes().map_err(|error| error.to_string())?;
     let (control, other) = pair().map_err(|error| format!("a socket pair: {error}"))?;
@@ -85,8 +85,12 @@ pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, String>
     Ok(Started { launched, control, folder })
 }
 
-fn open_spool(folder: &Path) -> io::Result<OwnedFd> {
+fn open_spool(folder: &Path, spec: &Spec) -> io::Result<OwnedFd> {
     fs::create_dir_all(folder)?;
+    if let (Level::User, Some(uid)) = (spec.level, spec.app_uid()) {
+        // In its user namespace the shim is not root.
+        std::os::unix::fs::chown(folder, Some(uid), Some(uid))?;
+    }
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(folder, flags, Mode::empty())?)
 }

@@ -66,6 +66,12 @@ impl Cancel {
         Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
     }
 
+    /// Whether somebody has.
+    pub fn is_cancelled(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&*self.0, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
+    }
+
     /// Cancels, for good.
     pub fn cancel(&self) {
         // A full counter has been pulled already.

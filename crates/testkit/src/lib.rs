@@ -6,6 +6,14 @@
 
 #![warn(missing_docs)]
 
+mod free_port;
+pub mod git;
+mod home;
+pub mod http;
 mod poll;
+mod tolv;
 
+pub use free_port::free_port;
+pub use home::Home;
 pub use poll::poll;
+pub use tolv::{Line, Stream, Tolv};

@@ -42,7 +42,7 @@ fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
     let cancel = Cancel::new().map_err(Failure::Io)?;
     cancel_on_signals(cancel.clone()).map_err(Failure::Io)?;
     let source = match &args.commit {
-        Some(commit) => Source::Commit { repository: args.dir.clone(), commit: commit.clone() },
+        Some(commit) => Source::Commit { dir: args.dir.clone(), commit: commit.clone() },
         None => Source::WorkingTree { dir: args.dir.clone() },
     };
     let request = Request {

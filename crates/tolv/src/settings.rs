@@ -6,47 +6,12 @@
 //! | `TOLV_LISTEN`, `TOLV_SANDBOX` | as `--listen`, `--sandbox` (read by the argument parser) |
 //! | `NO_COLOR`, `CLICOLOR_FORCE` | no colours, or colours even into a pipe |
 //! | `PATH` | where toolchains are looked for |
-//! | [`REGISTRY`] | passed on to builds: where packages come from, and through which proxy |
+//! | those that [`tolv_build::passes`] names | passed on to builds: where packages come from, and through which proxy |
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-
-/// The variables that a build sees of the environment `tolv` was started in: where packages come
-/// from, and how to get there. Nothing else of it enters a build.
-const REGISTRY: &[&str] = &[
-    "ALL_PROXY",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "GONOSUMDB",
-    "GOPRIVATE",
-    "GOPROXY",
-    "GOSUMDB",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "NODE_EXTRA_CA_CERTS",
-    "NO_PROXY",
-    "NPM_CONFIG_CAFILE",
-    "NPM_CONFIG_REGISTRY",
-    "PIP_CERT",
-    "PIP_EXTRA_INDEX_URL",
-    "PIP_INDEX_URL",
-    "REQUESTS_CA_BUNDLE",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "UV_DEFAULT_INDEX",
-    "UV_EXTRA_INDEX_URL",
-    "UV_INDEX",
-    "UV_INDEX_URL",
-    "UV_PYTHON_INSTALL_MIRROR",
-    "YARN_NPM_REGISTRY_SERVER",
-    "all_proxy",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "npm_config_cafile",
-    "npm_config_registry",
-];
 
 /// The environment, as far as Tolv looks at it.
 #[derive(Clone, Debug)]
@@ -57,8 +22,8 @@ pub(crate) struct Settings {
     pub(crate) search_path: OsString,
     /// The user's own folder, for the package managers' config files.
     pub(crate) user_home: Option<PathBuf>,
-    /// Names and values of [`REGISTRY`], and cargo's registry variables.
-    pub(crate) registry: Vec<(OsString, OsString)>,
+    /// What [`tolv_build::passes`] names.
+    pub(crate) registry: BTreeMap<String, OsString>,
     /// This program.
     pub(crate) program: PathBuf,
     /// The port that a process of ours is to bind (factor VII).
@@ -77,20 +42,15 @@ impl Settings {
     #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
     pub(crate) fn read() -> std::io::Result<Self> {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let wanted = |name: &OsStr| {
-            name.to_str().is_some_and(|name| {
-                REGISTRY.contains(&name)
-                    || name.starts_with("CARGO_REGISTRIES_")
-                    || name.starts_with("CARGO_SOURCE_")
-                    || name.starts_with("CARGO_HTTP_")
-                    || name.starts_with("CARGO_NET_")
-            })
-        };
+        let registry = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .filter(|(name, _)| tolv_build::passes(name))
+            .collect();
         Ok(Self {
             home: set("TOLV_HOME").map(PathBuf::from),
             search_path: set("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
             user_home: set("HOME").map(PathBuf::from),
-            registry: std::env::vars_os().filter(|(name, _)| wanted(name)).collect(),
+            registry,
             program: std::env::current_exe()?,
             port: set("PORT")
                 .and_then(|port| port.to_str()?.parse().ok())

@@ -1,20 +1,354 @@
-//! The node builder.
+//! Node.js: packages by the manager whose lock the codebase has (npm, pnpm, yarn).
+//!
+//! Packages are layers, keyed by the lock, the part of `package.json` that decides about packages,
+//! Node.js and the manager. Without a build script there is one, of the production packages, linked
+//! to `/app/node_modules`. With one there is another of all packages, which the build sees and the
+//! slug does not have.
+//!
+//! A codebase whose install scripts want more than the lock (its own `postinstall`, workspaces,
+//! tools that write into `node_modules`) is installed in place instead: the packages are part of
+//! its slug, and each build installs them.
 
+use std::ffi::OsString;
+use std::path::Path;
+
+use nodejs_semver::Range;
+use tolv_model::name::ProcessType;
+use tolv_model::slug::Digest;
+
+use super::files_below;
 use crate::Error;
-use crate::plan::Plan;
+use crate::plan::{LayerPlan, Plan, Step};
 use crate::toolchains::Toolchains;
+use crate::toolchains::node::{Manager, Node, Want};
 use crate::tree::Tree;
 
-/// Whether this codebase is one for it.
-pub fn detect(_tree: &Tree) -> bool {
-    false
+mod locks;
+mod manifest;
+
+use locks::{Kind, Lock};
+use manifest::Manifest;
+
+const NAME: &str = "node";
+const VERSION: u32 = 1;
+const MODULES: &str = "node_modules";
+/// What managers write down about when and where they installed, and caches of tools.
+const NOTES: [&str; 6] = [
+    "node_modules/.cache",
+    "node_modules/.modules.yaml",
+    "node_modules/.pnpm-workspace-state-v1.json",
+    "node_modules/.pnpm-workspace-state.json",
+    "node_modules/.vite-temp",
+    "node_modules/.yarn-integrity",
+];
+
+/// Whether there is a `package.json` in the root.
+pub fn detect(tree: &Tree) -> bool {
+    tree.is_file("package.json")
 }
 
-/// What to run.
+/// Layers of packages and the build script, or an installation in place.
 ///
 /// # Errors
 ///
-/// Where the codebase cannot be built.
-pub fn plan(_tree: &Tree, _toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
-    Ok(Plan::new("node", 1))
+/// [`Error::Plan`] for a manifest that cannot be read and for packages without a lock,
+/// [`Error::Toolchain`] where Node.js or the package manager cannot be had.
+pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
+    let mut plan = Plan::new(NAME, VERSION);
+    let manifest = Manifest::read(tree)?;
+    let lock = locks::find(tree, &manifest)?;
+    let wants = wants(tree, &manifest)?;
+    let node = toolchains.node(&wants)?;
+    let by: Vec<_> = wants.iter().map(|want| format!("{} ({})", want.text, want.from)).collect();
+    plan.notes.push(match by.as_slice() {
+        [] => format!(
+            "Node.js {}, the first here: `engines.node` in package.json can name another",
+            node.version
+        ),
+        by => format!("Node.js {}, as wanted: {}", node.version, by.join(" and ")),
+    });
+    plan.toolchains.extend(node.mount.clone());
+    let build = ["heroku-postbuild", "build"].into_iter().find(|name| manifest.script(name).is_some());
+    let kind = lock.as_ref().map_or(Kind::Npm, |lock| lock.kind);
+    if lock.is_some() || build.is_some() {
+        let manager = manager(&mut plan, toolchains, tree, &manifest, kind, &node)?;
+        plan.toolchains.extend(manager.mount.clone());
+        plan.build_path.extend(manager.bin.clone());
+        let from = lock.as_ref().map_or("package.json", |lock| lock.file);
+        plan.notes.push(format!("Packages of {from}, by {} {}", manager.name, manager.version));
+        environment(&mut plan, &toolchains.layout.cache);
+        let work = Work { tree, manifest: &manifest, lock: lock.as_ref(), build, node: &node, manager: &manager };
+        match lock.as_ref().and_then(|lock| work.in_place(lock)) {
+            Some(why) => work.install_in_place(&mut plan, &toolchains.layout.app, &why),
+            None => work.install_in_layers(&mut plan, toolchains),
+        }
+        plan.path.extend(manager.bin.iter().map(|bin| bin.display().to_string()));
+    } else {
+        plan.notes.push("package.json names no packages".to_owned());
+    }
+    plan.build_path.extend(node.bin().map(Path::to_owned));
+    plan.path.insert(0, "/app/node_modules/.bin".to_owned());
+    plan.path.extend(node.bin().map(|bin| bin.display().to_string()));
+    for (name, value) in [
+        ("NODE_ENV", "production"),
+        // `npm start` in a Procfile: its home is read-only.
+        ("npm_config_cache", "/tmp/npm"),
+        ("npm_config_update_notifier", "false"),
+    ] {
+        plan.env.insert(name.to_owned(), value.to_owned());
+    }
+    if let Some(web) = manifest.web(tree) {
+        plan.process_types.insert(ProcessType::web(), web);
+    }
+    Ok(plan)
 }
+
+fn environment(plan: &mut Plan, cache: &Path) {
+    for (name, value) in [
+        ("npm_config_cache", cache.join("npm").into_os_string()),
+        ("npm_config_store_dir", cache.join("pnpm").into()),
+        ("pnpm_config_store_dir", cache.join("pnpm").into()),
+        ("YARN_CACHE_FOLDER", cache.join("yarn").into()),
+        ("YARN_GLOBAL_FOLDER", cache.join("yarn-global").into()),
+        ("npm_config_audit", "false".into()),
+        ("npm_config_fund", "false".into()),
+        ("npm_config_progress", "false".into()),
+        ("npm_config_update_notifier", "false".into()),
+        // The store is another mount than the layers, and a slug shares no file with it.
+        ("npm_config_package_import_method", "clone-or-copy".into()),
+        ("pnpm_config_package_import_method", "clone-or-copy".into()),
+        // The manager is the one that the plan names, and packages are where Node.js looks.
+        ("npm_config_manage_package_manager_versions", "false".into()),
+        ("pnpm_config_manage_package_manager_versions", "false".into()),
+        ("pnpm_config_pm_on_fail", "ignore".into()),
+        ("npm_config_verify_deps_before_run", "false".into()),
+        ("pnpm_config_verify_deps_before_run", "false".into()),
+        ("YARN_IGNORE_PATH", "1".into()),
+        ("YARN_NODE_LINKER", "node-modules".into()),
+        ("YARN_ENABLE_TELEMETRY", "0".into()),
+        ("YARN_ENABLE_PROGRESS_BARS", "0".into()),
+    ] {
+        plan.build_env.insert(name.to_owned(), value);
+    }
+}
+
+/// Which versions of Node.js the codebase accepts.
+fn wants(tree: &Tree, manifest: &Manifest) -> Result<Vec<Want>, Error> {
+    let mut wants = Vec::new();
+    let mut add = |text: &str, from: &str| {
+        let want = Want::parse(text, from).ok_or_else(|| Error::Plan {
+            builder: NAME,
+            problem: format!("{from} is `{}`, which is no version of Node.js", text.escape_debug()),
+            help: "write a version or a range, such as `22` or `>=20`".to_owned(),
+        })?;
+        wants.push(want);
+        Ok(())
+    };
+    if let Some(text) = manifest.text("/engines/node") {
+        add(text, "engines.node in package.json")?;
+    }
+    for path in [".nvmrc", ".node-version"] {
+        let text = tree.text(path)?.unwrap_or_default();
+        let mut lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        if let Some(line) = lines.find(|line| !line.is_empty()) {
+            add(line, path)?;
+            break;
+        }
+    }
+    Ok(wants)
+}
+
+/// The package manager in the version that the manifest or else the lock wants.
+fn manager(
+    plan: &mut Plan,
+    toolchains: &mut Toolchains<'_>,
+    tree: &Tree,
+    manifest: &Manifest,
+    kind: Kind,
+    node: &Node,
+) -> Result<Manager, Error> {
+    let asked = manifest.manager_version(kind)?;
+    if kind == Kind::Npm {
+        return toolchains.npm(node, asked.as_ref().map(|(range, _)| range));
+    }
+    let by_lock = kind.versions(tree)?;
+    let range = match asked {
+        // pnpm 12 is a program per machine and no script.
+        Some((range, text)) if kind == Kind::Pnpm && !range.allows_any(&locks::pnpm_scripts()) => {
+            plan.warnings.push(format!("pnpm {text} is not supported, pnpm {by_lock} is taken"));
+            by_lock
+        }
+        Some((range, _)) if kind == Kind::Pnpm => {
+            range.intersect(&locks::pnpm_scripts()).unwrap_or(range)
+        }
+        Some((range, _)) => range,
+        None => by_lock,
+    };
+    toolchains.manager(kind.name(), kind.package(&range), &range, node)
+}
+
+/// All that decides how packages are installed.
+struct Work<'a> {
+    tree: &'a Tree,
+    manifest: &'a Manifest,
+    lock: Option<&'a Lock>,
+    /// The script that builds.
+    build: Option<&'a str>,
+    node: &'a Node,
+    manager: &'a Manager,
+}
+
+impl Work<'_> {
+    /// Why the packages have to be installed in the app itself, if so.
+    fn in_place(&self, lock: &Lock) -> Option<String> {
+        if let Some(why) = self.manifest.wants_source(self.build.is_some()) {
+            return Some(why);
+        }
+        if self.tree.is_file("binding.gyp") {
+            return Some("`binding.gyp` is compiled by the installation".to_owned());
+        }
+        let workspace = self.tree.text("pnpm-workspace.yaml").ok().flatten().unwrap_or_default();
+        if lock.kind == Kind::Pnpm && workspace.lines().any(|line| line.starts_with("packages:")) {
+            return Some("pnpm-workspace.yaml names packages of the codebase".to_owned());
+        }
+        (lock.kind == Kind::Berry && self.build.is_some())
+            .then(|| "yarn runs scripts where it installed only".to_owned())
+    }
+
+    fn step(&self, heading: &str, cwd: &Path, words: &[&str]) -> Step {
+        let words = words.iter().map(OsString::from);
+        let step = Step::new(heading, cwd, self.manager.argv.iter().cloned().chain(words));
+        // Without a terminal, managers ask nothing when they believe to be in a CI.
+        step.env("CI", "true")
+    }
+
+    fn run_build(&self, plan: &mut Plan, app: &Path) {
+        let Some(script) = self.build else { return };
+        let words = [OsString::from("run"), script.into()];
+        let step = Step::new("Building", app, self.manager.argv.iter().cloned().chain(words));
+        let step = step.env("NODE_ENV", "production").hint(
+            "not found",
+            "a program that the build script names is not installed: add its package to \
+             `devDependencies`",
+        );
+        plan.steps.push(step.hint("heap out of memory", "give the build more memory"));
+    }
+
+    fn install(&self, kind: Kind, heading: &str, cwd: &Path, all: bool) -> Vec<Step> {
+        let steps = kind.install(all, &self.manager.version);
+        let headed = steps.into_iter().enumerate();
+        headed
+            .map(|(place, words)| {
+                let heading = if place == 0 { heading } else { "" };
+                kind.hints(self.step(heading, cwd, &words))
+            })
+            .collect()
+    }
+
+    fn install_in_place(&self, plan: &mut Plan, app: &Path, why: &str) {
+        let Some(lock) = self.lock else { return };
+        plan.notes.push(format!("Packages are installed in place: {why}"));
+        plan.steps.extend(self.install(lock.kind, "Installing Node.js packages", app, true));
+        self.run_build(plan, app);
+        for (place, words) in lock.kind.prune(&self.manager.version).iter().enumerate() {
+            let heading = if place == 0 { "Removing packages of the build" } else { "" };
+            plan.steps.push(self.step(heading, app, words));
+        }
+        plan.prune.extend(NOTES.map(str::to_owned));
+    }
+
+    fn install_in_layers(&self, plan: &mut Plan, toolchains: &Toolchains<'_>) {
+        let app = &toolchains.layout.app;
+        let has = |keys: &[&str]| keys.iter().any(|key| self.manifest.names_packages(key));
+        let run = has(&["dependencies", "optionalDependencies", "peerDependencies"]);
+        let all = run || has(&["devDependencies"]);
+        let run = self.lock.filter(|_| run).map(|lock| self.layer(toolchains, lock, false));
+        let all = self.lock.filter(|_| all && self.build.is_some());
+        let all = all.map(|lock| self.layer(toolchains, lock, true));
+        let word = |text: &str| OsString::from(text);
+        if let Some(all) = &all {
+            // A folder of links and no link to a folder: tools write into `node_modules`.
+            let packages = all.path.join(MODULES).into_os_string();
+            for words in [
+                ["rm", "-rf", MODULES].map(word).to_vec(),
+                ["mkdir", MODULES].map(word).to_vec(),
+                [
+                    vec![word("find"), packages],
+                    ["-mindepth", "1", "-maxdepth", "1", "-exec", "ln", "-s", "-t", MODULES]
+                        .map(word)
+                        .to_vec(),
+                    ["{}", "+"].map(word).to_vec(),
+                ]
+                .concat(),
+            ] {
+                plan.steps.push(Step::new("", app, words));
+            }
+        }
+        self.run_build(plan, app);
+        if all.is_some() {
+            plan.steps.push(Step::new("", app, ["rm", "-rf", MODULES]));
+            if let Some(run) = &run {
+                let target = format!("../layers/{}/{MODULES}", run.key);
+                plan.steps.push(Step::new("", app, ["ln", "-s", &target, MODULES]));
+            }
+        }
+        plan.layers.extend(all.into_iter().chain(run));
+    }
+
+    fn layer(&self, toolchains: &Toolchains<'_>, lock: &Lock, all: bool) -> LayerPlan {
+        let kind = lock.kind;
+        let mut copies = vec![lock.file.to_owned()];
+        for file in kind.files() {
+            copies.extend(self.tree.is_file(file).then(|| (*file).to_owned()));
+        }
+        for folder in kind.folders() {
+            copies.extend(files_below(self.tree, folder));
+        }
+        let manifest = self.manifest.reduced();
+        let Manager { name, version, .. } = self.manager;
+        let mut parts: Vec<Vec<u8>> = vec![
+            format!("{NAME} {VERSION} {}", if all { "all" } else { "production" }).into_bytes(),
+            format!("node {}", self.node.version).into_bytes(),
+            self.node.program.as_os_str().as_encoded_bytes().to_vec(),
+            format!("{name} {version}").into_bytes(),
+            Digest::of(&manifest).to_string().into_bytes(),
+        ];
+        for path in &copies {
+            let digest = self.tree.digest(path).map(|digest| digest.to_string());
+            parts.extend([path.clone().into_bytes(), digest.unwrap_or_default().into_bytes()]);
+        }
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let (key, path) = toolchains.layer(&parts);
+        let (name, heading) = match all {
+            true => ("Node.js packages for the build", "Installing Node.js packages for the build"),
+            false => ("Node.js packages", "Installing Node.js packages"),
+        };
+        let mut remove: Vec<String> =
+            copies.iter().filter_map(|path| path.split('/').next()).map(str::to_owned).collect();
+        remove.extend(["package.json", ".yarn", ".pnp.cjs", ".pnp.loader.mjs"].map(str::to_owned));
+        remove.extend(NOTES.map(str::to_owned));
+        remove.sort();
+        remove.dedup();
+        let link = (MODULES.to_owned(), MODULES.to_owned());
+        LayerPlan {
+            name: name.to_owned(),
+            key,
+            copies: copies.into_iter().map(|path| (path.clone(), path)).collect(),
+            files: vec![("package.json".to_owned(), manifest)],
+            at_run: !all,
+            sees_app: false,
+            steps: self.install(kind, heading, &path, all),
+            remove,
+            links: if all { Vec::new() } else { vec![link] },
+            path,
+        }
+    }
+}
+
+/// A version as a range of one, or a range.
+fn range(text: &str) -> Option<Range> {
+    Range::parse(text.trim().trim_start_matches('v')).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,245 @@
-//! The rust builder.
+//! Rust: `cargo build --release --locked` with the machine's toolchain.
+//!
+//! Cargo's home and its target folder are in the cache, so that a build compiles what changed. The
+//! programs alone are copied to `target/release`, where a Procfile expects them.
 
+use std::path::{Path, PathBuf};
+
+use tolv_model::name::ProcessType;
+
+use super::read_toml;
 use crate::Error;
-use crate::plan::Plan;
-use crate::toolchains::Toolchains;
+use crate::plan::{Plan, Step, Toolchain};
+use crate::toolchains::{Toolchains, in_stack};
 use crate::tree::Tree;
 
-/// Whether this codebase is one for it.
-pub fn detect(_tree: &Tree) -> bool {
-    false
+mod programs;
+
+use programs::Programs;
+
+const NAME: &str = "rust";
+const VERSION: u32 = 1;
+
+/// Whether there is a `Cargo.toml` in the root.
+pub fn detect(tree: &Tree) -> bool {
+    tree.is_file("Cargo.toml")
 }
 
-/// What to run.
+/// One run of cargo, and its programs copied.
 ///
 /// # Errors
 ///
-/// Where the codebase cannot be built.
-pub fn plan(_tree: &Tree, _toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
-    Ok(Plan::new("rust", 1))
+/// [`Error::Plan`] where there is no lock or no program, [`Error::Toolchain`] where there is no
+/// Rust of the version that `rust-toolchain.toml` names.
+pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
+    let mut plan = Plan::new(NAME, VERSION);
+    let manifest = read_toml(tree, NAME, "Cargo.toml")?.unwrap_or_default();
+    let wrong = |problem: &str, help: &str| Error::Plan {
+        builder: NAME,
+        problem: problem.to_owned(),
+        help: help.to_owned(),
+    };
+    if !tree.is_file("Cargo.lock") {
+        return Err(wrong(
+            "there is no `Cargo.lock`",
+            "run `cargo generate-lockfile` and commit `Cargo.lock` (`.gitignore` may name it)",
+        ));
+    }
+    let programs = Programs::read(tree, &manifest)?;
+    if programs.names.is_empty() {
+        return Err(wrong(
+            "no program: looked for `src/main.rs`, `src/bin/*` and `[[bin]]` in what `cargo build` \
+             builds",
+            "add a `src/main.rs`, or name the member with the program in `default-members`",
+        ));
+    }
+    for (name, features) in &programs.left_out {
+        plan.notes.push(format!("`{name}` is not built: it needs the features {features}"));
+    }
+    let rust = find(tree, toolchains)?;
+    plan.notes.push(format!("Rust {} ({})", rust.version, rust.sysroot.display()));
+    if !in_stack(&rust.sysroot) {
+        plan.toolchains.push(Toolchain {
+            version: format!("rust {}", rust.version),
+            source: rust.sysroot.clone(),
+            target: rust.sysroot.clone(),
+            at_run: false,
+        });
+        plan.build_path.push(rust.sysroot.join("bin"));
+    }
+    let layout = &toolchains.layout;
+    let target = layout.cache.join("target");
+    for (name, value) in [
+        ("CARGO_HOME", layout.cache.join("cargo").into_os_string()),
+        ("CARGO_TARGET_DIR", target.clone().into()),
+        ("CARGO_INCREMENTAL", "0".into()),
+        ("CARGO_TERM_COLOR", "never".into()),
+        ("CARGO_TERM_PROGRESS_WHEN", "never".into()),
+    ] {
+        plan.build_env.insert(name.to_owned(), value);
+    }
+    let mut words: Vec<std::ffi::OsString> =
+        ["cargo", "build", "--release", "--locked", "--bins"].map(Into::into).to_vec();
+    if layout.app != Path::new("/app") {
+        // Without a mount namespace the source is elsewhere in each build.
+        words.extend(["--config".into(), remap(&[(&layout.app, "/app"), (&layout.cache, "/cache")]).into()]);
+    }
+    let stale = "run `cargo update --workspace` and commit `Cargo.lock`";
+    let step = Step::new("Compiling", &layout.app, words)
+        .hint("--locked was passed", stale)
+        .hint("linker `cc` not found", "install a C compiler: `apt-get install build-essential`")
+        .hint("failed to find tool", "install a C compiler: `apt-get install build-essential`")
+        .hint("is not supported by the following package", "name a newer Rust in `rust-toolchain.toml`, or lock older packages")
+        .hint("requires rustc", "name a newer Rust in `rust-toolchain.toml`, or lock older packages")
+        .hint("pkg-config", "a package looks for a C library: install its development package on this machine");
+    plan.steps.push(step);
+    for name in &programs.names {
+        let from = target.join("release").join(name);
+        let to = format!("target/release/{name}");
+        let words = ["install".as_ref(), "-D".as_ref(), from.as_os_str(), to.as_ref()];
+        plan.steps.push(Step::new("", &layout.app, words));
+        plan.keep.push(to);
+    }
+    plan.prune.push("target".to_owned());
+    if let Some(web) = programs.web() {
+        plan.process_types.insert(ProcessType::web(), format!("target/release/{web}"));
+    }
+    plan.path.push("/app/target/release".to_owned());
+    Ok(plan)
 }
+
+/// A setting for cargo that takes paths of this build out of the programs.
+fn remap(paths: &[(&Path, &str)]) -> String {
+    let flags = paths.iter().map(|(from, to)| {
+        let flag = format!("--remap-path-prefix={}={to}", from.display());
+        toml::Value::String(flag).to_string()
+    });
+    format!("build.rustflags=[{}]", flags.collect::<Vec<_>>().join(", "))
+}
+
+/// A Rust toolchain of the machine.
+struct Rust {
+    version: String,
+    sysroot: PathBuf,
+}
+
+/// The toolchain that the codebase names, or the machine's own.
+fn find(tree: &Tree, toolchains: &Toolchains<'_>) -> Result<Rust, Error> {
+    let wanted = channel(tree)?;
+    let named = wanted.as_ref().map(|(channel, from)| format!("{channel} ({from})"));
+    let what = format!("Rust {}", named.unwrap_or_default()).trim_end().to_owned();
+    let mut had = Vec::new();
+    let mut host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let own = toolchains.find("rustc").or_else(|| {
+        let installed = toolchains.user_home.as_ref()?.join(".cargo/bin/rustc");
+        installed.is_file().then_some(installed)
+    });
+    if let Some(rustc) = own {
+        let sysroot = PathBuf::from(toolchains.output(&rustc, &["--print", "sysroot"])?);
+        if let Some((version, triple)) = about(toolchains, &sysroot.join("bin/rustc"))? {
+            let fits = wanted.as_ref().is_none_or(|(channel, _)| is_of(channel, &version));
+            if fits && sysroot.join("bin/cargo").is_file() {
+                return Ok(Rust { version, sysroot });
+            }
+            had.push(version);
+            host = triple;
+        }
+    }
+    if let Some((channel, _)) = &wanted {
+        for sysroot in installed(toolchains, channel, &host) {
+            if let Some((version, _)) = about(toolchains, &sysroot.join("bin/rustc"))? {
+                return Ok(Rust { version, sysroot });
+            }
+        }
+    }
+    let why = match had.as_slice() {
+        [] => "there is no `rustc` with its `cargo` on PATH or in ~/.cargo/bin".to_owned(),
+        had => format!("this machine has {}", had.join(", ")),
+    };
+    let help = match &wanted {
+        Some((channel, _)) => format!("install it: `rustup toolchain install {channel}`"),
+        None => "install it: `apt-get install cargo`, or https://rustup.rs".to_owned(),
+    };
+    Err(Error::Toolchain { what, why, help })
+}
+
+/// Version and host of a compiler; nothing where it is not there.
+fn about(toolchains: &Toolchains<'_>, rustc: &Path) -> Result<Option<(String, String)>, Error> {
+    if !rustc.is_file() {
+        return Ok(None);
+    }
+    let said = toolchains.output(rustc, &["-vV"])?;
+    let field = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    Ok(field("release:").zip(field("host:")).map(|(v, h)| (v.to_owned(), h.to_owned())))
+}
+
+/// Whether a version is of a channel: `1.80` has `1.80.1`, `stable` all without `-nightly`.
+fn is_of(channel: &str, version: &str) -> bool {
+    let released = !version.contains('-');
+    match channel {
+        "stable" => released,
+        "beta" | "nightly" => version.contains(&format!("-{channel}")),
+        channel => {
+            let below = version.strip_prefix(channel);
+            released && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        }
+    }
+}
+
+/// The sysroots of a channel that rustup has installed, the newest first.
+fn installed(toolchains: &Toolchains<'_>, channel: &str, host: &str) -> Vec<PathBuf> {
+    let Some(home) = &toolchains.user_home else { return Vec::new() };
+    let folder = home.join(".rustup/toolchains");
+    let names = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let version = |name: &str| -> Vec<u32> {
+        let plain = name.split('-').next().unwrap_or_default();
+        plain.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+    };
+    let mut found: Vec<String> = names
+        .filter(|name| {
+            let Some(own) = name.strip_suffix(host).and_then(|rest| rest.strip_suffix('-')) else {
+                return name == channel;
+            };
+            let numbered = channel.starts_with(|c: char| c.is_ascii_digit());
+            own == channel || numbered && is_of(channel, own)
+        })
+        .collect();
+    found.sort_by_key(|name| std::cmp::Reverse(version(name)));
+    let cargo = |sysroot: &PathBuf| sysroot.join("bin/cargo").is_file();
+    found.into_iter().map(|name| folder.join(name)).filter(cargo).collect()
+}
+
+/// The channel that the codebase names, and where.
+fn channel(tree: &Tree) -> Result<Option<(String, &'static str)>, Error> {
+    for path in ["rust-toolchain", "rust-toolchain.toml"] {
+        let Some(text) = tree.text(path)? else { continue };
+        // The older form is a line with the name and nothing else.
+        let plain = text.trim();
+        let channel = if path == "rust-toolchain" && !plain.contains(['[', '\n']) {
+            Some(plain.to_owned())
+        } else {
+            let table = read_toml(tree, NAME, path)?.unwrap_or_default();
+            let table = table.get("toolchain").and_then(toml::Value::as_table).cloned();
+            let channel = table.as_ref().and_then(|table| table.get("channel")?.as_str());
+            channel.map(str::to_owned)
+        };
+        let is_plain = |name: &String| {
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        };
+        return match channel {
+            Some(name) if is_plain(&name) => Ok(Some((name, path))),
+            Some(name) => Err(Error::Plan {
+                builder: NAME,
+                problem: format!("`{path}` names the channel `{}`", name.escape_debug()),
+                help: "write a version or a channel, such as `1.90` or `stable`".to_owned(),
+            }),
+            // Components and targets alone: any toolchain will do.
+            None => Ok(None),
+        };
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests;

@@ -100,7 +100,8 @@ impl Reader<'_, '_, '_> {
             _ => None,
         };
         let message = message.into();
-        let message = if rest.is_empty() { format!("{message}, but the file ends here") } else { message };
+        let message =
+            if rest.is_empty() { format!("{message}, but the file ends here") } else { message };
         Wrong { span: self.here(), message, hint }
     }
 
@@ -355,3 +356,6 @@ impl Reader<'_, '_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

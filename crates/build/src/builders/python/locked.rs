@@ -1,0 +1,185 @@
+//! `uv.lock` with its `pyproject.toml`: what the layer has to see of them, and which of the locked
+//! packages are the codebase's own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::{Table, Value};
+
+use super::super::{below, inside, read_toml};
+use super::{How, NAME, Packages};
+use crate::Error;
+use crate::tree::Tree;
+
+/// Keys of `[project]` that decide about packages. The others, such as a description, may change
+/// without a new layer.
+const PROJECT: [&str; 6] =
+    ["name", "version", "requires-python", "dependencies", "optional-dependencies", "dynamic"];
+
+/// What a package of the lock is to the codebase.
+enum Source {
+    /// A folder with a package; `""` is the root.
+    Folder(String),
+    /// A folder that is not installed: a list of dependencies.
+    Virtual(String),
+    /// A wheel or source archive.
+    Archive(String),
+}
+
+struct Locked<'a> {
+    name: &'a str,
+    source: Option<Source>,
+    table: &'a Table,
+}
+
+/// Reads the lock of the root.
+pub(super) fn read(tree: &Tree, manifest: &Table) -> Result<Packages, Error> {
+    let lock = read_toml(tree, NAME, "uv.lock")?.unwrap_or_default();
+    let none = Vec::new();
+    let list = lock.get("package").and_then(Value::as_array).unwrap_or(&none);
+    let mut all = Vec::new();
+    for table in list.iter().filter_map(Value::as_table) {
+        let name = table.get("name").and_then(Value::as_str).unwrap_or_default();
+        all.push(Locked { name, source: source(table)?, table });
+    }
+    let is_virtual = !manifest.contains_key("project");
+    let wanted = reached(&all, manifest, is_virtual);
+    let mut packages = Packages { from: "uv.lock".to_owned(), ..Packages::default() };
+    packages.copies.push("uv.lock".to_owned());
+    if tree.is_file("uv.toml") {
+        packages.copies.push("uv.toml".to_owned());
+    }
+    packages.files.push(("pyproject.toml".to_owned(), reduced(manifest)));
+    let mut is_static = is_virtual || tells_dependencies(manifest);
+    let mut own = Vec::new();
+    for package in &all {
+        match &package.source {
+            None => {}
+            Some(Source::Archive(path)) if tree.is_file(path) => packages.copies.push(path.clone()),
+            Some(Source::Archive(path)) => return Err(missing(path)),
+            Some(source @ (Source::Folder(folder) | Source::Virtual(folder))) => {
+                if !folder.is_empty() && !tree.is_dir(folder) {
+                    return Err(missing(folder));
+                }
+                if !folder.is_empty() {
+                    let path = below(folder, "pyproject.toml");
+                    let manifest = read_toml(tree, NAME, &path)?;
+                    is_static &= manifest.as_ref().is_some_and(tells_dependencies);
+                    packages.files.extend(manifest.map(|manifest| (path, reduced(&manifest))));
+                }
+                if matches!(source, Source::Folder(_)) {
+                    own.push(package.name.to_owned());
+                    if wanted.contains(package.name) {
+                        packages.own.push(folder.clone());
+                    }
+                }
+            }
+        }
+    }
+    packages.how = How::Lock { own, is_static, is_virtual };
+    Ok(packages)
+}
+
+fn missing(path: &str) -> Error {
+    Error::Plan {
+        builder: NAME,
+        problem: format!("`uv.lock` names `{path}`, which is not in the codebase"),
+        help: format!("commit `{path}`, or remove the dependency and run `uv lock`"),
+    }
+}
+
+fn source(table: &Table) -> Result<Option<Source>, Error> {
+    let Some(source) = table.get("source").and_then(Value::as_table) else { return Ok(None) };
+    let kinds: [(&str, fn(String) -> Source); 4] = [
+        ("editable", Source::Folder),
+        ("directory", Source::Folder),
+        ("virtual", Source::Virtual),
+        ("path", Source::Archive),
+    ];
+    for (key, make) in kinds {
+        let Some(path) = source.get(key).and_then(Value::as_str) else { continue };
+        let inner = inside("", path).ok_or_else(|| Error::Plan {
+            builder: NAME,
+            problem: format!("`uv.lock` names `{path}`, which is outside the codebase"),
+            help: "take it into the codebase, or publish it and depend on a version, then run \
+                   `uv lock`"
+                .to_owned(),
+        })?;
+        return Ok(Some(make(inner)));
+    }
+    Ok(None)
+}
+
+/// Names of the packages that running needs: from the root (or, without one, from all members)
+/// along dependencies and the default groups.
+fn reached<'a>(all: &[Locked<'a>], manifest: &Table, is_virtual: bool) -> BTreeSet<&'a str> {
+    let is_root = |package: &&Locked<'_>| match &package.source {
+        Some(Source::Folder(folder) | Source::Virtual(folder)) => is_virtual || folder.is_empty(),
+        Some(Source::Archive(_)) | None => false,
+    };
+    let roots: BTreeSet<&str> = all.iter().filter(is_root).map(|package| package.name).collect();
+    let groups = manifest.get("tool").and_then(|tool| tool.get("uv"));
+    let groups = groups.and_then(|uv| uv.get("default-groups"));
+    let in_group = |group: &str| {
+        group != "dev"
+            && match groups {
+                Some(Value::Array(names)) => names.iter().any(|name| name.as_str() == Some(group)),
+                Some(Value::String(all)) => all == "all",
+                _ => false,
+            }
+    };
+    let mut by_name: BTreeMap<&str, Vec<&Table>> = BTreeMap::new();
+    for package in all {
+        by_name.entry(package.name).or_default().push(package.table);
+    }
+    let mut open: Vec<&'a str> = roots.iter().copied().collect();
+    let mut seen = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        if !seen.insert(name) {
+            continue;
+        }
+        for table in by_name.get(name).into_iter().flatten() {
+            open.extend(names(table.get("dependencies")));
+            let inner = |key: &str| table.get(key).and_then(Value::as_table).into_iter().flatten();
+            // An extra that some other package asks for cannot be told from one that none does.
+            if !roots.contains(name) {
+                open.extend(inner("optional-dependencies").flat_map(|(_, list)| names(Some(list))));
+            } else {
+                let groups = inner("dev-dependencies").filter(|(group, _)| in_group(group));
+                open.extend(groups.flat_map(|(_, list)| names(Some(list))));
+            }
+        }
+    }
+    seen
+}
+
+fn names(list: Option<&Value>) -> impl Iterator<Item = &str> {
+    let list = list.and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(|entry| entry.get("name")?.as_str())
+}
+
+/// Whether a manifest says without being run what the package depends on.
+fn tells_dependencies(manifest: &Table) -> bool {
+    let Some(project) = manifest.get("project") else { return false };
+    let dynamic = project.get("dynamic").and_then(Value::as_array).into_iter().flatten();
+    let mut dynamic = dynamic.filter_map(Value::as_str);
+    !dynamic.any(|key| key == "dependencies" || key == "optional-dependencies")
+}
+
+/// A manifest with those keys alone that decide about packages.
+fn reduced(manifest: &Table) -> Vec<u8> {
+    let mut table = Table::new();
+    for key in ["dependency-groups", "build-system"] {
+        if let Some(value) = manifest.get(key) {
+            table.insert(key.to_owned(), value.clone());
+        }
+    }
+    if let Some(project) = manifest.get("project").and_then(Value::as_table) {
+        let kept = PROJECT.iter().filter_map(|key| Some(((*key).to_owned(), project.get(*key)?.clone())));
+        table.insert("project".to_owned(), Value::Table(kept.collect()));
+    }
+    if let Some(uv) = manifest.get("tool").and_then(|tool| tool.get("uv")) {
+        let tool = [("uv".to_owned(), uv.clone())].into_iter().collect();
+        table.insert("tool".to_owned(), Value::Table(tool));
+    }
+    table.to_string().into_bytes()
+}

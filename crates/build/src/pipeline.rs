@@ -1,0 +1,383 @@
+//! The whole way from a source to a slug.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use tolv_model::app_json::AppJson;
+use tolv_model::name::ProcessType;
+use tolv_model::procfile::Procfile;
+use tolv_model::slug::{Digest, Layer, Manifest, SlugId};
+use tolv_sandbox::{Cancel, Level, Mount, Spawner};
+
+use crate::caps::Caps;
+use crate::exec::{Executor, named_files};
+use crate::files::{self, Lock};
+use crate::layers::{Layers, Workshop, link};
+use crate::plan::Plan;
+use crate::slots::Slot;
+use crate::slugs::{Slugs, pack};
+use crate::snapshot::{self, Stamps};
+use crate::source::Source;
+use crate::source::git::Git;
+use crate::toolchains::{Layout, Toolchains};
+use crate::tree::Tree;
+use crate::{Error, Event, builders};
+
+/// Where the processes of a slug see it.
+const APP: &str = "/app";
+/// Where they see its layers.
+const LAYERS: &str = "/layers";
+
+/// What a build may know of the machine that it runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The running `tolv`.
+    pub program: PathBuf,
+    /// The operator's `PATH`: toolchains are looked for there.
+    pub search_path: OsString,
+    /// The operator's home folder.
+    pub user_home: Option<PathBuf>,
+    /// Variables for registries, proxies and CA certificates, those that
+    /// [`passes`](crate::passes) names.
+    pub registry: BTreeMap<String, OsString>,
+}
+
+/// What is to be built, and how.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The codebase.
+    pub source: Source,
+    /// The state folder.
+    pub home: PathBuf,
+    /// Forks the sandboxed steps.
+    pub spawner: Spawner,
+    /// How strongly they are shut in.
+    pub level: Level,
+    /// The machine.
+    pub host: Host,
+    /// Limits.
+    pub caps: Caps,
+    /// Ends the build when it is pulled.
+    pub cancel: Cancel,
+}
+
+/// A slug, with what its release needs to know.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// Its identity.
+    pub slug: SlugId,
+    /// What is in it.
+    pub manifest: Manifest,
+    /// The codebase's app.json; the default where there is none.
+    pub app_json: AppJson,
+    /// `<hex>`, `<hex>+dirty`, or nothing for a codebase without commits.
+    pub commit: Option<String>,
+    /// Its tree on the host.
+    pub dir: PathBuf,
+    /// What its processes see beside the stack: the slug, its layers, its toolchains.
+    pub mounts: Vec<Mount>,
+    /// What should be looked at, as told in [`Event::Warning`]s.
+    pub warnings: Vec<String>,
+}
+
+/// Makes a slug of a source. Blocks; of two builds of one state folder at once, one waits.
+///
+/// # Errors
+///
+/// Every variant of [`Error`]; no half-made slug or layer is left.
+pub fn build(request: &Request, events: &mut dyn FnMut(Event)) -> Result<Built, Error> {
+    let mut warnings = Vec::new();
+    let mut events = |event: Event| {
+        if let Event::Warning(text) = &event {
+            warnings.push(text.clone());
+        }
+        events(event);
+    };
+    let mut built = Pipeline::open(request)?.run(&mut events)?;
+    built.warnings = warnings;
+    Ok(built)
+}
+
+/// What the codebase's two declarative files say.
+struct Declared {
+    procfile: Option<Procfile>,
+    app_json: AppJson,
+}
+
+struct Pipeline<'a> {
+    request: &'a Request,
+    home: PathBuf,
+    slugs: Slugs,
+    layers: Layers,
+    slot: Slot,
+    layout: Layout,
+}
+
+impl<'a> Pipeline<'a> {
+    fn open(request: &'a Request) -> Result<Self, Error> {
+        files::make_folder(&request.home)?;
+        let home = request.home.canonicalize().map_err(Error::io("look at", &request.home))?;
+        let slugs = Slugs::open(&home)?;
+        let layers = Layers::open(slugs.folder())?;
+        let slot = Slot::take(&home.join("builds"))?;
+        let layout = if request.level.has_own_root() {
+            Layout::sandboxed()
+        } else {
+            Layout {
+                app: slot.path().join("app"),
+                layers: layers.folder().to_owned(),
+                cache: home.join("cache"),
+            }
+        };
+        Ok(Self { request, home, slugs, layers, slot, layout })
+    }
+
+    fn cancelled(&self) -> bool {
+        self.request.cancel.is_cancelled()
+    }
+
+    fn run(&self, events: &mut dyn FnMut(Event)) -> Result<Built, Error> {
+        let (request, host) = (self.request, &self.request.host);
+        let cancelled = || self.cancelled();
+        let git = Git { path: host.search_path.clone(), home: host.user_home.clone() };
+        let listing = request.source.list(&git, &self.folder("export")?)?;
+        let tree = snapshot::take(&listing, &request.caps, &cancelled)?;
+        for warning in &listing.warnings {
+            events(Event::Warning(warning.clone()));
+        }
+        let declared = declared(&tree, events)?;
+        let plan = {
+            let mut toolchains = Toolchains {
+                folder: self.home.join("toolchains"),
+                search: std::env::split_paths(&host.search_path).collect(),
+                user_home: host.user_home.clone(),
+                env: &host.registry,
+                tolv: host.program.clone(),
+                layout: self.layout.clone(),
+                events,
+                cancelled: &cancelled,
+            };
+            builders::plan(&tree, &mut toolchains)?
+        };
+        events(Event::Heading(format!("Building with the {} builder", plan.builder)));
+        for note in &plan.notes {
+            events(Event::line(note.clone()));
+        }
+        for warning in &plan.warnings {
+            events(Event::Warning(warning.clone()));
+        }
+        let process_types = process_types(&plan, declared.procfile.as_ref())?;
+        let input = input(&tree, &plan, &process_types);
+        let known = self.slugs.known(&input).filter(|(_, manifest)| {
+            manifest.layers.iter().all(|layer| {
+                self.layers.find(&layer.key).is_some_and(|found| found.content == layer.content)
+            })
+        });
+        let (slug, manifest) = match known {
+            Some(known) => {
+                events(Event::Heading("Nothing has changed since the last build".to_owned()));
+                known
+            }
+            None => {
+                let manifest = self.make(&tree, &plan, process_types, events)?;
+                let id = self.slugs.put(&self.slot.path().join("app"), &manifest)?;
+                self.slugs.remember(&input, id)?;
+                (id, manifest)
+            }
+        };
+        tell(&plan, declared.procfile.as_ref(), &manifest, slug, events);
+        Ok(Built {
+            slug,
+            mounts: self.mounts(slug, &manifest, &plan),
+            dir: self.slugs.path(slug),
+            manifest,
+            app_json: declared.app_json,
+            commit: listing.commit,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// An empty folder of the build's own.
+    fn folder(&self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.slot.path().join(name);
+        files::make_folder(&path)?;
+        Ok(path)
+    }
+
+    /// Carries out the plan, in the slot's `app`.
+    fn make(
+        &self,
+        tree: &Tree,
+        plan: &Plan,
+        process_types: BTreeMap<ProcessType, String>,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Manifest, Error> {
+        let request = self.request;
+        let cancelled = || self.cancelled();
+        let cache = self.home.join("cache");
+        files::make_folder(&cache.join("home"))?;
+        let lock = self.home.join("cache.lock");
+        let _lock = Lock::take(&lock, &cancelled, &mut || {
+            events(Event::Heading("Waiting for another build".to_owned()));
+        })?;
+        let stamps_path = self.home.join("stamps.json");
+        let stamps = Stamps::load(&stamps_path).update(tree, SystemTime::now());
+        stamps.save(&stamps_path)?;
+        let app = self.slot.path().join("app");
+        snapshot::place(tree, &app, &stamps)?;
+        let empty = self.folder("empty")?;
+        let executor = Executor {
+            spawner: &request.spawner,
+            level: request.level,
+            identity: format!("build {}", self.home.display()),
+            layout: &self.layout,
+            env: &request.host.registry,
+            caps: request.caps,
+            cancelled: &cancelled,
+            deadline: Instant::now() + request.caps.time,
+            cache: &cache,
+        };
+        let mut mounts = named_files(&request.host.registry);
+        for toolchain in &plan.toolchains {
+            mounts.push(Mount::read_only(&toolchain.source, &toolchain.target));
+        }
+        mounts.push(Mount::read_write(&cache, &self.layout.cache));
+        let mut made = Vec::new();
+        for layer in &plan.layers {
+            let shop = Workshop {
+                executor: &executor,
+                tree,
+                app: &app,
+                empty: &empty,
+                mounts: mounts.clone(),
+            };
+            let got = self.layers.get(plan, layer, &shop, events)?;
+            mounts.push(Mount::read_only(self.layers.path(&layer.key), &layer.path));
+            link(&app, layer)?;
+            if layer.at_run {
+                made.push(got);
+            }
+        }
+        mounts.push(Mount::read_write(&app, &self.layout.app));
+        for step in &plan.steps {
+            executor.run(plan, step, &mounts, &[("the slug", &app)], events)?;
+        }
+        events(Event::Heading("Packing the slug".to_owned()));
+        let entries = pack(&app, plan, &self.layout, &request.caps, &cancelled)?;
+        Ok(Manifest {
+            entries,
+            layers: made,
+            process_types,
+            env: plan.env.clone(),
+            path: plan.path.clone(),
+        })
+    }
+
+    fn mounts(&self, slug: SlugId, manifest: &Manifest, plan: &Plan) -> Vec<Mount> {
+        let mut mounts = vec![Mount::read_only(self.slugs.path(slug), APP)];
+        for Layer { key, .. } in &manifest.layers {
+            mounts.push(Mount::read_only(self.layers.path(key), Path::new(LAYERS).join(key.to_string())));
+        }
+        let toolchains = plan.toolchains.iter().filter(|toolchain| toolchain.at_run);
+        mounts.extend(toolchains.map(|t| Mount::read_only(&t.source, &t.target)));
+        mounts
+    }
+}
+
+fn declared(tree: &Tree, events: &mut dyn FnMut(Event)) -> Result<Declared, Error> {
+    let manifest = |error| Error::Manifest(Box::new(error));
+    let procfile = match tree.read("Procfile")? {
+        Some(bytes) => Some(Procfile::parse(&bytes).map_err(manifest)?),
+        None => None,
+    };
+    let app_json = match tree.read("app.json")? {
+        Some(bytes) => AppJson::parse(&bytes).map_err(manifest)?,
+        None => AppJson::default(),
+    };
+    for warning in &app_json.warnings {
+        events(Event::Warning(warning.to_string()));
+    }
+    Ok(Declared { procfile, app_json })
+}
+
+/// The Procfile's word stands; the builder fills in what it does not say.
+fn process_types(
+    plan: &Plan,
+    procfile: Option<&Procfile>,
+) -> Result<BTreeMap<ProcessType, String>, Error> {
+    let mut types = match procfile {
+        Some(_) => BTreeMap::new(),
+        None => plan.process_types.clone(),
+    };
+    if let Some(procfile) = procfile {
+        types.extend(procfile.iter().map(|(kind, command)| (kind.clone(), command.to_owned())));
+    }
+    if types.is_empty() {
+        return Err(Error::Plan {
+            builder: plan.builder,
+            problem: "nothing says how to run this codebase".to_owned(),
+            help: "add a `Procfile` with a line such as `web: ./server --port $PORT`".to_owned(),
+        });
+    }
+    Ok(types)
+}
+
+/// Digest of all that decides the slug: a build of the same input would give the same again.
+fn input(tree: &Tree, plan: &Plan, process_types: &BTreeMap<ProcessType, String>) -> Digest {
+    // What is shown and not used changes nothing.
+    let bare = Plan { notes: Vec::new(), warnings: Vec::new(), ..plan.clone() };
+    let text = format!("tolv input 1\n{}\n{process_types:?}\n{bare:?}", snapshot::digest(tree));
+    Digest::of(text.as_bytes())
+}
+
+/// The last lines of a build's output.
+fn tell(
+    plan: &Plan,
+    procfile: Option<&Procfile>,
+    manifest: &Manifest,
+    slug: SlugId,
+    events: &mut dyn FnMut(Event),
+) {
+    let names: Vec<_> = manifest.process_types.keys().map(ProcessType::as_str).collect();
+    events(Event::Heading(format!("Process types: {}", names.join(", "))));
+    if procfile.is_none() {
+        for (kind, command) in &manifest.process_types {
+            events(Event::line(format!("{kind}: {command} (from the {} builder)", plan.builder)));
+        }
+    }
+    let size = crate::caps::bytes(manifest.size());
+    events(Event::Heading(format!("Slug {slug}")));
+    events(Event::line(format!("{} files, {size}", manifest.files())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_procfile_wins_over_the_builder() {
+        let mut plan = Plan::new("go", 1);
+        plan.process_types.insert(ProcessType::web(), "bin/shop".to_owned());
+        let none = process_types(&plan, None).unwrap();
+        assert_eq!(none[&ProcessType::web()], "bin/shop");
+        let procfile = Procfile::parse(b"worker: bin/work\n").unwrap();
+        let given = process_types(&plan, Some(&procfile)).unwrap();
+        assert_eq!(given.keys().map(ProcessType::as_str).collect::<Vec<_>>(), ["worker"]);
+        plan.process_types.clear();
+        assert!(process_types(&plan, None).is_err());
+    }
+
+    #[test]
+    fn notes_do_not_change_the_input() {
+        let tree = Tree::new("/nowhere".into(), BTreeMap::new());
+        let types = BTreeMap::from([(ProcessType::web(), "x".to_owned())]);
+        let mut plan = Plan::new("go", 1);
+        let before = input(&tree, &plan, &types);
+        plan.notes.push("found".to_owned());
+        assert_eq!(input(&tree, &plan, &types), before);
+        plan.version = 2;
+        assert_ne!(input(&tree, &plan, &types), before);
+    }
+}

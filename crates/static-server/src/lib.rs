@@ -1,0 +1,1 @@
+//! Serves a folder of files over HTTP.
