@@ -8,12 +8,12 @@ use crate::plan::Plan;
 use crate::toolchains::Toolchains;
 use crate::tree::Tree;
 
-pub mod go;
-pub mod node;
-pub mod procfile;
-pub mod python;
-pub mod rust;
-pub mod static_site;
+mod go;
+mod node;
+mod procfile;
+mod python;
+mod rust;
+mod static_site;
 
 /// One language, as data.
 struct Builder {
@@ -54,7 +54,7 @@ const BUILDERS: [Builder; 6] = [
 /// # Errors
 ///
 /// [`Error::Plan`] where none does, and the builder's own.
-pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
+pub(crate) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
     if let Some(builder) = BUILDERS.iter().find(|builder| (builder.detect)(tree)) {
         return (builder.plan)(tree, toolchains);
     }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::poll;
-
 /// How long a dropped program has to end by itself after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
+/// Between two looks at whether it has ended.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +87,8 @@ impl Output {
     }
 
     fn shown(&self) -> String {
-        let lines = self.state().lines.clone();
         let line = |Line { stream, text }: &Line| format!("  {stream:?}: {text}\n");
-        lines.iter().map(line).collect()
+        self.state().lines.iter().map(line).collect()
     }
 }
 
@@ -132,8 +131,7 @@ impl Tolv {
     ///
     /// # Panics
     ///
-    /// When there is none within `deadline`, or both streams end without one; the text has
-    /// everything that was written.
+    /// When there is none within `deadline`, or both streams end without one.
     #[track_caller]
     pub fn wait_for_line(&self, mut wanted: impl FnMut(&str) -> bool, deadline: Duration) -> Line {
         let mut seen = 0;
@@ -149,9 +147,11 @@ impl Tolv {
     }
 
     /// Sends a signal, as in `Signal::TERM` of rustix. One that has ended gets none.
-    pub fn signal(&self, signal: Signal) {
-        // Until it is reaped, its id is nobody else's.
-        kill_process(self.pid(), signal).ok();
+    pub fn signal(&mut self, signal: Signal) {
+        // Once it is reaped, its id may be somebody else's.
+        if let Ok(None) = self.child.try_wait() {
+            kill_process(self.pid(), signal).ok();
+        }
     }
 
     /// Waits for the end, and then for what is left of its output.
@@ -162,34 +162,37 @@ impl Tolv {
     #[track_caller]
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let start = Instant::now();
-        let what = format!("the end of process {}", self.pid());
-        let status = poll(deadline, &what, || match self.child.try_wait() {
-            Ok(status) => status,
-            Err(error) => panic!("wait for {what}: {error}"),
-        });
+        let Some(status) = self.ended(deadline) else {
+            panic!("still runs after {deadline:?}:\n{}", self.output.shown());
+        };
         // Whoever inherited a stream may hold it open: then what is there must do.
         let left = deadline.saturating_sub(start.elapsed());
         self.output.wait(left, |state| (state.ended == 2).then_some(()));
         status
     }
+
+    fn ended(&mut self, deadline: Duration) -> Option<ExitStatus> {
+        let start = Instant::now();
+        loop {
+            let over = start.elapsed() >= deadline;
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            if over {
+                return None;
+            }
+            thread::sleep(PAUSE);
+        }
+    }
 }
 
 impl Drop for Tolv {
     fn drop(&mut self) {
-        let ended = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
-        if ended(&mut self.child) {
-            return;
-        }
         self.signal(Signal::TERM);
-        let start = Instant::now();
-        while start.elapsed() < GRACE {
-            if ended(&mut self.child) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
+        if self.ended(GRACE).is_none() {
+            self.child.kill().ok();
+            self.child.wait().ok();
         }
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }
 

@@ -14,6 +14,7 @@ pub(super) const MAY_USE: &[(&str, &[&str])] = &[
     ("tolv-sandbox", &["tolv-model"]),
     ("tolv-logs", &["tolv-model"]),
     ("tolv-router", &["tolv-model"]),
+    ("tolv-static-server", &[]),
     ("tolv-build", &["tolv-model", "tolv-sandbox"]),
     ("tolv-run", &["tolv-model", "tolv-sandbox", "tolv-logs"]),
     (
@@ -29,6 +30,7 @@ pub(super) const MAY_USE: &[(&str, &[&str])] = &[
             "tolv-logs",
             "tolv-router",
             "tolv-run",
+            "tolv-static-server",
             "tolv-platform",
         ],
     ),

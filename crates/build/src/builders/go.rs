@@ -14,7 +14,7 @@ use crate::toolchains::Toolchains;
 use crate::tree::Tree;
 
 /// Whether there is a module in the root.
-pub fn detect(tree: &Tree) -> bool {
+pub(super) fn detect(tree: &Tree) -> bool {
     tree.is_file("go.mod")
 }
 
@@ -24,7 +24,7 @@ pub fn detect(tree: &Tree) -> bool {
 ///
 /// [`Error::Plan`] for a module without `go.sum` or without a main package, [`Error::Toolchain`]
 /// where there is no Go.
-pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
+pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
     let mut plan = Plan::new("go", 1);
     let module = Module::read(&tree.text("go.mod")?.unwrap_or_default());
     let vendored = tree.is_file("vendor/modules.txt");

@@ -43,7 +43,7 @@ const NOTES: [&str; 6] = [
 ];
 
 /// Whether there is a `package.json` in the root.
-pub fn detect(tree: &Tree) -> bool {
+pub(super) fn detect(tree: &Tree) -> bool {
     tree.is_file("package.json")
 }
 
@@ -53,7 +53,7 @@ pub fn detect(tree: &Tree) -> bool {
 ///
 /// [`Error::Plan`] for a manifest that cannot be read and for packages without a lock,
 /// [`Error::Toolchain`] where Node.js or the package manager cannot be had.
-pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
+pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
     let mut plan = Plan::new(NAME, VERSION);
     let manifest = Manifest::read(tree)?;
     let lock = locks::find(tree, &manifest)?;
@@ -76,7 +76,7 @@ pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error>
         plan.build_path.extend(manager.bin.clone());
         let from = lock.as_ref().map_or("package.json", |lock| lock.file);
         plan.notes.push(format!("Packages of {from}, by {} {}", manager.name, manager.version));
-        environment(&mut plan, &toolchains.layout.cache);
+        plan.build_env.extend(kind.environment(&toolchains.layout.cache));
         let work = Work { tree, manifest: &manifest, lock: lock.as_ref(), build, node: &node, manager: &manager };
         match lock.as_ref().and_then(|lock| work.in_place(lock)) {
             Some(why) => work.install_in_place(&mut plan, &toolchains.layout.app, &why),
@@ -101,35 +101,6 @@ pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error>
         plan.process_types.insert(ProcessType::web(), web);
     }
     Ok(plan)
-}
-
-fn environment(plan: &mut Plan, cache: &Path) {
-    for (name, value) in [
-        ("npm_config_cache", cache.join("npm").into_os_string()),
-        ("npm_config_store_dir", cache.join("pnpm").into()),
-        ("pnpm_config_store_dir", cache.join("pnpm").into()),
-        ("YARN_CACHE_FOLDER", cache.join("yarn").into()),
-        ("YARN_GLOBAL_FOLDER", cache.join("yarn-global").into()),
-        ("npm_config_audit", "false".into()),
-        ("npm_config_fund", "false".into()),
-        ("npm_config_progress", "false".into()),
-        ("npm_config_update_notifier", "false".into()),
-        // The store is another mount than the layers, and a slug shares no file with it.
-        ("npm_config_package_import_method", "clone-or-copy".into()),
-        ("pnpm_config_package_import_method", "clone-or-copy".into()),
-        // The manager is the one that the plan names, and packages are where Node.js looks.
-        ("npm_config_manage_package_manager_versions", "false".into()),
-        ("pnpm_config_manage_package_manager_versions", "false".into()),
-        ("pnpm_config_pm_on_fail", "ignore".into()),
-        ("npm_config_verify_deps_before_run", "false".into()),
-        ("pnpm_config_verify_deps_before_run", "false".into()),
-        ("YARN_IGNORE_PATH", "1".into()),
-        ("YARN_NODE_LINKER", "node-modules".into()),
-        ("YARN_ENABLE_TELEMETRY", "0".into()),
-        ("YARN_ENABLE_PROGRESS_BARS", "0".into()),
-    ] {
-        plan.build_env.insert(name.to_owned(), value);
-    }
 }
 
 /// Which versions of Node.js the codebase accepts.

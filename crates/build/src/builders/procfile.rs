@@ -6,7 +6,7 @@ use crate::toolchains::Toolchains;
 use crate::tree::Tree;
 
 /// Whether there is a Procfile.
-pub fn detect(tree: &Tree) -> bool {
+pub(super) fn detect(tree: &Tree) -> bool {
     tree.is_file("Procfile")
 }
 
@@ -15,7 +15,7 @@ pub fn detect(tree: &Tree) -> bool {
 /// # Errors
 ///
 /// None.
-pub fn plan(_tree: &Tree, _toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
+pub(super) fn plan(_tree: &Tree, _toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
     let mut plan = Plan::new("procfile", 1);
     plan.notes.push("Nothing to compile: the Procfile's commands run as they are".to_owned());
     Ok(plan)

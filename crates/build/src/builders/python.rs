@@ -55,7 +55,7 @@ for note in pathlib.Path(sys.argv[1]).glob('*.dist-info/uv_cache.json'):
 
 /// Whether there is a Python manifest in the root. A `pyproject.toml` that holds settings of tools
 /// alone is none.
-pub fn detect(tree: &Tree) -> bool {
+pub(super) fn detect(tree: &Tree) -> bool {
     ["uv.lock", "requirements.txt", "Pipfile"].iter().any(|path| tree.is_file(path))
         || match read_toml(tree, NAME, "pyproject.toml") {
             Ok(None) => false,
@@ -110,7 +110,7 @@ impl Default for How {
 ///
 /// [`Error::Plan`] where nothing locks the packages or the lock is not exact,
 /// [`Error::Toolchain`] where uv or the interpreter cannot be had.
-pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
+pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
     let mut plan = Plan::new(NAME, VERSION);
     let manifest = read_toml(tree, NAME, "pyproject.toml")?;
     let packages = packages(tree, manifest.as_ref())?;
@@ -349,10 +349,11 @@ fn own_packages(
     for (place, folder) in packages.own.iter().enumerate() {
         let heading = if place == 0 { "Installing the codebase's own packages" } else { "" };
         let source = if folder.is_empty() { "." } else { folder };
-        let words: [&std::ffi::OsStr; 8] = [
+        let words: [&std::ffi::OsStr; 9] = [
             uv.program.as_os_str(),
             "build".as_ref(),
             "--wheel".as_ref(),
+            "--no-build-logs".as_ref(),
             "--out-dir".as_ref(),
             WHEELS.as_ref(),
             "--python".as_ref(),

@@ -21,7 +21,7 @@ const NAME: &str = "rust";
 const VERSION: u32 = 1;
 
 /// Whether there is a `Cargo.toml` in the root.
-pub fn detect(tree: &Tree) -> bool {
+pub(super) fn detect(tree: &Tree) -> bool {
     tree.is_file("Cargo.toml")
 }
 
@@ -31,7 +31,7 @@ pub fn detect(tree: &Tree) -> bool {
 ///
 /// [`Error::Plan`] where there is no lock or no program, [`Error::Toolchain`] where there is no
 /// Rust of the version that `rust-toolchain.toml` names.
-pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
+pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
     let mut plan = Plan::new(NAME, VERSION);
     let manifest = read_toml(tree, NAME, "Cargo.toml")?.unwrap_or_default();
     let wrong = |problem: &str, help: &str| Error::Plan {

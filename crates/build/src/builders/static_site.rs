@@ -20,7 +20,7 @@ const SERVER: &str = "/toolchain/tolv";
 const KNOWN: [&str; 1] = ["root"];
 
 /// Whether a folder is declared, or the root has an `index.html`.
-pub fn detect(tree: &Tree) -> bool {
+pub(super) fn detect(tree: &Tree) -> bool {
     tree.is_file("static.json") || tree.is_file("index.html")
 }
 
@@ -29,7 +29,7 @@ pub fn detect(tree: &Tree) -> bool {
 /// # Errors
 ///
 /// [`Error::Plan`] for a `static.json` that cannot be read or names no folder of the codebase.
-pub fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
+pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
     let mut plan = Plan::new("static", 1);
     let root = root(tree, &mut plan)?;
     plan.notes.push(format!("Serving the files of `{root}`"));

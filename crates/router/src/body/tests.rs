@@ -4,13 +4,11 @@ use super::*;
 
 const LIMITS: Limits = Limits { line: 64, headers: 3, head: 256 };
 
-/// What a reader of `bytes`, which come in pieces of `step`, gets: data, trailers where the body
-/// is over, and what is left.
-fn decode(
-    framing: Framing,
-    bytes: &[u8],
-    step: usize,
-) -> Result<(Vec<u8>, Option<Fields>, Vec<u8>), Bad> {
+/// Data, trailers where the body is over, and what is left.
+type Read = (Vec<u8>, Option<Fields>, Vec<u8>);
+
+/// What a reader of `bytes`, which come in pieces of `step`, gets.
+fn decode(framing: Framing, bytes: &[u8], step: usize) -> Result<Read, Bad> {
     let mut decoder = Decoder::new(framing, LIMITS);
     let mut buffer = BytesMut::new();
     let mut data = Vec::new();
@@ -129,7 +127,7 @@ proptest! {
         let bytes = words.concat().into_bytes();
         let whole = decode(Framing::Chunked, &bytes, bytes.len());
         let pieces = decode(Framing::Chunked, &bytes, step);
-        let plain = |read: Result<(Vec<u8>, Option<Fields>, Vec<u8>), Bad>| {
+        let plain = |read: Result<Read, Bad>| {
             read.map(|(data, trailers, rest)| (data, trailers.is_some(), rest))
         };
         // Which rule is broken first may depend on the pieces; that one is broken does not.

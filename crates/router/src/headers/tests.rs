@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::head::{RequestHead, ResponseHead};
 
@@ -130,4 +132,78 @@ fn only_harmless_fields_trail() {
     {
         assert!(!may_trail(name.as_bytes()), "{name}");
     }
+}
+
+/// Fields that frame, route or forge, and others.
+fn any_field() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec![
+        "Content-Length",
+        "content-length",
+        "Transfer-Encoding",
+        "Connection",
+        "Host",
+        "TE",
+        "Upgrade",
+        "X-Forwarded-For",
+        "X_Forwarded_Proto",
+        "X-Request-Id",
+        "Proxy",
+        "Expect",
+        "X-Other",
+    ]);
+    let value = prop::sample::select(vec![
+        "",
+        "0",
+        "5",
+        "05",
+        "5, 5",
+        "chunked",
+        "Chunked",
+        "gzip, chunked",
+        "close",
+        "keep-alive",
+        "upgrade",
+        "Content-Length",
+        "Transfer-Encoding, Host",
+        "trailers",
+        "websocket",
+        "a",
+        "b",
+        "100-continue",
+        "x\ty",
+    ]);
+    (name, value).prop_map(|(name, value)| format!("{name}: {value}\n"))
+}
+
+proptest! {
+    #[test]
+    fn what_is_sent_on_is_understood_in_one_way_and_as_it_came(
+        fields in prop::collection::vec(any_field(), 0..6),
+        method in prop::sample::select(vec!["GET", "POST", "HEAD"]),
+        target in prop::sample::select(vec!["/", "/a?b", "http://a/c", "http://b"]),
+        minor in 0..2,
+    ) {
+        let text = format!("{method} {target} HTTP/1.{minor}\nHost: a\n{}\n", fields.concat());
+        let raw = text.replace('\n', "\r\n").into_bytes();
+        let head = RequestHead::parse(raw.into()).unwrap();
+        let Ok(before) = Request::understand(head) else { return Ok(()) };
+        let written = sent(&text, false);
+        let head = RequestHead::parse(written.replace('\n', "\r\n").into_bytes().into()).unwrap();
+        let after = Request::understand(head).unwrap();
+        prop_assert_eq!(before.framing, after.framing);
+        prop_assert_eq!(before.upgrade, after.upgrade);
+        prop_assert_eq!(before.path, after.path);
+        prop_assert_eq!(before.host.unwrap_or_default(), after.host.unwrap());
+        for own in OWN.iter().filter(|own| **own != "proxy") {
+            prop_assert_eq!(after.head.fields.iter().filter(|(name, _)| is_own_as(own, name)).count(), 1);
+        }
+        for gone in ["proxy", "keep-alive"] {
+            prop_assert!(after.head.fields.first(gone).is_none());
+        }
+    }
+}
+
+fn is_own_as(own: &str, name: &[u8]) -> bool {
+    let name = String::from_utf8(name.to_ascii_lowercase()).unwrap();
+    name.replace('_', "-") == own
 }

@@ -54,6 +54,17 @@ impl Edge {
         Wire::connect(self.address).await
     }
 
+    /// Resolves when the router has taken in all that was sent to it.
+    ///
+    /// Requests are taken in the order they come: once the last one is answered, all are.
+    pub(crate) async fn settled(&mut self) {
+        let mut probe = self.client().await;
+        probe.send_head("GET /probe HTTP/1.1\nHost: other.test").await;
+        assert_eq!(probe.take().await.status, 421);
+        let line = self.line().await;
+        assert_eq!(line.path, b"/probe", "{line}");
+    }
+
     /// The next access line.
     pub(crate) async fn line(&mut self) -> AccessLine {
         soon("an access line", self.lines.recv()).await.unwrap()

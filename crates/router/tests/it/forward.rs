@@ -10,7 +10,9 @@ async fn a_request_and_its_answer_go_through_and_leave_a_line() {
     let app = App::new("web.2").await;
     let mut edge = Edge::before(&app).await;
     let mut client = edge.client().await;
-    client.send_head("GET /a?b=\"c\" HTTP/1.1\nHost: SHOP.test:80\nX-A: 1\nConnection: X-B\nX-B: 2").await;
+    client
+        .send_head("GET /a?b=\"c\" HTTP/1.1\nHost: SHOP.test:80\nX-A: 1\nConnection: X-B\nX-B: 2")
+        .await;
 
     let (mut process, head) = app.request().await;
     assert_eq!(head.line, "GET /a?b=\"c\" HTTP/1.1");
@@ -89,7 +91,9 @@ async fn a_trusted_proxy_is_believed() {
     let mut edge = Edge::with(settings, State::Up, &[&app.backend]).await;
     let mut client = edge.client().await;
     client
-        .send_head("GET / HTTP/1.1\nHost: shop.test\nX-Forwarded-Proto: https\nX-Forwarded-Port: 443")
+        .send_head(
+            "GET / HTTP/1.1\nHost: shop.test\nX-Forwarded-Proto: https\nX-Forwarded-Port: 443",
+        )
         .await;
     let (mut process, head) = app.request().await;
     assert_eq!(head.get("X-Forwarded-Proto"), Some("https"));

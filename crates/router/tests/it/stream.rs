@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::edge::Edge;
+use crate::edge::{Edge, SHORT};
 use crate::wire::{App, soon};
 
 #[tokio::test]
@@ -126,30 +126,64 @@ async fn an_answer_that_refuses_the_body_arrives_whole() {
 #[tokio::test]
 async fn a_large_body_goes_both_ways_at_once_and_unchanged() {
     const SIZE: usize = 8 << 20;
+    let body: Vec<u8> = (0_u32..).map(|n| (n % 251).to_le_bytes()[0]).take(SIZE).collect();
     let app = App::new("web.1").await;
     let mut edge = Edge::before(&app).await;
-    let client = edge.client().await.stream;
-    let (mut from, mut to) = client.into_split();
-    edge.tasks.spawn(async move {
+    let mut client = edge.client().await;
+    let (mut from, mut to) = client.stream.split();
+    let upload = async {
         let head = format!("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: {SIZE}\r\n\r\n");
         to.write_all(head.as_bytes()).await.unwrap();
-        let body: Vec<u8> = (0..SIZE).map(|at| (at % 251).to_le_bytes()[0]).collect();
         to.write_all(&body).await.unwrap();
-        // Held open until the answer is read.
-        std::future::pending::<()>().await;
-    });
+    };
+    let echo = async {
+        let (mut process, _) = app.request().await;
+        process.send_head(&format!("HTTP/1.1 200 OK\nContent-Length: {SIZE}")).await;
+        let early = process.early();
+        process.send(&early).await;
+        let (from, mut to) = process.stream.split();
+        let mut rest = from.take((SIZE - early.len()) as u64);
+        tokio::io::copy(&mut rest, &mut to).await.unwrap();
+    };
+    let download = async {
+        let mut read = Vec::new();
+        let start = loop {
+            assert!(from.read_buf(&mut read).await.unwrap() > 0);
+            if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end + 4;
+            }
+        };
+        while read.len() < start + SIZE {
+            assert!(from.read_buf(&mut read).await.unwrap() > 0);
+        }
+        read.split_off(start)
+    };
+    let ((), (), read) = soon("the echo", async { tokio::join!(upload, echo, download) }).await;
+    assert!(read == body);
+    assert_eq!(edge.success(200).await.bytes, SIZE as u64);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_up_its_process_alone() {
+    let app = App::new("web.1").await;
+    let mut edge = Edge::before(&app).await;
+    let mut slow = edge.client().await;
+    slow.get("/").await;
     let (process, _) = app.request().await;
-    edge.tasks.spawn(async move {
-        let (mut from, mut to) = process.stream.into_split();
-        to.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await.unwrap();
-        // What came with the head was the test's own buffer's: see `exact` below.
-        tokio::io::copy(&mut from, &mut to).await.ok();
-    });
-    let mut bytes = vec![0; 1 << 16];
-    let mut seen = 0;
-    while seen < SIZE {
-        let count = soon("a byte", from.read(&mut bytes)).await.unwrap();
-        assert!(count > 0);
-        seen += count;
+    process.stream.writable().await.unwrap();
+    let mut sent = process.stream.try_write(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+    // Once nothing moves for a while, every buffer on the way is full.
+    let chunk = vec![b'x'; 1 << 20];
+    while tokio::time::timeout(SHORT * 5, process.stream.writable()).await.is_ok() {
+        if let Ok(count) = process.stream.try_write(&chunk) {
+            sent += count;
+        }
+        assert!(sent < 256 << 20, "the router holds what nobody reads");
     }
+    let mut quick = edge.client().await;
+    quick.get("/").await;
+    let (mut other, _) = app.request().await;
+    other.answer("x").await;
+    assert_eq!(quick.take().await.body, "x");
+    edge.success(200).await;
 }

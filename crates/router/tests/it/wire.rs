@@ -84,6 +84,11 @@ impl Wire {
         self.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")).await;
     }
 
+    /// What was read and not used.
+    pub(crate) fn early(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
     pub(crate) async fn shut(&mut self) {
         self.stream.shutdown().await.unwrap();
     }

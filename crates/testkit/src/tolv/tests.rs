@@ -57,9 +57,10 @@ fn gets_signals() {
 
 #[test]
 fn a_program_that_goes_on_is_a_failure() {
-    let mut program = shell("exec sleep 60");
-    let text = panic_text(|| drop(program.wait(Duration::from_millis(5))));
-    assert!(text.contains("for the end of process"), "{text}");
+    let mut program = shell("echo one; exec sleep 60");
+    program.wait_for_line(|text| text == "one", LONG);
+    let text = panic_text(|| assert!(program.wait(Duration::from_millis(5)).success()));
+    assert!(text.contains("still runs after 5ms") && text.contains("Out: one"), "{text}");
     program.signal(Signal::KILL);
     assert_eq!(program.wait(LONG).signal(), Some(Signal::KILL.as_raw()));
 }

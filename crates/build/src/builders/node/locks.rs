@@ -1,5 +1,9 @@
 //! Lock files, the managers that they belong to, and how those install.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
 use nodejs_semver::{Range, Version};
 
 use super::NAME;
@@ -135,6 +139,53 @@ impl Kind {
             },
         };
         Ok(Range::parse(text).unwrap_or_else(|_| Range::any()))
+    }
+
+    /// Settings of all its commands.
+    pub(super) fn environment(self, cache: &Path) -> BTreeMap<String, OsString> {
+        let mut all: BTreeMap<String, OsString> = BTreeMap::new();
+        // Build scripts call npm whatever the manager is.
+        let npm = [("audit", "false"), ("fund", "false"), ("update_notifier", "false")];
+        all.extend(npm.map(|(name, value)| (format!("npm_config_{name}"), value.into())));
+        all.insert("npm_config_cache".to_owned(), cache.join("npm").into());
+        match self {
+            Self::Npm => {
+                all.insert("npm_config_progress".to_owned(), "false".into());
+            }
+            Self::Pnpm => {
+                for (name, value) in [
+                    ("store_dir", cache.join("pnpm").into_os_string()),
+                    // The store is another mount than the layers, and a slug shares no file with it.
+                    ("package_import_method", "clone-or-copy".into()),
+                    // The manager is the one that the plan names.
+                    ("manage_package_manager_versions", "false".into()),
+                    ("pm_on_fail", "ignore".into()),
+                    ("verify_deps_before_run", "false".into()),
+                    ("update_notifier", "false".into()),
+                ] {
+                    // The second name is that of pnpm since version 11.
+                    all.insert(format!("npm_config_{name}"), value.clone());
+                    all.insert(format!("pnpm_config_{name}"), value);
+                }
+            }
+            Self::Yarn => {
+                all.insert("YARN_CACHE_FOLDER".to_owned(), cache.join("yarn").into());
+            }
+            Self::Berry => {
+                for (name, value) in [
+                    ("YARN_GLOBAL_FOLDER", cache.join("yarn-global").into_os_string()),
+                    ("YARN_ENABLE_GLOBAL_CACHE", "true".into()),
+                    ("YARN_ENABLE_TELEMETRY", "0".into()),
+                    ("YARN_ENABLE_PROGRESS_BARS", "0".into()),
+                    ("YARN_IGNORE_PATH", "1".into()),
+                    // Packages are where Node.js itself looks.
+                    ("YARN_NODE_LINKER", "node-modules".into()),
+                ] {
+                    all.insert(name.to_owned(), value);
+                }
+            }
+        }
+        all
     }
 
     /// The commands of an installation, all packages or those for running.

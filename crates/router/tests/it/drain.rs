@@ -1,0 +1,96 @@
+//! The router's end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tolv_router::{Route, Router, Settings, State, Table};
+
+use crate::edge::{Edge, SHORT};
+use crate::wire::{App, Wire, soon};
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_drain_waits_for_requests_in_flight_and_says_that_the_connection_ends() {
+    let app = App::new("web.1").await;
+    let mut edge = Edge::before(&app).await;
+    let mut client = edge.client().await;
+    client.get("/").await;
+    let (mut process, _) = app.request().await;
+    let mut idle = edge.client().await;
+
+    let router = edge.router.clone();
+    edge.tasks.spawn(async move { assert_eq!(router.drain(LONG).await.cut, 0) });
+    idle.closed().await;
+    // Nobody listens any more.
+    soon("the listener's end", edge.tasks.join_next()).await.unwrap().unwrap();
+    assert!(TcpStream::connect(edge.address).await.is_err());
+    assert_eq!(edge.router.in_flight(&app.backend), 1);
+
+    process.answer("last").await;
+    let answer = client.take().await;
+    assert_eq!((&*answer.body, answer.head.get("Connection")), ("last", Some("close")));
+    client.closed().await;
+    drop(client);
+    soon("the drain", edge.tasks.join_next()).await.unwrap().unwrap();
+    edge.success(200).await;
+    process.closed().await;
+}
+
+#[tokio::test]
+async fn a_drain_cuts_what_is_left_after_its_grace() {
+    let app = App::new("web.1").await;
+    let mut edge = Edge::before(&app).await;
+    let (mut waits, mut reads) = (edge.client().await, edge.client().await);
+    waits.get("/").await;
+    let (mut first, _) = app.request().await;
+    reads.get("/").await;
+    let (mut second, _) = app.request().await;
+    second.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc").await;
+    reads.head().await;
+    assert_eq!(reads.exact(3).await, "abc");
+    edge.route(State::Booting, &[]);
+    let mut held = edge.client().await;
+    held.get("/").await;
+    let mut half = edge.client().await;
+    half.send("GET /").await;
+    edge.settled().await;
+
+    assert_eq!(soon("the drain", edge.router.drain(SHORT)).await.cut, 4);
+    assert_eq!(waits.take().await.status, 503);
+    assert_eq!(held.take().await.status, 503);
+    assert_eq!(half.take().await.status, 503);
+    reads.closed().await;
+    first.closed().await;
+    second.closed().await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        let line = edge.line().await;
+        assert!(line.to_string().starts_with("at=error code=H99 "), "{line}");
+        statuses.push(line.status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 503, 503, 503]);
+}
+
+#[tokio::test]
+async fn a_client_that_the_kernel_let_in_is_served_although_the_router_drains() {
+    let app = App::new("web.1").await;
+    let router = Router::new(Settings::default(), Arc::new(drop));
+    let mut table = Table::new();
+    table.set_default(Route::new(State::Up, vec![app.backend.clone()]));
+    router.set_table(&table);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = Wire::connect(listener.local_addr().unwrap()).await;
+    client.get("/").await;
+    let exchange = async {
+        let (mut process, _) = app.request().await;
+        process.answer("served").await;
+        let answer = client.take().await;
+        assert_eq!((&*answer.body, answer.head.get("Connection")), ("served", Some("close")));
+        drop(client);
+    };
+    let all = async { tokio::join!(biased; router.serve(listener), router.drain(LONG), exchange) };
+    assert_eq!(soon("the drain", all).await.1.cut, 0);
+}
