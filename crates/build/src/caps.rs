@@ -32,7 +32,7 @@ impl Default for Caps {
 /// `2 GiB`, `512 MiB`, `900 bytes`.
 pub(crate) fn bytes(count: u64) -> String {
     for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
-        let tenths = u128::from(count) * 10 >> shift;
+        let tenths = (u128::from(count) * 10) >> shift;
         if tenths >= 10 {
             let rest = if tenths % 10 == 0 { String::new() } else { format!(".{}", tenths % 10) };
             return format!("{}{rest} {unit}", tenths / 10);

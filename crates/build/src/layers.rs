@@ -1,7 +1,8 @@
 //! Dependency layers: one folder per key under `<home>/slugs/layers`, shared by slugs.
 //!
 //! Beside `<key>/` stands `<key>.json`, its record with the content's digest. The record is
-//! written last, so a layer without one is the remnant of a build that was ended, and is removed.
+//! written last, so a layer without one is the remnant of a build that was ended, and the next
+//! build removes it.
 //! With a root of its own a layer is built as `<key>.new` and renamed; without, its tools bake the
 //! path in, so it is built at its place.
 
@@ -47,11 +48,36 @@ pub(crate) struct Workshop<'a> {
 }
 
 impl Layers {
-    /// The layers of `<home>/slugs`.
+    /// The layers of `<home>/slugs`, rid of what killed builds left.
     pub(crate) fn open(slugs: &Path) -> Result<Self, Error> {
-        let folder = slugs.join("layers");
-        files::make_folder(&folder)?;
-        Ok(Self { folder })
+        let layers = Self { folder: slugs.join("layers") };
+        files::make_folder(&layers.folder)?;
+        layers.sweep()?;
+        Ok(layers)
+    }
+
+    /// Removes folders without a record that nobody is filling.
+    fn sweep(&self) -> Result<(), Error> {
+        let list = fs::read_dir(&self.folder).map_err(Error::io("read", &self.folder))?;
+        for entry in list.flatten() {
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            let Ok(key) = name.strip_suffix(".new").unwrap_or(name).parse() else { continue };
+            let whole = || !name.ends_with(".new") && self.find(&key).is_some();
+            if whole() {
+                continue;
+            }
+            // Looked at again under the lock: it may have been finished meanwhile.
+            let lock = Lock::try_take(&self.lock(&key))?;
+            if lock.is_some() && !whole() {
+                files::remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self, key: &Digest) -> PathBuf {
+        self.folder.join(format!("{key}.lock"))
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -85,9 +111,8 @@ impl Layers {
             events(Event::Heading(format!("{}: unchanged", layer.name)));
             return Ok(found);
         }
-        let lock = self.folder.join(format!("{}.lock", layer.key));
         let cancelled = || (shop.executor.cancelled)();
-        let _lock = Lock::take(&lock, &cancelled, &mut || {
+        let _lock = Lock::take(&self.lock(&layer.key), &cancelled, &mut || {
             events(Event::Heading(format!("{}: waiting for another build of them", layer.name)));
         })?;
         if let Some(found) = self.find(&layer.key) {
@@ -175,3 +200,6 @@ pub(crate) fn link(app: &Path, layer: &LayerPlan) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

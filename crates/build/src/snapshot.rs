@@ -141,24 +141,16 @@ impl Stamps {
     }
 }
 
-/// Puts the source into `to`: copied, or in place already (an export), with the stamps' times.
+/// Copies the source into `to`, with the stamps' times.
 ///
 /// # Errors
 ///
 /// [`Error::Source`] when a file is not what it was when the snapshot was taken.
 pub(crate) fn place(tree: &Tree, to: &Path, stamps: &Stamps) -> Result<(), Error> {
-    let in_place = tree.root() == to;
     files::make_folder(to)?;
     let mut last = Vec::new();
     for (path, entry) in tree.entries() {
         let full = to.join(as_path(path));
-        if in_place {
-            if let (Entry::File { .. }, Some(time)) = (entry, stamps.of(path)) {
-                let file = files::open(&full).map_err(Error::io("read", &full))?;
-                file.set_modified(time).map_err(Error::io("write", &full))?;
-            }
-            continue;
-        }
         let folder = path.iter().rposition(|&byte| byte == b'/').map_or(&[][..], |at| &path[..at]);
         if folder != last {
             files::make_folder(&to.join(as_path(folder)))?;

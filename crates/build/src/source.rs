@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -105,7 +106,11 @@ fn slugignore(listing: &Listing) -> Result<Gitignore, Error> {
     }
     // Paths are matched as relative ones, so the builder's root must not be absolute.
     let mut builder = GitignoreBuilder::new("");
-    let bytes = std::fs::read(&file).map_err(Error::io("read", &file))?;
+    // A link in its place could lead to any file, whose lines an error would then show.
+    let mut bytes = Vec::new();
+    crate::files::open(&file)
+        .and_then(|mut file| file.read_to_end(&mut bytes))
+        .map_err(|bad| Error::Source(format!("cannot read `.slugignore`: {bad}")))?;
     for (place, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
         builder.add_line(None, line).map_err(|bad| {
             Error::Source(format!("`.slugignore` line {}: not a pattern: {bad}", place + 1))
@@ -130,12 +135,35 @@ fn working_tree(git: &git::Git, dir: &Path) -> Result<Listing, Error> {
     paths.retain(|path, _| !is_private(path));
     let dirty = paths.values().any(|tracked| !tracked) || git.is_changed(dir)?;
     let commit = repository.head.map(|head| if dirty { format!("{head}+dirty") } else { head });
-    // In the index and not on disk: deleted, or outside a sparse checkout.
-    paths.retain(|path, _| dir.join(as_path(path)).symlink_metadata().is_ok());
+    // In the index and not on disk: deleted, or outside a sparse checkout, or what leads there is
+    // a link now.
+    let mut folders = BTreeMap::new();
+    paths.retain(|path, _| {
+        is_plain(dir, parent(path), &mut folders)
+            && dir.join(as_path(path)).symlink_metadata().is_ok()
+    });
     if paths.contains_key(b".env".as_slice()) {
         warnings.push("`.env` is committed: config belongs outside the codebase".to_owned());
     }
     Ok(Listing { root: dir.to_owned(), paths, commit, warnings })
+}
+
+fn parent(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|&byte| byte == b'/').map_or(&[], |at| &path[..at])
+}
+
+/// Whether a folder below `dir` and those above it are folders and no links. `known` remembers.
+fn is_plain(dir: &Path, folder: &[u8], known: &mut BTreeMap<Vec<u8>, bool>) -> bool {
+    if folder.is_empty() {
+        return true;
+    }
+    if let Some(known) = known.get(folder) {
+        return *known;
+    }
+    let meta = dir.join(as_path(folder)).symlink_metadata();
+    let plain = meta.is_ok_and(|meta| meta.is_dir()) && is_plain(dir, parent(folder), known);
+    known.insert(folder.to_vec(), plain);
+    plain
 }
 
 fn list_tracked(

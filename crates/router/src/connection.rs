@@ -311,18 +311,3 @@ impl Connection<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn size() {
-        let router = crate::Router::new(crate::Settings::default(), std::sync::Arc::new(drop));
-        let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        rt.block_on(async {
-            let l = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let s = tokio::net::TcpStream::connect(l.local_addr().unwrap()).await.unwrap();
-            let f = super::serve(&router.0, s, [127, 0, 0, 1].into(), 1);
-            panic!("SIZE {}", std::mem::size_of_val(&f));
-        });
-    }
-}

@@ -6,9 +6,9 @@
 //!                         └── H26   └── H31  └── H20     └── H21     └── access line
 //! ```
 //!
-//! HTTP/1.1 on both sides, with a core of its own that does no I/O (`head`, `body`, `headers`):
-//! requests are refused or made unambiguous here, so that no two readers of one connection can
-//! disagree about where a request ends. Bodies are streamed, never held.
+//! HTTP/1.1 on both sides, with a core of its own that does no I/O (`head`, `message`, `body`,
+//! `headers`): requests are refused or made unambiguous here, so that no two readers of one
+//! connection can disagree about where a request ends. Bodies are streamed, never held.
 //!
 //! The table is swapped whole while requests run; see [`Router::set_table`]. Nothing here starts
 //! or stops a process, and nothing is kept on disk.

@@ -23,7 +23,11 @@ pub(crate) struct Control(AsyncFd<OwnedFd>);
 
 impl Control {
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self(AsyncFd::with_interest(socket, Interest::READABLE)?))
+        #[expect(unsafe_code, reason = "tokio asks for the descriptor to stay the same")]
+        // SAFETY: an `OwnedFd` that is moved in stays open, and the same, until it is dropped
+        // with the `AsyncFd`.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE)? };
+        Ok(Self(socket))
     }
 
     /// The next word; nothing once the shim is gone. May be dropped at any time.

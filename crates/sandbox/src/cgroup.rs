@@ -399,11 +399,12 @@ fn enable(
                 .any(|have| have == name)
         };
         let above = base.parent().unwrap_or(base);
-        if !offered(base) && offered(above) {
-            if let Err(why) = write(&above.join("cgroup.subtree_control"), &format!("+{name}")) {
-                reasons.push(why);
-                continue;
-            }
+        if !offered(base)
+            && offered(above)
+            && let Err(why) = write(&above.join("cgroup.subtree_control"), &format!("+{name}"))
+        {
+            reasons.push(why);
+            continue;
         }
         if !offered(base) {
             reasons.push(Reason::new(format!("no {name} controller in {}", above.display()), 0));

@@ -51,6 +51,9 @@ const ETC: [&str; 22] = [
 ];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
+/// A symbolic link: where it points, and its name relative to the new root.
+type Link = (PathBuf, String);
+
 /// A detached mount and where it goes.
 struct Tree {
     tree: OwnedFd,
@@ -125,7 +128,7 @@ fn attributes(access: Access) -> u64 {
 }
 
 /// Links and trees of the machine's own programs, libraries and certificates.
-fn stack() -> Result<(Vec<(PathBuf, String)>, Vec<Tree>), Reason> {
+fn stack() -> Result<(Vec<Link>, Vec<Tree>), Reason> {
     let (mut links, mut trees) = (Vec::new(), Vec::new());
     let read_only = attributes(Access::ReadOnly);
     for name in STACK {

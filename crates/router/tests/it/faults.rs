@@ -70,6 +70,27 @@ async fn a_refused_connection_is_tried_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_process_that_refused_is_passed_over_for_a_while() {
+    let (socket, refuses) = deaf("web.1");
+    let app = App::new("web.2").await;
+    let mut edge = Edge::with(Settings::default(), State::Up, &[&refuses, &app.backend]).await;
+    let mut listener = None;
+    let mut socket = Some(socket);
+    for turn in 0..6 {
+        // Both have had their turn: one of them is known to refuse, and stops to.
+        if turn == 2 {
+            listener = socket.take().map(|socket| socket.listen(8).unwrap());
+        }
+        let mut client = edge.client().await;
+        client.send_head("POST / HTTP/1.1\nHost: shop.test\nContent-Length: 0").await;
+        app.request().await.0.answer("").await;
+        client.take().await;
+        edge.success(200).await;
+    }
+    drop(listener);
+}
+
+#[tokio::test]
 async fn a_connection_that_is_not_taken_is_h19() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

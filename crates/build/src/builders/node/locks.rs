@@ -248,10 +248,8 @@ impl Kind {
     /// What to do about failures of an installation.
     pub(super) fn hints(self, step: Step) -> Step {
         let step = match self {
-            Self::Npm => step
-                .hint("package.json and package-lock.json", how_to_lock("npm"))
-                .hint("package.json and npm-shrinkwrap.json", "run `npm install && npm shrinkwrap` and commit `npm-shrinkwrap.json`")
-                .hint("can only install with an existing package-lock.json", how_to_lock("npm")),
+            // The reason is followed by more lines of usage than an error repeats.
+            Self::Npm => step.hint("npm help ci", "`package.json` and the lock differ: run `npm install --package-lock-only` and commit both"),
             Self::Pnpm => step.hint("ERR_PNPM_OUTDATED_LOCKFILE", how_to_lock("pnpm")).hint(
                 "ERR_PNPM_LOCKFILE_CONFIG_MISMATCH",
                 how_to_lock("pnpm"),

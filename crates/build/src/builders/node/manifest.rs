@@ -9,9 +9,10 @@ use crate::Error;
 use crate::tree::Tree;
 
 /// Keys that decide about packages. The others may change without a new layer.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 20] = [
     "name",
     "version",
+    "allowScripts",
     "bin",
     "bundleDependencies",
     "bundledDependencies",

@@ -1,0 +1,66 @@
+//! `tolv build`: a codebase becomes a slug, the same one every time.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+use tolv_testkit::{Home, Tolv, git};
+
+use crate::{SOON, codebase, output, shop, stderr, stdout, tolv};
+
+fn built(dir: &Path) -> serde_json::Value {
+    let ended = output(tolv().arg("build").arg(dir).arg("--json"));
+    assert!(ended.status.success(), "{}", stderr(&ended));
+    serde_json::from_slice(&ended.stdout).unwrap()
+}
+
+#[test]
+fn two_clones_give_one_slug() {
+    let home = codebase("web: python3 server.py\n");
+    let commit = git::commit(&shop(&home));
+    let (one, two) = (home.path().join("one"), home.path().join("deep/er/two"));
+    for clone in [&one, &two] {
+        let from = shop(&home);
+        git::git(
+            home.path(),
+            &["clone", "--quiet", from.to_str().unwrap(), clone.to_str().unwrap()],
+        );
+    }
+    let (first, second) = (built(&one), built(&two));
+    assert_eq!(first["slug"], second["slug"]);
+    assert_eq!(first["commit"], commit);
+    assert!(first["slug"].as_str().unwrap().starts_with("sha256:"));
+    home.write("one/new.txt", "x");
+    let dirty = built(&one);
+    assert_ne!(dirty["slug"], first["slug"]);
+    assert_eq!(dirty["commit"], format!("{commit}+dirty"));
+    let ended = output(tolv().arg("build").arg(&one).args(["--commit", "HEAD", "--json"]));
+    let value: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(value["slug"], first["slug"], "a commit is built, not the working tree");
+}
+
+#[test]
+fn text_names_the_slug_and_what_is_in_it() {
+    let home = codebase("web: python3 server.py\nworker: sleep 1\n");
+    let ended = output(tolv().arg("build").arg(shop(&home)));
+    let text = stdout(&ended);
+    assert!(text.starts_with("sha256:"), "{text}");
+    for part in ["files", "web", "python3 server.py", "worker"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(stderr(&ended).contains("-----> "), "{}", stderr(&ended));
+}
+
+#[test]
+fn an_interrupted_build_leaves_nothing_half_made() {
+    let home = Home::new();
+    home.write("shop/Procfile", "web: true\n");
+    home.write("shop/package.json", r#"{"name": "shop", "version": "1.0.0", "scripts": {"build": "echo building && sleep 1000"}}"#);
+    let mut tolv = Tolv::start(tolv().arg("build").arg(shop(&home)));
+    tolv.wait_for_line(|line| line.trim() == "building", SOON);
+    tolv.signal(Signal::INT);
+    assert_eq!(tolv.wait(SOON).code(), Some(130));
+    let builds = std::fs::read_dir(shop(&home).join(".tolv/builds")).unwrap();
+    let left: Vec<_> = builds.flatten().filter(|e| e.path().is_dir()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(crate::processes_with("sleep\x001000").is_empty() || !shop(&home).join("x").exists());
+}

@@ -1,0 +1,60 @@
+//! `--watch`: every change becomes a release, and no request is lost over it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tolv_testkit::{http, poll};
+
+use crate::{SERVER, SOON, Up, codebase, shop};
+
+#[test]
+fn a_change_is_released_without_a_failed_request() {
+    let home = codebase("web: python3 server.py\n");
+    let up = Up::start(&shop(&home), &["--watch", "--formation", "web=2"]);
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (address, host) = (up.address, up.host.as_str());
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4)
+            .map(|_| {
+                let (stop, asked) = (&stop, &asked);
+                scope.spawn(move || {
+                    let mut failed = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        asked.fetch_add(1, Ordering::Relaxed);
+                        match http::get(address, host, "/") {
+                            Ok(response) if response.status == 200 => {}
+                            other => failed.push(format!("{other:?}")),
+                        }
+                    }
+                    failed
+                })
+            })
+            .collect();
+        for release in 2..=4 {
+            home.write("shop/server.py", format!("{SERVER}\n# {release}\n"));
+            up.sees(&format!("Release v{release} is up"));
+        }
+        stop.store(true, Ordering::Relaxed);
+        for thread in asking {
+            assert_eq!(thread.join().unwrap(), [] as [String; 0]);
+        }
+    });
+    assert!(asked.into_inner() > 50);
+}
+
+#[test]
+fn a_change_that_does_not_come_up_leaves_the_old_release() {
+    let home = codebase("web: python3 server.py\n");
+    let up = Up::start(&shop(&home), &["--watch"]);
+    home.write("shop/Procfile", "web python3 server.py\n");
+    up.sees("The release before it goes on");
+    assert!(up.text("/").starts_with("web.1"));
+    home.write("shop/Procfile", "web: exit 4\n");
+    poll(SOON, "a second refusal", || {
+        let lines = up.tolv.lines();
+        (lines.iter().filter(|l| l.text.contains("The release before it goes on")).count() == 2)
+            .then_some(())
+    });
+    assert!(up.text("/").starts_with("web.1"));
+    home.write("shop/Procfile", "web: env NEW=1 python3 server.py\n");
+    poll(SOON, "the new release", || up.text("/env").contains("NEW=1").then_some(()));
+}
