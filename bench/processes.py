@@ -12,6 +12,7 @@ idle    CPU time and wake-ups of the same, over some quiet seconds
 """
 import os
 import signal
+import statistics
 import subprocess
 import time
 from datetime import datetime
@@ -34,6 +35,13 @@ class SpawnLoop:
         self.children = [
             os.posix_spawnp(words[0], words, os.environ, file_actions=quiet) for _ in range(count)]
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        self.end()
+
     def check(self):
         """Nothing can have gone wrong."""
 
@@ -48,8 +56,8 @@ class SpawnLoop:
 
     def end(self):
         """Collects them."""
-        for pid in self.children:
-            os.waitpid(pid, 0)
+        while self.children:
+            os.waitpid(self.children.pop(), 0)
 
     def launched(self):
         """The loop begins at once."""
@@ -74,6 +82,18 @@ class Manager(Program):
         return None
 
 
+def levels(args, folder):
+    """The sandbox levels that this machine has, with the slug built for each."""
+    def build(level):
+        return subprocess.run(
+            [args.tolv, "build", "--sandbox", level], cwd=folder, capture_output=True, text=True)
+    built = {level: build(level) for level in ("none", "strict")}
+    for level, outcome in built.items():
+        if outcome.returncode:
+            print(f"without tolv {level}: {outcome.stderr.strip()}")
+    return [level for level, outcome in built.items() if outcome.returncode == 0]
+
+
 def managers(args, folder, words):
     """Name → what starts it, over the same Procfile."""
     (folder / "Procfile").write_text(f"p: {' '.join(words)}\n")
@@ -86,8 +106,7 @@ def managers(args, folder, words):
     foreman = ["foreman", "start", "--procfile", "Procfile", "--formation", many]
     honcho = [args.peers / "honcho", "start", "--concurrency", many]
     return {
-        "tolv none": tolv("none"),
-        "tolv strict": tolv("strict"),
+        **{f"tolv {level}": tolv(level) for level in levels(args, folder)},
         "foreman": lambda: Manager(foreman, folder, log),
         "honcho": lambda: Manager(honcho, folder, log),
         "spawn loop": lambda: SpawnLoop(words, args.count),
@@ -140,8 +159,7 @@ def stopped(program, apps):
 
 def sample(start, words, args, idle):
     """One start and stop of one manager."""
-    program = start()
-    try:
+    with start() as program:
         apps, there = all_there(program, words, args.count)
         figures = {"start": there - program.began}
         if idle:
@@ -150,8 +168,6 @@ def sample(start, words, args, idle):
         if launched:
             figures["launch"] = there - launched
         return figures | stopped(program, apps)
-    finally:
-        program.end() if isinstance(program, Manager) else None
 
 
 def report(args, samples):
@@ -171,11 +187,13 @@ def report(args, samples):
             "private KB each", f"idle CPU ms in {args.idle:.0f} s", "wake-ups"]
     common.table(f"{args.count} processes of `sleep`, medians of {args.repetitions}; "
                  "in brackets: times tolv none", head, rows)
-    for name in ("tolv none", "tolv strict"):
-        helpers = sorted(next((s["helpers"] for s in samples[name] if "helpers" in s), [0]))
-        print(f"{name}: private memory of a shim {helpers[len(helpers) // 2] / 1e3:.0f} KB")
-    strict = median(samples["tolv strict"], "launch") - median(samples["tolv none"], "launch")
-    print(f"strict adds {strict / args.count * 1e3:.2f} ms to the launch of each process")
+    for name, taken in samples.items():
+        if name.startswith("tolv"):
+            shim = statistics.median(next(s["helpers"] for s in taken if "helpers" in s))
+            print(f"{name}: private memory of a shim {shim / 1e3:.0f} KB")
+    if "tolv strict" in samples:
+        strict = median(samples["tolv strict"], "launch") - median(samples["tolv none"], "launch")
+        print(f"strict adds {strict / args.count * 1e3:.2f} ms to the launch of each process")
 
 
 def main():
@@ -186,9 +204,6 @@ def main():
         folder = Path(temporary, "app")
         folder.mkdir()
         starts = managers(args, folder, words)
-        for level in ("none", "strict"):
-            subprocess.run([args.tolv, "build", "--sandbox", level], cwd=folder, check=True,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         samples = {name: [] for name in starts}
         for repetition in range(args.repetitions):
             for name, start in starts.items():

@@ -61,8 +61,8 @@ pub enum Error {
         limit: String,
     },
     /// The codebase's Procfile or app.json has a mistake; the source knows file, line and column.
-    #[error(transparent)]
-    Manifest(Box<tolv_model::source::SourceError>),
+    #[error("what the codebase declares does not parse")]
+    Manifest(#[source] Box<tolv_model::source::SourceError>),
     /// The sandbox could not be made or was lost.
     #[error("the build's sandbox failed")]
     Sandbox(#[source] tolv_sandbox::Error),

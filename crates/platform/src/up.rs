@@ -10,7 +10,6 @@
 //! * A build, release phase or rollout that fails after the first one leaves what runs as it is.
 //! * Whatever way `up` ends, no process is left.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -39,6 +38,8 @@ use crate::watch::{Watch, WatchError};
 
 /// For requests in flight when everything stops; then they are cut.
 const ROUTER_GRACE: Duration = Duration::from_secs(30);
+/// Between two looks at whether a build that waits for a slow reader is cancelled.
+const CANCEL_TICK: Duration = Duration::from_millis(50);
 /// Access lines that may wait for the reader; more are dropped and counted.
 const ACCESS_LINES: usize = 4096;
 
@@ -322,9 +323,7 @@ impl Stage {
             match self.until(stop).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
-                Err(error) => {
-                    self.events.send(Event::Failed(chain(&error))).await.ok();
-                }
+                Err(error) => self.tell(Event::Failed(chain(&error)), stop).await,
             }
         }
     }
@@ -359,8 +358,16 @@ impl Stage {
         let ready =
             Event::Ready { url: web.then(|| self.url.clone()), release: release.number };
         self.current = Some(release);
-        self.events.send(ready).await.ok();
+        self.tell(ready, stop).await;
         Ok(true)
+    }
+
+    /// Sends an event, unless `stop` comes before a slow reader has taken it.
+    async fn tell(&self, event: Event, stop: &mut watch::Receiver<Stop>) {
+        tokio::select! {
+            _ = self.events.send(event) => {}
+            () = stopped(stop, Stop::Gracefully) => {}
+        }
     }
 
     /// Starts the build on a thread of its own: it blocks.
@@ -377,8 +384,16 @@ impl Stage {
         let events = self.events.clone();
         let mut set = JoinSet::new();
         set.spawn_blocking(move || {
+            let runtime = tokio::runtime::Handle::current();
             tolv_build::build(&request, &mut |event| {
-                events.blocking_send(Event::Build(event)).ok();
+                // A slow reader slows the build, and a cancelled one waits for nobody.
+                let mut event = Event::Build(event);
+                while !request.cancel.is_cancelled() {
+                    match runtime.block_on(events.send_timeout(event, CANCEL_TICK)) {
+                        Err(mpsc::error::SendTimeoutError::Timeout(back)) => event = back,
+                        Ok(()) | Err(mpsc::error::SendTimeoutError::Closed(_)) => break,
+                    }
+                }
             })
         });
         set

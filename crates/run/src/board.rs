@@ -170,3 +170,6 @@ impl Handle {
         self.commands.send(command).ok();
     }
 }
+
+#[cfg(test)]
+mod tests;

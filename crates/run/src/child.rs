@@ -117,3 +117,6 @@ pub(crate) fn exec_failure(errno: i32, what: &str) -> Reason {
     }
     Reason::NotStarted(format!("{what}: {}", errno_text(errno)))
 }
+
+#[cfg(test)]
+mod tests;

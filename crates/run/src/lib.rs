@@ -36,6 +36,8 @@
 
 mod board;
 mod child;
+#[cfg(test)]
+mod fixture;
 mod listening;
 mod local;
 mod one_off;

@@ -282,3 +282,6 @@ async fn speak(mut queue: mpsc::Receiver<Line>, unsaid: Arc<AtomicU64>, outlet: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,3 +110,6 @@ impl Plan {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,34 +73,4 @@ fn is_free(port: u16) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gives_each_port_once_and_skips_what_is_taken() {
-        let ports = Ports::new();
-        let first = ports.take().unwrap();
-        assert!(RANGE.contains(&first.number));
-        let blocked = (first.number + 1).clamp(*RANGE.start(), *RANGE.end());
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, blocked));
-        let second = ports.take().unwrap();
-        assert_ne!(second.number, first.number);
-        assert!(listener.is_err() || second.number != blocked);
-        drop(listener);
-    }
-
-    #[test]
-    fn a_port_comes_back() {
-        let ports = Ports::new();
-        let number = ports.take().unwrap().number;
-        assert!(!ports.held.lock().unwrap().ports.contains(&number));
-    }
-
-    #[test]
-    fn the_range_wraps_around() {
-        let ports = Ports::new();
-        ports.held.lock().unwrap().next = *RANGE.end();
-        let taken: Vec<_> = (0..3).map(|_| ports.take().unwrap()).collect();
-        assert!(taken.iter().all(|port| RANGE.contains(&port.number)));
-    }
-}
+mod tests;

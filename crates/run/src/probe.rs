@@ -217,3 +217,6 @@ fn described(check: &HealthCheck, why: &str) -> String {
         (None, CheckAction::Command(_) | CheckAction::Uptime(_)) => why.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

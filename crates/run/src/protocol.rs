@@ -48,6 +48,13 @@ pub(crate) enum Word {
     Exited(Ended),
 }
 
+impl Word {
+    /// What of `what` fits a packet, however its letters are escaped.
+    pub(crate) fn exec_failed(errno: i32, what: &str) -> Self {
+        Self::ExecFailed { errno, what: what.chars().take(PACKET / 8).collect() }
+    }
+}
+
 /// How it all ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ended {
@@ -116,23 +123,4 @@ impl Orders {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn orders_read_back() {
-        let spool = spool::Limits::of(1 << 20);
-        let mut head = Head::new("web.1".to_owned(), "/app".to_owned(), false, spool);
-        head.arguments = 2;
-        let orders = Orders {
-            head,
-            argv: vec![b"sh".to_vec(), b"a\n\"b\xff".to_vec()],
-            env: vec![b"A=".to_vec(), b"B=\n".to_vec()],
-        };
-        let bytes = orders.to_bytes().unwrap();
-        assert_eq!(Orders::from_bytes(&bytes), Some(orders));
-        for length in 0..bytes.len() {
-            let _cut_is_no_panic = Orders::from_bytes(&bytes[..length]);
-        }
-    }
-}
+mod tests;

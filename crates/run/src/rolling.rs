@@ -172,3 +172,6 @@ impl Rolling {
         culprit.map_or(Error::Stopped, |culprit| Error::Rollout { release, culprit })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,3 +167,6 @@ pub(crate) fn reason(ended: Option<Ended>) -> Reason {
         Exit::Code(_) | Exit::Signal(_) => Reason::Exited(exit),
     }
 }
+
+#[cfg(test)]
+mod tests;

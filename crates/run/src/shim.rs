@@ -158,7 +158,7 @@ impl Shim {
         let leader = match entered.exec(&orders.argv, &orders.env, cwd, stdio) {
             Ok(leader) => leader,
             Err(error) => {
-                let word = Word::ExecFailed { errno: error.errno, what: error.what };
+                let word = Word::exec_failed(error.errno, &error.what);
                 say(&control, &word, LAST_WORD);
                 return Ok(None);
             }

@@ -369,3 +369,6 @@ impl Endpoints {
             .filter(|p| p.routed && p.state == ProcessState::Up && p.process.process_type.is_web())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tolv_build::Event;
+use tolv_model::source::SourceError;
 
 /// Prints an error with its causes and, where known, what to do; returns exit status 1.
 pub(crate) fn fail(error: &(dyn Error + 'static), hint: Option<&str>) -> ExitCode {
@@ -20,7 +21,7 @@ pub(crate) fn error_text(error: &(dyn Error + 'static), hint: Option<&str>) {
     let mut said = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        if let Some(diagnostic) = cause.downcast_ref::<tolv_model::source::SourceError>() {
+        if let Some(diagnostic) = diagnostic(cause) {
             text.push_str(&excerpt(diagnostic));
         } else if !said.ends_with(&cause.to_string()) {
             text.push_str(&format_args!("  cause: {cause}\n").to_string());
@@ -34,8 +35,15 @@ pub(crate) fn error_text(error: &(dyn Error + 'static), hint: Option<&str>) {
     io::stderr().write_all(text.as_bytes()).ok();
 }
 
+/// The cause as an error with a place in a file, boxed or not.
+fn diagnostic<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a SourceError> {
+    cause.downcast_ref::<SourceError>().or_else(|| {
+        cause.downcast_ref::<Box<SourceError>>().map(AsRef::as_ref)
+    })
+}
+
 /// A source error drawn as an excerpt of its file.
-fn excerpt(error: &tolv_model::source::SourceError) -> String {
+fn excerpt(error: &SourceError) -> String {
     let handler = miette::GraphicalReportHandler::new_themed(if io::stderr().is_terminal() {
         miette::GraphicalTheme::unicode()
     } else {

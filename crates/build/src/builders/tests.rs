@@ -49,7 +49,8 @@ impl Machine {
 
     /// A program of the machine that prints `output` whatever it is asked.
     pub(super) fn program(&self, path: &str, output: &str) {
-        self.script(path, &format!("cat <<'end'\n{output}\nend"));
+        // `PATH` has no `cat`.
+        self.script(path, &format!("printf '%s\\n' '{output}'"));
     }
 
     pub(super) fn script(&self, path: &str, script: &str) {
@@ -77,7 +78,7 @@ impl Machine {
         let env: BTreeMap<String, OsString> = BTreeMap::new();
         let mut toolchains = Toolchains {
             folder: self.path("toolchains"),
-            search: vec![self.path("bin"), "/usr/bin".into(), "/bin".into()],
+            search: vec![self.path("bin")],
             user_home: Some(self.path("home")),
             env: &env,
             tolv: "/opt/tolv".into(),
@@ -85,8 +86,6 @@ impl Machine {
             events: &mut |_| {},
             cancelled: &|| false,
         };
-        // What stands on `PATH` for the scripts' sake is no toolchain.
-        toolchains.search.truncate(1);
         plan(&self.tree(), &mut toolchains)
     }
 

@@ -153,7 +153,9 @@ impl Git {
     /// Whether the object store has this commit.
     pub(crate) fn has(&self, git_dir: &Path, commit: &str) -> bool {
         let mut command = self.command(Path::new("/"));
-        command.env("GIT_DIR", git_dir).args(["cat-file", "-e", &format!("{commit}^{{commit}}")]);
+        // A submodule's own setting names a folder that may be gone, which git would die of.
+        command.env("GIT_DIR", git_dir).env("GIT_WORK_TREE", "/");
+        command.args(["cat-file", "-e", &format!("{commit}^{{commit}}")]);
         self.output(&mut command).is_ok_and(|output| output.status.success())
     }
 

@@ -119,25 +119,4 @@ async fn rest(mut stream: TcpStream) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_a_status() {
-        assert_eq!(status(b"HTTP/1.1 204 No Content\r\n"), Some(Ok(204)));
-        assert_eq!(status(b"HTTP/1.1 20"), None);
-        assert!(status(b"SSH-2.0-OpenSSH_9").unwrap().is_err());
-        assert!(status(b"HTTP/1.1 xyz rest").unwrap().is_err());
-    }
-
-    #[test]
-    fn a_header_stays_one_line_and_replaces_ours() {
-        let headers = [("Host".to_owned(), "shop\r\nX: 1".to_owned())];
-        let request = Request { path: "/a\r\nb", headers: &headers, content: None };
-        let text = String::from_utf8(request.to_bytes(([127, 0, 0, 1], 1).into())).unwrap();
-        assert!(text.starts_with("GET /ab HTTP/1.1\r\n"), "{text}");
-        assert!(text.contains("\r\nHost: shopX: 1\r\n"), "{text}");
-        assert_eq!(text.matches("Host").count(), 1);
-        assert!(text.ends_with("Connection: close\r\n\r\n"), "{text}");
-    }
-}
+mod tests;

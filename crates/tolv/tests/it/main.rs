@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         if self.path.startswith("/slow"):
-            print("slow request", flush=True)
+            os.write(1, b"slow request\n")
             time.sleep(float(self.path.partition("?")[2] or 1))
         text = {"/env": "\n".join(f"{k}={v}" for k, v in sorted(os.environ.items()))}
         body = text.get(self.path, f"{os.environ['TOLV_PROCESS']} {os.environ['PORT']}").encode()

@@ -111,7 +111,8 @@ fn channels_and_versions() {
 }
 
 fn programs(files: &[(&str, &str)]) -> Programs {
-    let tree = Machine::new(files).tree();
+    let machine = Machine::new(files);
+    let tree = machine.tree();
     let root = read_toml(&tree, "rust", "Cargo.toml").unwrap().unwrap();
     Programs::read(&tree, &root).unwrap()
 }

@@ -1,0 +1,64 @@
+use super::*;
+
+#[test]
+fn gives_each_port_once_and_skips_what_is_taken() {
+    let ports = Ports::new();
+    let first = ports.take().unwrap();
+    assert!(RANGE.contains(&first.number));
+    let blocked = if first.number == *RANGE.end() { *RANGE.start() } else { first.number + 1 };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, blocked));
+    let second = ports.take().unwrap();
+    assert_ne!(second.number, first.number);
+    assert!(listener.is_err() || second.number != blocked);
+}
+
+#[test]
+fn a_listener_on_either_protocol_takes_a_port() {
+    let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    assert!(!is_free(v4.local_addr().unwrap().port()));
+    // Where the machine has no IPv6, nobody can be there.
+    if let Ok(v6) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
+        assert!(!is_free(v6.local_addr().unwrap().port()));
+    }
+}
+
+#[test]
+fn a_port_comes_back_and_rests_before_it_is_given_again() {
+    let ports = Ports::new();
+    let number = ports.take().unwrap().number;
+    assert!(ports.held.lock().unwrap().ports.is_empty());
+    assert_ne!(ports.take().unwrap().number, number);
+}
+
+#[test]
+fn the_range_wraps_around() {
+    let ports = Ports::new();
+    ports.held.lock().unwrap().next = *RANGE.end();
+    let taken: Vec<_> = (0..3).map(|_| ports.take().unwrap()).collect();
+    assert!(taken.iter().all(|port| RANGE.contains(&port.number)));
+}
+
+#[test]
+fn there_is_none_when_all_are_given_out() {
+    let ports = Ports::new();
+    ports.held.lock().unwrap().ports.extend(RANGE);
+    assert!(ports.take().is_none());
+}
+
+#[test]
+fn many_at_once_get_different_ones() {
+    let ports = Ports::new();
+    let taken: Vec<Port> = std::thread::scope(|scope| {
+        let take = || scope.spawn(|| (0..20).map(|_| ports.take().unwrap()).collect::<Vec<_>>());
+        let threads: Vec<_> = (0..4).map(|_| take()).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let numbers: BTreeSet<_> = taken.iter().map(|port| port.number).collect();
+    assert_eq!(numbers.len(), 80);
+}
+
+#[test]
+fn engines_begin_at_different_places() {
+    let begins: BTreeSet<_> = (0..20).map(|_| Ports::new().held.lock().unwrap().next).collect();
+    assert!(begins.len() > 1);
+}

@@ -1,0 +1,128 @@
+use proptest::prelude::*;
+use serde_json::{json, to_value};
+
+use super::*;
+
+fn head() -> Head {
+    Head::new("web.1".to_owned(), "/app".to_owned(), false, spool::Limits::of(1 << 20))
+}
+
+/// What execve takes: any bytes but NUL.
+fn any_string() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(1_u8..=255, 0..40)
+}
+
+fn any_order() -> impl Strategy<Value = Order> {
+    prop_oneof![
+        (any::<i32>(), any::<u64>()).prop_map(|(signal, grace_ms)| Order::Stop { signal, grace_ms }),
+        Just(Order::Kill),
+        any::<u64>().prop_map(|lines| Order::Arm { lines }),
+    ]
+}
+
+fn any_word() -> impl Strategy<Value = Word> {
+    let ended = (any::<Option<i32>>(), any::<Option<i32>>(), any::<u64>(), any::<u64>());
+    prop_oneof![
+        (any::<u32>(), any::<i32>()).prop_map(|(version, pid)| Word::Started { version, pid }),
+        (any::<i32>(), ".{0,5000}").prop_map(|(errno, what)| Word::exec_failed(errno, &what)),
+        Just(Word::Bell),
+        ended.prop_map(|(code, signal, oom_kills, lines)| {
+            Word::Exited(Ended { code, signal, oom_kills, lines })
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn orders_read_back(
+        argv in prop::collection::vec(any_string(), 1..6),
+        env in prop::collection::vec(any_string(), 0..6),
+        shell in any::<bool>(),
+    ) {
+        let head = Head { shell, arguments: argv.len(), ..head() };
+        let orders = Orders { head, argv, env };
+        prop_assert_eq!(Orders::from_bytes(&orders.to_bytes().unwrap()), Some(orders));
+    }
+
+    #[test]
+    fn cut_or_foreign_orders_are_no_panic(
+        argv in prop::collection::vec(any_string(), 1..4),
+        place in any::<prop::sample::Index>(),
+        foreign in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let orders = Orders { head: head(), argv, env: Vec::new() };
+        let bytes = orders.to_bytes().unwrap();
+        prop_assert_eq!(Orders::from_bytes(&bytes[..place.index(bytes.len())]), None);
+        prop_assert_eq!(Orders::from_bytes(&foreign), None);
+    }
+
+    #[test]
+    fn every_order_reads_back_from_one_packet(order in any_order()) {
+        let packet = serde_json::to_vec(&order).unwrap();
+        prop_assert!(packet.len() <= PACKET);
+        prop_assert_eq!(serde_json::from_slice::<Order>(&packet).unwrap(), order);
+    }
+
+    #[test]
+    fn every_word_reads_back_from_one_packet(word in any_word()) {
+        let packet = serde_json::to_vec(&word).unwrap();
+        prop_assert!(packet.len() <= PACKET, "{} bytes", packet.len());
+        prop_assert_eq!(serde_json::from_slice::<Word>(&packet).unwrap(), word);
+    }
+}
+
+#[test]
+fn a_long_reason_is_cut_and_still_fits() {
+    for letter in ["x", "\u{1}", "\u{1f980}"] {
+        let word = Word::exec_failed(2, &letter.repeat(PACKET));
+        assert!(serde_json::to_vec(&word).unwrap().len() <= PACKET, "{letter:?}");
+    }
+    let short = Word::exec_failed(2, "chdir /app");
+    assert_eq!(short, Word::ExecFailed { errno: 2, what: "chdir /app".to_owned() });
+}
+
+#[test]
+fn orders_of_another_version_are_refused() {
+    let argv = vec![b"sh".to_vec()];
+    let head = Head { version: VERSION + 1, ..head() };
+    let bytes = Orders { head, argv, env: Vec::new() }.to_bytes().unwrap();
+    assert_eq!(Orders::from_bytes(&bytes), None);
+}
+
+#[test]
+fn nothing_to_execute_is_refused() {
+    let bytes = Orders { head: head(), argv: Vec::new(), env: vec![b"A=1".to_vec()] };
+    assert_eq!(Orders::from_bytes(&bytes.to_bytes().unwrap()), None);
+}
+
+/// A change here is a new `VERSION`.
+#[test]
+fn the_words_on_the_wire_are_these() {
+    assert_eq!(VERSION, 1);
+    let orders = [
+        Order::Stop { signal: 15, grace_ms: 30_000 },
+        Order::Kill,
+        Order::Arm { lines: 3 },
+    ];
+    assert_eq!(
+        to_value(orders).unwrap(),
+        json!([{ "stop": { "signal": 15, "grace_ms": 30_000 } }, "kill", { "arm": { "lines": 3 } }])
+    );
+    let ended = Ended { code: Some(7), signal: None, oom_kills: 0, lines: 3 };
+    let words =
+        [Word::Started { version: 1, pid: 2 }, Word::exec_failed(2, "exec"), Word::Bell, Word::Exited(ended)];
+    assert_eq!(
+        to_value(words).unwrap(),
+        json!([
+            { "started": { "version": 1, "pid": 2 } },
+            { "exec_failed": { "errno": 2, "what": "exec" } },
+            "bell",
+            { "exited": { "code": 7, "signal": null, "oom_kills": 0, "lines": 3 } },
+        ])
+    );
+}
+
+#[test]
+fn a_tethered_app_is_gone_within_a_second() {
+    assert!(TETHER < Duration::from_secs(1));
+}
