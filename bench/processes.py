@@ -1,7 +1,8 @@
 """`tolv up` of 100 trivial processes against foreman, honcho and a plain spawn loop.
 
-Every manager runs the same Procfile: one type, N times `sleep`. Repetitions go round all managers,
-so that a busy moment of the machine hits each of them; the figures are medians.
+Every manager runs the same Procfile: one type, N times `sleep`; one row is of processes that say a
+line first. Repetitions go round all managers, so that a busy moment of the machine hits each of
+them; the figures are medians.
 
 start   from the command until the N-th `sleep` has been executed
 launch  tolv alone: from its first `Starting process` line; the rest of `start` is its own start,
@@ -82,33 +83,40 @@ class Manager(Program):
         return None
 
 
-def levels(args, folder):
-    """The sandbox levels that this machine has, with the slug built for each."""
-    def build(level):
-        return subprocess.run(
-            [args.tolv, "build", "--sandbox", level], cwd=folder, capture_output=True, text=True)
-    built = {level: build(level) for level in ("none", "strict")}
-    for level, outcome in built.items():
-        if outcome.returncode:
-            print(f"without tolv {level}: {outcome.stderr.strip()}")
-    return [level for level, outcome in built.items() if outcome.returncode == 0]
+def app(folder, command):
+    """An app of one process type."""
+    folder.mkdir()
+    (folder / "Procfile").write_text(f"p: {command}\n")
+    return folder
 
 
-def managers(args, folder, words):
+def built(args, folder, level):
+    """Builds the slug; whether this machine has the sandbox level."""
+    outcome = subprocess.run(
+        [args.tolv, "build", "--sandbox", level], cwd=folder, capture_output=True, text=True)
+    if outcome.returncode:
+        print(f"without tolv {level}: {outcome.stderr.strip()}")
+    return outcome.returncode == 0
+
+
+def managers(args, root, words):
     """Name → what starts it, over the same Procfile."""
-    (folder / "Procfile").write_text(f"p: {' '.join(words)}\n")
-    log, many = folder.parent / "output", f"p={args.count}"
+    log, many = root / "output", f"p={args.count}"
+    silent = app(root / "silent", " ".join(words))
+    speaking = app(root / "speaking", f"echo here; exec {' '.join(words)}")
 
-    def tolv(level):
+    def tolv(folder, level):
         up = [args.tolv, "up", "--formation", many, "--listen", "127.0.0.1:0", "--sandbox", level]
         return lambda: Manager(up, folder, log)
 
     foreman = ["foreman", "start", "--procfile", "Procfile", "--formation", many]
     honcho = [args.peers / "honcho", "start", "--concurrency", many]
+    ours = [("tolv none", silent, "none"), ("tolv strict", silent, "strict"),
+            ("tolv none, a line each", speaking, "none")]
     return {
-        **{f"tolv {level}": tolv(level) for level in levels(args, folder)},
-        "foreman": lambda: Manager(foreman, folder, log),
-        "honcho": lambda: Manager(honcho, folder, log),
+        **{name: tolv(folder, level) for name, folder, level in ours if built(args, folder, level)},
+        "foreman": lambda: Manager(foreman, silent, log),
+        "honcho": lambda: Manager(honcho, silent, log),
         "spawn loop": lambda: SpawnLoop(words, args.count),
     }
 
@@ -201,9 +209,7 @@ def main():
     args = common.arguments(__doc__.splitlines()[0], count=100, idle=10.0)
     words = ["sleep", f"86400.{os.getpid():07}"]
     with common.workspace() as temporary:
-        folder = Path(temporary, "app")
-        folder.mkdir()
-        starts = managers(args, folder, words)
+        starts = managers(args, Path(temporary), words)
         samples = {name: [] for name in starts}
         for repetition in range(args.repetitions):
             for name, start in starts.items():

@@ -41,12 +41,7 @@ const BUILDERS: [Builder; 6] = [
         detect: static_site::detect,
         plan: static_site::plan,
     },
-    Builder {
-        name: "procfile",
-        signs: "Procfile",
-        detect: procfile::detect,
-        plan: procfile::plan,
-    },
+    Builder { name: "procfile", signs: "Procfile", detect: procfile::detect, plan: procfile::plan },
 ];
 
 /// The plan of the first builder that knows this codebase.
@@ -60,7 +55,8 @@ pub(crate) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
     }
     let signs: Vec<_> =
         BUILDERS.iter().map(|builder| format!("{} ({})", builder.signs, builder.name)).collect();
-    let what = if tree.entries().is_empty() { "the codebase has no files" } else { "no builder fits" };
+    let what =
+        if tree.entries().is_empty() { "the codebase has no files" } else { "no builder fits" };
     Err(Error::Plan {
         builder: "detect",
         problem: format!("{what}; looked in its root for {}", signs.join(", ")),
@@ -69,11 +65,7 @@ pub(crate) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
 }
 
 /// A TOML file of the codebase; nothing where there is none.
-fn read_toml(
-    tree: &Tree,
-    builder: &'static str,
-    path: &str,
-) -> Result<Option<toml::Table>, Error> {
+fn read_toml(tree: &Tree, builder: &'static str, path: &str) -> Result<Option<toml::Table>, Error> {
     let Some(text) = tree.text(path)? else { return Ok(None) };
     text.parse::<toml::Table>().map(Some).map_err(|bad| {
         let before = text.get(..bad.span().map_or(0, |span| span.start)).unwrap_or_default();

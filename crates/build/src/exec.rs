@@ -80,7 +80,9 @@ const PASSED: [&str; 28] = [
 pub fn passes(name: &str) -> bool {
     PASSED.contains(&name)
         || FILES.contains(&name)
-        || ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_SOURCE_", "UV_INDEX_"].iter().any(|prefix| name.starts_with(prefix))
+        || ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_SOURCE_", "UV_INDEX_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
 }
 
 /// Mounts for the files that passed variables name.
@@ -210,7 +212,11 @@ impl Executor<'_> {
     }
 
     /// Until the step is over: why it has to be stopped, if so.
-    fn watch(&self, grows: &[(&str, &Path)], step: &std::sync::mpsc::Receiver<()>) -> Option<Error> {
+    fn watch(
+        &self,
+        grows: &[(&str, &Path)],
+        step: &std::sync::mpsc::Receiver<()>,
+    ) -> Option<Error> {
         let tick = Duration::from_millis(50);
         let mut next = Instant::now() + 4 * tick;
         loop {
@@ -235,9 +241,10 @@ impl Executor<'_> {
     fn over_budget(&self, grows: &[(&str, &Path)]) -> Option<Error> {
         let cache = ("the build cache", self.cache, self.caps.cache);
         let grows = grows.iter().map(|(name, path)| (*name, *path, self.caps.slug));
-        grows.chain([cache]).find(|(_, path, limit)| files::disk_use(path) > *limit).map(
-            |(name, _, limit)| Error::Limit { what: name.to_owned(), limit: bytes(limit) },
-        )
+        grows
+            .chain([cache])
+            .find(|(_, path, limit)| files::disk_use(path) > *limit)
+            .map(|(name, _, limit)| Error::Limit { what: name.to_owned(), limit: bytes(limit) })
     }
 
     fn environment(&self, plan: &Plan, step: &Step) -> Vec<Vec<u8>> {

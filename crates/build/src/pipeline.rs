@@ -113,6 +113,8 @@ struct Pipeline<'a> {
     layers: Layers,
     slot: Slot,
     layout: Layout,
+    /// The cache on the host.
+    cache: PathBuf,
 }
 
 impl<'a> Pipeline<'a> {
@@ -122,16 +124,20 @@ impl<'a> Pipeline<'a> {
         let slugs = Slugs::open(&home)?;
         let layers = Layers::open(slugs.folder())?;
         let slot = Slot::take(&home.join("builds"))?;
-        let layout = if request.level.has_own_root() {
+        // One for each layout: tools bake paths in, and where steps have a uid of their own, the
+        // others cannot write what they leave.
+        let own_root = request.level.has_own_root();
+        let cache = home.join("cache").join(if own_root { "sandboxed" } else { "plain" });
+        let layout = if own_root {
             Layout::sandboxed()
         } else {
             Layout {
                 app: slot.path().join("app"),
                 layers: layers.folder().to_owned(),
-                cache: home.join("cache"),
+                cache: cache.clone(),
             }
         };
-        Ok(Self { request, home, slugs, layers, slot, layout })
+        Ok(Self { request, home, slugs, layers, slot, layout, cache })
     }
 
     fn cancelled(&self) -> bool {
@@ -216,12 +222,16 @@ impl<'a> Pipeline<'a> {
     ) -> Result<Manifest, Error> {
         let request = self.request;
         let cancelled = || self.cancelled();
-        let cache = self.home.join("cache");
-        files::make_folder(&cache.join("home"))?;
         let lock = self.home.join("cache.lock");
         let _lock = Lock::take(&lock, &cancelled, &mut || {
             events(Event::Heading("Waiting for another build".to_owned()));
         })?;
+        if files::disk_use(&self.cache) > request.caps.cache {
+            // Else the build that filled it would have been the last one.
+            events(Event::Heading("Emptying the build cache, which is over its limit".to_owned()));
+            files::remove(&self.cache)?;
+        }
+        files::make_folder(&self.cache.join("home"))?;
         let stamps_path = self.home.join("stamps.json");
         let stamps = Stamps::load(&stamps_path).update(tree, SystemTime::now());
         stamps.save(&stamps_path)?;
@@ -237,13 +247,13 @@ impl<'a> Pipeline<'a> {
             caps: request.caps,
             cancelled: &cancelled,
             deadline: Instant::now() + request.caps.time,
-            cache: &cache,
+            cache: &self.cache,
         };
         let mut mounts = named_files(&request.host.registry);
         for toolchain in &plan.toolchains {
             mounts.push(Mount::read_only(&toolchain.source, &toolchain.target));
         }
-        mounts.push(Mount::read_write(&cache, &self.layout.cache));
+        mounts.push(Mount::read_write(&self.cache, &self.layout.cache));
         let mut made = Vec::new();
         for layer in &plan.layers {
             let shop = Workshop {
@@ -278,7 +288,10 @@ impl<'a> Pipeline<'a> {
     fn mounts(&self, slug: SlugId, manifest: &Manifest, plan: &Plan) -> Vec<Mount> {
         let mut mounts = vec![Mount::read_only(self.slugs.path(slug), APP)];
         for Layer { key, .. } in &manifest.layers {
-            mounts.push(Mount::read_only(self.layers.path(key), Path::new(LAYERS).join(key.to_string())));
+            mounts.push(Mount::read_only(
+                self.layers.path(key),
+                Path::new(LAYERS).join(key.to_string()),
+            ));
         }
         let toolchains = plan.toolchains.iter().filter(|toolchain| toolchain.at_run);
         mounts.extend(toolchains.map(|t| Mount::read_only(&t.source, &t.target)));

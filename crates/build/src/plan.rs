@@ -14,7 +14,7 @@ use tolv_model::slug::Digest;
 
 /// One command of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub(crate) struct Step {
     /// Shown as `-----> heading` before it runs; empty for a step that belongs to the last heading.
     pub heading: String,
     /// Program and arguments. A program without `/` is looked up in [`Plan::build_path`], then in
@@ -31,7 +31,7 @@ pub struct Step {
 
 impl Step {
     /// A step without variables of its own.
-    pub fn new<W: Into<OsString>>(
+    pub(crate) fn new<W: Into<OsString>>(
         heading: impl Into<String>,
         cwd: impl Into<PathBuf>,
         argv: impl IntoIterator<Item = W>,
@@ -47,14 +47,14 @@ impl Step {
 
     /// The same step with one more explanation of a failure.
     #[must_use]
-    pub fn hint(mut self, output: &'static str, help: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, output: &'static str, help: impl Into<String>) -> Self {
         self.hints.push((output, help.into()));
         self
     }
 
     /// The same step with one more variable.
     #[must_use]
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<OsString>) -> Self {
+    pub(crate) fn env(mut self, name: impl Into<String>, value: impl Into<OsString>) -> Self {
         self.env.insert(name.into(), value.into());
         self
     }
@@ -62,7 +62,7 @@ impl Step {
 
 /// A folder of dependencies, kept by key and shared by all slugs that need the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayerPlan {
+pub(crate) struct LayerPlan {
     /// What it is, in words: `Python packages`.
     pub name: String,
     /// From [`Toolchains::layer`](crate::toolchains::Toolchains::layer): digest of everything that
@@ -90,7 +90,7 @@ pub struct LayerPlan {
 
 /// A program folder of the machine that a build or its processes need, mounted read-only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Toolchain {
+pub(crate) struct Toolchain {
     /// `python 3.13.5`: shown, and part of the build's key.
     pub version: String,
     /// The folder (or file) on the host.
@@ -103,7 +103,7 @@ pub struct Toolchain {
 
 /// All that turns a source into a slug.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// `python`, `node`, …
     pub builder: &'static str,
     /// Raised whenever the builder would make something else of the same source.
@@ -137,7 +137,7 @@ pub struct Plan {
 
 impl Plan {
     /// A plan that runs nothing: the source is the slug.
-    pub fn new(builder: &'static str, version: u32) -> Self {
+    pub(crate) fn new(builder: &'static str, version: u32) -> Self {
         Self {
             builder,
             version,

@@ -9,9 +9,9 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 use tolv_model::slug::{Digest, Entry};
 
+use crate::Error;
 use crate::files::{self, Found};
 use crate::source::shown;
-use crate::Error;
 
 /// The modes of a sealed tree.
 #[derive(Clone, Copy, Debug)]
@@ -116,9 +116,7 @@ fn seal_file(found: &Found, mode: u32) -> Result<(Digest, u64), Error> {
 }
 
 /// The digest of a tree's contents: paths in order, with what stands there.
-pub(crate) fn content<'a>(
-    entries: impl IntoIterator<Item = (&'a Vec<u8>, &'a Entry)>,
-) -> Digest {
+pub(crate) fn content<'a>(entries: impl IntoIterator<Item = (&'a Vec<u8>, &'a Entry)>) -> Digest {
     let mut hash = Sha256::new();
     let mut put = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_be_bytes());

@@ -6,8 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::files::{self, Lock};
 use crate::Error;
+use crate::files::{self, Lock};
 
 /// A build's own folder, removed with the value.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tolv_model::slug::{Digest, Entry, Manifest, SlugId};
 
+use crate::Error;
 use crate::caps::{Caps, bytes};
 use crate::files::{self, Lock};
 use crate::links::{self, Leads};
@@ -15,7 +16,6 @@ use crate::plan::Plan;
 use crate::seal::{self, SLUG, seal};
 use crate::source::{as_path, shown};
 use crate::toolchains::Layout;
-use crate::Error;
 
 /// The slugs of one state folder.
 #[derive(Clone, Debug)]
@@ -153,11 +153,7 @@ fn is_wanted(path: &[u8], plan: &Plan, build_only: &[&str]) -> bool {
 }
 
 /// A folder on the way to something kept that is not there after all leaves nothing behind.
-fn drop_emptied(
-    app: &Path,
-    plan: &Plan,
-    entries: &mut Vec<(Vec<u8>, Entry)>,
-) -> Result<(), Error> {
+fn drop_emptied(app: &Path, plan: &Plan, entries: &mut Vec<(Vec<u8>, Entry)>) -> Result<(), Error> {
     for place in (0..entries.len()).rev() {
         let (path, entry) = &entries[place];
         let pruned = plan.prune.iter().any(|folder| is_below(path, folder));

@@ -114,7 +114,10 @@ pub(crate) struct Stamps(BTreeMap<String, (Digest, u64)>);
 impl Stamps {
     /// Reads what the last build left; anything unreadable means: all files are new.
     pub(crate) fn load(path: &Path) -> Self {
-        fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        fs::read(path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
     }
 
     /// Keeps the times of unchanged files and gives `now` to the others.
@@ -164,8 +167,7 @@ pub(crate) fn place(tree: &Tree, to: &Path, stamps: &Stamps) -> Result<(), Error
                 let from = tree.root().join(as_path(path));
                 let source = files::open(&from).map_err(Error::io("read", &from))?;
                 let copy = File::create_new(&full).map_err(Error::io("create", &full))?;
-                let (copied, _) =
-                    files::pour(source, &copy).map_err(Error::io("copy", &from))?;
+                let (copied, _) = files::pour(source, &copy).map_err(Error::io("copy", &from))?;
                 if copied != *digest {
                     return Err(Error::Source(format!(
                         "`{}` changed while it was read; build again",

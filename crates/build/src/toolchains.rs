@@ -17,18 +17,18 @@ use crate::{Error, Event};
 
 mod fetch;
 mod http;
-pub mod node;
-pub mod npm;
+pub(crate) mod node;
+pub(crate) mod npm;
 mod probe;
-pub mod python;
-pub mod uv;
+pub(crate) mod python;
+pub(crate) mod uv;
 
-pub use probe::in_stack;
+pub(crate) use probe::in_stack;
 
 /// Where a process of the build sees things: `/app`, `/layers`, `/cache` with a mount namespace,
 /// the host's own paths without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// The source, writable.
     pub app: PathBuf,
     /// The folder of the layers.
@@ -39,13 +39,13 @@ pub struct Layout {
 
 impl Layout {
     /// As seen with a mount namespace.
-    pub fn sandboxed() -> Self {
+    pub(crate) fn sandboxed() -> Self {
         Self { app: "/app".into(), layers: "/layers".into(), cache: "/cache".into() }
     }
 }
 
 /// The machine, for builders.
-pub struct Toolchains<'a> {
+pub(crate) struct Toolchains<'a> {
     /// `<home>/toolchains`: fetched ones, each under a name with its version.
     pub folder: PathBuf,
     /// The folders of the operator's `PATH`, in order.
@@ -66,7 +66,7 @@ pub struct Toolchains<'a> {
 
 impl Toolchains<'_> {
     /// The first executable of this name in the operator's `PATH`.
-    pub fn find(&self, program: &str) -> Option<PathBuf> {
+    pub(crate) fn find(&self, program: &str) -> Option<PathBuf> {
         self.search.iter().map(|folder| folder.join(program)).find(|path| {
             path.metadata()
                 .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
@@ -77,7 +77,7 @@ impl Toolchains<'_> {
     ///
     /// `parts` is everything that decides its contents: the builder and its version, the
     /// toolchain, the lock file's digest. The layout is added, since paths get baked in.
-    pub fn layer(&self, parts: &[&[u8]]) -> (Digest, PathBuf) {
+    pub(crate) fn layer(&self, parts: &[&[u8]]) -> (Digest, PathBuf) {
         let mut hash = Sha256::new();
         let layers = self.layout.layers.as_os_str().as_encoded_bytes();
         for part in [b"tolv layer 1".as_slice(), layers].iter().chain(parts) {
@@ -94,7 +94,11 @@ impl Toolchains<'_> {
     /// # Errors
     ///
     /// [`Error::Io`] when it cannot be started, [`Error::Step`] when it fails.
-    pub fn output<A: AsRef<OsStr>>(&self, program: &Path, args: &[A]) -> Result<String, Error> {
+    pub(crate) fn output<A: AsRef<OsStr>>(
+        &self,
+        program: &Path,
+        args: &[A],
+    ) -> Result<String, Error> {
         let mut command = Command::new(program);
         command.args(args).current_dir("/").stdin(Stdio::null()).env_clear();
         command.env("LANG", "C.UTF-8").env("PATH", self.path());
@@ -121,7 +125,7 @@ impl Toolchains<'_> {
     }
 
     /// Tells the listener.
-    pub fn say(&mut self, event: Event) {
+    pub(crate) fn say(&mut self, event: Event) {
         (self.events)(event);
     }
 }

@@ -16,34 +16,34 @@ const MAX_READ: u64 = 64 << 20;
 
 /// The source's files by path, with their contents' digests.
 #[derive(Clone, Debug)]
-pub struct Tree {
+pub(crate) struct Tree {
     root: PathBuf,
     entries: BTreeMap<Vec<u8>, Entry>,
 }
 
 impl Tree {
     /// A view of `root` that shows `entries` only.
-    pub fn new(root: PathBuf, entries: BTreeMap<Vec<u8>, Entry>) -> Self {
+    pub(crate) fn new(root: PathBuf, entries: BTreeMap<Vec<u8>, Entry>) -> Self {
         Self { root, entries }
     }
 
     /// Everything, in the order of the paths' bytes.
-    pub fn entries(&self) -> &BTreeMap<Vec<u8>, Entry> {
+    pub(crate) fn entries(&self) -> &BTreeMap<Vec<u8>, Entry> {
         &self.entries
     }
 
     /// Where the files are on the host now. For messages and for copying, not for looking around.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// Whether a regular file stands there.
-    pub fn is_file(&self, path: &str) -> bool {
+    pub(crate) fn is_file(&self, path: &str) -> bool {
         matches!(self.entries.get(path.as_bytes()), Some(Entry::File { .. }))
     }
 
     /// Whether anything stands there or below.
-    pub fn is_dir(&self, path: &str) -> bool {
+    pub(crate) fn is_dir(&self, path: &str) -> bool {
         let below = [path.as_bytes(), b"/"].concat();
         matches!(self.entries.get(path.as_bytes()), Some(Entry::Directory))
             || self
@@ -54,7 +54,7 @@ impl Tree {
     }
 
     /// Names directly inside a folder (`""` is the root), sorted; those that are UTF-8.
-    pub fn names(&self, folder: &str) -> Vec<String> {
+    pub(crate) fn names(&self, folder: &str) -> Vec<String> {
         let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
         let mut names: Vec<String> = self
             .entries
@@ -70,7 +70,7 @@ impl Tree {
     }
 
     /// Digest of a file's bytes; nothing where there is no file.
-    pub fn digest(&self, path: &str) -> Option<Digest> {
+    pub(crate) fn digest(&self, path: &str) -> Option<Digest> {
         match self.entries.get(path.as_bytes())? {
             Entry::File { digest, .. } => Some(*digest),
             Entry::Directory | Entry::Symlink { .. } => None,
@@ -82,7 +82,7 @@ impl Tree {
     /// # Errors
     ///
     /// [`Error::Io`] when it cannot be read, [`Error::Limit`] when it has more than 64 MiB.
-    pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
         if !self.is_file(path) {
             return Ok(None);
         }
@@ -104,7 +104,7 @@ impl Tree {
     /// # Errors
     ///
     /// As [`Tree::read`], and [`Error::Source`] where it is not UTF-8.
-    pub fn text(&self, path: &str) -> Result<Option<String>, Error> {
+    pub(crate) fn text(&self, path: &str) -> Result<Option<String>, Error> {
         let Some(bytes) = self.read(path)? else { return Ok(None) };
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))),

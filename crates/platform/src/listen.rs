@@ -45,3 +45,6 @@ pub(crate) async fn listen(asked: Option<SocketAddr>) -> Result<TcpListener, Lis
     }
     Err(ListenError::NoneFree)
 }
+
+#[cfg(test)]
+mod tests;

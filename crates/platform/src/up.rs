@@ -170,7 +170,9 @@ impl Error {
             },
             _ => None,
         };
-        exit.and_then(|exit| u8::try_from(exit.status()).ok()).filter(|&status| status != 0).unwrap_or(1)
+        exit.and_then(|exit| u8::try_from(exit.status()).ok())
+            .filter(|&status| status != 0)
+            .unwrap_or(1)
     }
 
     /// What to do about it, where that is known.
@@ -220,7 +222,7 @@ pub async fn up(
 ) -> Result<(), Error> {
     let dir = folder(&options.dir)?;
     let mut home = Home::open(&options.home)?;
-    let config = config(&dir, options.env_file.as_deref())?;
+    let (config, ignored) = config(&dir, options.env_file.as_deref())?;
     let app = app_name(&dir);
     let spawner = Spawner::start(&options.host.program, &["spawner"])?;
     let machine = Machine::probe(&spawner)?;
@@ -268,7 +270,7 @@ pub async fn up(
         Level::Strict => None,
         other => Some(format!("Sandbox level {other}: {}", missing.join("; "))),
     };
-    if let Some(notice) = notice {
+    for notice in notice.into_iter().chain(ignored) {
         events.send(Event::Build(tolv_build::Event::Warning(notice))).await.ok();
     }
     let outcome = stage.run(&mut watch, &mut stop).await;
@@ -355,8 +357,7 @@ impl Stage {
             () = stopped(stop, Stop::Gracefully) => return Ok(false),
         }
         let web = release.formation.0.get(&ProcessType::web()).is_some_and(|&n| n > 0);
-        let ready =
-            Event::Ready { url: web.then(|| self.url.clone()), release: release.number };
+        let ready = Event::Ready { url: web.then(|| self.url.clone()), release: release.number };
         self.current = Some(release);
         self.tell(ready, stop).await;
         Ok(true)
@@ -560,23 +561,31 @@ fn app_name(dir: &Path) -> AppName {
     AppName::from_text(&dir.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// The deploy's config: from the file named, or from `.env` where there is one.
-fn config(dir: &Path, file: Option<&Path>) -> Result<Env, Error> {
+/// The deploy's config, from the file named or from `.env` where there is one; and what in it is
+/// passed over. Foreman's files often set `PORT`: an app of theirs runs here unchanged.
+fn config(dir: &Path, file: Option<&Path>) -> Result<(Env, Vec<String>), Error> {
     let path = file.map_or_else(|| dir.join(".env"), Path::to_owned);
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) if file.is_none() && error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Env::default());
+            return Ok((Env::default(), Vec::new()));
         }
         Err(source) => return Err(Error::EnvFile { path, source }),
     };
     let parsed = dotenv::parse(&text)
         .map_err(|error| Error::EnvSyntax(Box::new(error.named(path.display().to_string()))))?;
-    let mut config = Env::default();
+    let (mut config, mut ignored) = (Env::default(), Vec::new());
     for (name, value) in parsed {
-        config.set_config(name, value).map_err(Error::Config)?;
+        match config.set_config(name, value) {
+            Ok(()) => {}
+            Err(EnvError::Reserved(name)) => ignored.push(format!(
+                "`{name}` in `{}` has no effect: the platform sets it",
+                path.display()
+            )),
+            Err(error) => return Err(Error::Config(error)),
+        }
     }
-    Ok(config)
+    Ok((config, ignored))
 }
 
 /// An error and all its sources on one line.
@@ -593,3 +602,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

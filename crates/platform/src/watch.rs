@@ -29,7 +29,7 @@ pub struct WatchError {
 
 /// A running watch over one codebase.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     root: PathBuf,
     state: PathBuf,
     watcher: RecommendedWatcher,
@@ -43,7 +43,7 @@ impl Watch {
     /// # Errors
     ///
     /// [`WatchError`] when the system refuses (too many watches, an unreadable root).
-    pub fn start(root: &Path, state: &Path) -> Result<Self, WatchError> {
+    pub(crate) fn start(root: &Path, state: &Path) -> Result<Self, WatchError> {
         // Capacity 1: a second hint before the first was looked at says nothing new.
         let (hints, events) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -65,7 +65,7 @@ impl Watch {
 
     /// Waits for the next change, with its burst over. Cancel safe: a hint that was taken is
     /// followed by a look at the whole tree, so a dropped future loses at most one burst's end.
-    pub async fn changed(&mut self) -> Result<(), WatchError> {
+    pub(crate) async fn changed(&mut self) -> Result<(), WatchError> {
         if self.events.recv().await.is_none() {
             std::future::pending::<()>().await;
         }

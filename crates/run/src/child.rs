@@ -38,6 +38,8 @@ impl Control {
                 Ok(recv(socket, &mut packet, RecvFlags::DONTWAIT)?.0)
             });
             match read.await {
+                // It went without having read an order: its words come behind this error.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 Ok(0) | Err(_) => return None,
                 // A word of another version says nothing that is understood here.
                 Ok(read) => match serde_json::from_slice(&packet[..read]) {

@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     hush: CancellationToken,
     /// Nothing once the engine is stopped, so that the receiver ends.
     outlet: Mutex<Option<Outlet>>,
+    /// Lines that the reader took.
+    taken: Arc<AtomicU64>,
     turn: Arc<tokio::sync::Mutex<()>>,
     began: Instant,
     /// Spools that are being written.
@@ -82,7 +84,8 @@ impl Local {
         fs::create_dir_all(&settings.logs)
             .map_err(|source| Error::Spool { path: settings.logs.clone(), source })?;
         let (lines, receiver) = mpsc::channel(LINES);
-        let outlet = Outlet { lines, taken: Arc::default() };
+        let taken = Arc::new(AtomicU64::new(0));
+        let outlet = Outlet { lines, taken: Arc::clone(&taken) };
         let shared = Arc::new(Shared {
             settings,
             policy,
@@ -93,6 +96,7 @@ impl Local {
             pumps: TaskTracker::new(),
             hush: CancellationToken::new(),
             outlet: Mutex::new(Some(outlet.clone())),
+            taken,
             turn: Arc::default(),
             began: Instant::now(),
             open: Mutex::default(),
@@ -143,6 +147,8 @@ impl Local {
         let OneOff { target, name, command } = one_off;
         let plan = Plan { target: Arc::new(target), name, command };
         let id = shared.board.next_id();
+        // From before it is on the board: a stop that tells it waits for it.
+        let _token = shared.tasks.token();
         let commands = shared.board.add(id, &plan, true).ok_or(Error::Stopped)?;
         let cancel = CancellationToken::new();
         let _stop = cancel.clone().drop_guard();
@@ -178,15 +184,14 @@ impl Local {
         shared.tasks.close();
         shared.tasks.wait().await;
         self.0.said.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let outlet = shared.outlet.lock().unwrap_or_else(PoisonError::into_inner).take();
+        shared.outlet.lock().unwrap_or_else(PoisonError::into_inner).take();
         shared.pumps.close();
-        let taken = || outlet.as_ref().map_or(0, |outlet| outlet.taken.load(Ordering::Relaxed));
         loop {
-            let before = taken();
+            let before = shared.taken.load(Ordering::Relaxed);
             if timeout(LAST_LINES, shared.pumps.wait()).await.is_ok() {
                 return;
             }
-            if taken() == before {
+            if shared.taken.load(Ordering::Relaxed) == before {
                 shared.hush.cancel();
             }
         }

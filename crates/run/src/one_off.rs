@@ -13,7 +13,7 @@ use crate::plan::Plan;
 use crate::process::maybe;
 use crate::protocol::Word;
 use crate::pump::Pump;
-use crate::session::{Launching, Session};
+use crate::session::{Launching, Session, exit_timeout};
 use crate::target::{Error, Exit, Reason};
 
 /// The one-off itself; it ends when the process is gone.
@@ -73,21 +73,22 @@ impl Run {
                 Some(command) = self.commands.recv() => match command {
                     Command::Kill => self.kill(&mut session),
                     Command::Stop | Command::Keep => {
-                        kill_at.get_or_insert(self.terminate(&mut session));
+                        kill_at.get_or_insert_with(|| self.terminate(&mut session));
                     }
                 },
                 () = maybe(cancel.as_ref().map(CancellationToken::cancelled)) => {
                     cancel = None;
-                    kill_at.get_or_insert(self.terminate(&mut session));
+                    kill_at.get_or_insert_with(|| self.terminate(&mut session));
                 }
                 () = maybe(limit.map(sleep_until)) => {
                     (limit, over) = (None, true);
                     self.pump.say(format!("Process did not end within {:?}", timing.one_off));
-                    kill_at.get_or_insert(self.terminate(&mut session));
+                    kill_at.get_or_insert_with(|| self.terminate(&mut session));
                 }
                 () = maybe(kill_at.map(sleep_until)) => {
                     // Far enough for the kill to be done by then.
                     kill_at = Some(Instant::now() + timing.one_off);
+                    self.pump.say(exit_timeout(timing.grace));
                     self.kill(&mut session);
                 }
                 () = maybe(deaf_at.map(sleep_until)) => session.force(),

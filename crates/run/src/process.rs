@@ -102,7 +102,7 @@ impl Process {
             let happened = running.next().await;
             running.take(happened).await;
         }
-        let Process { shared, id, reports, .. } = running.process;
+        let Self { shared, id, reports, .. } = running.process;
         shared.board.remove(id);
         // A rollout that is over does not care.
         reports.send(Report::Gone(id)).ok();
@@ -306,13 +306,7 @@ impl Running {
                 ));
                 self.reason = Some(Reason::BootTimeout(boot));
             }
-            Cause::Grace => {
-                let limit = timing.grace.as_secs_f32();
-                self.say(format!(
-                    "Error R12 (Exit timeout) -> Process did not exit within {limit} seconds of \
-                     SIGTERM"
-                ));
-            }
+            Cause::Grace => self.say(session::exit_timeout(timing.grace)),
             Cause::Check | Cause::Asked => {}
         }
         self.say("Stopping all processes with SIGKILL");

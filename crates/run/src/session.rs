@@ -158,6 +158,12 @@ fn exit_of(ended: Option<Ended>) -> Exit {
     }
 }
 
+/// What is said of a process whose grace period is over.
+pub(crate) fn exit_timeout(grace: Duration) -> String {
+    let limit = grace.as_secs_f32();
+    format!("Error R12 (Exit timeout) -> Process did not exit within {limit} seconds of SIGTERM")
+}
+
 /// Why a process that ended so failed.
 pub(crate) fn reason(ended: Option<Ended>) -> Reason {
     let exit = exit_of(ended);

@@ -244,7 +244,8 @@ impl Shim {
         let mut packet = [0; PACKET];
         while let Some(control) = &self.control {
             match recv(control, &mut packet, RecvFlags::DONTWAIT) {
-                Err(Errno::INTR) => {}
+                // Hung up without having read a word: its orders come behind this error.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(Errno::AGAIN) => return,
                 Ok((read, _)) if read > 0 => match serde_json::from_slice(&packet[..read]) {
                     Ok(Order::Stop { signal, grace_ms }) => {

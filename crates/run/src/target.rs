@@ -200,9 +200,11 @@ impl fmt::Display for Reason {
         match self {
             Self::NotStarted(why) => write!(f, "could not be started: {why}"),
             Self::CommandNotFound(Exit::Code(126)) => {
-                f.write_str("the command cannot be executed (status 126)")
+                f.write_str("did not start: its command cannot be executed (status 126)")
             }
-            Self::CommandNotFound(exit) => write!(f, "the command was not found ({exit})"),
+            Self::CommandNotFound(exit) => {
+                write!(f, "did not start: its command was not found ({exit})")
+            }
             Self::Exited(exit) => write!(f, "exited with {exit} before it was ready"),
             Self::BootTimeout(boot) => write!(f, "was not ready within {boot} (R10)"),
             Self::CheckFailed(why) => write!(f, "failed its health check: {why}"),

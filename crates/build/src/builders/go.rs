@@ -138,8 +138,9 @@ impl Module {
         // `example.com/shop/v2` is the program `shop`, as `go install` has it.
         let mut parts = path.rsplit('/');
         let last = parts.next()?;
-        let is_version =
-            last.strip_prefix('v').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        let is_version = last
+            .strip_prefix('v')
+            .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
         if is_version { parts.next().or(Some(last)) } else { Some(last) }
     }
 }

@@ -68,7 +68,8 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
         by => format!("Node.js {}, as wanted: {}", node.version, by.join(" and ")),
     });
     plan.toolchains.extend(node.mount.clone());
-    let build = ["heroku-postbuild", "build"].into_iter().find(|name| manifest.script(name).is_some());
+    let build =
+        ["heroku-postbuild", "build"].into_iter().find(|name| manifest.script(name).is_some());
     let kind = lock.as_ref().map_or(Kind::Npm, |lock| lock.kind);
     if lock.is_some() || build.is_some() {
         let manager = manager(&mut plan, toolchains, tree, &manifest, kind, &node)?;
@@ -77,7 +78,14 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
         let from = lock.as_ref().map_or("package.json", |lock| lock.file);
         plan.notes.push(format!("Packages of {from}, by {} {}", manager.name, manager.version));
         plan.build_env.extend(kind.environment(&toolchains.layout.cache));
-        let work = Work { tree, manifest: &manifest, lock: lock.as_ref(), build, node: &node, manager: &manager };
+        let work = Work {
+            tree,
+            manifest: &manifest,
+            lock: lock.as_ref(),
+            build,
+            node: &node,
+            manager: &manager,
+        };
         match lock.as_ref().and_then(|lock| work.in_place(lock)) {
             Some(why) => work.install_in_place(&mut plan, &toolchains.layout.app, &why),
             None => work.install_in_layers(&mut plan, toolchains),

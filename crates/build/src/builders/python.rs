@@ -12,6 +12,7 @@
 //! * Equal input gives equal bytes: compiled files are checked by hash and not by time, and what
 //!   uv writes down about a file's time is removed.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -79,6 +80,8 @@ struct Packages {
     files: Vec<(String, Vec<u8>)>,
     /// The codebase's own packages: their folders, `""` for the root.
     own: Vec<String>,
+    /// Names of packages that the lock has and running does not install.
+    left_out: BTreeSet<String>,
     how: How,
 }
 
@@ -126,11 +129,8 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
         by => format!("Python {}, as wanted: {}", python.version, by.join(" and ")),
     });
     plan.notes.push(format!("Packages of {}, by uv {}", packages.from, uv.version));
-    if tree.text("Procfile")?.is_some_and(|text| text.contains("uv run ")) {
-        let text = "`Procfile` uses `uv run`, and uv is there while building only: name the \
-                    program itself, as in `web: gunicorn app:app`";
-        plan.warnings.push(text.to_owned());
-    }
+    let procfile = tree.text("Procfile")?.unwrap_or_default();
+    plan.warnings.extend(procfile.lines().filter_map(|line| cannot_run(line, &packages.left_out)));
     plan.toolchains.extend(uv.mount.clone());
     plan.toolchains.extend(python.mount.clone());
     environment(&mut plan, toolchains);
@@ -147,6 +147,29 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
     plan.path.push("/app/.venv/bin".to_owned());
     plan.layers.push(layer);
     Ok(plan)
+}
+
+/// What is wrong with a line of a Procfile whose program will not be there.
+fn cannot_run(line: &str, left_out: &BTreeSet<String>) -> Option<String> {
+    let (kind, command) = line.split_once(':').filter(|(kind, _)| !kind.starts_with('#'))?;
+    let mut words = command.split_whitespace().filter(|word| *word != "exec");
+    let program = words.find(|word| !word.contains('='))?;
+    let program = match (program, words.next()?) {
+        ("uv", "run") => {
+            return Some(format!(
+                "`Procfile`: `{kind}` uses `uv run`, and uv is there while building only: name \
+                 the program itself, as in `web: gunicorn app:app`"
+            ));
+        }
+        ("python" | "python3", "-m") => words.next()?,
+        _ => program,
+    };
+    left_out.contains(program).then(|| {
+        format!(
+            "`Procfile`: `{kind}` runs `{program}`, which `uv.lock` has for an extra or a group \
+             that is not installed: `uv add {program}`"
+        )
+    })
 }
 
 fn environment(plan: &mut Plan, toolchains: &Toolchains<'_>) {
@@ -282,8 +305,7 @@ fn layer(
             let end = [word("--python"), interpreter.as_os_str(), word("requirements.txt")];
             sync.extend(end);
             steps.push(install_hints(uv("", &sync)));
-            let check =
-                [word("pip"), word("check"), word("--python"), interpreter.as_os_str()];
+            let check = [word("pip"), word("check"), word("--python"), interpreter.as_os_str()];
             let help = "`requirements.txt` has to name every package, with those that others \
                         need: run `uv pip compile requirements.in -o requirements.txt` (where \
                         `requirements.in` names what the codebase imports) and commit both";
@@ -291,9 +313,8 @@ fn layer(
         }
         How::Lock { own, is_static, is_virtual } => {
             let mode = if *is_static { "--locked" } else { "--frozen" };
-            let mut sync: Vec<OsString> = ["sync", mode, "--no-dev", "--no-editable"]
-                .map(OsString::from)
-                .to_vec();
+            let mut sync: Vec<OsString> =
+                ["sync", mode, "--no-dev", "--no-editable"].map(OsString::from).to_vec();
             sync.extend(is_virtual.then(|| "--all-packages".into()));
             sync.extend(["--python".into(), program.to_owned()]);
             for name in own {
@@ -312,10 +333,7 @@ fn layer(
         key,
         path,
         copies: copies.iter().map(below_project).collect(),
-        files: files
-            .iter()
-            .map(|(path, bytes)| (below("project", path), bytes.clone()))
-            .collect(),
+        files: files.iter().map(|(path, bytes)| (below("project", path), bytes.clone())).collect(),
         at_run: true,
         sees_app: false,
         steps,
@@ -411,8 +429,14 @@ fn install_hints(step: Step) -> Step {
                 needs on this machine";
     step.hint("Failed to build", help)
         .hint("have wheels with a matching", help)
-        .hint("must have a hash", "run `uv pip compile --generate-hashes requirements.in -o requirements.txt`")
-        .hint("Hash mismatch", "the index gives other bytes than the lock has: find out why before locking again")
+        .hint(
+            "must have a hash",
+            "run `uv pip compile --generate-hashes requirements.in -o requirements.txt`",
+        )
+        .hint(
+            "Hash mismatch",
+            "the index gives other bytes than the lock has: find out why before locking again",
+        )
 }
 
 #[cfg(test)]

@@ -82,16 +82,28 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
         ["cargo", "build", "--release", "--locked", "--bins"].map(Into::into).to_vec();
     if layout.app != Path::new("/app") {
         // Without a mount namespace the source is elsewhere in each build.
-        words.extend(["--config".into(), remap(&[(&layout.app, "/app"), (&layout.cache, "/cache")]).into()]);
+        words.extend([
+            "--config".into(),
+            remap(&[(&layout.app, "/app"), (&layout.cache, "/cache")]).into(),
+        ]);
     }
     let stale = "run `cargo update --workspace` and commit `Cargo.lock`";
     let step = Step::new("Compiling", &layout.app, words)
         .hint("--locked was passed", stale)
         .hint("linker `cc` not found", "install a C compiler: `apt-get install build-essential`")
         .hint("failed to find tool", "install a C compiler: `apt-get install build-essential`")
-        .hint("is not supported by the following package", "name a newer Rust in `rust-toolchain.toml`, or lock older packages")
-        .hint("requires rustc", "name a newer Rust in `rust-toolchain.toml`, or lock older packages")
-        .hint("pkg-config", "a package looks for a C library: install its development package on this machine");
+        .hint(
+            "is not supported by the following package",
+            "name a newer Rust in `rust-toolchain.toml`, or lock older packages",
+        )
+        .hint(
+            "requires rustc",
+            "name a newer Rust in `rust-toolchain.toml`, or lock older packages",
+        )
+        .hint(
+            "pkg-config",
+            "a package looks for a C library: install its development package on this machine",
+        );
     plan.steps.push(step);
     for name in &programs.names {
         let from = target.join("release").join(name);

@@ -37,7 +37,9 @@ fn registries_pass_and_nothing_else_does() {
         assert!(passes(name), "{name}");
     }
     // What would change a build unseen, secrets, and a name that only looks alike.
-    for name in ["PATH", "GIT_DIR", "LD_PRELOAD", "LIBRARY_PATH", "HOME", "DATABASE_URL", "XPIP_CERT"] {
+    for name in
+        ["PATH", "GIT_DIR", "LD_PRELOAD", "LIBRARY_PATH", "HOME", "DATABASE_URL", "XPIP_CERT"]
+    {
         assert!(!passes(name), "{name}");
     }
 }

@@ -108,10 +108,10 @@ fn the_unwanted_is_removed_with_all_below() {
     }
     files::set_mode(&home.path().join("target/debug"), 0o000).unwrap();
     let entries = seal(home.path(), SLUG, &|path| path != b"target", &|| false).unwrap();
-    assert_eq!(entries.iter().map(|(path, _)| path.as_slice()).collect::<Vec<_>>(), [
-        b"keep".as_slice(),
-        b"keep/a"
-    ]);
+    assert_eq!(
+        entries.iter().map(|(path, _)| path.as_slice()).collect::<Vec<_>>(),
+        [b"keep".as_slice(), b"keep/a"]
+    );
     assert!(!home.path().join("target").exists());
 }
 
@@ -120,10 +120,7 @@ fn what_is_no_file_is_refused_by_name() {
     let home = Home::new();
     let _socket = std::os::unix::net::UnixListener::bind(home.path().join("web.sock")).unwrap();
     let error = seal(home.path(), SLUG, &|_| true, &|| false).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the build left `web.sock`, which is no file, folder or link"
-    );
+    assert_eq!(error.to_string(), "the build left `web.sock`, which is no file, folder or link");
 }
 
 #[test]

@@ -96,16 +96,19 @@ fn the_private_and_the_pruned_stay_out() {
     }
     let plan = plan(&["target", "nowhere"], &["target/release/shop", "target/gone/x"]);
     let entries = packed(home.path(), &plan).unwrap();
-    assert_eq!(paths(&entries), [
-        "lib",
-        "lib/.tolv",
-        "lib/.tolv/kept",
-        "target",
-        "target/release",
-        "target/release/shop",
-        "targets",
-        "targets/kept",
-    ]);
+    assert_eq!(
+        paths(&entries),
+        [
+            "lib",
+            "lib/.tolv",
+            "lib/.tolv/kept",
+            "target",
+            "target/release",
+            "target/release/shop",
+            "targets",
+            "targets/kept",
+        ]
+    );
     assert!(!home.path().join(".git").exists() && !home.path().join("target/debug").exists());
 }
 
@@ -151,7 +154,9 @@ fn links_into_the_app_become_relative_and_others_are_refused() {
         let error = link(bad).unwrap_err().to_string();
         assert_eq!(
             error,
-            format!("the build made the link `bin/tool`, which leaves the slug: it points to `{bad}`")
+            format!(
+                "the build made the link `bin/tool`, which leaves the slug: it points to `{bad}`"
+            )
         );
     }
 }

@@ -35,11 +35,14 @@ fn files_and_links_are_taken_as_they_are() {
         size: bytes.len() as u64,
         executable,
     };
-    assert_eq!(entries, [
-        (&b"lib/a".to_vec(), &file(b"", false)),
-        (&b"link".to_vec(), &Entry::Symlink { target: b"lib".to_vec() }),
-        (&b"web".to_vec(), &file(b"run me", true)),
-    ]);
+    assert_eq!(
+        entries,
+        [
+            (&b"lib/a".to_vec(), &file(b"", false)),
+            (&b"link".to_vec(), &Entry::Symlink { target: b"lib".to_vec() }),
+            (&b"web".to_vec(), &file(b"run me", true)),
+        ]
+    );
 }
 
 #[test]

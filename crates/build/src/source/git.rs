@@ -177,7 +177,9 @@ impl Git {
         self.good(command(&["read-tree", "--reset", "-u"]).arg(OsStr::from_bytes(tree)))?;
         let list = self.good(&mut command(&["ls-files", "--stage", "-z"]))?;
         // An empty tree makes no index.
-        std::fs::remove_file(&index).or_else(missing_is_fine).map_err(Error::io("remove", index))?;
+        std::fs::remove_file(&index)
+            .or_else(missing_is_fine)
+            .map_err(Error::io("remove", index))?;
         Ok(parse_index(&list))
     }
 }

@@ -24,9 +24,12 @@ fn list(source: &Source) -> Result<Listing, Error> {
     if let Ok(listing) = &mut listing
         && listing.root == export.path()
     {
-        assert!(listing.paths.keys().all(|path| {
-            export.path().join(as_path(path)).symlink_metadata().is_ok()
-        }));
+        assert!(
+            listing
+                .paths
+                .keys()
+                .all(|path| { export.path().join(as_path(path)).symlink_metadata().is_ok() })
+        );
     }
     listing
 }
@@ -96,7 +99,8 @@ fn before_the_first_commit_there_is_none() {
 #[test]
 fn a_folder_without_git_honours_its_gitignore() {
     let home = Home::new();
-    for path in ["Procfile", ".hidden", "x.log", "lib/y.log", "lib/z", ".tolv/state", ".git-notes"] {
+    for path in ["Procfile", ".hidden", "x.log", "lib/y.log", "lib/z", ".tolv/state", ".git-notes"]
+    {
         home.write(path, "");
     }
     home.write(".gitignore", "*.log\n");
@@ -211,7 +215,8 @@ fn a_nested_repository_is_told_of_and_left_out() {
     commit(&home.path().join("vendor/other"));
     let listing = tree(home.path());
     assert_eq!(names(&listing), ["a"]);
-    let warning = "`vendor/other/` is a git repository of its own and no submodule: it is not built";
+    let warning =
+        "`vendor/other/` is a git repository of its own and no submodule: it is not built";
     assert_eq!(listing.warnings, [warning]);
 }
 

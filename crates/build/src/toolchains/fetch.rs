@@ -30,7 +30,7 @@ const MAX_UNPACKED: u64 = 4 << 30;
 
 /// The digest that a download must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Expected {
+pub(crate) enum Expected {
     /// SHA-256, 64 hex digits, as PyPI gives it.
     Sha256(String),
     /// SHA-512 in base64, as npm's `integrity` gives it.
@@ -240,7 +240,8 @@ pub(super) fn untar(archive: File, folder: &Path) -> io::Result<()> {
             continue;
         }
         let executable = entry.header().mode()? & 0o111 != 0;
-        if let Some(path) = inside(folder, &entry.path()?.into_owned(), 1) {
+        let path = inside(folder, &entry.path()?, 1);
+        if let Some(path) = path {
             write(&path, &mut entry, executable, &mut room)?;
         }
     }

@@ -17,7 +17,7 @@ use crate::plan::Toolchain;
 
 /// A wish for versions, and where it stands.
 #[derive(Clone, Debug)]
-pub struct Want {
+pub(crate) struct Want {
     /// As written: `^20`, `lts/*`.
     pub text: String,
     /// `engines.node in package.json`.
@@ -28,7 +28,7 @@ pub struct Want {
 
 impl Want {
     /// A wish as `engines.node`, `.nvmrc` or `.node-version` write it; nothing where it is none.
-    pub fn parse(text: &str, from: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str, from: &str) -> Option<Self> {
         let text = text.trim();
         let range = match text.to_ascii_lowercase().as_str() {
             "node" | "stable" | "latest" | "current" | "" => Range::any(),
@@ -57,7 +57,7 @@ fn long_term(name: &str) -> Option<u8> {
 
 /// Node.js, ready to be run in a build and by the slug.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
+pub(crate) struct Node {
     /// Its version.
     pub version: Version,
     /// Where it is on the host.
@@ -70,14 +70,14 @@ pub struct Node {
 
 impl Node {
     /// The folder for `PATH`, where it is not one of the stack's.
-    pub fn bin(&self) -> Option<&Path> {
+    pub(crate) fn bin(&self) -> Option<&Path> {
         self.mount.as_ref().and_then(|_| self.program.parent())
     }
 }
 
 /// npm, pnpm or yarn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manager {
+pub(crate) struct Manager {
     /// `npm`.
     pub name: &'static str,
     /// Its version.
@@ -96,7 +96,7 @@ impl Toolchains<'_> {
     /// # Errors
     ///
     /// [`Error::Toolchain`] with what was wanted, what was found and what to do.
-    pub fn node(&mut self, wants: &[Want]) -> Result<Node, Error> {
+    pub(crate) fn node(&mut self, wants: &[Want]) -> Result<Node, Error> {
         let fits = |version: &Version| wants.iter().all(|want| want.range.satisfies(version));
         let mut found = Vec::new();
         for path in self.find_all("node") {
@@ -179,7 +179,7 @@ impl Toolchains<'_> {
     /// # Errors
     ///
     /// [`Error::Toolchain`] where it cannot be had.
-    pub fn npm(&mut self, node: &Node, range: Option<&Range>) -> Result<Manager, Error> {
+    pub(crate) fn npm(&mut self, node: &Node, range: Option<&Range>) -> Result<Manager, Error> {
         let any = Range::any();
         let range = range.unwrap_or(&any);
         if let Some((version, script)) = beside(&node.host).filter(|(v, _)| range.satisfies(v)) {
@@ -204,7 +204,7 @@ impl Toolchains<'_> {
     /// # Errors
     ///
     /// [`Error::Toolchain`] where it cannot be had.
-    pub fn manager(
+    pub(crate) fn manager(
         &mut self,
         name: &'static str,
         package: &str,

@@ -24,7 +24,7 @@ const HELP: &str = "connect to the network, or install it so that it is on PATH"
 
 /// A package that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Package {
+pub(crate) struct Package {
     /// Its version.
     pub version: Version,
     /// `<toolchains>/<name>-<version>`.
@@ -168,7 +168,7 @@ impl Toolchains<'_> {
     }
 
     /// The registry that the operator uses, without a last `/`.
-    pub fn npm_registry(&self) -> String {
+    pub(crate) fn npm_registry(&self) -> String {
         let named = ["NPM_CONFIG_REGISTRY", "npm_config_registry"];
         let named = named.iter().find_map(|name| self.env.get(*name)?.to_str());
         let rc = self.npmrc();
@@ -196,7 +196,7 @@ impl Toolchains<'_> {
     /// # Errors
     ///
     /// [`Error::Toolchain`] where it cannot be had.
-    pub fn package(
+    pub(crate) fn package(
         &mut self,
         name: &str,
         package: &str,

@@ -12,7 +12,7 @@ use super::Toolchains;
 use crate::Error;
 
 /// Whether a path belongs to the stack: the host's system folders, which every sandbox sees.
-pub fn in_stack(path: &Path) -> bool {
+pub(crate) fn in_stack(path: &Path) -> bool {
     ["/usr", "/bin", "/sbin", "/lib", "/lib64"].iter().any(|folder| path.starts_with(folder))
 }
 

@@ -26,7 +26,7 @@ print(os.path.realpath(getattr(sys,'_base_executable',None) or sys.executable))"
 
 /// A wish for versions, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Want {
+pub(crate) struct Want {
     /// As written: `3.13`.
     pub text: String,
     /// `.python-version`.
@@ -37,7 +37,7 @@ pub struct Want {
 
 impl Want {
     /// A wish as `requires-python` writes it.
-    pub fn specifiers(text: &str, from: &str) -> Option<Self> {
+    pub(crate) fn specifiers(text: &str, from: &str) -> Option<Self> {
         let text = text.trim();
         let versions = text.parse().ok()?;
         Some(Self { text: text.to_owned(), from: from.to_owned(), versions })
@@ -45,10 +45,13 @@ impl Want {
 
     /// A wish as `.python-version` or `runtime.txt` write it: `3.13`, `3.13.2`, `python-3.13.2`,
     /// `cpython@3.13`.
-    pub fn version(text: &str, from: &str) -> Option<Self> {
+    pub(crate) fn version(text: &str, from: &str) -> Option<Self> {
         let text = text.trim();
         let plain = ["cpython", "python"].iter().find_map(|name| text.strip_prefix(name));
         let plain = plain.map_or(text, |rest| rest.trim_start_matches(['-', '@', ' ']));
+        if plain.is_empty() {
+            return None;
+        }
         let parts = plain.split('.').count();
         let numbers = plain.split('.').all(|part| {
             !part.is_empty() && part.len() < 6 && part.bytes().all(|byte| byte.is_ascii_digit())
@@ -64,7 +67,7 @@ impl Want {
 
 /// An interpreter, ready to be run in a build and by the slug.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interpreter {
+pub(crate) struct Interpreter {
     /// Its version.
     pub version: Version,
     /// Where a process sees it.
@@ -86,7 +89,7 @@ impl Toolchains<'_> {
     /// # Errors
     ///
     /// [`Error::Toolchain`] with what was wanted, what was found and what to do.
-    pub fn python(&mut self, wants: &[Want], uv: &Uv) -> Result<Interpreter, Error> {
+    pub(crate) fn python(&mut self, wants: &[Want], uv: &Uv) -> Result<Interpreter, Error> {
         let mut found = self.stack_pythons();
         if let Some(best) = best_python(&found, wants) {
             return Ok(self.placed_python(best));

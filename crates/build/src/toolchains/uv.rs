@@ -18,7 +18,7 @@ const HELP: &str = "connect to the network, or install uv so that it is on PATH 
 
 /// uv, ready to be run in a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uv {
+pub(crate) struct Uv {
     /// Its version.
     pub version: Version,
     /// Where it is on the host.
@@ -44,7 +44,7 @@ impl Toolchains<'_> {
     /// # Errors
     ///
     /// [`Error::Toolchain`] where none of them can be had.
-    pub fn uv(&mut self) -> Result<Uv, Error> {
+    pub(crate) fn uv(&mut self) -> Result<Uv, Error> {
         let oldest = Version::new(OLDEST);
         for path in self.find_all("uv") {
             let Ok(said) = self.probe(&path, &["--version"]) else { continue };

@@ -68,9 +68,8 @@ fn a_switch_moves_the_requests_and_says_who_had_them() {
 fn who_was_told_to_stop_is_no_part_of_the_formation_any_more() {
     let (board, mut commands) = board(&["web.1", "web.2"]);
     let _one_off = board.add(board.next_id(), &plan("run.1", "x"), true).unwrap();
-    let current = |board: &Board| -> Vec<u64> {
-        board.current().into_iter().map(|(id, _)| id).collect()
-    };
+    let current =
+        |board: &Board| -> Vec<u64> { board.current().into_iter().map(|(id, _)| id).collect() };
     assert_eq!(current(&board), [1, 2]);
     assert_eq!(listed(&board).len(), 2);
     board.tell(1, Command::Keep);

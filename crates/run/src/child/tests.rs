@@ -26,6 +26,18 @@ async fn words_come_one_by_one_and_then_the_end() {
 }
 
 #[tokio::test]
+async fn the_last_word_comes_although_an_order_was_not_read() {
+    let (ours, shim) = pair().unwrap();
+    let control = Control::new(ours).unwrap();
+    assert!(control.order(&Order::Arm { lines: 0 }));
+    let ended = Word::Exited(Ended { code: Some(7), signal: None, oom_kills: 0, lines: 1 });
+    say(&shim, &serde_json::to_vec(&ended).unwrap());
+    drop(shim);
+    assert_eq!(control.word().await, Some(ended));
+    assert_eq!(control.word().await, None);
+}
+
+#[tokio::test]
 async fn an_order_never_waits_for_a_deaf_shim() {
     let (ours, shim) = pair().unwrap();
     let control = Control::new(ours).unwrap();

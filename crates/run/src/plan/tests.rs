@@ -76,11 +76,9 @@ fn with_a_root_of_its_own_it_sees_the_paths_of_the_contract() {
 fn without_one_it_sees_where_they_are_on_the_host() {
     let plan = changed(|target| {
         target.slug_path = vec!["/app/bin".to_owned(), "/opt/tool".to_owned()];
-        for (name, value) in [
-            ("NODE_PATH", "/layers/abc/lib:relative:/app"),
-            ("FLAG", "a:/app"),
-            ("EMPTY", ""),
-        ] {
+        for (name, value) in
+            [("NODE_PATH", "/layers/abc/lib:relative:/app"), ("FLAG", "a:/app"), ("EMPTY", "")]
+        {
             target.slug_env.insert(name.to_owned(), value.to_owned());
         }
     });

@@ -14,7 +14,8 @@ fn any_string() -> impl Strategy<Value = Vec<u8>> {
 
 fn any_order() -> impl Strategy<Value = Order> {
     prop_oneof![
-        (any::<i32>(), any::<u64>()).prop_map(|(signal, grace_ms)| Order::Stop { signal, grace_ms }),
+        (any::<i32>(), any::<u64>())
+            .prop_map(|(signal, grace_ms)| Order::Stop { signal, grace_ms }),
         Just(Order::Kill),
         any::<u64>().prop_map(|lines| Order::Arm { lines }),
     ]
@@ -99,18 +100,19 @@ fn nothing_to_execute_is_refused() {
 #[test]
 fn the_words_on_the_wire_are_these() {
     assert_eq!(VERSION, 1);
-    let orders = [
-        Order::Stop { signal: 15, grace_ms: 30_000 },
-        Order::Kill,
-        Order::Arm { lines: 3 },
-    ];
+    let orders =
+        [Order::Stop { signal: 15, grace_ms: 30_000 }, Order::Kill, Order::Arm { lines: 3 }];
     assert_eq!(
         to_value(orders).unwrap(),
         json!([{ "stop": { "signal": 15, "grace_ms": 30_000 } }, "kill", { "arm": { "lines": 3 } }])
     );
     let ended = Ended { code: Some(7), signal: None, oom_kills: 0, lines: 3 };
-    let words =
-        [Word::Started { version: 1, pid: 2 }, Word::exec_failed(2, "exec"), Word::Bell, Word::Exited(ended)];
+    let words = [
+        Word::Started { version: 1, pid: 2 },
+        Word::exec_failed(2, "exec"),
+        Word::Bell,
+        Word::Exited(ended),
+    ];
     assert_eq!(
         to_value(words).unwrap(),
         json!([

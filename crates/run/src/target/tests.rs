@@ -28,14 +28,22 @@ fn a_status_is_what_a_shell_shows() {
 fn a_failed_rollout_says_who_and_why() {
     for (reason, text, exit) in [
         (Reason::Exited(Exit::Code(3)), "exited with status 3 before it was ready", true),
-        (Reason::CommandNotFound(Exit::Code(127)), "the command was not found (status 127)", true),
+        (
+            Reason::CommandNotFound(Exit::Code(127)),
+            "did not start: its command was not found (status 127)",
+            true,
+        ),
         (
             Reason::CommandNotFound(Exit::Code(126)),
-            "the command cannot be executed (status 126)",
+            "did not start: its command cannot be executed (status 126)",
             true,
         ),
         (Reason::BootTimeout(boot(&[])), "was not ready within 60 seconds (R10)", false),
-        (Reason::CheckFailed("GET /: status 500".to_owned()), "failed its health check: GET /: status 500", false),
+        (
+            Reason::CheckFailed("GET /: status 500".to_owned()),
+            "failed its health check: GET /: status 500",
+            false,
+        ),
         (
             Reason::OutOfMemory(Exit::Signal(9)),
             "used more memory than its limit (R15, status 137)",

@@ -3,6 +3,8 @@
 //! What a level promises is asked of a shell inside it. A level that the machine refuses is
 //! skipped by its own reason, which the test prints.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw, or fails")]
+
 mod isolation;
 mod life;
 mod limits;

@@ -49,6 +49,17 @@ fn the_environment_is_config_and_the_platforms_own_and_nothing_else() {
 }
 
 #[test]
+fn what_the_platform_sets_cannot_be_set_by_config() {
+    let home = codebase("web: python3 server.py\n");
+    home.write("shop/.env", "PORT=5000\nDYNO=mine\nA=1\n");
+    let up = Up::start(&shop(&home), &[]);
+    up.sees(" !     `PORT` in `");
+    let text = up.text("/env");
+    assert!(text.lines().any(|line| line == "A=1") && text.contains("DYNO=web.1"), "{text}");
+    assert!(!text.contains("PORT=5000"), "{text}");
+}
+
+#[test]
 fn another_env_file_replaces_dot_env() {
     let home = codebase("web: python3 server.py\n");
     home.write("shop/.env", "A=1\n");

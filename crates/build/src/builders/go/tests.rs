@@ -4,7 +4,10 @@ use tolv_model::name::ProcessType;
 
 fn machine(files: &[(&str, &str)]) -> Machine {
     let machine = Machine::new(files);
-    machine.script("bin/go", "if [ \"$2\" = GOROOT ]; then echo /usr/lib/go-1.22; else echo go1.22.3; fi");
+    machine.script(
+        "bin/go",
+        "if [ \"$2\" = GOROOT ]; then echo /usr/lib/go-1.22; else echo go1.22.3; fi",
+    );
     machine
 }
 
@@ -22,12 +25,17 @@ fn each_main_package_becomes_a_program() {
     .unwrap();
     let built: Vec<_> = plan.steps.iter().map(|step| words(step)[6..].join(" ")).collect();
     assert_eq!(built, ["bin/shop .", "bin/web ./cmd/web"]);
-    assert_eq!(words(&plan.steps[0])[..5], ["go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly"]);
+    assert_eq!(
+        words(&plan.steps[0])[..5],
+        ["go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly"]
+    );
     assert_eq!(plan.process_types[&ProcessType::web()], "bin/web");
     assert_eq!(plan.build_env["CGO_ENABLED"], "0");
     assert_eq!(plan.path, ["/app/bin"]);
     assert!(!plan.toolchains[0].at_run);
-    assert!(help(&plan.steps[0], "missing go.sum entry for module").unwrap().contains("go mod tidy"));
+    assert!(
+        help(&plan.steps[0], "missing go.sum entry for module").unwrap().contains("go mod tidy")
+    );
 }
 
 #[test]

@@ -197,7 +197,13 @@ impl Kind {
             (Self::Pnpm, false) => vec![vec!["install", "--frozen-lockfile", "--prod"]],
             (Self::Yarn, all) => {
                 let which = if all { "--production=false" } else { "--production" };
-                vec![vec!["install", "--frozen-lockfile", "--non-interactive", "--no-progress", which]]
+                vec![vec![
+                    "install",
+                    "--frozen-lockfile",
+                    "--non-interactive",
+                    "--no-progress",
+                    which,
+                ]]
             }
             (Self::Berry, true) => vec![vec!["install", "--immutable"]],
             (Self::Berry, false) => match self.prune(version).pop() {

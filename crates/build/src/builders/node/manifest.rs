@@ -144,9 +144,9 @@ impl Manifest {
             }
         }
         IN_PLACE.iter().find_map(|(name, building)| {
-            let named = DEPENDENCIES.iter().any(|key| {
-                self.packages(key).is_some_and(|packages| packages.contains_key(*name))
-            });
+            let named = DEPENDENCIES
+                .iter()
+                .any(|key| self.packages(key).is_some_and(|packages| packages.contains_key(*name)));
             (named && (builds || !building)).then(|| format!("`{name}` needs it"))
         })
     }
@@ -170,7 +170,11 @@ impl Manifest {
         for _ in 0..5 {
             let around = ["pre", "post"].map(|when| self.script(&format!("{when}{name}")));
             if around.iter().any(Option::is_some) {
-                return Some(if name == "start" { "npm start".to_owned() } else { format!("npm run {name}") });
+                return Some(if name == "start" {
+                    "npm start".to_owned()
+                } else {
+                    format!("npm run {name}")
+                });
             }
             let words: Vec<&str> = command.split_whitespace().collect();
             let next = match words.as_slice() {

@@ -71,7 +71,8 @@ fn packages_become_a_layer() {
 
     // Source, scripts and description leave the layer as it is.
     machine.source("server.js", "changed");
-    let same = r#"{"description": "x", "scripts": {"test": "x"}, "dependencies": {"express": "5.1.0"}}"#;
+    let same =
+        r#"{"description": "x", "scripts": {"test": "x"}, "dependencies": {"express": "5.1.0"}}"#;
     machine.source("package.json", same);
     assert_eq!(machine.plan().unwrap().layers[0].key, layer.key);
     machine.source("package-lock.json", "{ }");

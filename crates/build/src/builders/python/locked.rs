@@ -15,6 +15,9 @@ use crate::tree::Tree;
 const PROJECT: [&str; 6] =
     ["name", "version", "requires-python", "dependencies", "optional-dependencies", "dynamic"];
 
+/// A key of a lock's `source`, and what it says.
+type Key = (&'static str, fn(String) -> Source);
+
 /// What a package of the lock is to the codebase.
 enum Source {
     /// A folder with a package; `""` is the root.
@@ -49,7 +52,7 @@ pub(super) fn read(tree: &Tree, manifest: &Table) -> Result<Packages, Error> {
         packages.copies.push("uv.toml".to_owned());
     }
     packages.files.push(("pyproject.toml".to_owned(), reduced(manifest)));
-    let mut is_static = is_virtual || tells_dependencies(manifest);
+    let mut is_static = is_virtual || is_told(manifest);
     let mut own = Vec::new();
     for package in &all {
         match &package.source {
@@ -63,7 +66,7 @@ pub(super) fn read(tree: &Tree, manifest: &Table) -> Result<Packages, Error> {
                 if !folder.is_empty() {
                     let path = below(folder, "pyproject.toml");
                     let manifest = read_toml(tree, NAME, &path)?;
-                    is_static &= manifest.as_ref().is_some_and(tells_dependencies);
+                    is_static &= manifest.as_ref().is_some_and(is_told);
                     packages.files.extend(manifest.map(|manifest| (path, reduced(&manifest))));
                 }
                 if matches!(source, Source::Folder(_)) {
@@ -75,6 +78,8 @@ pub(super) fn read(tree: &Tree, manifest: &Table) -> Result<Packages, Error> {
             }
         }
     }
+    let names = all.iter().map(|package| package.name);
+    packages.left_out = names.filter(|name| !wanted.contains(name)).map(str::to_owned).collect();
     packages.how = How::Lock { own, is_static, is_virtual };
     Ok(packages)
 }
@@ -89,7 +94,7 @@ fn missing(path: &str) -> Error {
 
 fn source(table: &Table) -> Result<Option<Source>, Error> {
     let Some(source) = table.get("source").and_then(Value::as_table) else { return Ok(None) };
-    let kinds: [(&str, fn(String) -> Source); 4] = [
+    let kinds: [Key; 4] = [
         ("editable", Source::Folder),
         ("directory", Source::Folder),
         ("virtual", Source::Virtual),
@@ -157,12 +162,12 @@ fn names(list: Option<&Value>) -> impl Iterator<Item = &str> {
     list.filter_map(|entry| entry.get("name")?.as_str())
 }
 
-/// Whether a manifest says without being run what the package depends on.
-fn tells_dependencies(manifest: &Table) -> bool {
+/// Whether a manifest says without being run all that the lock repeats of it.
+fn is_told(manifest: &Table) -> bool {
     let Some(project) = manifest.get("project") else { return false };
     let dynamic = project.get("dynamic").and_then(Value::as_array).into_iter().flatten();
     let mut dynamic = dynamic.filter_map(Value::as_str);
-    !dynamic.any(|key| key == "dependencies" || key == "optional-dependencies")
+    !dynamic.any(|key| PROJECT.contains(&key))
 }
 
 /// A manifest with those keys alone that decide about packages.
@@ -174,7 +179,8 @@ fn reduced(manifest: &Table) -> Vec<u8> {
         }
     }
     if let Some(project) = manifest.get("project").and_then(Value::as_table) {
-        let kept = PROJECT.iter().filter_map(|key| Some(((*key).to_owned(), project.get(*key)?.clone())));
+        let kept =
+            PROJECT.iter().filter_map(|key| Some(((*key).to_owned(), project.get(*key)?.clone())));
         table.insert("project".to_owned(), Value::Table(kept.collect()));
     }
     if let Some(uv) = manifest.get("tool").and_then(|tool| tool.get("uv")) {

@@ -12,14 +12,16 @@ const DEEPEST: usize = 20;
 
 /// Reads a requirements file and those it includes.
 pub(super) fn read(tree: &Tree, path: &str) -> Result<Packages, Error> {
-    let mut reader = Reader { tree, packages: Packages::default(), text: String::new(), loose: Vec::new() };
+    let mut reader =
+        Reader { tree, packages: Packages::default(), text: String::new(), loose: Vec::new() };
     reader.file(path, 0)?;
     let Reader { mut packages, text, loose, .. } = reader;
     if !loose.is_empty() {
-        let mut shown = loose.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-        if loose.len() > SHOWN {
-            shown.push_str(&format!(" and {} more", loose.len() - SHOWN));
-        }
+        let shown = loose.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+        let more = match loose.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         let help = if tree.is_file("requirements.in") {
             "run `uv pip compile requirements.in -o requirements.txt` and commit it"
         } else {
@@ -29,7 +31,7 @@ pub(super) fn read(tree: &Tree, path: &str) -> Result<Packages, Error> {
         };
         return Err(Error::Plan {
             builder: NAME,
-            problem: format!("not pinned to one version with `==`: {shown}"),
+            problem: format!("not pinned to one version with `==`: {shown}{more}"),
             help: help.to_owned(),
         });
     }
@@ -201,7 +203,8 @@ fn is_exact(line: &str) -> bool {
     };
     let wish = wish.trim().trim_start_matches('(').trim_end_matches(')');
     wish.split(',').any(|part| {
-        let version = part.trim().strip_prefix("==").map(|rest| rest.trim_start_matches('=').trim());
+        let version =
+            part.trim().strip_prefix("==").map(|rest| rest.trim_start_matches('=').trim());
         version.is_some_and(|version| !version.is_empty() && !version.contains('*'))
     })
 }

@@ -158,7 +158,8 @@ fn requirements_include_files_folders_and_archives() {
 fn a_lock_becomes_a_layer_of_its_packages() {
     let own = package("shop", r#"{ virtual = "." }"#, r#"dependencies = [{ name = "six" }]"#);
     let lock = lock(&(own + &package("six", r#"{ registry = "https://pypi.org/simple" }"#, "")));
-    let project = format!("{PROJECT}description = \"one\"\ndependencies = [\"six\"]\n[tool.ruff]\nx = 1");
+    let project =
+        format!("{PROJECT}description = \"one\"\ndependencies = [\"six\"]\n[tool.ruff]\nx = 1");
     let mut machine = machine(&[("pyproject.toml", &project), ("uv.lock", &lock)]);
     let plan = machine.plan().unwrap();
     insta::assert_snapshot!(steps(&plan).join("\n"), @r"
@@ -170,7 +171,8 @@ fn a_lock_becomes_a_layer_of_its_packages() {
     assert_eq!(layer.steps[0].env["UV_PROJECT_ENVIRONMENT"], *layer.path.join("venv").as_os_str());
     let manifest = String::from_utf8(layer.files[0].1.clone()).unwrap();
     assert!(manifest.contains("six") && !manifest.contains("ruff") && !manifest.contains("one"));
-    let stale = "error: The lockfile at `uv.lock` needs to be updated, but `--locked` was provided.";
+    let stale =
+        "error: The lockfile at `uv.lock` needs to be updated, but `--locked` was provided.";
     assert_eq!(help(&layer.steps[0], stale), Some("run `uv lock` and commit `uv.lock`"));
 
     machine.source("pyproject.toml", &project.replace("one", "two"));
@@ -232,6 +234,20 @@ fn own_packages_are_beside_the_layer() {
 }
 
 #[test]
+fn a_manifest_that_has_to_be_run_is_checked_with_the_source() {
+    let lock = lock(&package("shop", r#"{ editable = "." }"#, ""));
+    for key in ["version", "dependencies", "optional-dependencies"] {
+        let project = format!("[project]\nname = \"shop\"\ndynamic = [\"{key}\"]\n{BUILD}");
+        let plan = machine(&[("pyproject.toml", &project), ("uv.lock", &lock)]).plan().unwrap();
+        assert!(steps(&plan)[0].contains(" --frozen "), "{key}");
+        assert!(steps(&plan)[2].contains(" lock --check "), "{key}");
+    }
+    let project = format!("{PROJECT}dynamic = [\"readme\"]\n{BUILD}");
+    let plan = machine(&[("pyproject.toml", &project), ("uv.lock", &lock)]).plan().unwrap();
+    assert!(steps(&plan)[0].contains(" --locked "));
+}
+
+#[test]
 fn a_lock_that_leaves_the_codebase_is_refused() {
     for (source, word) in [
         (r#"{ editable = "../lib" }"#, "outside"),
@@ -239,8 +255,7 @@ fn a_lock_that_leaves_the_codebase_is_refused() {
         (r#"{ path = "none.whl" }"#, "not in the codebase"),
     ] {
         let lock = lock(&package("x", source, ""));
-        let (problem, help) =
-            machine(&[("pyproject.toml", PROJECT), ("uv.lock", &lock)]).refusal();
+        let (problem, help) = machine(&[("pyproject.toml", PROJECT), ("uv.lock", &lock)]).refusal();
         assert!(problem.contains(word), "{problem}");
         assert!(help.contains("uv lock"), "{help}");
     }
@@ -275,8 +290,26 @@ fn a_version_that_is_none_is_refused() {
 }
 
 #[test]
-fn uv_in_a_procfile_is_warned_of() {
-    let files = [("requirements.txt", ""), ("Procfile", "web: uv run gunicorn app:app\n")];
-    let plan = machine(&files).plan().unwrap();
-    assert!(plan.warnings[0].contains("uv run"), "{:?}", plan.warnings);
+fn a_procfile_that_names_what_is_not_there_is_warned_of() {
+    let extra = "dependencies = [{ name = \"six\" }]\n[package.optional-dependencies]\n\
+                 server = [{ name = \"gunicorn\" }]\n[package.dev-dependencies]\n\
+                 dev = [{ name = \"pytest\" }]";
+    let index = r#"{ registry = "https://pypi.org/simple" }"#;
+    let lock = lock(
+        &[
+            package("shop", r#"{ virtual = "." }"#, extra),
+            package("gunicorn", index, ""),
+            package("pytest", index, ""),
+            package("six", index, ""),
+        ]
+        .concat(),
+    );
+    let procfile = "web: A=1 exec gunicorn app:app\ntest: python -m pytest .\n\
+                    uv: uv run gunicorn app:app\nfine: python -m six .\nalso: ./gunicorn\n";
+    let files = [("pyproject.toml", PROJECT), ("uv.lock", lock.as_str()), ("Procfile", procfile)];
+    insta::assert_snapshot!(machine(&files).plan().unwrap().warnings.join("\n"), @r"
+    `Procfile`: `web` runs `gunicorn`, which `uv.lock` has for an extra or a group that is not installed: `uv add gunicorn`
+    `Procfile`: `test` runs `pytest`, which `uv.lock` has for an extra or a group that is not installed: `uv add pytest`
+    `Procfile`: `uv` uses `uv run`, and uv is there while building only: name the program itself, as in `web: gunicorn app:app`
+    ");
 }

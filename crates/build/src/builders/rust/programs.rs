@@ -87,7 +87,8 @@ impl Programs {
             if let Some(path) = bin.get("path").and_then(Value::as_str) {
                 let main = path.trim_start_matches("./") == "src/main.rs" && name != own;
                 let stem = path.trim_start_matches("./").strip_prefix("src/bin/");
-                let stem = stem.map(|rest| rest.trim_end_matches("/main.rs").trim_end_matches(".rs"));
+                let stem =
+                    stem.map(|rest| rest.trim_end_matches("/main.rs").trim_end_matches(".rs"));
                 found.retain(|known| !(main && known == own) && Some(known.as_str()) != stem);
             }
             found.retain(|known| known != name);

@@ -38,7 +38,10 @@ fn programs_are_compiled_in_the_cache_and_copied() {
         ]
     );
     assert_eq!(plan.build_env["CARGO_TARGET_DIR"], "/cache/target");
-    assert_eq!((plan.prune, plan.keep), (vec!["target".to_owned()], vec!["target/release/shop".to_owned()]));
+    assert_eq!(
+        (plan.prune, plan.keep),
+        (vec!["target".to_owned()], vec!["target/release/shop".to_owned()])
+    );
     assert_eq!(plan.process_types[&ProcessType::web()], "target/release/shop");
     assert!(!plan.toolchains[0].at_run && plan.toolchains[0].version == "rust 1.90.0");
     let stale = "error: cannot update the lock file /app/Cargo.lock because --locked was passed";
@@ -74,7 +77,8 @@ fn the_named_toolchain_is_taken_where_it_is_installed() {
         machine.source(path, text);
         machine.plan().map(|plan| plan.toolchains[0].version.clone())
     };
-    let toml = |channel| with("rust-toolchain.toml", &format!("[toolchain]\nchannel = \"{channel}\""));
+    let toml =
+        |channel| with("rust-toolchain.toml", &format!("[toolchain]\nchannel = \"{channel}\""));
     assert_eq!(toml("1.90").unwrap(), "rust 1.90.0");
     assert_eq!(toml("stable").unwrap(), "rust 1.90.0");
     assert_eq!(toml("1.80").unwrap(), "rust 1.80.1");
@@ -86,7 +90,10 @@ fn the_named_toolchain_is_taken_where_it_is_installed() {
     let error = toml("1.70.0").unwrap_err();
     assert_eq!(error.help(), Some("install it: `rustup toolchain install 1.70.0`"));
     let text = error.to_string();
-    assert!(text.contains("Rust 1.70.0 (rust-toolchain.toml)") && text.contains("1.90.0"), "{text}");
+    assert!(
+        text.contains("Rust 1.70.0 (rust-toolchain.toml)") && text.contains("1.90.0"),
+        "{text}"
+    );
     assert!(toml("../x").is_err());
 }
 

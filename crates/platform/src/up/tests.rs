@@ -1,0 +1,201 @@
+use tolv_run::{Boot, Reason};
+
+use super::*;
+
+fn rollout(reason: Reason) -> Error {
+    let culprit = Culprit {
+        process: "web.1".parse().unwrap(),
+        reason,
+        last_lines: vec![Line::tolv("web.1", "no database")],
+    };
+    Error::Run(tolv_run::Error::Rollout { release: ReleaseNumber(1), culprit: Box::new(culprit) })
+}
+
+fn release_phase(exit: Exit) -> Error {
+    Error::ReleasePhase { exit, command: "migrate".to_owned() }
+}
+
+fn boot() -> Reason {
+    Reason::BootTimeout(Boot { limit: Duration::from_secs(60), port: 20_000, listens: Vec::new() })
+}
+
+#[test]
+fn the_status_is_that_of_the_process_that_failed_first() {
+    for (error, status) in [
+        (rollout(Reason::Exited(Exit::Code(3))), 3),
+        (rollout(Reason::Exited(Exit::Code(255))), 255),
+        (rollout(Reason::Exited(Exit::Signal(15))), 143),
+        (rollout(Reason::OutOfMemory(Exit::Signal(9))), 137),
+        (release_phase(Exit::Code(7)), 7),
+        (release_phase(Exit::Signal(9)), 137),
+    ] {
+        assert_eq!(error.exit_status(), status, "{error}");
+    }
+}
+
+#[test]
+fn without_such_a_process_it_is_1() {
+    for error in [
+        // It ended well, which is a failure all the same.
+        rollout(Reason::Exited(Exit::Code(0))),
+        rollout(Reason::CommandNotFound(Exit::Code(127))),
+        rollout(Reason::CommandNotFound(Exit::Code(126))),
+        rollout(Reason::NotStarted("fork".to_owned())),
+        rollout(Reason::CheckFailed("GET /".to_owned())),
+        rollout(Reason::Stopped),
+        rollout(boot()),
+        release_phase(Exit::Code(127)),
+        release_phase(Exit::Code(126)),
+        Error::Run(tolv_run::Error::NoPort),
+        Error::Listen(ListenError::NoneFree),
+        Error::Build(tolv_build::Error::Cancelled),
+        // No status of a process has these numbers.
+        rollout(Reason::Exited(Exit::Code(256))),
+        rollout(Reason::Exited(Exit::Code(-1))),
+    ] {
+        assert_eq!(error.exit_status(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_hint_says_what_to_do() {
+    let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+    let in_use = || io::Error::from(io::ErrorKind::AddrInUse);
+    let plan = tolv_build::Error::Plan {
+        builder: "python",
+        problem: "no lock".to_owned(),
+        help: "run `uv lock`".to_owned(),
+    };
+    for (error, part) in [
+        (Error::Home(HomeError::Held { holder: "pid 1".to_owned() }), "TOLV_HOME"),
+        (Error::Listen(ListenError::Asked { address, source: in_use() }), "--listen 127.0.0.1:0"),
+        (rollout(boot()), "PORT"),
+        (rollout(Reason::CommandNotFound(Exit::Code(127))), "the line of `web` in the Procfile"),
+        (Error::Build(plan), "run `uv lock`"),
+    ] {
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains(part), "{error}: {hint}");
+    }
+    // The process said why itself.
+    assert_eq!(rollout(Reason::Exited(Exit::Code(1))).hint(), None);
+    assert_eq!(release_phase(Exit::Code(1)).hint(), None);
+    assert_eq!(Error::Listen(ListenError::NoneFree).hint(), None);
+}
+
+#[test]
+fn a_failed_rollout_has_a_culprit_with_its_last_lines() {
+    let error = rollout(Reason::Exited(Exit::Code(3)));
+    let culprit = error.culprit().unwrap();
+    assert_eq!(culprit.process.to_string(), "web.1");
+    assert_eq!(culprit.last_lines.len(), 1);
+    assert!(release_phase(Exit::Code(1)).culprit().is_none());
+}
+
+#[test]
+fn an_error_and_its_causes_are_one_line_without_repeats() {
+    let address = SocketAddr::from(([127, 0, 0, 1], 80));
+    let source = io::Error::other("not today");
+    let error = Error::Listen(ListenError::Asked { address, source });
+    assert_eq!(chain(&error), "cannot listen on 127.0.0.1:80: not today");
+    assert_eq!(chain(&release_phase(Exit::Code(2))), release_phase(Exit::Code(2)).to_string());
+}
+
+#[test]
+fn the_folder_must_be_one_that_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    assert_eq!(folder(dir.path()).unwrap(), root);
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    for path in [file, dir.path().join("none")] {
+        match folder(&path) {
+            Err(Error::Dir { path: named, .. }) => assert_eq!(named, path),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_app_is_named_for_its_folder() {
+    for (path, name) in [("/src/Guest Book", "guest-book"), ("/", "app"), ("/src/42", "app")] {
+        assert_eq!(app_name(Path::new(path)).as_str(), name, "{path}");
+    }
+}
+
+#[test]
+fn releases_with_the_same_slug_config_and_formation_are_the_same() {
+    let slug = |text: &[u8]| tolv_model::slug::SlugId(tolv_model::slug::Digest::of(text));
+    let one = Release {
+        deploy: Deploy { app: "shop".parse().unwrap(), name: DeployName::local() },
+        number: ReleaseNumber(1),
+        slug: slug(b"one"),
+        commit: None,
+        config: Env::default(),
+        process_types: [(ProcessType::web(), "serve".to_owned())].into(),
+        formation: "web=1".parse().unwrap(),
+    };
+    let next = Release { number: ReleaseNumber(2), commit: Some("c".to_owned()), ..one.clone() };
+    assert!(same(&one, &next));
+    assert!(!same(&one, &Release { slug: slug(b"two"), ..one.clone() }));
+    assert!(!same(&one, &Release { formation: "web=2".parse().unwrap(), ..one.clone() }));
+    let mut config = Env::default();
+    config.set("A".parse().unwrap(), "1").unwrap();
+    assert!(!same(&one, &Release { config, ..one.clone() }));
+}
+
+#[tokio::test]
+async fn a_stop_is_waited_for_by_its_level() {
+    let (say, mut hear) = watch::channel(Stop::No);
+    say.send(Stop::Now).unwrap();
+    // More than what was waited for is enough.
+    stopped(&mut hear, Stop::Gracefully).await;
+    stopped(&mut hear, Stop::Now).await;
+    let (say, mut hear) = watch::channel(Stop::No);
+    drop(say);
+    let never = tokio::time::timeout(Duration::from_millis(20), stopped(&mut hear, Stop::Now));
+    assert!(never.await.is_err(), "nobody can say so any more");
+}
+
+mod config_file {
+    use super::*;
+
+    fn read(text: &str) -> Result<(Env, Vec<String>), Error> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".env"), text).unwrap();
+        config(dir.path(), None)
+    }
+
+    #[test]
+    fn none_is_an_empty_config_where_none_was_named() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(config(dir.path(), None).unwrap().0.iter().count(), 0);
+        let named = dir.path().join("production.env");
+        match config(dir.path(), Some(&named)) {
+            Err(Error::EnvFile { path, .. }) => assert_eq!(path, named),
+            other => panic!("{other:?}"),
+        }
+        fs::write(dir.path().join(".env"), "A=1\n").unwrap();
+        fs::write(&named, "A=2\n").unwrap();
+        let (config, _) = config(dir.path(), Some(&named)).unwrap();
+        assert_eq!(config.get("A").unwrap().as_bytes(), b"2");
+    }
+
+    #[test]
+    fn what_the_platform_sets_is_passed_over_and_said() {
+        let (config, ignored) = read("PORT=5000\nA=1\nTOLV_APP=x\n").unwrap();
+        let names: Vec<_> = config.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["A"]);
+        assert_eq!(ignored.len(), 2);
+        assert!(ignored[0].starts_with("`PORT` in `"), "{ignored:?}");
+        assert!(!ignored[0].contains("5000"), "{ignored:?}");
+    }
+
+    #[test]
+    fn mistakes_are_errors_without_the_value() {
+        let syntax = read("A='hunter2\n").unwrap_err();
+        assert!(matches!(syntax, Error::EnvSyntax(_)), "{syntax:?}");
+        let large = read(&format!("A={}\n", "hunter2".repeat(20_000))).unwrap_err();
+        assert!(matches!(large, Error::Config(_)), "{large:?}");
+        assert!(!chain(&large).contains("hunter2"));
+    }
+}
