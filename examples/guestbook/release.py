@@ -1,6 +1,5 @@
 """The release phase: makes the store ready for this release; running it again changes nothing."""
 from redis import ResponseError
-
 from store import GROUP, JOBS, store
 
 try:

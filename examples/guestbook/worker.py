@@ -1,7 +1,6 @@
 """Counts entries and words. A job is acknowledged together with its result, or not at all."""
 import signal
 import sys
-
 from store import GROUP, JOBS, TOTALS, store
 
 # Safe at any moment: a job not yet acknowledged stays in the queue, for whoever claims it.

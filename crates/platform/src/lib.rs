@@ -11,12 +11,14 @@
 
 #![warn(missing_docs)]
 
+mod error;
 pub mod home;
 mod listen;
 mod routes;
 mod up;
 mod watch;
 
+pub use error::Error;
 pub use listen::ListenError;
-pub use up::{Error, Event, Options, Stop, up};
+pub use up::{Event, Options, Stop, up};
 pub use watch::WatchError;

@@ -179,9 +179,11 @@ impl Probe {
         let job = Job { spec: self.plan.spec(settings), exec, time_limit: Some(limit) };
         let cancel = CancelOnDrop(Cancel::new().map_err(|error| error.to_string())?);
         let (spawner, pulled) = (settings.spawner.clone(), cancel.0.clone());
-        let run = tokio::task::spawn_blocking(move || {
-            tolv_sandbox::run(&spawner, &job, &mut |_, _| {}, &pulled)
-        });
+        // Among the engine's tasks: its stop waits for this program too.
+        let run = self
+            .shared
+            .tasks
+            .spawn_blocking(move || tolv_sandbox::run(&spawner, &job, &mut |_, _| {}, &pulled));
         match run.await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(match (status.code, status.signal) {

@@ -75,8 +75,8 @@ impl Entered {
             env: strings(env)?,
             shown: &shown,
         };
-        let (told, tell) = pipe_with(PipeFlags::CLOEXEC)
-            .map_err(|error| bad("pipe", error.raw_os_error()))?;
+        let (told, tell) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(|error| bad("pipe", error.raw_os_error()))?;
         let parent = rustix::process::getpid();
         let child = match sys::fork() {
             Ok(Fork::Parent(child)) => child,
@@ -118,9 +118,8 @@ impl Entered {
 
     fn prepare(&self, cwd: &Path, stdio: [BorrowedFd<'_>; 3], parent: Pid) -> Result<(), Reason> {
         let level = self.spec.level;
-        let io = |what: &'static str| {
-            move |error: std::io::Error| Reason::new(what, sys::errno(&error))
-        };
+        let io =
+            |what: &'static str| move |error: std::io::Error| Reason::new(what, sys::errno(&error));
         at("setsid", rustix::process::setsid)?;
         for (number, fd) in (0..).zip(stdio) {
             sys::dup_to(fd, number).map_err(io("dup2"))?;

@@ -385,11 +385,7 @@ fn try_base(base: &Path) -> io::Result<()> {
 }
 
 /// Lets the leaves of a v2 base have controllers; returns those they have.
-fn enable(
-    base: &Path,
-    names: &[&'static str],
-    reasons: &mut Vec<Reason>,
-) -> Vec<&'static str> {
+fn enable(base: &Path, names: &[&'static str], reasons: &mut Vec<Reason>) -> Vec<&'static str> {
     let mut enabled = Vec::new();
     for &name in names {
         let offered = |dir: &Path| {

@@ -42,9 +42,8 @@ pub(crate) fn live(birth: Birth) -> ! {
 }
 
 fn be_born(birth: Birth) -> i32 {
-    let Birth {
-        body, spec, app_uid, memory, spec_bytes, fds, answer, go, leaf, cgroup_counts
-    } = birth;
+    let Birth { body, spec, app_uid, memory, spec_bytes, fds, answer, go, leaf, cgroup_counts } =
+        birth;
     let joined = join(&leaf);
     let usage = leaf.into_memory();
     let mut keep = vec![memory.as_raw_fd(), answer.as_raw_fd(), go.as_raw_fd()];
@@ -103,10 +102,7 @@ fn enter(spec: &Spec, app_uid: Option<u32>, go: &OwnedFd) -> Result<(), Reason> 
         Level::Strict | Level::User => {
             let (uid, gid) = match app_uid {
                 Some(uid) => (uid, uid),
-                None => (
-                    rustix::process::geteuid().as_raw(),
-                    rustix::process::getegid().as_raw(),
-                ),
+                None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             };
             if spec.level == Level::User {
                 become_user(uid, gid)?;

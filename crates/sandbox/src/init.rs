@@ -98,8 +98,7 @@ fn serve(mut entered: Entered) -> Option<()> {
     drop((stdin, stdout, stderr));
     let mut ended = None;
     while ended.is_none() {
-        let mut fds =
-            [PollFd::new(&signals, PollFlags::IN), PollFd::new(&control, PollFlags::IN)];
+        let mut fds = [PollFd::new(&signals, PollFlags::IN), PollFd::new(&control, PollFlags::IN)];
         if poll(&mut fds, None).is_err() {
             continue;
         }

@@ -70,7 +70,8 @@ impl Machine {
     /// Only if the spawner itself fails; a level that cannot be had is a finding.
     pub fn probe(spawner: &Spawner) -> Result<Self, Error> {
         let tried: Vec<_> = std::thread::scope(|scope| {
-            let tries = Level::ALL.map(|level| (level, scope.spawn(move || attempt(spawner, level))));
+            let tries =
+                Level::ALL.map(|level| (level, scope.spawn(move || attempt(spawner, level))));
             tries
                 .into_iter()
                 .map(|(level, thread)| (level, thread.join().unwrap_or(Err(Error::Lost))))
@@ -119,9 +120,8 @@ impl Machine {
         match level {
             Level::Strict => {}
             Level::User => missing.push("all apps share one uid".to_owned()),
-            Level::Landlock => missing.push(
-                "processes share the machine's process table, /tmp and host name".to_owned(),
-            ),
+            Level::Landlock => missing
+                .push("processes share the machine's process table, /tmp and host name".to_owned()),
             Level::None => missing.push("processes can do whatever their user can".to_owned()),
         }
         if level == Level::User && rustix::process::geteuid().is_root() {
@@ -170,7 +170,9 @@ fn gives(level: Level) -> &'static str {
         Level::Strict => {
             "uid per app; own mounts, processes, ipc, host name; read-only root; seccomp"
         }
-        Level::User => "user namespace; own mounts, processes, ipc, host name; read-only root; seccomp",
+        Level::User => {
+            "user namespace; own mounts, processes, ipc, host name; read-only root; seccomp"
+        }
         Level::Landlock => "landlock, seccomp, no new privileges, rlimits",
         Level::None => "a process group and rlimits; only when asked for by name",
     }

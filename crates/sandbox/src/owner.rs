@@ -81,8 +81,7 @@ fn give_below(folder: &impl AsFd, uid: u32) -> io::Result<()> {
             }
         }
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let flags =
-                OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+            let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
             match openat(folder, name, flags, Mode::empty()) {
                 Ok(below) => give_below(&below.as_fd(), uid)?,
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}

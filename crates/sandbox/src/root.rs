@@ -158,9 +158,7 @@ fn devices() -> Result<Vec<Tree>, Reason> {
         let path = Path::new("/").join(target);
         path.metadata().is_ok_and(|meta| meta.file_type().is_char_device())
     });
-    there
-        .map(|target| open(&Path::new("/").join(&target), &target, MOUNT_ATTR_NOSUID))
-        .collect()
+    there.map(|target| open(&Path::new("/").join(&target), &target, MOUNT_ATTR_NOSUID)).collect()
 }
 
 /// Copies the mounts at a path into a detached tree with these attributes.
@@ -234,13 +232,7 @@ fn folders(root: &OwnedFd, path: &Path) -> Result<(), Reason> {
     Ok(())
 }
 
-fn write_etc(
-    root: &OwnedFd,
-    spec: &Spec,
-    uid: u32,
-    gid: u32,
-    hosts: &[u8],
-) -> Result<(), Reason> {
+fn write_etc(root: &OwnedFd, spec: &Spec, uid: u32, gid: u32, hosts: &[u8]) -> Result<(), Reason> {
     let (host, home) = (&spec.hostname, spec.home.display());
     let passwd = format!(
         "root:x:0:0:root:/root:/usr/sbin/nologin\napp:x:{uid}:{gid}:app:{home}:/bin/sh\n\

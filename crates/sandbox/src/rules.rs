@@ -37,7 +37,8 @@ const STACK: [&str; 11] = [
 /// Behind a root of its own this is a second lock, and a kernel without Landlock is no error.
 pub(crate) fn landlock(spec: &Spec) -> Result<(), Reason> {
     let own_root = spec.level.has_own_root();
-    let shown = |mount: &crate::Mount| if own_root { mount.target.clone() } else { mount.source.clone() };
+    let shown =
+        |mount: &crate::Mount| if own_root { mount.target.clone() } else { mount.source.clone() };
     let mut read: Vec<PathBuf> = vec![];
     let mut write: Vec<PathBuf> = ["/tmp", "/dev", "/proc"].map(PathBuf::from).to_vec();
     if own_root {

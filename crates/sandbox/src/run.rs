@@ -135,9 +135,7 @@ pub fn run(
         Stopped::Ended => {}
     }
     match ended {
-        Some(Report::Exited(code)) => {
-            Ok(ExitStatus { code: Some(code), signal: None, oom_kills })
-        }
+        Some(Report::Exited(code)) => Ok(ExitStatus { code: Some(code), signal: None, oom_kills }),
         Some(Report::Signaled(signal)) => {
             Ok(ExitStatus { code: None, signal: Some(signal), oom_kills })
         }

@@ -167,7 +167,9 @@ impl<'a> Server<'a> {
             EXEC_BODY => init::body,
             other => {
                 let known = self.bodies.iter().find(|(name, _)| *name == other);
-                known.map(|(_, body)| *body).ok_or_else(|| Answer::Bad(format!("no body {other}")))?
+                known
+                    .map(|(_, body)| *body)
+                    .ok_or_else(|| Answer::Bad(format!("no body {other}")))?
             }
         };
         let spec = wire::read_at(memory.as_fd(), 0, Some(spec_bytes))
@@ -178,9 +180,7 @@ impl<'a> Server<'a> {
         let app_uid = spec.app_uid();
         let leaf = self.trees.make(level, &spec.limits).map_err(Answer::Failed)?;
         let io = |what: &'static str| {
-            move |error: rustix::io::Errno| {
-                Answer::Failed(Reason::new(what, error.raw_os_error()))
-            }
+            move |error: rustix::io::Errno| Answer::Failed(Reason::new(what, error.raw_os_error()))
         };
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (go, say_go) = rustix::pipe::pipe_with(flags).map_err(io("make a pipe"))?;
@@ -253,9 +253,7 @@ fn fork(level: Level, leaf: &Leaf) -> std::io::Result<Forked> {
     match sys::clone_process(namespaces, leaf.v2_fd()) {
         Ok(side) => Ok(done(side, true)),
         // A kernel or tree that cannot give birth there; the child is moved instead.
-        Err(_) if leaf.v2_fd().is_some() => {
-            Ok(done(sys::clone_process(namespaces, None)?, false))
-        }
+        Err(_) if leaf.v2_fd().is_some() => Ok(done(sys::clone_process(namespaces, None)?, false)),
         Err(error) => Err(error),
     }
 }

@@ -162,7 +162,8 @@ impl Spawner {
         let mut all = fds.to_vec();
         all.insert(fds.len().min(1), theirs.as_fd());
         let socket = self.0.socket.as_ref().ok_or_else(|| Error::Gone("closed".to_owned()))?;
-        wire::send(socket.as_fd(), request, &all).map_err(|error| Error::Gone(error.to_string()))?;
+        wire::send(socket.as_fd(), request, &all)
+            .map_err(|error| Error::Gone(error.to_string()))?;
         Ok(ours)
     }
 }
@@ -170,8 +171,7 @@ impl Spawner {
 fn hear(answer: &OwnedFd) -> Result<Option<(Answer, Vec<OwnedFd>)>, Error> {
     let packet = wire::receive(answer.as_fd()).map_err(|bad| Error::Protocol(bad.to_string()))?;
     let Some((bytes, fds)) = packet else { return Ok(None) };
-    let answer =
-        serde_json::from_slice(&bytes).map_err(|bad| Error::Protocol(bad.to_string()))?;
+    let answer = serde_json::from_slice(&bytes).map_err(|bad| Error::Protocol(bad.to_string()))?;
     Ok(Some((answer, fds)))
 }
 
@@ -182,7 +182,9 @@ fn check(launch: &Launch) -> Result<(), Error> {
     for mount in &launch.spec.mounts {
         if !is_plain_target(&mount.target) {
             let target = mount.target.display();
-            return Err(Error::BadLaunch(format!("the mount target `{target}` is not a plain path")));
+            return Err(Error::BadLaunch(format!(
+                "the mount target `{target}` is not a plain path"
+            )));
         }
         if !mount.source.is_absolute() || mount.source.symlink_metadata().is_err() {
             let source = mount.source.display();

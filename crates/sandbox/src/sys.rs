@@ -254,4 +254,3 @@ pub(crate) fn errno(error: &io::Error) -> i32 {
 fn check(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
-

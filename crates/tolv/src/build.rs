@@ -15,9 +15,7 @@ use crate::settings::Settings;
 /// Builds and prints. The build's output goes to stderr, the result to stdout.
 pub(crate) fn build(args: Build, settings: &Settings) -> ExitCode {
     match run(&args, settings) {
-        Ok(built) => {
-            output::print(&if args.json { json(&built) } else { text(&built) })
-        }
+        Ok(built) => output::print(&if args.json { json(&built) } else { text(&built) }),
         Err(Failure::Sandbox(error)) => output::fail(&error, None),
         Err(Failure::Io(error)) => output::fail(&error, None),
         Err(Failure::Build(tolv_build::Error::Cancelled)) => {
@@ -35,8 +33,7 @@ enum Failure {
 }
 
 fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
-    let spawner =
-        Spawner::start(&settings.program, &["spawner"]).map_err(Failure::Sandbox)?;
+    let spawner = Spawner::start(&settings.program, &["spawner"]).map_err(Failure::Sandbox)?;
     let machine = Machine::probe(&spawner).map_err(Failure::Sandbox)?;
     let (level, _) = machine.choose(args.sandbox.choice).map_err(Failure::Sandbox)?;
     let cancel = Cancel::new().map_err(Failure::Io)?;

@@ -37,9 +37,9 @@ pub(crate) fn error_text(error: &(dyn Error + 'static), hint: Option<&str>) {
 
 /// The cause as an error with a place in a file, boxed or not.
 fn diagnostic<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a SourceError> {
-    cause.downcast_ref::<SourceError>().or_else(|| {
-        cause.downcast_ref::<Box<SourceError>>().map(AsRef::as_ref)
-    })
+    cause
+        .downcast_ref::<SourceError>()
+        .or_else(|| cause.downcast_ref::<Box<SourceError>>().map(AsRef::as_ref))
 }
 
 /// A source error drawn as an excerpt of its file.

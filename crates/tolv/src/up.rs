@@ -38,9 +38,7 @@ pub(crate) fn up(args: Up, settings: &Settings) -> ExitCode {
     };
     let form = match args.json {
         true => Form::Json,
-        false => {
-            Form::Text { color: settings.color(), terminal: io::stdout().is_terminal() }
-        }
+        false => Form::Text { color: settings.color(), terminal: io::stdout().is_terminal() },
     };
     let code = runtime.block_on(run(options, form));
     // A thread that is stuck in a write to a stopped terminal must not keep the program.
@@ -95,8 +93,7 @@ async fn run(options: Options, form: Form) -> ExitCode {
 /// Prints why `up` ended by itself, a process's last lines and what to do among it.
 fn report(error: &Error) {
     if let Some(culprit) = error.culprit() {
-        let mut view =
-            View::new(Form::Text { color: false, terminal: io::stderr().is_terminal() });
+        let mut view = View::new(Form::Text { color: false, terminal: io::stderr().is_terminal() });
         let mut text = Vec::new();
         if !culprit.last_lines.is_empty() {
             text.extend(format!("The last lines of {}:\n", culprit.process).bytes());
@@ -184,7 +181,9 @@ impl Writer {
                 self.view.write(&Line::tolv("release", text), out);
             }
             (Event::Failed(error), Form::Text { .. }) => {
-                out.extend(format!(" !     {error}\n !     The release before it goes on\n").bytes());
+                out.extend(
+                    format!(" !     {error}\n !     The release before it goes on\n").bytes(),
+                );
             }
             (Event::Failed(error), Form::Json) => {
                 self.view.write(&Line::tolv("release", error.as_str()), out);

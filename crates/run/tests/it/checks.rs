@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tolv_model::health::{CheckAction, CheckKind, HealthCheck};
 use tolv_run::{Error, ProcessState, Reason, Target};
+use tolv_testkit::poll;
 
-use crate::bed::{Bed, best, each_level};
+use crate::bed::{Bed, SOON, best, each_level};
 
 fn check(action: CheckAction) -> HealthCheck {
     HealthCheck {
@@ -89,7 +90,8 @@ fn a_check_that_fails_fails_the_rollout() {
     };
     let said = failed(&bed, checked(&bed, "perl web.pl", &[slow]));
     assert!(said.starts_with("patience: "), "{said}");
-    assert!(bed.endpoints().is_empty() && bed.left().is_empty());
+    assert!(bed.endpoints().is_empty());
+    bed.wait_until_none_is_left();
 }
 
 #[test]
@@ -116,7 +118,7 @@ fn a_process_that_does_not_work_any_more_is_restarted() {
     fs::remove_file(bed.shared().join("healthy")).unwrap();
     bed.wait_for_line("web.1", "Process exited with status 137");
     fs::write(bed.shared().join("healthy"), "").unwrap();
-    let second = tolv_testkit::poll(crate::bed::SOON, "it to be up again", || {
+    let second = poll(SOON, "it to be up again", || {
         let process = bed.endpoint("web.1");
         (process.state == ProcessState::Up && process.restarts > 0).then_some(process)
     });
@@ -125,4 +127,22 @@ fn a_process_that_does_not_work_any_more_is_restarted() {
     let said = bed.said("web.1");
     let why = "Error (Health check failed) -> `sh -c test -e $SHARED/healthy` exited with status 1";
     assert_eq!(said[2..4], [why, "Stopping all processes with SIGKILL"]);
+}
+
+#[test]
+fn a_stop_waits_for_the_check_that_is_running() {
+    each_level(|level| {
+        let mut bed = Bed::new(level);
+        let slow = HealthCheck {
+            timeout: SOON,
+            ..check(command(&["sh", "-c", "touch $SHARED/checking; sleep $MARK; true"]))
+        };
+        let target = checked(&bed, "perl web.pl", &[slow]);
+        let engine = bed.engine().clone();
+        let rollout = bed.runtime().spawn(async move { engine.converge(target).await });
+        poll(SOON, "the check", || bed.shared().join("checking").exists().then_some(()));
+        bed.stop();
+        assert!(bed.left().is_empty(), "{:?}", bed.left());
+        assert!(matches!(bed.runtime().block_on(rollout).unwrap(), Err(Error::Stopped)));
+    });
 }

@@ -19,8 +19,7 @@ fn a_read_only_mount_cannot_be_written_and_a_writable_one_can() {
         fs::write(app.join("file"), "here").unwrap();
         let mut spec = Spec::new(level, "isolation");
         spec.mounts = vec![Mount::read_only(&app, "/app"), Mount::read_write(&cache, "/cache")];
-        let (seen_app, seen_cache) =
-            (spec.view("/app".as_ref()), spec.view("/cache".as_ref()));
+        let (seen_app, seen_cache) = (spec.view("/app".as_ref()), spec.view("/cache".as_ref()));
         let script = format!(
             "cat '{app}/file'; touch '{cache}/deep/new' && echo ' written'; \
              if touch '{app}/new' 2>/dev/null; then echo open; else echo shut; fi",
@@ -59,7 +58,8 @@ fn with_a_root_of_its_own_it_is_alone() {
         let tmp = output(&spawner, spec(), "echo x > /tmp/mine && cat /tmp/mine; ls /var/tmp");
         assert_eq!(tmp, "x\nmine", "{level}");
         assert_eq!(output(&spawner, spec(), "ls /tmp"), "", "{level}: /tmp is shared");
-        let root = output(&spawner, spec(), "touch /new /etc/new /usr/new 2>&1 | grep -c Read-only");
+        let root =
+            output(&spawner, spec(), "touch /new /etc/new /usr/new 2>&1 | grep -c Read-only");
         assert_eq!(root, "3", "{level}");
         let devices = "echo x > /dev/null && head -c 4 /dev/urandom | wc -c; ls /dev/pts";
         assert_eq!(output(&spawner, spec(), devices), "4\nptmx", "{level}");

@@ -173,10 +173,40 @@ fn a_build_that_fails_repeats_its_last_lines() {
 #[test]
 fn missing_locks_name_the_command_that_mends_them() {
     for (files, help) in [
-        (&[("pyproject.toml", "[project]\nname = \"s\"\nversion = \"1\"\ndependencies = [\"flask\"]\n"), ("Procfile", "web: x\n")][..], "uv lock"),
-        (&[("package.json", r#"{"name": "s", "version": "1.0.0", "dependencies": {"left-pad": "1"}}"#), ("Procfile", "web: x\n")], "npm install"),
-        (&[("Cargo.toml", "[package]\nname = \"s\"\nversion = \"1.0.0\"\n"), ("src/main.rs", "fn main() {}\n")], "cargo generate-lockfile"),
-        (&[("go.mod", "module s\n\ngo 1.19\n\nrequire example.com/x v1.0.0\n"), ("main.go", "package main\nfunc main() {}\n")], "go mod tidy"),
+        (
+            &[
+                (
+                    "pyproject.toml",
+                    "[project]\nname = \"s\"\nversion = \"1\"\ndependencies = [\"flask\"]\n",
+                ),
+                ("Procfile", "web: x\n"),
+            ][..],
+            "uv lock",
+        ),
+        (
+            &[
+                (
+                    "package.json",
+                    r#"{"name": "s", "version": "1.0.0", "dependencies": {"left-pad": "1"}}"#,
+                ),
+                ("Procfile", "web: x\n"),
+            ],
+            "npm install",
+        ),
+        (
+            &[
+                ("Cargo.toml", "[package]\nname = \"s\"\nversion = \"1.0.0\"\n"),
+                ("src/main.rs", "fn main() {}\n"),
+            ],
+            "cargo generate-lockfile",
+        ),
+        (
+            &[
+                ("go.mod", "module s\n\ngo 1.19\n\nrequire example.com/x v1.0.0\n"),
+                ("main.go", "package main\nfunc main() {}\n"),
+            ],
+            "go mod tidy",
+        ),
     ] {
         let home = Home::new();
         for (name, text) in files {

@@ -16,7 +16,9 @@ fn help_teaches_with_examples() {
     }
     assert!(!text.contains("static-server") && !text.contains("spawner"), "{text}");
     let text = stdout(&output(tolv().args(["up", "--help"])));
-    for word in ["--formation", "--listen", "--env-file", "--watch", "--sandbox", "--json", "Examples:"] {
+    for word in
+        ["--formation", "--listen", "--env-file", "--watch", "--sandbox", "--json", "Examples:"]
+    {
         assert!(text.contains(word), "`{word}` is not in:\n{text}");
     }
 }
@@ -42,7 +44,9 @@ fn usage_errors_end_with_2_and_say_what_was_wrong() {
 
 #[test]
 fn completions_are_printed_for_each_shell() {
-    for (shell, mark) in [("bash", "_tolv()"), ("zsh", "#compdef tolv"), ("fish", "complete -c tolv")] {
+    for (shell, mark) in
+        [("bash", "_tolv()"), ("zsh", "#compdef tolv"), ("fish", "complete -c tolv")]
+    {
         let text = stdout(&output(tolv().args(["completions", shell])));
         assert!(text.contains(mark), "{shell}");
     }
@@ -102,5 +106,9 @@ fn status_as_an_ordinary_user_says_why_strict_is_not_to_be_had() {
     command.args(["up", "--sandbox", "strict"]).arg(home.path()).env("TOLV_HOME", state);
     let refused = output(&mut command);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(stderr(&refused).contains("sandbox level strict cannot be had here"), "{}", stderr(&refused));
+    assert!(
+        stderr(&refused).contains("sandbox level strict cannot be had here"),
+        "{}",
+        stderr(&refused)
+    );
 }

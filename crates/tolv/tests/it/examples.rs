@@ -120,7 +120,10 @@ fn guestbook_keeps_its_entries_in_a_backing_service() {
     assert!(status == "302" || status == "303", "{status}");
     poll(SOON, "the entry on the page", || up.text("/").contains("Hello there").then_some(()));
     poll(SOON, "the worker to have counted it", || {
-        up.text("/").contains("1 entries").then_some(()).or_else(|| up.text("/").contains("1 entry").then_some(()))
+        up.text("/")
+            .contains("1 entries")
+            .then_some(())
+            .or_else(|| up.text("/").contains("1 entry").then_some(()))
     });
     drop(up);
     // Another life of the app, the same entries: nothing was kept in a process or on a disk.

@@ -25,8 +25,7 @@ fn three_web_processes_have_three_ports_and_share_the_requests() {
 
 #[test]
 fn two_formations_run_at_once_in_two_folders() {
-    let (one, two) =
-        (codebase("web: python3 server.py\n"), codebase("web: python3 server.py\n"));
+    let (one, two) = (codebase("web: python3 server.py\n"), codebase("web: python3 server.py\n"));
     let (one, two) = (Up::start(&shop(&one), &[]), Up::start(&shop(&two), &[]));
     assert_ne!(one.address, two.address);
     assert_ne!(one.text("/"), two.text("/"), "the same PORT");
@@ -50,7 +49,10 @@ fn a_busy_default_port_gives_the_next_free_one() {
 #[test]
 fn app_json_gives_the_first_quantity_and_the_flag_wins() {
     let home = codebase("web: python3 server.py\nclock: sleep 1000\n");
-    home.write("shop/app.json", r#"{"formation": {"web": {"quantity": 2}, "clock": {"quantity": 0}}}"#);
+    home.write(
+        "shop/app.json",
+        r#"{"formation": {"web": {"quantity": 2}, "clock": {"quantity": 0}}}"#,
+    );
     let up = Up::start(&shop(&home), &[]);
     up.sees("tolv[web.2]: State changed from starting to up");
     assert!(!up.tolv.lines().iter().any(|line| line.text.contains("clock.1")));

@@ -8,7 +8,8 @@ use crate::{SOON, Up, codebase, output, shop, stderr, stdout, tolv};
 
 #[test]
 fn the_release_phase_runs_first_with_the_same_slug_and_config() {
-    let home = codebase("web: python3 server.py\nrelease: echo \"migrating with $GREETING in $PWD\"\n");
+    let home =
+        codebase("web: python3 server.py\nrelease: echo \"migrating with $GREETING in $PWD\"\n");
     home.write("shop/.env", "GREETING='hello you'\n");
     let up = Up::start(&shop(&home), &[]);
     let lines = up.tolv.lines();
@@ -32,15 +33,21 @@ fn a_failing_release_phase_starts_nothing_and_gives_its_code() {
 fn the_environment_is_config_and_the_platforms_own_and_nothing_else() {
     let home = codebase("web: python3 server.py\n");
     home.write("shop/.env", "# mine\nexport A=1\nB=\"two\\nlines\"\n");
-    let up = Up::start_with(
-        tolv().arg("up").arg(shop(&home)).env("LEAK_ME", "secret"),
-        SOON,
-    );
+    let up = Up::start_with(tolv().arg("up").arg(shop(&home)).env("LEAK_ME", "secret"), SOON);
     let text = up.text("/env");
     let has = |name: &str| text.lines().any(|line| line.starts_with(&format!("{name}=")));
-    for name in
-        ["A", "PORT", "HOME", "PATH", "TOLV_APP", "TOLV_DEPLOY", "TOLV_RELEASE", "TOLV_PROCESS", "TOLV_SLUG", "DYNO"]
-    {
+    for name in [
+        "A",
+        "PORT",
+        "HOME",
+        "PATH",
+        "TOLV_APP",
+        "TOLV_DEPLOY",
+        "TOLV_RELEASE",
+        "TOLV_PROCESS",
+        "TOLV_SLUG",
+        "DYNO",
+    ] {
         assert!(has(name), "{name} is missing in\n{text}");
     }
     assert!(text.contains("B=two\nlines"), "{text}");
@@ -97,7 +104,9 @@ fn a_request_that_comes_before_the_app_is_up_is_held() {
     });
     assert_eq!(response.status, 200, "{}", response.text());
     let ready = |line: &tolv_testkit::Line| line.text.contains("is up at");
-    tolv_testkit::poll(SOON, "the line that says it is up", || up.lines().iter().any(ready).then_some(()));
+    tolv_testkit::poll(SOON, "the line that says it is up", || {
+        up.lines().iter().any(ready).then_some(())
+    });
 }
 
 #[test]

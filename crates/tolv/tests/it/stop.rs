@@ -67,9 +67,7 @@ fn kill_9_of_tolv_leaves_no_process_at_any_level() {
         assert!(processes_with(&mark).len() > 3, "{level}");
         kill_process(up.tolv.pid(), Signal::KILL).unwrap();
         let start = Instant::now();
-        poll(SOON, "every process to be gone", || {
-            processes_with(&mark).is_empty().then_some(())
-        });
+        poll(SOON, "every process to be gone", || processes_with(&mark).is_empty().then_some(()));
         // The promise is one second; a loaded machine gets more.
         assert!(start.elapsed() < Duration::from_secs(10), "{level}: {:?}", start.elapsed());
     }

@@ -17,7 +17,9 @@ fn lines_come_whole_with_time_source_and_process() {
     up.sees("app[worker.1]: part");
     up.text("/");
     let access = up.sees("tolv[router]: at=info method=GET path=\"/\"");
-    for part in ["host=shop.localhost", "process=web.1", "status=200", "request_id=", "protocol=http"] {
+    for part in
+        ["host=shop.localhost", "process=web.1", "status=200", "request_id=", "protocol=http"]
+    {
         assert!(access.contains(part), "{access}");
     }
 }
@@ -60,7 +62,12 @@ fn a_flood_is_delivered_or_counted() {
     let dropped: u64 = lines
         .iter()
         .filter(|line| line.text.contains("L10"))
-        .filter_map(|line| line.text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u64>().ok()).last())
+        .filter_map(|line| {
+            line.text
+                .split(|c: char| !c.is_ascii_digit())
+                .filter_map(|n| n.parse::<u64>().ok())
+                .next_back()
+        })
         .sum();
     assert_eq!(numbers.len() as u64 + dropped, 200_000, "delivered {}", numbers.len());
 }
@@ -124,9 +131,8 @@ fn output_that_is_closed_ends_it() {
 
 #[test]
 fn a_crash_is_said_and_the_process_comes_back() {
-    let home = codebase(
-        "web: python3 server.py\nworker: echo begin; sleep 0.2; echo dying >&2; exit 3\n",
-    );
+    let home =
+        codebase("web: python3 server.py\nworker: echo begin; sleep 0.2; echo dying >&2; exit 3\n");
     let up = Tolv::start(tolv().arg("up").arg(shop(&home)).args(["--listen", "127.0.0.1:0"]));
     let again = |line: &str| line.contains("app[worker.1]: begin");
     let mut count = 0;

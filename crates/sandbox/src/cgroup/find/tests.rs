@@ -36,10 +36,7 @@ fn one_tree_gives_candidates_best_first() {
     );
     assert_eq!(
         paths(false),
-        [
-            "/sys/fs/cgroup/system.slice/tolv",
-            "/sys/fs/cgroup/system.slice/tolv.service/tolv"
-        ]
+        ["/sys/fs/cgroup/system.slice/tolv", "/sys/fs/cgroup/system.slice/tolv.service/tolv"]
     );
 }
 
