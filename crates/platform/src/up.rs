@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 use tolv_build::{Built, Source};
 use tolv_logs::Line;
 use tolv_model::dotenv;
@@ -38,6 +39,10 @@ use crate::watch::Watch;
 
 /// For requests in flight when everything stops; then they are cut.
 const ROUTER_GRACE: Duration = Duration::from_secs(30);
+/// No line for this long, and what was waiting for the lines is said.
+const QUIET: Duration = Duration::from_millis(15);
+/// It is said after this long, whatever comes.
+const LATEST: Duration = Duration::from_millis(200);
 /// Between two looks at whether a build that waits for a slow reader is cancelled.
 const CANCEL_TICK: Duration = Duration::from_millis(50);
 /// Access lines that may wait for the reader; more are dropped and counted.
@@ -131,7 +136,8 @@ pub async fn up(
     let mut settings = tolv_run::Settings::new(spawner.clone(), level, home.root().join("logs"));
     settings.search_path = options.host.search_path.to_string_lossy().into_owned();
     let (engine, lines, routes) = engine(settings, &router, &app)?;
-    tasks.spawn(forward(lines, events.clone()));
+    let (after, waiting) = mpsc::channel(1);
+    tasks.spawn(forward(lines, waiting, events.clone()));
     tasks.spawn(routes.clone().follow());
 
     let mut stage = Stage {
@@ -146,6 +152,7 @@ pub async fn up(
         engine,
         routes,
         events: events.clone(),
+        after,
         url,
         number: ReleaseNumber(0),
         current: None,
@@ -179,6 +186,8 @@ struct Stage {
     engine: Local,
     routes: Routes,
     events: mpsc::Sender<Event>,
+    /// For events that belong after the lines that led to them.
+    after: mpsc::Sender<Event>,
     url: String,
     number: ReleaseNumber,
     /// The release that runs.
@@ -250,7 +259,7 @@ impl Stage {
     /// Sends an event, unless `stop` comes before a slow reader has taken it.
     async fn tell(&self, event: Event, stop: &mut watch::Receiver<Stop>) {
         tokio::select! {
-            _ = self.events.send(event) => {}
+            _ = self.after.send(event) => {}
             () = stopped(stop, Stop::Gracefully) => {}
         }
     }
@@ -427,9 +436,30 @@ fn router(tasks: &mut JoinSet<()>, events: &mpsc::Sender<Event>) -> Router {
     Router::new(tolv_router::Settings::default(), Arc::new(on_line))
 }
 
-async fn forward(mut lines: mpsc::Receiver<Line>, events: mpsc::Sender<Event>) {
-    while let Some(line) = lines.recv().await {
-        events.send(Event::Line(line)).await.ok();
+/// Hands lines on, and events that belong after the lines that led to them: such an event goes
+/// out once no line has come for a moment.
+async fn forward(
+    mut lines: mpsc::Receiver<Line>,
+    mut after: mpsc::Receiver<Event>,
+    events: mpsc::Sender<Event>,
+) {
+    loop {
+        tokio::select! {
+            biased;
+            line = lines.recv() => match line {
+                Some(line) => events.send(Event::Line(line)).await.ok(),
+                None => return,
+            },
+            Some(event) = after.recv() => {
+                let end = Instant::now() + LATEST;
+                while Instant::now() < end
+                    && let Ok(Some(line)) = timeout(QUIET, lines.recv()).await
+                {
+                    events.send(Event::Line(line)).await.ok();
+                }
+                events.send(event).await.ok()
+            }
+        };
     }
 }
 

@@ -1,9 +1,10 @@
 //! One process outside the formation, from its start to its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Command;
@@ -15,6 +16,9 @@ use crate::protocol::Word;
 use crate::pump::Pump;
 use crate::session::{Launching, Session, exit_timeout};
 use crate::target::{Error, Exit, Reason};
+
+/// For its last lines to reach their reader.
+const LAST_LINES: Duration = Duration::from_millis(250);
 
 /// The one-off itself; it ends when the process is gone.
 pub(crate) struct Run {
@@ -29,6 +33,13 @@ pub(crate) struct Run {
 impl Run {
     /// Its whole life.
     pub(crate) async fn run(mut self) -> Result<Exit, Error> {
+        let exit = self.live().await;
+        // What comes next is shown after its last lines, unless the reader is slow.
+        timeout(LAST_LINES, self.pump.caught_up()).await.ok();
+        exit
+    }
+
+    async fn live(&mut self) -> Result<Exit, Error> {
         let Self { shared, plan, pump, .. } = &self;
         pump.say(format!("Starting process with command `{}`", plan.command));
         let mut launching = Launching::begin(shared, plan)?;

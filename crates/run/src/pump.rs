@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tolv_logs::Line;
 use tolv_logs::spool::{Item, Reader};
@@ -27,6 +27,8 @@ enum Message {
     /// The spool is complete with this many lines.
     Ended(u64),
     Say(Line),
+    /// Everything before this was delivered.
+    Mark(oneshot::Sender<()>),
 }
 
 /// The handle to a pump; it ends with the handle.
@@ -79,6 +81,14 @@ impl Pump {
         self.queue.send(Message::Ended(lines)).ok();
     }
 
+    /// Waits until everything so far was delivered; the reader decides how long that takes.
+    pub(crate) async fn caught_up(&self) {
+        let (mark, passed) = oneshot::channel();
+        self.queue.send(Message::Mark(mark)).ok();
+        // A pump that has ended has delivered what it will.
+        passed.await.ok();
+    }
+
     /// A line of the platform about the process.
     pub(crate) fn say(&self, text: impl Into<Vec<u8>>) {
         self.queue.send(Message::Say(Line::tolv(Arc::clone(&self.process), text))).ok();
@@ -109,6 +119,10 @@ async fn run(process: Arc<str>, mut queue: mpsc::UnboundedReceiver<Message>, out
                 true
             }
             Some(Message::Say(line)) => outlet.send(line).await,
+            Some(Message::Mark(mark)) => {
+                mark.send(()).ok();
+                true
+            }
             Some(Message::Open(folder, control)) => {
                 control.order(&Order::Arm { lines: 0 });
                 tail = Some(Tail { reader: Reader::open(&folder, Arc::clone(&process)), control });

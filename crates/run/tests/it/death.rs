@@ -51,7 +51,7 @@ fn a_program_that_is_killed_leaves_no_process() {
         // Digits, so that `sleep` takes them.
         let mark = format!("87{:09}{}", std::process::id(), level as u8);
         let mut program = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "death::holder", "--ignored", "--nocapture"])
+            .args(["--exact", "death::holder", "--nocapture"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -72,9 +72,8 @@ fn a_program_that_is_killed_leaves_no_process() {
     });
 }
 
-/// No test, but the program that the test above kills.
+/// The program that the test above kills; without orders it has nothing to do.
 #[test]
-#[ignore = "holds an engine for another test"]
 fn holder() {
     let mut orders = String::new();
     io::stdin().read_line(&mut orders).unwrap();
