@@ -3,10 +3,10 @@
 //! Order matters where a codebase shows signs of several: the first that fits wins, and the build
 //! output names it. `Procfile` alone comes last.
 
-use crate::Error;
 use crate::plan::Plan;
 use crate::toolchains::Toolchains;
 use crate::tree::Tree;
+use crate::{Error, Event};
 
 mod go;
 mod node;
@@ -51,6 +51,7 @@ const BUILDERS: [Builder; 6] = [
 /// [`Error::Plan`] where none does, and the builder's own.
 pub(crate) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
     if let Some(builder) = BUILDERS.iter().find(|builder| (builder.detect)(tree)) {
+        toolchains.say(Event::Heading(format!("Building with the {} builder", builder.name)));
         return (builder.plan)(tree, toolchains);
     }
     let signs: Vec<_> =

@@ -167,7 +167,6 @@ impl<'a> Pipeline<'a> {
             };
             builders::plan(&tree, &mut toolchains)?
         };
-        events(Event::Heading(format!("Building with the {} builder", plan.builder)));
         for note in &plan.notes {
             events(Event::line(note.clone()));
         }
