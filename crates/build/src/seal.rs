@@ -123,18 +123,7 @@ pub(crate) fn content<'a>(entries: impl IntoIterator<Item = (&'a Vec<u8>, &'a En
         hash.update(bytes);
     };
     for (path, entry) in entries {
-        put(path);
-        match entry {
-            Entry::Directory => put(b"d"),
-            Entry::File { digest, executable, .. } => {
-                put(if *executable { b"x" } else { b"f" });
-                put(&digest.0);
-            }
-            Entry::Symlink { target } => {
-                put(b"l");
-                put(target);
-            }
-        }
+        entry.put(path, &mut put);
     }
     Digest(hash.finalize().into())
 }

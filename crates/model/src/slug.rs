@@ -104,6 +104,25 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// Gives the byte strings that decide about a path of a tree: the path, what stands there,
+    /// and its contents.
+    pub fn put(&self, path: &[u8], put: &mut dyn FnMut(&[u8])) {
+        put(path);
+        match self {
+            Self::Directory => put(b"d"),
+            Self::File { digest, executable, .. } => {
+                put(if *executable { b"x" } else { b"f" });
+                put(&digest.0);
+            }
+            Self::Symlink { target } => {
+                put(b"l");
+                put(target);
+            }
+        }
+    }
+}
+
 /// A dependency layer that the slug refers to: seen by its processes at `/layers/<key>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
@@ -143,18 +162,7 @@ impl Manifest {
         let mut entries: Vec<_> = self.entries.iter().collect();
         entries.sort_by(|a, b| a.0.cmp(&b.0));
         for (path, entry) in entries {
-            put(path);
-            match entry {
-                Entry::Directory => put(b"d"),
-                Entry::File { digest, executable, .. } => {
-                    put(if *executable { b"x" } else { b"f" });
-                    put(&digest.0);
-                }
-                Entry::Symlink { target } => {
-                    put(b"l");
-                    put(target);
-                }
-            }
+            entry.put(path, &mut put);
         }
         put(b"layers");
         for layer in &self.layers {

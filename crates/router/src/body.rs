@@ -6,20 +6,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::framing::Framing;
 use crate::head::{Bad, Fields, Limits, Scanner, Sender};
-
-/// How a message's end is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// There is no body.
-    Empty,
-    /// `Content-Length`.
-    Length(u64),
-    /// `Transfer-Encoding: chunked`.
-    Chunked,
-    /// The end of the connection; answers only.
-    Close,
-}
 
 /// What the next bytes of a body are.
 #[derive(Debug)]

@@ -21,9 +21,9 @@ use crate::exchange::{Exchange, Failure};
 use crate::head::{Fields, RequestHead, Scanner, Sender};
 use crate::headers::{Origin, forwarded_for};
 use crate::ids::is_usable;
+use crate::inner::Inner;
 use crate::message::Request;
 use crate::pump::fill_from;
-use crate::router::Inner;
 
 /// How long what a client still sends is read and dropped after the last answer. Closing on
 /// unread bytes would reset the connection, and the client might lose the answer.

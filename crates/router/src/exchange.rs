@@ -18,14 +18,15 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use crate::access::Code;
-use crate::body::{Decoder, Encoder, Framing};
+use crate::body::{Decoder, Encoder};
+use crate::framing::Framing;
 use crate::head::{Bad, ResponseHead, Scanner, Sender};
 use crate::headers::{self, Client, Origin};
+use crate::inner::Inner;
 use crate::message::{Request, Response};
 use crate::patience::{Download, Upload};
 use crate::pump::{Broken, Direction, Outgoing, Progress, Pump, fill_from};
 use crate::reach::{Reached, Way, reach};
-use crate::router::Inner;
 use crate::tunnel;
 
 /// How much a client may send ahead of its next request's turn.

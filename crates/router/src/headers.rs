@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::access::Protocol;
-use crate::body::Framing;
+use crate::framing::Framing;
 use crate::head::Fields;
 use crate::message::{Request, Response};
 

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::connection;
-use crate::router::Inner;
+use crate::inner::Inner;
 
 /// How long to wait after a failed `accept`: it fails for want of descriptors or memory, and
 /// trying again at once would only burn the processor.

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::body::Framing;
+use crate::framing::Framing;
 use crate::head::{Bad, Fields, RequestHead, ResponseHead};
 
 /// A request that makes sense.

@@ -20,8 +20,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::access::Code;
 use crate::balance::{Load, choose};
+use crate::inner::{Inner, LiveRoute};
 use crate::live::InFlight;
-use crate::router::{Inner, LiveRoute};
 use crate::settings::TimeOuts;
 use crate::table::{Backend, State};
 

@@ -49,6 +49,7 @@ mod protocol;
 mod pump;
 mod rolling;
 mod session;
+mod shared;
 mod shim;
 mod target;
 

@@ -1,6 +1,5 @@
 //! The engine: see the crate's page.
 
-use std::collections::HashSet;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,16 +10,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tolv_logs::{Line, spool};
-use tolv_model::name::ProcessName;
-use tolv_model::unit::{Millis, Policy};
+use tolv_logs::Line;
+use tolv_model::unit::Policy;
 
 use crate::board::{Board, Command};
 use crate::one_off::Run;
 use crate::plan::Plan;
 use crate::ports::Ports;
-use crate::pump::{Outlet, Pump, dropped};
+use crate::pump::{Outlet, dropped};
 use crate::rolling;
+use crate::shared::Shared;
 use crate::target::{Endpoints, Error, Exit, OneOff, Outcome, Settings, Target};
 
 /// Lines between the engine and their reader; where it is slow, the rest waits in the spools.
@@ -40,29 +39,6 @@ struct Owner {
     shared: Arc<Shared>,
     said: Mutex<Option<mpsc::Sender<Line>>>,
     unsaid: Arc<AtomicU64>,
-}
-
-/// What all tasks of an engine share.
-pub(crate) struct Shared {
-    pub(crate) settings: Settings,
-    pub(crate) policy: Policy,
-    pub(crate) ports: Arc<Ports>,
-    pub(crate) board: Board,
-    /// Processes, one-offs and rollouts.
-    pub(crate) tasks: TaskTracker,
-    /// Nothing starts any more.
-    pub(crate) ending: CancellationToken,
-    pumps: TaskTracker,
-    /// Pumps end where they are.
-    hush: CancellationToken,
-    /// Nothing once the engine is stopped, so that the receiver ends.
-    outlet: Mutex<Option<Outlet>>,
-    /// Lines that the reader took.
-    taken: Arc<AtomicU64>,
-    turn: Arc<tokio::sync::Mutex<()>>,
-    began: Instant,
-    /// Spools that are being written.
-    open: Mutex<HashSet<String>>,
 }
 
 impl Local {
@@ -207,70 +183,6 @@ impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.end(Command::Kill);
         self.shared.outlet.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-}
-
-impl Shared {
-    fn end(&self, command: Command) {
-        self.board.end(command);
-        self.ending.cancel();
-    }
-
-    /// The time of the state machines.
-    pub(crate) fn now(&self) -> Millis {
-        Millis(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
-    }
-
-    /// A moment of the state machines on this machine's clock.
-    pub(crate) fn instant(&self, at: Millis) -> Instant {
-        // The clock is finer than a millisecond: not before it.
-        self.began + Duration::from_millis(at.0)
-    }
-
-    /// How long until then, in words: `at once`, `in 1.9 s`.
-    pub(crate) fn until(&self, at: Millis) -> String {
-        let delay = at.0.saturating_sub(self.now().0);
-        match delay {
-            0 => "at once".to_owned(),
-            1..10_000 => format!("in {}.{} s", delay / 1000, delay / 100 % 10),
-            _ => format!("in {} s", delay / 1000),
-        }
-    }
-
-    /// A pump for one process, running.
-    pub(crate) fn pump(&self, name: &ProcessName) -> Pump {
-        let outlet = self.outlet.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // After the stop nobody reads, and nothing starts.
-        let outlet =
-            outlet.unwrap_or_else(|| Outlet { lines: mpsc::channel(1).0, taken: Arc::default() });
-        let (pump, task) = Pump::new(Arc::from(name.to_string()), outlet);
-        self.pump_task(task);
-        pump
-    }
-
-    fn pump_task(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let hush = self.hush.clone();
-        self.pumps.spawn(async move {
-            hush.run_until_cancelled(task).await;
-        });
-    }
-
-    /// Keeps a spool from being tidied away, or lets it go.
-    pub(crate) fn hold(&self, name: &str, held: bool) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if held {
-            open.insert(name.to_owned());
-        } else {
-            open.remove(name);
-        }
-    }
-
-    /// Removes the oldest spools that are too many. Blocks.
-    pub(crate) fn tidy(&self) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Settings { logs, logs_bytes, .. } = &self.settings;
-        // What cannot be removed now is there the next time.
-        spool::tidy(logs, *logs_bytes, &|spool| open.contains(spool)).ok();
     }
 }
 

@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::Command;
 use crate::child::exec_failure;
-use crate::local::Shared;
 use crate::plan::Plan;
 use crate::process::maybe;
 use crate::protocol::Word;
 use crate::pump::Pump;
 use crate::session::{Launching, Session, exit_timeout};
+use crate::shared::Shared;
 use crate::target::{Error, Exit, Reason};
 
 /// For its last lines to reach their reader.

@@ -15,8 +15,8 @@ use tokio::time::{sleep, timeout};
 use tolv_model::health::{CheckAction, CheckKind, HealthCheck};
 use tolv_sandbox::{Cancel, Job};
 
-use crate::local::Shared;
 use crate::plan::Plan;
+use crate::shared::Shared;
 
 /// Pauses between two tries of a port grow from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));

@@ -17,13 +17,13 @@ use tolv_model::unit::{Action, Cause, Event, Jitter, Millis, Phase, Unit};
 use crate::board::Command;
 use crate::child::{self, Started};
 use crate::listening;
-use crate::local::Shared;
 use crate::plan::Plan;
 use crate::ports::random;
 use crate::probe::{Probe, Probed};
 use crate::protocol::{Ended, Word};
 use crate::pump::Pump;
 use crate::session::{self, Launching, Session};
+use crate::shared::Shared;
 use crate::target::{Boot, Culprit, ProcessState, Reason};
 
 /// What a process on probation tells its rollout.

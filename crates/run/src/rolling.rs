@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tolv_model::rollout::{Action, Event, Rollout};
 
 use crate::board::Command;
-use crate::local::Shared;
 use crate::plan::Plan;
 use crate::process::{Process, Report, maybe};
+use crate::shared::Shared;
 use crate::target::{Culprit, Error, Outcome, Reason, Target};
 
 /// The longest port, for a look at the environment before there is one.

@@ -10,11 +10,11 @@ use tolv_logs::{Line, Micros, spool};
 use tolv_sandbox::Launched;
 
 use crate::child::{self, Control, Start, Started};
-use crate::local::Shared;
 use crate::plan::Plan;
 use crate::ports::Port;
 use crate::protocol::{Ended, Order};
 use crate::pump::Pump;
+use crate::shared::Shared;
 use crate::target::{Error, Exit, Reason};
 
 /// Lines of a process that a message about its failure has.

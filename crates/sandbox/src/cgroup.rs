@@ -17,11 +17,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::level::{Level, Reason};
-use crate::machine::{CgroupFacts, Cgroups};
 use crate::spec::Limits;
 use crate::sys::errno;
 
+mod facts;
 mod find;
+
+pub use facts::{CgroupFacts, Cgroups};
 
 use find::{Found, find};
 

@@ -35,10 +35,11 @@ mod sys;
 mod wire;
 
 pub use app::{Entered, Memory};
+pub use cgroup::{CgroupFacts, Cgroups};
 pub use error::{Error, ExecError};
 pub use init::Exec;
 pub use level::{Choice, Level, Reason, UnknownLevel, errno_text};
-pub use machine::{CgroupFacts, Cgroups, Machine};
+pub use machine::Machine;
 pub use reap::{Ended, SignalFd, has_children, kill_descendants, reap_all};
 pub use run::{Cancel, ExitStatus, Job, Stream, run};
 pub use serve::spawner_main;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::app::Entered;
+use crate::cgroup::CgroupFacts;
 use crate::error::Error;
-use crate::machine::CgroupFacts;
 use crate::owner;
 use crate::spec::{Spec, is_plain_target};
 use crate::wire::{self, Answer, MAX_FDS, Request};

@@ -16,8 +16,8 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::CgroupFacts;
 use crate::level::Reason;
-use crate::machine::CgroupFacts;
 
 /// Most descriptors in one launch; the kernel's own limit is 253.
 pub(crate) const MAX_FDS: usize = 200;

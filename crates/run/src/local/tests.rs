@@ -1,3 +1,4 @@
+use tolv_model::unit::Millis;
 use tolv_sandbox::Level;
 
 use super::*;

@@ -85,6 +85,7 @@ fn kill_9_of_the_spawner_is_survived_by_nothing_of_the_app() {
     let spawner = children.unwrap().split_whitespace().next().unwrap().parse().unwrap();
     kill_process(Pid::from_raw(spawner).unwrap(), Signal::KILL).unwrap();
     up.tolv.signal(Signal::INT);
+    up.sees("tolv[stubborn.1]: Stopping all processes with SIGTERM");
     up.tolv.signal(Signal::INT);
     up.tolv.wait(SOON);
     poll(SOON, "every process to be gone", || processes_with(&mark).is_empty().then_some(()));
