@@ -64,3 +64,34 @@ fn an_interrupted_build_leaves_nothing_half_made() {
     assert!(left.is_empty(), "{left:?}");
     assert!(crate::processes_with("sleep\x001000").is_empty() || !shop(&home).join("x").exists());
 }
+
+#[test]
+fn go_is_compiled_and_two_clones_give_one_slug() {
+    let home = Home::new();
+    home.write("shop/go.mod", "module example.org/shop\n\ngo 1.19\n");
+    home.write(
+        "shop/main.go",
+        r#"package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+)
+
+func main() {
+	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "Hello from Go") })
+	fmt.Println(http.ListenAndServe(":"+os.Getenv("PORT"), nil))
+}
+"#,
+    );
+    git::commit(&shop(&home));
+    let clone = home.path().join("elsewhere/shop");
+    let from = shop(&home);
+    git::git(home.path(), &["clone", "--quiet", from.to_str().unwrap(), clone.to_str().unwrap()]);
+    let (first, second) = (built(&shop(&home)), built(&clone));
+    assert_eq!(first["slug"], second["slug"]);
+    assert_eq!(first["process_types"]["web"], "bin/shop", "the builder's own process type");
+    let up = crate::Up::start(&clone, &[]);
+    assert_eq!(up.text("/"), "Hello from Go");
+}
