@@ -93,8 +93,9 @@ impl Machine {
         let lacking: Vec<_> =
             ["memory", "pids", "cpu"].into_iter().filter(|name| !has(name)).collect();
         if !lacking.is_empty() {
-            let why = self.cgroups.reasons.iter().map(ToString::to_string).collect::<Vec<_>>();
-            let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
+            // The first says enough; `describe` has them all.
+            let why = self.cgroups.reasons.first();
+            let why = why.map_or_else(String::new, |reason| format!(" ({reason})"));
             missing.push(format!("no limit on {}{why}", lacking.join(", ")));
         }
         missing

@@ -33,5 +33,14 @@ pub(crate) fn status(args: &Status, settings: &Settings) -> ExitCode {
         text.push_str(&line);
         text.push('\n');
     }
+    match machine.choose(Choice::Auto) {
+        Ok((level, missing)) => {
+            text.push_str(&format_args!("auto      uses {level}\n").to_string());
+            for what in missing {
+                text.push_str(&format_args!("               without: {what}\n").to_string());
+            }
+        }
+        Err(error) => text.push_str(&format_args!("auto      {error}\n").to_string()),
+    }
     output::print(&text)
 }

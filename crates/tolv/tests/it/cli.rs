@@ -98,6 +98,8 @@ fn status_as_an_ordinary_user_says_why_strict_is_not_to_be_had() {
     assert!(ended.status.success(), "{}", stderr(&ended));
     let text = stdout(&ended);
     let strict = text.lines().find(|line| line.trim_start().starts_with("strict")).unwrap();
+    let auto = text.lines().find(|line| line.starts_with("auto")).unwrap();
+    assert!(!auto.contains("strict") && !auto.contains("none"), "{text}");
     assert!(strict.contains("no") && strict.contains("Operation not permitted"), "{text}");
     let state = home.path().join("state");
     fs::create_dir(&state).unwrap();
