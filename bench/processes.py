@@ -158,11 +158,16 @@ def stopped(program, apps):
     pidfds = list(filter(None, map(common.open_pidfd, apps)))
     start = time.monotonic()
     program.stop()
-    gone = common.until_gone(pidfds) - start
+    left = common.until_gone(pidfds)
+    gone = time.monotonic() - start
+    if left:
+        print(f"  {len(left)} processes were still there after {gone:.0f} s, and were killed")
     program.end()
+    ended = time.monotonic() - start
     for pidfd in pidfds:
+        common.signal_pidfd(pidfd, signal.SIGKILL)
         os.close(pidfd)
-    return {"gone": gone, "exit": time.monotonic() - start}
+    return {} if left else {"gone": gone, "exit": ended}
 
 
 def sample(start, words, args, idle):
@@ -170,6 +175,8 @@ def sample(start, words, args, idle):
     with start() as program:
         apps, there = all_there(program, words, args.count)
         figures = {"start": there - program.began}
+        # A signal in the middle of a start is another story: honcho forgets processes then.
+        time.sleep(1)
         if idle:
             figures |= quiet(program, apps, args.idle)
         launched = program.launched()

@@ -108,7 +108,7 @@ impl Probe {
         let mut outcome = Err(String::new());
         for attempt in 0..check.attempts.max(1) {
             if attempt > 0 {
-                sleep(check.wait).await;
+                self.pause(check).await;
             }
             outcome = match &check.action {
                 // Its time is the check itself.
@@ -128,6 +128,29 @@ impl Probe {
         outcome
     }
 
+    /// Between two attempts: `wait`, or less where the port has only now begun to listen.
+    async fn pause(&self, check: &HealthCheck) {
+        let port = match &check.action {
+            CheckAction::Http { port, .. } | CheckAction::Listening { port } => {
+                port.unwrap_or(self.port)
+            }
+            CheckAction::Command(_) | CheckAction::Uptime(_) => return sleep(check.wait).await,
+        };
+        let listens = || async move { self.first(port, connect).await.is_ok() };
+        if listens().await {
+            // It answered, and not as it should: it gets the time that it asks for.
+            return sleep(check.wait).await;
+        }
+        let begins = async {
+            let mut pause = PAUSES.0;
+            while !listens().await {
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        };
+        timeout(check.wait, begins).await.ok();
+    }
+
     async fn once(
         &self,
         action: &CheckAction,
@@ -142,9 +165,6 @@ impl Probe {
             }
             CheckAction::Listening { port } => {
                 let port = port.unwrap_or(self.port);
-                let connect = |address| async move {
-                    TcpStream::connect(address).await.map(drop).map_err(|error| error.to_string())
-                };
                 let address = self.first(port, connect).await?;
                 Ok(Some(address).filter(|_| port == self.port))
             }
@@ -205,6 +225,10 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
+}
+
+async fn connect(address: SocketAddr) -> Result<(), String> {
+    TcpStream::connect(address).await.map(drop).map_err(|error| error.to_string())
 }
 
 fn addresses(port: u16) -> [SocketAddr; 2] {

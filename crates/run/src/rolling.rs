@@ -45,6 +45,9 @@ struct Rolling {
     culprits: BTreeMap<u64, Box<Culprit>>,
     draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     outcome: Outcome,
+    /// Whether no web process runs before the switch: then each new one gets requests as soon as
+    /// it is ready, for nobody else answers them.
+    first: bool,
 }
 
 /// Replaces what runs by `plans`. After `cancel`, what was not switched to yet is undone.
@@ -77,7 +80,9 @@ pub(crate) async fn roll(
     let rollout = Rollout::new(current.iter().map(|(id, _)| *id), wanted.iter().copied());
     let (reports, received) = mpsc::unbounded_channel();
     let (culprits, draining) = (BTreeMap::new(), None);
-    let rolling = Rolling { shared, target, fresh, wanted, reports, culprits, draining, outcome };
+    let first = !current.iter().any(|(_, plan)| plan.name.process_type.is_web());
+    let rolling =
+        Rolling { shared, target, fresh, wanted, reports, culprits, draining, outcome, first };
     rolling.run(rollout, received, cancel).await
 }
 
@@ -137,6 +142,7 @@ impl Rolling {
         let Some(plan) = self.fresh.get(&id).cloned() else { return false };
         let shared = &self.shared;
         let Some(commands) = shared.board.add(id, &plan, false) else { return false };
+        shared.board.update(id, |process| process.routed = self.first);
         let pump = Arc::new(shared.pump(&plan.name));
         let (shared, reports) = (Arc::clone(shared), self.reports.clone());
         let process = Process { shared, id, plan, commands, reports, pump };

@@ -48,6 +48,20 @@ fn the_old_answers_until_the_new_is_ready() {
 }
 
 #[test]
+fn the_first_web_process_answers_while_others_are_on_probation() {
+    let bed = Bed::with(best(), |settings| settings.timing.uptime = SOON * 10);
+    let target = bed.target(1, &[("web", "perl web.pl", 1), ("worker", "sleep 1000", 1)]);
+    let engine = bed.engine().clone();
+    let rollout = bed.runtime().spawn(async move { engine.converge(target).await });
+    let web = poll(SOON, "the web process to be up", || {
+        bed.endpoints().into_iter().find(|p| p.state == ProcessState::Up)
+    });
+    assert!(web.routed && web.process.to_string() == "web.1");
+    assert_eq!(bed.answers(), [format!("web.1 v1 {}", web.address.port())]);
+    assert!(!rollout.is_finished(), "the worker has not run for long enough");
+}
+
+#[test]
 fn the_old_is_stopped_when_its_requests_are_done() {
     let drained: Arc<Mutex<Vec<Endpoint>>> = Arc::default();
     let done = Arc::new(Semaphore::new(0));
