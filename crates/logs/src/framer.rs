@@ -14,8 +14,8 @@ use crate::line::Marks;
 
 /// Longest piece of a line, in bytes.
 pub const MAX_LINE: usize = 10_000;
-/// Bytes that one read may bring.
-const READ: usize = 64 * 1024;
+/// Bytes that one read may bring at first, and at most: most processes say little.
+const READ: (usize, usize) = (4 * 1024, 64 * 1024);
 
 /// Whole lines, or one piece of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Framer {
     buffer: Vec<u8>,
     /// Bytes of an unfinished line, at the front of the buffer.
     held: usize,
+    /// Bytes that the next read may bring.
+    room: usize,
     /// Whether a piece of the unfinished line left already.
     continued: bool,
 }
@@ -47,12 +49,16 @@ impl Default for Framer {
 impl Framer {
     /// For a stream at its start.
     pub fn new() -> Self {
-        Self { buffer: vec![0; MAX_LINE + READ], held: 0, continued: false }
+        Self { buffer: Vec::new(), held: 0, room: READ.0, continued: false }
     }
 
     /// Where the next read may put its bytes; never empty.
     pub fn space(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.held..]
+        let end = self.held + self.room;
+        if self.buffer.len() < end {
+            self.buffer.resize(end, 0);
+        }
+        &mut self.buffer[self.held..end]
     }
 
     /// Whether a line is waiting for its end.
@@ -63,6 +69,10 @@ impl Framer {
     /// Takes in the first `read` bytes of [`Framer::space`].
     pub fn filled(&mut self, read: usize, mut emit: impl FnMut(Batch<'_>)) {
         let end = (self.held + read).min(self.buffer.len());
+        if read >= self.room {
+            // There may be more than fits.
+            self.room = (self.room * 4).min(READ.1);
+        }
         let bytes = &self.buffer[..end];
         // Whole lines that have not left yet: `bytes[start..line]`, `lines` of them.
         let (mut start, mut line, mut lines) = (0, 0, 0);

@@ -90,8 +90,11 @@ pub fn last_lines(folder: &Path, process: Arc<str>, count: usize) -> io::Result<
     Ok(lines.into())
 }
 
-/// Removes the oldest spools of `folder`, its subfolders, until the rest fit `limit` bytes; those
-/// in `keep` stay. Returns how many were removed.
+/// Most spools that [`tidy`] leaves: each start of a process makes one.
+const MOST: usize = 1000;
+
+/// Removes the oldest spools of `folder`, its subfolders, until the rest fit `limit` bytes and are
+/// no more than 1,000; those in `keep` stay. Returns how many were removed.
 ///
 /// # Errors
 ///
@@ -112,9 +115,9 @@ pub fn tidy(folder: &Path, limit: u64, keep: &dyn Fn(&str) -> bool) -> io::Resul
     }
     let mut total: u64 = spools.iter().map(|spool| spool.1).sum();
     spools.sort();
-    let mut removed = 0;
+    let (mut removed, count) = (0, spools.len());
     for (_, size, kept, path) in spools {
-        if total <= limit {
+        if total <= limit && count - removed <= MOST {
             break;
         }
         if !kept && std::fs::remove_dir_all(path).is_ok() {

@@ -75,6 +75,7 @@ impl Local {
             taken,
             turn: Arc::default(),
             began: Instant::now(),
+            tidied: Mutex::default(),
             open: Mutex::default(),
         });
         let (said, queue) = mpsc::channel(SAID);

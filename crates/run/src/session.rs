@@ -43,11 +43,9 @@ impl Launching {
             Held::new(shared, format!("{:016}-{}-{}", Micros::now().0, port.number, plan.name));
         let folder = settings.logs.join(&spool.name);
         let start = Start { orders, spec: plan.spec(settings), folder };
-        let shared = Arc::clone(shared);
-        let launch = spawn_blocking(move || {
-            shared.tidy();
-            child::launch(&shared.settings.spawner, start)
-        });
+        shared.tidy_now_and_then();
+        let spawner = settings.spawner.clone();
+        let launch = spawn_blocking(move || child::launch(&spawner, start));
         Ok(Self { port, spool, launch })
     }
 

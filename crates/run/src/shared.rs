@@ -18,6 +18,9 @@ use crate::ports::Ports;
 use crate::pump::{Outlet, Pump};
 use crate::target::Settings;
 
+/// Between two looks at all spools.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
+
 /// One engine, as its tasks see it.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
@@ -37,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) taken: Arc<AtomicU64>,
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
     pub(crate) began: Instant,
+    /// When the spools were last looked at.
+    pub(crate) tidied: Mutex<Option<Instant>>,
     /// Spools that are being written.
     pub(crate) open: Mutex<HashSet<String>>,
 }
@@ -96,11 +101,27 @@ impl Shared {
         }
     }
 
-    /// Removes the oldest spools that are too many. Blocks.
-    pub(crate) fn tidy(&self) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Settings { logs, logs_bytes, .. } = &self.settings;
-        // What cannot be removed now is there the next time.
-        spool::tidy(logs, *logs_bytes, &|spool| open.contains(spool)).ok();
+    /// Removes the oldest spools that are too many, beside everything else and not at every
+    /// start: looking at all of them takes longer than a start.
+    pub(crate) fn tidy_now_and_then(self: &Arc<Self>) {
+        let now = Instant::now();
+        let due = {
+            let mut tidied = self.tidied.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = tidied.is_none_or(|last| now >= last + TIDY_EVERY);
+            if due {
+                *tidied = Some(now);
+            }
+            due
+        };
+        if !due {
+            return;
+        }
+        let shared = Arc::clone(self);
+        self.tasks.spawn_blocking(move || {
+            let open = shared.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let Settings { logs, logs_bytes, .. } = &shared.settings;
+            // What cannot be removed now is there the next time.
+            spool::tidy(logs, *logs_bytes, &|spool| open.contains(spool)).ok();
+        });
     }
 }

@@ -14,7 +14,7 @@ fn frame(chunks: &[(Vec<u8>, bool)]) -> Vec<Piece> {
         pieces.extend(lines.into_iter().map(|line| (line.to_vec(), batch.marks)));
     };
     for (chunk, idle) in chunks {
-        for part in chunk.chunks(READ) {
+        for part in chunk.chunks(READ.0) {
             framer.space()[..part.len()].copy_from_slice(part);
             framer.filled(part.len(), &mut take);
         }

@@ -73,20 +73,24 @@ impl Reader {
             let index = *index;
             // Looked up before the read: when there is one, this one is complete.
             let newer = newest(&self.folder)?.is_some_and(|newest| newest > index);
-            self.buffer.resize(READ, 0);
-            let mut length = read_at(file, &mut self.buffer, self.offset)?;
-            if let Some(wanted) = missing(&self.buffer[..length])
-                && length == READ
+            // Kept only while there is more: of many readers, most wait.
+            let mut buffer = match std::mem::take(&mut self.buffer) {
+                buffer if buffer.is_empty() => vec![0; READ],
+                buffer => buffer,
+            };
+            let mut length = read_at(file, &mut buffer, self.offset)?;
+            if let Some(wanted) = missing(&buffer[..length])
+                && length == buffer.len()
             {
                 // A record larger than the buffer.
-                self.buffer.resize(wanted, 0);
-                length = read_at(file, &mut self.buffer, self.offset)?;
+                buffer.resize(wanted, 0);
+                length = read_at(file, &mut buffer, self.offset)?;
             }
-            let at_end = length < self.buffer.len();
-            self.buffer.truncate(length);
-            let (used, some) = self.parse(newer && at_end, items);
+            let at_end = length < buffer.len();
+            let (used, some) = self.parse(&buffer[..length], newer && at_end, items);
             self.offset += used as u64;
             if some {
+                self.buffer = buffer;
                 return Ok(true);
             }
             if used == 0 && (!newer || !self.open_next(Some(index))?) {
@@ -124,14 +128,14 @@ impl Reader {
         }
     }
 
-    /// Takes records off the buffer; returns how many bytes it used and whether it gave items.
+    /// Takes records off the bytes; returns how many bytes it used and whether it gave items.
     /// What is not whole is left; in a segment that is `complete`, it is damage.
-    fn parse(&mut self, complete: bool, items: &mut Vec<Item>) -> (usize, bool) {
+    fn parse(&mut self, read: &[u8], complete: bool, items: &mut Vec<Item>) -> (usize, bool) {
         let (mut at, before) = (0, items.len());
         if !self.begun {
-            match header_length(&self.buffer) {
+            match header_length(read) {
                 Some(length) => at = length,
-                None if !complete && self.buffer.len() < MAGIC.len() + 4 + 1024 => {
+                None if !complete && read.len() < MAGIC.len() + 4 + 1024 => {
                     return (0, false);
                 }
                 // Not a header: the first mark is where it begins.
@@ -139,8 +143,8 @@ impl Reader {
             }
             self.begun = true;
         }
-        while at < self.buffer.len() {
-            let rest = &self.buffer[at..];
+        while at < read.len() {
+            let rest = &read[at..];
             let Some(header) = rest.first_chunk::<LENGTH>() else {
                 break;
             };
