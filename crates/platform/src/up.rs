@@ -39,6 +39,8 @@ use crate::watch::Watch;
 
 /// For requests in flight when everything stops; then they are cut.
 const ROUTER_GRACE: Duration = Duration::from_secs(30);
+/// Lines that are handed on together; fewer than any channel here has room for.
+const AT_ONCE: usize = 256;
 /// No line for this long, and what was waiting for the lines is said.
 const QUIET: Duration = Duration::from_millis(15);
 /// It is said after this long, whatever comes.
@@ -443,23 +445,37 @@ async fn forward(
     mut after: mpsc::Receiver<Event>,
     events: mpsc::Sender<Event>,
 ) {
+    let mut batch = Vec::new();
     loop {
         tokio::select! {
             biased;
-            line = lines.recv() => match line {
-                Some(line) => events.send(Event::Line(line)).await.ok(),
-                None => return,
+            count = lines.recv_many(&mut batch, AT_ONCE) => match count {
+                0 => return,
+                _ => pass(&mut batch, &events).await,
             },
             Some(event) = after.recv() => {
                 let end = Instant::now() + LATEST;
                 while Instant::now() < end
-                    && let Ok(Some(line)) = timeout(QUIET, lines.recv()).await
+                    && let Ok(1..) = timeout(QUIET, lines.recv_many(&mut batch, AT_ONCE)).await
                 {
-                    events.send(Event::Line(line)).await.ok();
+                    pass(&mut batch, &events).await;
                 }
-                events.send(event).await.ok()
+                events.send(event).await.ok();
             }
-        };
+        }
+    }
+}
+
+/// Waits for room once for all of them.
+async fn pass(batch: &mut Vec<Line>, events: &mpsc::Sender<Event>) {
+    match events.reserve_many(batch.len()).await {
+        Ok(room) => {
+            for (place, line) in room.zip(batch.drain(..)) {
+                place.send(Event::Line(line));
+            }
+        }
+        // Nobody reads any more.
+        Err(_) => batch.clear(),
     }
 }
 

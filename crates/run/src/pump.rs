@@ -38,6 +38,9 @@ pub(crate) struct Pump {
     queue: mpsc::UnboundedSender<Message>,
 }
 
+/// Lines that go out together; the channel has room for more.
+const AT_ONCE: usize = 256;
+
 /// Where all pumps of an engine write to.
 #[derive(Clone, Debug)]
 pub(crate) struct Outlet {
@@ -49,9 +52,21 @@ pub(crate) struct Outlet {
 impl Outlet {
     /// Waits for room; false once nobody reads any more.
     pub(crate) async fn send(&self, line: Line) -> bool {
-        let sent = self.lines.send(line).await.is_ok();
-        self.taken.fetch_add(1, Ordering::Relaxed);
-        sent
+        self.send_all(vec![line]).await
+    }
+
+    /// As [`Outlet::send`], many at a time: waiting for room is what costs.
+    async fn send_all(&self, lines: Vec<Line>) -> bool {
+        let mut lines = lines.into_iter();
+        while lines.len() > 0 {
+            let count = lines.len().min(AT_ONCE);
+            let Ok(room) = self.lines.reserve_many(count).await else { return false };
+            for (place, line) in room.zip(&mut lines) {
+                place.send(line);
+            }
+            self.taken.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        true
     }
 }
 
@@ -166,7 +181,7 @@ async fn finish(tail: Option<Tail>, lines: u64, process: &Arc<str>, outlet: &Out
         }
     }
     match reader.finish(lines) {
-        Some(item) => deliver(item, process, outlet).await,
+        Some(item) => outlet.send(line(item, process)).await,
         None => true,
     }
 }
@@ -189,10 +204,8 @@ async fn step(mut reader: Reader, process: &Arc<str>, outlet: &Outlet) -> Step {
         (reader, items, more)
     });
     let Ok((reader, items, more)) = read.await else { return Step::Broken(None) };
-    for item in items {
-        if !deliver(item, process, outlet).await {
-            return Step::Deaf;
-        }
+    if !outlet.send_all(items.into_iter().map(|item| line(item, process)).collect()).await {
+        return Step::Deaf;
     }
     match more {
         Ok(true) => Step::More(reader),
@@ -205,9 +218,9 @@ async fn step(mut reader: Reader, process: &Arc<str>, outlet: &Outlet) -> Step {
     }
 }
 
-async fn deliver(item: Item, process: &Arc<str>, outlet: &Outlet) -> bool {
+fn line(item: Item, process: &Arc<str>) -> Line {
     match item {
-        Item::Line(line) => outlet.send(line).await,
-        Item::Missed(lines) => outlet.send(dropped(process, lines)).await,
+        Item::Line(line) => line,
+        Item::Missed(lines) => dropped(process, lines),
     }
 }

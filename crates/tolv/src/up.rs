@@ -17,6 +17,8 @@ use crate::settings::Settings;
 /// Events between the platform and the writing thread. When a slow terminal fills it, lines wait
 /// in the processes' spools.
 const EVENTS: usize = 1024;
+/// Events that are written together.
+const AT_ONCE: usize = 512;
 /// For a terminal to take the last lines, once everything is stopped.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -116,17 +118,14 @@ fn write_events(
     let (done, written) = oneshot::channel();
     let thread = thread::Builder::new().name("output".to_owned()).spawn(move || {
         let mut writer = Writer { view: View::new(form), build: BuildView::new(), form };
-        let mut batch = Vec::new();
-        while let Some(event) = events.blocking_recv() {
-            writer.add(&event, &mut batch);
-            // What is there already goes out in one write.
-            while batch.len() < 64 * 1024
-                && let Ok(event) = events.try_recv()
-            {
-                writer.add(&event, &mut batch);
+        let (mut batch, mut text) = (Vec::new(), Vec::new());
+        // What is there already goes out in one write.
+        while events.blocking_recv_many(&mut batch, AT_ONCE) > 0 {
+            for event in batch.drain(..) {
+                writer.add(&event, &mut text);
             }
             let mut out = io::stdout().lock();
-            if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
+            if out.write_all(&text).and_then(|()| out.flush()).is_err() {
                 stop.send_if_modified(|now| {
                     let first = *now == Stop::No;
                     if first {
@@ -138,7 +137,7 @@ fn write_events(
                 while events.blocking_recv().is_some() {}
                 break;
             }
-            batch.clear();
+            text.clear();
         }
         done.send(()).ok();
     });
