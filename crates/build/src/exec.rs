@@ -1,7 +1,7 @@
 //! Runs a plan's steps in the sandbox: bounded in time and disk, stoppable, line by line.
 //!
-//! The environment of a step is made from nothing. Of the caller's variables it gets those that
-//! [`passes`] names (registries, proxies, CA certificates) and no others.
+//! The environment of a step is made from nothing. Of the operator's variables it gets those in
+//! [`Host::registry`](crate::Host), which [`passes`] names (registries, proxies, CA certificates).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;

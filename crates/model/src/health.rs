@@ -16,8 +16,6 @@ pub const ATTEMPTS: u32 = 3;
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two attempts where none is said.
 pub const WAIT: Duration = Duration::from_secs(5);
-/// How long a process must stay up where a check says no more than that.
-pub const UPTIME: Duration = Duration::from_secs(10);
 
 /// What a check is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -77,11 +77,6 @@ impl<Id: Copy + Ord> Rollout<Id> {
         Self { phase: Phase::Idle, waiting: fresh.clone(), new: fresh, old: left }
     }
 
-    /// Whether the end was told.
-    pub fn is_done(&self) -> bool {
-        matches!(self.phase, Phase::Done)
-    }
-
     /// Takes in one event and returns what to do about it, oldest first. Total.
     pub fn handle(&mut self, event: Event<Id>) -> Vec<Action<Id>> {
         match (self.phase, event) {

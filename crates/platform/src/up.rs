@@ -358,7 +358,12 @@ impl Stage {
     /// Lets the requests in flight finish, then stops every process; kills on [`Stop::Now`].
     async fn end(&self, router: &Router, stop: &mut watch::Receiver<Stop>) {
         let orderly = async {
-            router.drain(ROUTER_GRACE).await;
+            let cut = router.drain(ROUTER_GRACE).await.cut;
+            if cut > 0 {
+                let seconds = ROUTER_GRACE.as_secs();
+                let text = format!("Cut {cut} requests that were not done after {seconds} seconds");
+                self.engine.say(Line::tolv("router", text));
+            }
             self.engine.stop().await;
         };
         tokio::select! {

@@ -5,7 +5,6 @@
 //! byte outside ASCII; values without quotes fall back to quotes when they are not plain.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tolv_model::name::ProcessName;
@@ -122,8 +121,6 @@ impl Protocol {
 /// Texts are bytes as the client sent them; empty when the request was not understood.
 #[derive(Clone, Debug)]
 pub struct AccessLine {
-    /// The route's owner; not part of the line.
-    pub owner: Option<Arc<str>>,
     /// Why it failed; `None` is `at=info`.
     pub code: Option<Code>,
     /// A sentence's worth more than [`Code::description`], for the operator alone.

@@ -182,7 +182,6 @@ impl Connection<'_> {
         let mut exchange = Exchange::new(self.router, request, origin);
         let ended = exchange.run(&mut self.stream, &mut self.read).await;
         let (way, progress) = exchange.into_parts();
-        line.owner = way.route.and_then(|route| route.route.owner.clone());
         line.process = way.backend.map(|backend| backend.process);
         line.connect = way.connect;
         let next = match ended {
@@ -266,7 +265,6 @@ impl Connection<'_> {
             false => Protocol::Http,
         };
         AccessLine {
-            owner: None,
             code: None,
             detail: None,
             method: Vec::new(),

@@ -47,8 +47,6 @@ pub enum State {
 /// Where the requests for one deploy go.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Whose route it is; handed back in every access line, never read here.
-    pub owner: Option<Arc<str>>,
     /// What is known of its processes.
     pub state: State,
     /// Those that are ready.
@@ -58,15 +56,9 @@ pub struct Route {
 }
 
 impl Route {
-    /// A route in `state` to `backends`, without an owner, with the router's time-outs.
+    /// A route in `state` to `backends`, with the router's time-outs.
     pub fn new(state: State, backends: Vec<Backend>) -> Self {
-        Self { owner: None, state, backends, time_outs: None }
-    }
-
-    /// The same route, owned by `owner`.
-    pub fn owned_by(mut self, owner: impl Into<Arc<str>>) -> Self {
-        self.owner = Some(owner.into());
-        self
+        Self { state, backends, time_outs: None }
     }
 }
 

@@ -324,7 +324,7 @@ impl Shim {
             Some(End::Signaled(signal)) => (None, Some(signal)),
             None => (None, Some(libc::SIGKILL)),
         };
-        let oom_kills = self.entered.memory().oom_kills;
+        let oom_kills = self.entered.oom_kills();
         let ended = Ended { code, signal, oom_kills, lines: self.spool.lines() };
         if let Some(control) = &self.control {
             say(control, &Word::Exited(ended), LAST_WORD);

@@ -11,7 +11,7 @@ use rustix::fs::{FileType, fchown, fstat};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Signal, Uid};
 
-use crate::cgroup::MemoryFiles;
+use crate::cgroup::MemoryFile;
 use crate::error::ExecError;
 use crate::level::{Level, Reason};
 use crate::root::at;
@@ -31,18 +31,9 @@ pub struct Entered {
     /// The uid that the app gets, if it gets one of its own.
     pub(crate) app_uid: Option<u32>,
     /// Where the cgroup tells of memory.
-    pub(crate) usage: Option<MemoryFiles>,
+    pub(crate) usage: Option<MemoryFile>,
     /// Whether a cgroup counts processes here.
     pub(crate) cgroup_counts: bool,
-}
-
-/// What the cgroup says of memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Memory {
-    /// Bytes in use now.
-    pub current: Option<u64>,
-    /// How many processes were killed for want of memory.
-    pub oom_kills: u64,
 }
 
 impl Entered {
@@ -154,12 +145,9 @@ impl Entered {
         Ok(())
     }
 
-    /// What the sandbox's cgroup says of memory; zeros where there is none.
-    pub fn memory(&self) -> Memory {
-        self.usage.as_ref().map_or_else(Memory::default, |files| Memory {
-            current: files.current(),
-            oom_kills: files.oom_kills(),
-        })
+    /// How many processes of the sandbox were killed for want of memory; 0 without a cgroup.
+    pub fn oom_kills(&self) -> u64 {
+        self.usage.as_ref().map_or(0, MemoryFile::oom_kills)
     }
 }
 

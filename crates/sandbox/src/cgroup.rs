@@ -47,34 +47,31 @@ pub(crate) struct Trees {
 pub(crate) struct Leaf {
     v2: Option<(PathBuf, File)>,
     v1: Vec<(PathBuf, File)>,
-    memory: Option<MemoryFiles>,
-    shown: Option<PathBuf>,
+    memory: Option<MemoryFile>,
 }
 
-/// Open files that tell of memory, readable from inside a sandbox too.
+/// An open file that tells of kills for want of memory, readable from inside a sandbox too.
 #[derive(Debug)]
-pub(crate) struct MemoryFiles {
-    events: File,
-    current: File,
-}
+pub(crate) struct MemoryFile(File);
 
-impl MemoryFiles {
-    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.events.as_fd(), self.current.as_fd()]
-    }
-
-    /// Bytes in use.
-    pub(crate) fn current(&self) -> Option<u64> {
-        read_small(&self.current).trim().parse().ok()
+impl MemoryFile {
+    fn open(dir: &Path, name: &str) -> Option<Self> {
+        File::open(dir.join(name)).ok().map(Self)
     }
 
     /// Processes killed for want of memory.
     pub(crate) fn oom_kills(&self) -> u64 {
-        read_small(&self.events)
+        read_small(&self.0)
             .lines()
             .filter_map(|line| line.strip_prefix("oom_kill "))
             .find_map(|n| n.trim().parse().ok())
             .unwrap_or(0)
+    }
+}
+
+impl AsFd for MemoryFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -154,7 +151,7 @@ impl Trees {
     pub(crate) fn make(&mut self, level: Level, limits: &Limits) -> Result<Leaf, Reason> {
         let name = format!("{}-{}", std::process::id(), self.next);
         self.next += 1;
-        let mut leaf = Leaf { v2: None, v1: Vec::new(), memory: None, shown: None };
+        let mut leaf = Leaf { v2: None, v1: Vec::new(), memory: None };
         let made = self.fill(&mut leaf, &name, level, limits);
         match made {
             Ok(()) => Ok(leaf),
@@ -192,10 +189,7 @@ impl Trees {
             }
             set_v1(controller, &dir, limits)?;
             if *controller == "memory" {
-                leaf.memory = open_memory(&dir, "memory.oom_control", "memory.usage_in_bytes");
-                leaf.shown = Some(dir);
-            } else if leaf.shown.is_none() {
-                leaf.shown = Some(dir);
+                leaf.memory = MemoryFile::open(&dir, "memory.oom_control");
             }
         }
         if let Some((base, enabled)) = &self.v2 {
@@ -214,10 +208,7 @@ impl Trees {
                     set_v2(controller, &dir, limits)?;
                 }
                 if enabled.contains(&"memory") {
-                    leaf.memory = open_memory(&dir, "memory.events", "memory.current");
-                    leaf.shown = Some(dir);
-                } else if leaf.shown.is_none() {
-                    leaf.shown = Some(dir);
+                    leaf.memory = MemoryFile::open(&dir, "memory.events");
                 }
             }
         }
@@ -257,13 +248,8 @@ impl Leaf {
     }
 
     /// All that a body keeps of it.
-    pub(crate) fn into_memory(self) -> Option<MemoryFiles> {
+    pub(crate) fn into_memory(self) -> Option<MemoryFile> {
         self.memory
-    }
-
-    /// The directory to show.
-    pub(crate) fn shown(&self) -> Option<&Path> {
-        self.shown.as_deref()
     }
 
     /// Kills whatever is in it.
@@ -306,13 +292,6 @@ fn make_dir(base: &Path, name: &str) -> Result<PathBuf, Reason> {
     });
     made.map_err(|error| reason("mkdir", &dir, &error))?;
     Ok(dir)
-}
-
-fn open_memory(dir: &Path, events: &str, current: &str) -> Option<MemoryFiles> {
-    Some(MemoryFiles {
-        events: File::open(dir.join(events)).ok()?,
-        current: File::open(dir.join(current)).ok()?,
-    })
 }
 
 fn set_v1(controller: &str, dir: &Path, limits: &Limits) -> Result<(), Reason> {

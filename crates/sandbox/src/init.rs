@@ -110,7 +110,7 @@ fn serve(mut entered: Entered) -> Option<()> {
     }
     let swept = kill_descendants();
     let swept = swept.into_iter().find(|(pid, _)| *pid == leader).map(|(_, how)| how);
-    let oom_kills = entered.memory().oom_kills;
+    let oom_kills = entered.oom_kills();
     if oom_kills > 0 {
         say(&Report::OomKills(oom_kills));
     }

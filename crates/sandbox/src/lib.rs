@@ -34,7 +34,7 @@ mod spec;
 mod sys;
 mod wire;
 
-pub use app::{Entered, Memory};
+pub use app::Entered;
 pub use cgroup::{CgroupFacts, Cgroups};
 pub use error::{Error, ExecError};
 pub use init::Exec;

@@ -208,12 +208,11 @@ impl<'a> Server<'a> {
                 return Err(Answer::Failed(Reason::new(clone_name(level), sys::errno(&error))));
             }
         };
-        let cgroup = leaf.shown().map(std::path::Path::to_path_buf);
         let ready = if joined { Ok(()) } else { leaf.join_v2(pid) };
         let ready = ready.and_then(|()| map_ids(level, pid, app_uid));
         self.children.insert(pid, Child { leaf, level });
         let ready = ready.and_then(|()| {
-            wire::send(answer.as_fd(), &Answer::Launched { pid, cgroup }, &[pidfd.as_fd()])
+            wire::send(answer.as_fd(), &Answer::Launched { pid }, &[pidfd.as_fd()])
                 .map_err(|error| Reason::new("answer", sys::errno(&error)))
         });
         match ready {

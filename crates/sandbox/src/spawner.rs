@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -71,8 +71,6 @@ pub struct Launched {
     pub pid: i32,
     /// Readable when it has ended.
     pub pidfd: OwnedFd,
-    /// Its cgroup directory, the one with the memory controller if there is one.
-    pub cgroup: Option<PathBuf>,
 }
 
 impl Launched {
@@ -127,9 +125,9 @@ impl Spawner {
         // The body alone holds them now, so that their other ends see its end.
         drop((memory, fds));
         let launched = match hear(&answer)? {
-            Some((Answer::Launched { pid, cgroup }, mut fds)) => {
+            Some((Answer::Launched { pid }, mut fds)) => {
                 let pidfd = fds.pop().ok_or_else(|| Error::Protocol("no pidfd".to_owned()))?;
-                Launched { pid, pidfd, cgroup }
+                Launched { pid, pidfd }
             }
             Some((Answer::Failed(reason), _)) => return Err(Error::Enter { level, reason }),
             Some((Answer::Bad(why), _)) => return Err(Error::BadLaunch(why)),

@@ -208,8 +208,8 @@ fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
 /// Puts a descriptor at a fixed number, without close-on-exec.
 pub(crate) fn dup_to(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     #[expect(unsafe_code, reason = "dup2 onto a number nobody owns as a value")]
-    // SAFETY: used for 0, 1 and 2 in a child about to exec, and for 3 before the exec of the
-    // spawner: whatever was there is not used again.
+    // SAFETY: used for 0, 1 and 2 in a child about to exec, and for 0 at the spawner's start:
+    // whatever was there is not used again.
     let result = unsafe { libc::dup2(fd.as_raw_fd(), number) };
     check(if result < 0 { -1 } else { 0 })
 }

@@ -6,7 +6,6 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
@@ -44,7 +43,6 @@ pub(crate) enum Answer {
     /// Descriptor: pidfd.
     Launched {
         pid: i32,
-        cgroup: Option<PathBuf>,
     },
     /// From the child: it is in its sandbox.
     Entered,

@@ -4,7 +4,6 @@ use super::*;
 
 fn line() -> AccessLine {
     AccessLine {
-        owner: None,
         code: None,
         detail: None,
         method: b"GET".to_vec(),

@@ -46,7 +46,7 @@ impl Edge {
     pub(crate) fn route(&self, state: State, backends: &[&Backend]) {
         let backends = backends.iter().map(|&backend| backend.clone()).collect();
         let mut table = Table::new();
-        table.insert("shop.test", Route::new(state, backends).owned_by("shop/test"));
+        table.insert("shop.test", Route::new(state, backends));
         self.router.set_table(&table);
     }
 

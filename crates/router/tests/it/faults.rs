@@ -23,7 +23,6 @@ async fn a_route_without_a_process_says_why() {
         assert_eq!(answer.status, 503);
         assert!(answer.body.starts_with("<!doctype html>") && answer.body.contains(code));
         let line = edge.failure(code, 503).await;
-        assert_eq!(line.owner.as_deref(), Some("shop/test"));
         assert_eq!(line.bytes, answer.body.len() as u64);
     }
     client.send_head("HEAD / HTTP/1.1\nHost: shop.test").await;

@@ -45,7 +45,6 @@ async fn a_request_and_its_answer_go_through_and_leave_a_line() {
 
     let line = edge.success(201).await;
     assert_eq!(edge.router.in_flight(&app.backend), 0);
-    assert_eq!(line.owner.as_deref(), Some("shop/test"));
     assert_eq!(line.request_id, id);
     let text = line.to_string();
     let (before, after) = text.split_once(" connect=").unwrap();
@@ -162,7 +161,7 @@ async fn a_host_without_a_route_is_misdirected() {
     assert!(answer.body.contains(&line.request_id), "{}", answer.body);
     assert_eq!(answer.head.get("X-Request-Id"), Some(&*line.request_id));
     assert_eq!(line.bytes, answer.body.len() as u64);
-    assert!(line.process.is_none() && line.owner.is_none());
+    assert!(line.process.is_none());
     // The connection goes on.
     client.get("/").await;
     let (mut process, _) = app.request().await;

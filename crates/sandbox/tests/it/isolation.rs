@@ -81,11 +81,13 @@ fn no_privilege_is_left() {
             status.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
         let none = "0000000000000000";
         assert_eq!(values, [none, none, none, none, "1", "2"], "{level}: {status}");
+        let foreign = format!("kill -0 {}", std::process::id());
         for (what, script) in [
             ("mount", "mount -t tmpfs none /tmp"),
             ("unshare", "unshare -r true"),
             ("umount", "umount /proc"),
-            ("ping a foreign process", "kill -0 $(cat /proc/sys/kernel/ns_last_pid) && false"),
+            // Where processes are not hidden, one user's may signal each other.
+            ("a signal to the machine", if level.has_own_root() { &*foreign } else { "false" }),
         ] {
             let (status, said) = run(&spawner, spec(), shell(script)).unwrap();
             assert!(!status.success(), "{level}: {what} worked: {said}");

@@ -54,7 +54,7 @@ fn text_names_the_slug_and_what_is_in_it() {
 fn an_interrupted_build_leaves_nothing_half_made() {
     let home = Home::new();
     home.write("shop/Procfile", "web: true\n");
-    home.write("shop/package.json", r#"{"name": "shop", "version": "1.0.0", "scripts": {"build": "echo building && sleep 1000"}}"#);
+    home.write("shop/package.json", r#"{"name": "shop", "version": "1.0.0", "scripts": {"build": "echo building && sleep 86399.25"}}"#);
     let mut tolv = Tolv::start(tolv().arg("build").arg(shop(&home)));
     tolv.wait_for_line(|line| line.trim() == "building", SOON);
     tolv.signal(Signal::INT);
@@ -62,7 +62,8 @@ fn an_interrupted_build_leaves_nothing_half_made() {
     let builds = std::fs::read_dir(shop(&home).join(".tolv/builds")).unwrap();
     let left: Vec<_> = builds.flatten().filter(|e| e.path().is_dir()).collect();
     assert!(left.is_empty(), "{left:?}");
-    assert!(crate::processes_with("sleep\x001000").is_empty() || !shop(&home).join("x").exists());
+    let asleep = || crate::processes_with("86399.25").is_empty().then_some(());
+    tolv_testkit::poll(SOON, "the build's processes to be gone", asleep);
 }
 
 #[test]

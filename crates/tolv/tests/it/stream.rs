@@ -1,7 +1,7 @@
 //! Output of processes, router and platform as one stream.
 
 use rustix::process::Signal;
-use tolv_testkit::{Tolv, poll};
+use tolv_testkit::poll;
 
 use crate::{SOON, Up, codebase, output, shop, tolv};
 
@@ -131,14 +131,17 @@ fn output_that_is_closed_ends_it() {
 
 #[test]
 fn a_crash_is_said_and_the_process_comes_back() {
-    let home =
-        codebase("web: python3 server.py\nworker: echo begin; sleep 0.2; echo dying >&2; exit 3\n");
-    let up = Tolv::start(tolv().arg("up").arg(shop(&home)).args(["--listen", "127.0.0.1:0"]));
-    let again = |line: &str| line.contains("app[worker.1]: begin");
-    let mut count = 0;
-    poll(SOON, "a crash, or a refusal", || {
-        count = up.lines().iter().filter(|line| again(&line.text)).count();
-        let ended = up.lines().iter().any(|line| line.text.starts_with("error:"));
-        (count >= 2 || ended).then_some(())
+    // Long enough to be up before it dies.
+    let worker = "worker: echo begin; sleep 2; echo dying >&2; exit 3\n";
+    let home = codebase(&format!("web: python3 server.py\n{worker}"));
+    let up = Up::start(&shop(&home), &[]);
+    up.sees("app[worker.1]: dying");
+    up.sees("tolv[worker.1]: Process exited with status 3");
+    up.sees("tolv[worker.1]: State changed from up to crashed; restart at once");
+    poll(SOON, "it to begin again", || {
+        let lines = up.tolv.lines();
+        let begun = lines.iter().filter(|line| line.text.contains("app[worker.1]: begin"));
+        (begun.count() == 2).then_some(())
     });
+    assert!(up.text("/").starts_with("web.1"), "the other type was taken down");
 }
