@@ -48,7 +48,7 @@ const BUILDERS: [Builder; 6] = [
 ///
 /// # Errors
 ///
-/// [`Error::Plan`] where none does, and the builder's own.
+/// [`Error::Undetected`] where none does, and the builder's own.
 pub(crate) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
     if let Some(builder) = BUILDERS.iter().find(|builder| (builder.detect)(tree)) {
         toolchains.say(Event::Heading(format!("Building with the {} builder", builder.name)));
@@ -58,8 +58,7 @@ pub(crate) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
         BUILDERS.iter().map(|builder| format!("{} ({})", builder.signs, builder.name)).collect();
     let what =
         if tree.entries().is_empty() { "the codebase has no files" } else { "no builder fits" };
-    Err(Error::Plan {
-        builder: "detect",
+    Err(Error::Undetected {
         problem: format!("{what}; looked in its root for {}", signs.join(", ")),
         help: "add one of these files, or a `Procfile` with a line such as `web: ./server`".into(),
     })

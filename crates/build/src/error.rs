@@ -10,6 +10,14 @@ pub enum Error {
     /// The codebase is not usable as given; the text is complete, with the way out in it.
     #[error("{0}")]
     Source(String),
+    /// Nothing in the codebase tells what it is.
+    #[error("{problem}")]
+    Undetected {
+        /// What was looked for and where, lower case.
+        problem: String,
+        /// What to add, as a sentence.
+        help: String,
+    },
     /// A builder cannot plan this codebase.
     #[error("{builder}: {problem}")]
     Plan {
@@ -88,7 +96,9 @@ impl Error {
     /// What to do about it, where that is known.
     pub fn help(&self) -> Option<&str> {
         match self {
-            Self::Plan { help, .. } | Self::Toolchain { help, .. } => Some(help),
+            Self::Undetected { help, .. }
+            | Self::Plan { help, .. }
+            | Self::Toolchain { help, .. } => Some(help),
             Self::Step { help, .. } => help.as_deref(),
             Self::Source(_)
             | Self::Io { .. }

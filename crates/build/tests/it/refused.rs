@@ -95,7 +95,7 @@ fn nothing_that_a_builder_knows() {
     assert!(error.to_string().contains("the codebase has no files"), "{error}");
     app.write("main.c", "int main() {}");
     let error = refused(app.path());
-    assert!(matches!(error, Error::Plan { .. }));
+    assert!(matches!(error, Error::Undetected { .. }));
     assert!(error.to_string().contains("no builder fits"), "{error}");
     for sign in ["Procfile", "package.json", "requirements.txt", "Cargo.toml", "go.mod"] {
         assert!(error.to_string().contains(sign), "{sign}: {error}");
