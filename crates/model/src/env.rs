@@ -144,6 +144,11 @@ impl Env {
         self.set(name, value)
     }
 
+    /// Unsets one variable; whether it was set.
+    pub fn remove(&mut self, name: &EnvName) -> bool {
+        self.0.remove(name).is_some()
+    }
+
     /// The value of `name`, if it is set.
     pub fn get(&self, name: &str) -> Option<&EnvValue> {
         self.0.iter().find(|(key, _)| key.as_str() == name).map(|(_, value)| value)

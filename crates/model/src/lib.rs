@@ -6,13 +6,18 @@
 
 #![warn(missing_docs)]
 
+pub mod access;
 pub mod app_json;
 pub mod command;
+pub mod config;
 pub mod dotenv;
 pub mod env;
 pub mod formation;
 pub mod health;
+pub mod id;
+pub mod ledger;
 pub mod name;
+pub mod operation;
 pub mod process_env;
 pub mod procfile;
 pub mod release;

@@ -41,6 +41,17 @@ pub enum NameError {
     },
 }
 
+/// Not `app/deploy`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeployError {
+    /// Not two names.
+    #[error("`{0}` is not `<app>/<deploy>`, as in `shop/production`")]
+    NoSlash(String),
+    /// One of the names is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
 fn check(
     kind: &'static str,
     name: &str,
@@ -146,6 +157,11 @@ impl AppName {
 }
 
 impl DeployName {
+    /// `production`: the first deploy of an app.
+    pub fn production() -> Self {
+        Self("production".to_owned())
+    }
+
     /// `local`: the deploy of a codebase on a developer's machine.
     pub fn local() -> Self {
         Self("local".to_owned())
@@ -175,7 +191,8 @@ impl ProcessType {
 }
 
 /// `app/deploy`, as in `shop/production`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Deploy {
     /// The codebase.
     pub app: AppName,
@@ -186,6 +203,27 @@ pub struct Deploy {
 impl fmt::Display for Deploy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.app, self.name)
+    }
+}
+
+impl FromStr for Deploy {
+    type Err = DeployError;
+    fn from_str(text: &str) -> Result<Self, DeployError> {
+        let (app, name) = text.split_once('/').ok_or_else(|| DeployError::NoSlash(text.to_owned()))?;
+        Ok(Self { app: app.parse()?, name: name.parse()? })
+    }
+}
+
+impl TryFrom<String> for Deploy {
+    type Error = DeployError;
+    fn try_from(text: String) -> Result<Self, DeployError> {
+        text.parse()
+    }
+}
+
+impl From<Deploy> for String {
+    fn from(deploy: Deploy) -> Self {
+        deploy.to_string()
     }
 }
 

@@ -1,0 +1,49 @@
+use super::*;
+
+fn name(text: &str) -> EnvName {
+    text.parse().unwrap()
+}
+
+fn set(pairs: &[(&str, &[u8], bool)]) -> Change {
+    let pair = |&(key, value, secret): &(&str, &[u8], bool)| {
+        (name(key), NewValue { value: value.to_vec(), secret })
+    };
+    Change { set: pairs.iter().map(pair).collect(), unset: BTreeSet::new() }
+}
+
+#[test]
+fn several_changes_are_one_version() {
+    let first = Config::default().with(&set(&[("A", b"1", false), ("B", b"2", true)])).unwrap();
+    let change = Change { unset: [name("A"), name("NEVER")].into(), ..set(&[("C", b"3", false)]) };
+    let second = first.with(&change).unwrap();
+    assert_eq!(second.names().map(EnvName::as_str).collect::<Vec<_>>(), ["B", "C"]);
+    assert!(second.secret.contains(&name("B")));
+    assert!(first.vars.get("A").is_some(), "the version before is as it was");
+}
+
+#[test]
+fn a_secret_stays_one_until_it_is_unset() {
+    let config = Config::default().with(&set(&[("A", b"1", true)])).unwrap();
+    let config = config.with(&set(&[("A", b"2", false)])).unwrap();
+    assert!(config.secret.contains(&name("A")));
+    let unset = Change { unset: [name("A")].into(), ..Change::default() };
+    assert!(config.with(&unset).unwrap().secret.is_empty());
+}
+
+#[test]
+fn one_bad_value_refuses_the_whole_change() {
+    let config = Config::default();
+    assert!(config.with(&set(&[("A", b"1", false), ("PORT", b"80", false)])).is_err());
+    assert!(config.with(&set(&[("A", b"\0", false)])).is_err());
+    let large = vec![b'x'; crate::env::MAX_VALUE + 1];
+    assert!(config.with(&set(&[("A", &large, false)])).is_err());
+}
+
+#[test]
+fn the_limit_is_for_the_result() {
+    let value = vec![b'x'; crate::env::MAX_VALUE];
+    let full: Vec<_> = ["A", "B", "C"].map(|key| (key, value.as_slice(), false)).into();
+    let config = Config::default().with(&set(&full)).unwrap();
+    // All three again, in one change: never more than three at a time.
+    config.with(&set(&full)).unwrap();
+}
