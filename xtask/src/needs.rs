@@ -56,6 +56,12 @@ const NEEDS: &[Need] = &[
         why: "tests of what Tolv does without root",
     },
     Need {
+        what: "PostgreSQL's initdb",
+        check: &["sh", "-c", "ls /usr/lib/postgresql/*/bin/initdb"],
+        packages: &["postgresql"],
+        why: "the store's tests run on it too, each on a server of its own",
+    },
+    Need {
         what: "redis-server",
         check: &["redis-server", "--version"],
         packages: &["redis-server"],

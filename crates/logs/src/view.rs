@@ -56,9 +56,15 @@ impl View {
 
     /// Appends the line and its `\n` to `out`.
     pub fn write(&mut self, line: &Line, out: &mut Vec<u8>) {
+        self.write_of(None, line, out);
+    }
+
+    /// As [`View::write`], with the deploy that the line is of: `shop/production` before its
+    /// source, or a key `deploy` of its own.
+    pub fn write_of(&mut self, deploy: Option<&str>, line: &Line, out: &mut Vec<u8>) {
         match self.form {
-            Form::Text { color, terminal } => self.text(line, color, terminal, out),
-            Form::Json => self.json(line, out),
+            Form::Text { color, terminal } => self.text(deploy, line, color, terminal, out),
+            Form::Json => self.json(deploy, line, out),
         }
         out.push(b'\n');
     }
@@ -80,11 +86,22 @@ impl View {
         out.extend(zone);
     }
 
-    fn text(&mut self, line: &Line, color: bool, terminal: bool, out: &mut Vec<u8>) {
+    fn text(
+        &mut self,
+        deploy: Option<&str>,
+        line: &Line,
+        color: bool,
+        terminal: bool,
+        out: &mut Vec<u8>,
+    ) {
         if color {
             out.extend(color_of(&line.process));
         }
         self.time(line.time, b"+00:00", out);
+        if let Some(deploy) = deploy {
+            out.push(b' ');
+            out.extend(deploy.as_bytes());
+        }
         for part in [" ", line.source.as_str(), "[", &line.process, "]:"] {
             out.extend(part.as_bytes());
         }
@@ -105,9 +122,14 @@ impl View {
         }
     }
 
-    fn json(&mut self, line: &Line, out: &mut Vec<u8>) {
+    fn json(&mut self, deploy: Option<&str>, line: &Line, out: &mut Vec<u8>) {
         out.extend(b"{\"time\":\"");
         self.time(line.time, b"Z", out);
+        if let Some(deploy) = deploy {
+            out.extend(b"\",\"deploy\":\"");
+            // A deploy's path has no character that JSON would escape.
+            out.extend(deploy.as_bytes());
+        }
         write!(out, "\",\"source\":\"{}\",\"process\":", line.source).ok();
         quote(&line.process, out);
         write!(out, ",\"stream\":\"{}\"", line.stream.as_str()).ok();

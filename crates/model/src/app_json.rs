@@ -25,6 +25,8 @@ mod json;
 mod node;
 
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 pub use self::cron::{Concurrency, CronJob, Schedule, ScheduleError};
@@ -80,7 +82,7 @@ pub struct AppJson {
 }
 
 /// A config variable that an app declares.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Variable {
     /// What it is for.
     pub description: Option<String>,
@@ -93,7 +95,8 @@ pub struct Variable {
 }
 
 /// What makes the value of a variable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Generator {
     /// A random string, made once for each deploy.
     Secret,

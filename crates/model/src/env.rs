@@ -144,6 +144,11 @@ impl Env {
         self.set(name, value)
     }
 
+    /// Whether the variable is set.
+    pub fn has(&self, name: &EnvName) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// Unsets one variable; whether it was set.
     pub fn remove(&mut self, name: &EnvName) -> bool {
         self.0.remove(name).is_some()

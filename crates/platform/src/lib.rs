@@ -11,6 +11,7 @@
 
 #![warn(missing_docs)]
 
+mod access;
 mod error;
 pub mod home;
 mod listen;

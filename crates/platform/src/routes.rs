@@ -1,11 +1,12 @@
 //! Endpoints to routing table: the one place where the engine's and the router's words meet.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::watch;
-use tolv_model::name::AppName;
+use tokio::sync::{mpsc, watch};
+use tolv_logs::Line;
 use tolv_router::{Backend, Route, Router, State, Table};
-use tolv_run::{Endpoint, Endpoints, ProcessState};
+use tolv_run::{Endpoint, Endpoints, Local, ProcessState, Settings};
 
 /// What the formation says of `web`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,23 +19,66 @@ pub(crate) enum Web {
     None,
 }
 
-/// Keeps the router's table in step with the engine's endpoints.
+/// Every route of the platform; a change of one swaps the whole table.
+pub(crate) struct Hosts {
+    router: Router,
+    routes: Mutex<All>,
+}
+
+#[derive(Default)]
+struct All {
+    by_host: BTreeMap<String, Arc<Route>>,
+    /// For hosts that have no route of their own.
+    default: Option<Arc<Route>>,
+}
+
+impl Hosts {
+    pub(crate) fn new(router: Router) -> Arc<Self> {
+        Arc::new(Self { router, routes: Mutex::default() })
+    }
+
+    /// Changes the routes and swaps the table in, before anybody else can.
+    fn change(&self, change: impl FnOnce(&mut All)) {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut routes);
+        let mut table = Table::new();
+        for (host, route) in &routes.by_host {
+            table.insert(host, Arc::clone(route));
+        }
+        if let Some(default) = &routes.default {
+            table.set_default(Arc::clone(default));
+        }
+        self.router.set_table(&table);
+    }
+
+    /// Nothing answers for the host any more.
+    pub(crate) fn remove(&self, host: &str) {
+        self.change(|all| {
+            all.by_host.remove(host);
+        });
+    }
+}
+
+/// Keeps one deploy's route in step with its engine's endpoints.
 #[derive(Clone)]
 pub(crate) struct Routes {
-    router: Router,
+    hosts: Arc<Hosts>,
     host: String,
+    /// Whether hosts without a route come here too.
+    is_default: bool,
     web: Arc<Mutex<Web>>,
     endpoints: watch::Receiver<Endpoints>,
 }
 
 impl Routes {
     pub(crate) fn new(
-        router: Router,
-        app: &AppName,
+        hosts: Arc<Hosts>,
+        host: String,
+        is_default: bool,
         endpoints: watch::Receiver<Endpoints>,
     ) -> Self {
-        let host = format!("{app}.localhost");
-        let routes = Self { router, host, web: Arc::new(Mutex::new(Web::Unknown)), endpoints };
+        let web = Arc::new(Mutex::new(Web::Unknown));
+        let routes = Self { hosts, host, is_default, web, endpoints };
         routes.publish();
         routes
     }
@@ -51,10 +95,12 @@ impl Routes {
         // one.
         let web = self.web.lock().unwrap_or_else(PoisonError::into_inner);
         let route = Arc::new(route(*web, &self.endpoints.borrow()));
-        let mut table = Table::new();
-        table.insert(&self.host, Arc::clone(&route));
-        table.set_default(route);
-        self.router.set_table(&table);
+        self.hosts.change(|all| {
+            if self.is_default {
+                all.default = Some(Arc::clone(&route));
+            }
+            all.by_host.insert(self.host.clone(), route);
+        });
     }
 
     /// Publishes at each change, for ever.
@@ -68,9 +114,37 @@ impl Routes {
     pub(crate) async fn drain(&self, old: Vec<Endpoint>) {
         self.publish();
         for endpoint in old {
-            self.router.unused(&backend(&endpoint)).await;
+            self.hosts.router.unused(&backend(&endpoint)).await;
         }
     }
+}
+
+/// An engine whose endpoints are routed: under `host`, and where `is_default` under every host
+/// that has no route of its own.
+pub(crate) fn routed(
+    mut settings: Settings,
+    hosts: Arc<Hosts>,
+    host: String,
+    is_default: bool,
+) -> Result<(Local, mpsc::Receiver<Line>, Routes), tolv_run::Error> {
+    // The engine wants the drain at its making, the drain wants the engine's endpoints: they meet
+    // in this cell, which is set before the first rollout.
+    let cell: Arc<OnceLock<Routes>> = Arc::default();
+    settings.drain = Some({
+        let cell = Arc::clone(&cell);
+        Arc::new(move |old| {
+            let routes = cell.get().cloned();
+            Box::pin(async move {
+                if let Some(routes) = routes {
+                    routes.drain(old).await;
+                }
+            })
+        })
+    });
+    let (engine, lines) = Local::new(settings)?;
+    let routes = Routes::new(hosts, host, is_default, engine.endpoints());
+    cell.set(routes.clone()).ok();
+    Ok((engine, lines, routes))
 }
 
 fn backend(endpoint: &Endpoint) -> Backend {

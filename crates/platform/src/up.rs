@@ -34,7 +34,8 @@ use tolv_sandbox::{Cancel, Choice, Level, Limits, Machine, Spawner};
 use crate::error::Error;
 use crate::home::Home;
 use crate::listen::{ListenError, listen};
-use crate::routes::{Routes, Web};
+use crate::access;
+use crate::routes::{Hosts, Routes, Web, routed};
 use crate::watch::Watch;
 
 /// For requests in flight when everything stops; then they are cut.
@@ -47,8 +48,6 @@ const QUIET: Duration = Duration::from_millis(15);
 const LATEST: Duration = Duration::from_millis(200);
 /// Between two looks at whether a build that waits for a slow reader is cancelled.
 const CANCEL_TICK: Duration = Duration::from_millis(50);
-/// Access lines that may wait for the reader; more are dropped and counted.
-const ACCESS_LINES: usize = 4096;
 
 /// What was asked for.
 #[derive(Clone, Debug)]
@@ -130,14 +129,24 @@ pub async fn up(
     home.sign(&format!("pid {}, {url}", std::process::id()))?;
 
     let mut tasks = JoinSet::new();
-    let router = router(&mut tasks, &events);
+    let (router, access) = access::router({
+        let events = events.clone();
+        move |line| {
+            let events = events.clone();
+            async move {
+                events.send(Event::Line(line)).await.ok();
+            }
+        }
+    });
+    tasks.spawn(access);
     tasks.spawn({
         let router = router.clone();
         async move { router.serve(listener).await }
     });
     let mut settings = tolv_run::Settings::new(spawner.clone(), level, home.root().join("logs"));
     settings.search_path = options.host.search_path.to_string_lossy().into_owned();
-    let (engine, lines, routes) = engine(settings, &router, &app)?;
+    let hosts = Hosts::new(router.clone());
+    let (engine, lines, routes) = routed(settings, hosts, format!("{app}.localhost"), true)?;
     let (after, waiting) = mpsc::channel(1);
     tasks.spawn(forward(lines, waiting, events.clone()));
     tasks.spawn(routes.clone().follow());
@@ -388,59 +397,6 @@ fn same(current: &Release, next: &Release) -> bool {
     current.slug == next.slug
         && current.config == next.config
         && current.formation == next.formation
-}
-
-fn engine(
-    mut settings: tolv_run::Settings,
-    router: &Router,
-    app: &AppName,
-) -> Result<(Local, mpsc::Receiver<Line>, Routes), tolv_run::Error> {
-    // The engine wants the drain at its making, the drain wants the engine's endpoints: they meet
-    // in this cell, which is set before the first rollout.
-    let cell: Arc<std::sync::OnceLock<Routes>> = Arc::default();
-    settings.drain = Some({
-        let cell = Arc::clone(&cell);
-        Arc::new(move |old| {
-            let routes = cell.get().cloned();
-            Box::pin(async move {
-                if let Some(routes) = routes {
-                    routes.drain(old).await;
-                }
-            })
-        })
-    });
-    let (engine, lines) = Local::new(settings)?;
-    let routes = Routes::new(router.clone(), app, engine.endpoints());
-    cell.set(routes.clone()).ok();
-    Ok((engine, lines, routes))
-}
-
-/// A router whose access lines go to `events`, dropped and counted when nobody reads.
-fn router(tasks: &mut JoinSet<()>, events: &mpsc::Sender<Event>) -> Router {
-    let (lines, mut waiting) = mpsc::channel::<Line>(ACCESS_LINES);
-    let dropped = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let counter = Arc::clone(&dropped);
-    let events = events.clone();
-    tasks.spawn(async move {
-        use std::sync::atomic::Ordering::Relaxed;
-        while let Some(line) = waiting.recv().await {
-            let process = Arc::clone(&line.process);
-            events.send(Event::Line(line)).await.ok();
-            let lost = dropped.swap(0, Relaxed);
-            if lost > 0 {
-                let text = format!("Error L10 (output buffer overflow): {lost} lines dropped");
-                events.send(Event::Line(Line::tolv(process, text))).await.ok();
-            }
-        }
-    });
-    let name: Arc<str> = Arc::from("router");
-    let on_line = move |line: tolv_router::AccessLine| {
-        let line = Line::tolv(Arc::clone(&name), line.to_string());
-        if lines.try_send(line).is_err() {
-            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
-    };
-    Router::new(tolv_router::Settings::default(), Arc::new(on_line))
 }
 
 /// Hands lines on, and events that belong after the lines that led to them: such an event goes

@@ -11,9 +11,13 @@ pub mod git;
 mod home;
 pub mod http;
 mod poll;
+pub mod postgres;
+pub mod serve;
 mod tolv;
 
 pub use free_port::free_port;
 pub use home::Home;
 pub use poll::poll;
+pub use postgres::Postgres;
+pub use serve::Serve;
 pub use tolv::{Line, Stream, Tolv};

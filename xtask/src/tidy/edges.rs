@@ -17,10 +17,21 @@ pub(super) const MAY_USE: &[(&str, &[&str])] = &[
     ("tolv-static-server", &[]),
     ("tolv-build", &["tolv-model", "tolv-sandbox"]),
     ("tolv-run", &["tolv-model", "tolv-sandbox", "tolv-logs"]),
+    ("tolv-store", &["tolv-model"]),
+    ("tolv-api", &["tolv-model"]),
     (
         "tolv-platform",
-        &["tolv-model", "tolv-sandbox", "tolv-build", "tolv-logs", "tolv-router", "tolv-run"],
+        &[
+            "tolv-model",
+            "tolv-sandbox",
+            "tolv-build",
+            "tolv-store",
+            "tolv-logs",
+            "tolv-router",
+            "tolv-run",
+        ],
     ),
+    ("tolv-server", &["tolv-model", "tolv-store", "tolv-platform", "tolv-api"]),
     (
         "tolv",
         &[
@@ -32,6 +43,8 @@ pub(super) const MAY_USE: &[(&str, &[&str])] = &[
             "tolv-run",
             "tolv-static-server",
             "tolv-platform",
+            "tolv-api",
+            "tolv-server",
         ],
     ),
     ("tolv-testkit", &[]),

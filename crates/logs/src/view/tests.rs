@@ -64,3 +64,17 @@ fn json_is_lossless() {
     base64(b"abcdef", &mut out);
     assert_eq!(out, b"YWJjZGVm");
 }
+
+#[test]
+fn a_line_says_whose_it_is_where_there_are_many() {
+    let write = |form| {
+        let mut out = Vec::new();
+        View::new(form).write_of(Some("shop/production"), &line(b"hello"), &mut out);
+        String::from_utf8(out).unwrap()
+    };
+    let text = write(PLAIN);
+    assert_eq!(text, "2026-01-01T12:00:00.123456+00:00 shop/production app[web.1]: hello\n");
+    let json: serde_json::Value = serde_json::from_str(&write(Form::Json)).unwrap();
+    assert_eq!(json["deploy"], "shop/production");
+    assert_eq!(json["source"], "app");
+}

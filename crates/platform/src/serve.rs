@@ -1,0 +1,37 @@
+//! The platform as a service: many apps, each with deploys, driven by requests.
+//!
+//! [`Platform`] is the face: what can be asked of it, each use case a transaction first and its
+//! effects after. Behind it there is one controller a deploy, a task that carries out the deploy's
+//! operations one after the other; that is the deploy's lock, and it ends with the process.
+//!
+//! ```text
+//!  request ─▶ Platform ─▶ store: operation queued ─▶ controller ─▶ build ─▶ append release
+//!                                                        │          ─▶ rollout ─▶ settle
+//!                                                        └▶ output ─▶ whoever follows
+//! ```
+//!
+//! # Invariants
+//!
+//! * What was acknowledged is in the store. What is queued or running there is gone on with at the
+//!   next start, whatever ended this one.
+//! * A release is in the ledger before anything of it runs, and what runs is checked against it.
+//! * The operations of one deploy never overlap.
+//! * The database may go away: requests are refused meanwhile, apps and routing go on.
+
+mod carry;
+mod controller;
+mod error;
+mod garbage;
+mod options;
+mod output;
+mod platform;
+mod push;
+mod releases;
+mod target;
+mod tokens;
+
+pub use error::{Kind, ServeError};
+pub use options::{Blobs, Said, ServeOptions};
+pub use output::{Follow, Progress};
+pub use platform::{Actor, Command, CopyFrom, Platform};
+pub use releases::Standing;

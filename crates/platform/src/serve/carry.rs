@@ -1,0 +1,484 @@
+//! One operation, carried out: build, append the release, roll it out, settle.
+//!
+//! Every step looks first at what is recorded already, so that an operation that was cut off is
+//! gone on with where it was: a slug that was built is not built again, a release that was
+//! appended is not appended again, a rollout that is done changes nothing.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tolv_build::{Built, Source, wanted};
+use tolv_logs::Line;
+use tolv_model::config::{Change, NewValue};
+use tolv_model::formation::Formation;
+use tolv_model::ledger::Reason;
+use tolv_model::name::{ProcessName, ProcessType};
+use tolv_model::operation::{Outcome, Request, Selection, State};
+use tolv_model::release::ReleaseNumber;
+use tolv_model::slug::{SlugId, short};
+use tolv_run::{OneOff, Target};
+use tolv_sandbox::Cancel;
+use tolv_store::{Deploy, NewRelease, Operation, Release, Slug};
+
+use super::controller::{After, Controller};
+use super::error::{Kind, ServeError, chain};
+use super::output::Output;
+use super::platform::{Platform, blocking, known_types, output_key};
+use super::target::Runtime;
+
+/// Hex digits of a generated secret, as Heroku has them.
+const SECRET_BYTES: usize = 32;
+
+pub(super) struct Carry<'a> {
+    pub(super) platform: &'a Platform,
+    pub(super) controller: &'a Controller,
+    pub(super) deploy: Deploy,
+    pub(super) operation: Operation,
+    pub(super) output: &'a Arc<Output>,
+    pub(super) cancel: &'a CancellationToken,
+}
+
+/// What is to be released.
+struct Next {
+    slug: SlugId,
+    commit: Option<String>,
+    config_version: u32,
+    reason: Reason,
+    /// The branch that moves to the commit.
+    branch: Option<String>,
+}
+
+impl Carry<'_> {
+    /// Carries it out to its end, whatever that is.
+    ///
+    /// # Errors
+    ///
+    /// Only those that leave it to be done again: the database is away, the platform ends.
+    pub(super) async fn out(&self) -> Result<After, ServeError> {
+        let store = &self.platform.0.store;
+        if !store.begin(&self.operation.id, Timestamp::now()).await? {
+            // It was cancelled, or superseded, in the moment before.
+            self.platform.0.outputs.over(&self.operation.id, self.operation.state);
+            return Ok(After::GoOn);
+        }
+        match self.request().await {
+            Ok(Some(after)) => Ok(after),
+            Ok(None) => self.end(State::Succeeded, None).await,
+            Err(error) if matches!(error, ServeError::Stopping) => Err(error),
+            Err(error) if error.kind() == Kind::Unavailable => Err(error),
+            Err(ServeError::Cancelled) => self.end(State::Cancelled, None).await,
+            Err(error) => {
+                let text = chain(&error);
+                self.warn(&text);
+                if let Some(hint) = error.hint() {
+                    self.warn(&hint);
+                }
+                self.end(State::Failed, Some(&text)).await
+            }
+        }
+    }
+
+    /// Does it; nothing where it is to be ended as succeeded.
+    async fn request(&self) -> Result<Option<After>, ServeError> {
+        match &self.operation.request {
+            Request::Deploy { commit, branch } => {
+                self.starts().await?;
+                let slug = self.built(commit).await?;
+                // The build may have set defaults.
+                let config_version = self.now().await?.config_version;
+                let next = Next {
+                    slug,
+                    commit: Some(commit.clone()),
+                    config_version,
+                    reason: Reason::Deploy,
+                    branch: branch.clone(),
+                };
+                self.release(next).await
+            }
+            Request::Promote { from, release } => {
+                self.starts().await?;
+                let source = self.platform.0.store.deploy(from).await?;
+                let row = self.platform.0.store.release(&source.id, *release).await?.row;
+                let runtime = self.platform.runtime(&row.slug).await?;
+                let config_version = self.prepare(&runtime.env).await?;
+                let next = Next {
+                    slug: row.slug,
+                    commit: row.commit,
+                    config_version,
+                    reason: Reason::Promote { from: from.to_string(), release: *release },
+                    branch: None,
+                };
+                self.release(next).await
+            }
+            Request::Rollback { to } => {
+                self.starts().await?;
+                let row = self.platform.0.store.release(&self.deploy.id, *to).await?.row;
+                let next = Next {
+                    slug: row.slug,
+                    commit: row.commit,
+                    config_version: row.config_version,
+                    reason: Reason::Rollback { to: *to },
+                    branch: None,
+                };
+                self.release(next).await
+            }
+            Request::Config { version, set, unset } => self.config(*version, set, unset).await,
+            Request::Scale { formation } => self.scale(formation).await,
+            Request::Restart { processes } => self.restart(processes).await,
+            Request::Stop => self.stop(true).await,
+            Request::Start => self.stop(false).await,
+            Request::Destroy => self.destroy().await.map(Some),
+        }
+    }
+
+    /// The deploy as it is now.
+    async fn now(&self) -> Result<Deploy, ServeError> {
+        Ok(self.platform.0.store.deploy_by_id(&self.deploy.id).await?)
+    }
+
+    /// A deploy that was stopped starts with a new slug.
+    async fn starts(&self) -> Result<(), ServeError> {
+        if self.deploy.stopped {
+            self.platform.0.store.set_stopped(&self.deploy.id, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Sets what app.json gives and the deploy has not; the config's version then.
+    async fn prepare(
+        &self,
+        declared: &std::collections::BTreeMap<
+            tolv_model::env::EnvName,
+            tolv_model::app_json::Variable,
+        >,
+    ) -> Result<u32, ServeError> {
+        let store = &self.platform.0.store;
+        let deploy = self.now().await?;
+        let config = store.config(&deploy.id, deploy.config_version).await?;
+        let wanted = wanted(declared, &config.vars);
+        if !wanted.missing.is_empty() {
+            return Err(ServeError::MissingConfig(wanted.missing));
+        }
+        let mut change = Change::default();
+        for (name, value) in wanted.defaults {
+            change.set.insert(name, NewValue { value: value.into_bytes(), secret: false });
+        }
+        for name in wanted.generate {
+            let secret = super::tokens::random_hex::<SECRET_BYTES>()?;
+            change.set.insert(name, NewValue { value: secret.into_bytes(), secret: true });
+        }
+        if change.set.is_empty() {
+            return Ok(deploy.config_version);
+        }
+        let names: Vec<_> = change.set.keys().map(ToString::to_string).collect();
+        self.head(format!("Setting {} from app.json", names.join(", ")));
+        let (version, ..) =
+            store.change_config(&deploy.id, None, &change, None, Timestamp::now()).await?;
+        Ok(version)
+    }
+
+    /// The slug of a commit: that of an earlier try, or a new build.
+    async fn built(&self, commit: &str) -> Result<SlugId, ServeError> {
+        if let Some(slug) = self.operation.slug
+            && self.platform.fetch(slug).await.is_ok()
+        {
+            return Ok(slug);
+        }
+        let inner = &self.platform.0;
+        let source = Source::Commit {
+            dir: inner.repos.dir(&self.deploy.name.app),
+            commit: commit.to_owned(),
+        };
+        let (declared, host) = (source.clone(), inner.options.host.clone());
+        let app_json = blocking(move || tolv_build::declared(&declared, &host)).await?;
+        self.prepare(&app_json.env).await?;
+        let room = tokio::select! {
+            room = inner.building.acquire() => room,
+            stopped = self.stopped() => return Err(stopped),
+        };
+        let _room = room.map_err(|_| ServeError::Stopping)?;
+        let built = self.build(source).await?;
+        let runtime = Runtime::of(&built);
+        let text = serde_json::to_string(&runtime)
+            .map_err(|_| ServeError::Unreadable(built.slug.to_string()))?;
+        let slug = Slug {
+            id: built.slug,
+            app: self.deploy.app.clone(),
+            commit: Some(commit.to_owned()),
+            built: Timestamp::now(),
+            bytes: built.manifest.size(),
+            runtime: text,
+        };
+        self.platform.keep_slug(built.slug).await?;
+        inner.store.set_slug(&self.operation.id, &slug).await?;
+        Ok(built.slug)
+    }
+
+    async fn build(&self, source: Source) -> Result<Built, ServeError> {
+        let inner = &self.platform.0;
+        let cancel =
+            Cancel::new().map_err(|source| ServeError::System { what: "begin a build", source })?;
+        let request = tolv_build::Request {
+            source,
+            home: inner.home.clone(),
+            spawner: inner.spawner.clone(),
+            level: inner.level,
+            host: inner.options.host.clone(),
+            caps: tolv_build::Caps::default(),
+            cancel: cancel.clone(),
+        };
+        let output = Arc::clone(self.output);
+        let build = blocking(move || {
+            tolv_build::build(&request, &mut |event| output.say(super::output::render(&event)))
+        });
+        tokio::pin!(build);
+        tokio::select! {
+            built = &mut build => built,
+            stopped = self.stopped() => {
+                cancel.cancel();
+                // It ends by itself, and cleans up after itself.
+                build.await.ok();
+                Err(stopped)
+            }
+        }
+    }
+
+    /// Appends the release where that is not done yet, runs it, and records how that went.
+    async fn release(&self, next: Next) -> Result<Option<After>, ServeError> {
+        let store = &self.platform.0.store;
+        let release = match self.operation.release {
+            Some(number) => store.release(&self.deploy.id, number).await?,
+            None => self.append(&next).await?,
+        };
+        let number = release.row.number;
+        let outcome = self.run(&release).await;
+        match outcome {
+            Ok(()) => {}
+            Err(error) if matches!(error, ServeError::Stopping) => return Err(error),
+            Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+            Err(error) => {
+                let text = chain(&error);
+                let hint = error.hint();
+                self.tell(format!("Release {number} failed: {text}"));
+                self.warn(&format!("Release {number} failed: {text}"));
+                if let Some(hint) = hint {
+                    self.warn(&hint);
+                }
+                if let Some(current) = self.deploy.current {
+                    self.warn(&format!("Release {current} goes on"));
+                }
+                let state = match error {
+                    ServeError::Cancelled => State::Cancelled,
+                    _ => State::Failed,
+                };
+                return self.settle(number, Outcome::Failed, state, Some(&text)).await;
+            }
+        }
+        if let (Some(branch), Some(commit)) = (&next.branch, &next.commit) {
+            let (repos, path) = (self.platform.0.repos.clone(), self.deploy.name.clone());
+            let (name, commit) = (branch.clone(), commit.clone());
+            blocking(move || repos.move_branch(&path, &name, &commit, None)).await?;
+            if self.deploy.branch.is_none() {
+                store.set_branch(&self.deploy.id, branch).await?;
+            }
+        }
+        let url = self.platform.url_of(&self.deploy);
+        self.head(match release.row.process_types.contains_key(&ProcessType::web()) {
+            true => format!("Release {number} is up at {url}"),
+            false => format!("Release {number} is up (no web process)"),
+        });
+        let after = self.settle(number, Outcome::Succeeded, State::Succeeded, None).await;
+        self.platform.collect_soon();
+        after
+    }
+
+    async fn append(&self, next: &Next) -> Result<Release, ServeError> {
+        let runtime = self.platform.runtime(&next.slug).await?;
+        let reason = next.reason.clone();
+        let release = self
+            .platform
+            .0
+            .store
+            .append(&NewRelease {
+                operation: self.operation.id.clone(),
+                deploy: self.deploy.id.clone(),
+                slug: next.slug,
+                commit: next.commit.clone(),
+                config_version: next.config_version,
+                process_types: runtime.process_types,
+                reason,
+                actor: self.operation.actor.clone(),
+                now: Timestamp::now(),
+            })
+            .await?;
+        let number = release.row.number;
+        let (reason, actor) = (&release.row.reason, &self.operation.actor);
+        self.tell(format!("Release {number} created by {actor}: {reason}"));
+        self.head(format!("Release {number}: {reason}, slug {}", short(&next.slug.0)));
+        Ok(release)
+    }
+
+    /// The run stage: the release phase, then the rollout.
+    async fn run(&self, release: &Release) -> Result<(), ServeError> {
+        let deploy = self.now().await?;
+        let target = self.platform.target(&deploy, release, None).await?;
+        if let Some(command) = target.release.process_types.get(&ProcessType::release()) {
+            self.head(format!("Release phase: {command}"));
+            let name = ProcessName { process_type: ProcessType::release(), number: 1 };
+            let one_off = OneOff { target: target.clone(), name, command: command.clone() };
+            let exit = tokio::select! {
+                exit = self.controller.engine.run_once(one_off) => exit?,
+                stopped = self.stopped() => return Err(stopped),
+            };
+            if !exit.is_success() {
+                return Err(ServeError::ReleasePhase { exit, command: command.clone() });
+            }
+        }
+        self.converge(target).await
+    }
+
+    async fn converge(&self, target: Target) -> Result<(), ServeError> {
+        self.head(format!("Starting {}", target.release.formation));
+        // Only the first has nobody to answer meanwhile.
+        self.controller.route(&target);
+        let converged = tokio::select! {
+            converged = self.controller.engine.converge(target) => converged,
+            stopped = self.stopped() => return Err(stopped),
+        };
+        self.rolled(converged.map(drop))
+    }
+
+    /// Shows the last lines of the process that made a rollout fail.
+    fn rolled(&self, rolled: Result<(), tolv_run::Error>) -> Result<(), ServeError> {
+        if let Err(tolv_run::Error::Rollout { culprit, .. }) = &rolled
+            && !culprit.last_lines.is_empty()
+        {
+            self.head(format!("The last lines of {}", culprit.process));
+            for line in &culprit.last_lines {
+                self.output.say([b"       ", line.text.as_slice()].concat());
+            }
+        }
+        Ok(rolled?)
+    }
+
+    async fn config(
+        &self,
+        version: u32,
+        set: &[String],
+        unset: &[String],
+    ) -> Result<Option<After>, ServeError> {
+        let Some(current) = self.deploy.current else { return Ok(None) };
+        let reason = Reason::Config { set: set.to_vec(), unset: unset.to_vec() };
+        self.tell(format!("{reason} config vars"));
+        let row = self.platform.0.store.release(&self.deploy.id, current).await?.row;
+        let next = Next {
+            slug: row.slug,
+            commit: row.commit,
+            config_version: version,
+            reason,
+            branch: None,
+        };
+        self.release(next).await
+    }
+
+    async fn scale(&self, formation: &Formation) -> Result<Option<After>, ServeError> {
+        let store = &self.platform.0.store;
+        let wanted = self.deploy.formation.clone().with(formation);
+        if let Some(current) = self.deploy.current {
+            let release = store.release(&self.deploy.id, current).await?;
+            known_types(&release.row.process_types, formation, &self.deploy.name)?;
+            let target = self.platform.target(&self.deploy, &release, Some(&wanted)).await?;
+            self.converge(target).await?;
+        }
+        store.set_formation(&self.deploy.id, &wanted).await?;
+        self.tell(format!("Scaled to {formation}"));
+        Ok(None)
+    }
+
+    async fn restart(&self, processes: &Selection) -> Result<Option<After>, ServeError> {
+        let restarted = tokio::select! {
+            restarted = self.controller.engine.restart(processes) => restarted,
+            stopped = self.stopped() => return Err(stopped),
+        };
+        self.rolled(restarted.map(drop))?;
+        Ok(None)
+    }
+
+    async fn stop(&self, stopped: bool) -> Result<Option<After>, ServeError> {
+        let store = &self.platform.0.store;
+        store.set_stopped(&self.deploy.id, stopped).await?;
+        if let Some(current) = self.deploy.current {
+            let release = store.release(&self.deploy.id, current).await?;
+            let deploy = self.now().await?;
+            let target = self.platform.target(&deploy, &release, None).await?;
+            self.converge(target).await?;
+        }
+        Ok(None)
+    }
+
+    async fn destroy(&self) -> Result<After, ServeError> {
+        let inner = &self.platform.0;
+        self.controller.remove(self.platform, &self.deploy).await?;
+        let (repos, path) = (inner.repos.clone(), self.deploy.name.clone());
+        blocking(move || repos.remove_deploy(&path)).await?;
+        inner.store.destroy_deploy(&self.deploy.id).await?;
+        self.head(format!("{} is destroyed", self.deploy.name));
+        inner.outputs.over(&self.operation.id, State::Succeeded);
+        Ok(After::Gone)
+    }
+
+    /// Why it is not to be gone on with, once that is so.
+    async fn stopped(&self) -> ServeError {
+        tokio::select! {
+            () = self.cancel.cancelled() => ServeError::Cancelled,
+            () = self.platform.0.ending.cancelled() => ServeError::Stopping,
+        }
+    }
+
+    async fn settle(
+        &self,
+        number: ReleaseNumber,
+        outcome: Outcome,
+        state: State,
+        error: Option<&str>,
+    ) -> Result<Option<After>, ServeError> {
+        self.keep_output().await;
+        let (id, deploy) = (&self.operation.id, &self.deploy.id);
+        let store = &self.platform.0.store;
+        store.settle(id, deploy, number, outcome, state, error, Timestamp::now()).await?;
+        self.platform.0.outputs.over(id, state);
+        Ok(Some(After::GoOn))
+    }
+
+    async fn end(&self, state: State, error: Option<&str>) -> Result<After, ServeError> {
+        self.keep_output().await;
+        let id = &self.operation.id;
+        self.platform.0.store.end(id, state, error, Timestamp::now()).await?;
+        self.platform.0.outputs.over(id, state);
+        Ok(After::GoOn)
+    }
+
+    /// Before the end is recorded: who asks afterwards finds it.
+    async fn keep_output(&self) {
+        let put = self.platform.0.blobs.put(&output_key(&self.operation.id), self.output.text());
+        if let Err(error) = put.await {
+            self.tell(format!("The output of {} is not kept: {}", self.operation.id, chain(&error)));
+        }
+    }
+
+    fn head(&self, text: impl AsRef<str>) {
+        self.output.say(format!("-----> {}", text.as_ref()));
+    }
+
+    fn warn(&self, text: &str) {
+        for line in text.lines() {
+            self.output.say(format!(" !     {line}"));
+        }
+    }
+
+    /// A line among the deploy's own.
+    fn tell(&self, text: String) {
+        self.controller.engine.say(Line::tolv("release", text));
+    }
+}

@@ -1,0 +1,281 @@
+//! Why a request was not done, and whose fault that is.
+
+use std::io;
+
+use tolv_model::env::{EnvError, EnvName};
+use tolv_model::id::OperationId;
+use tolv_model::ledger::Broken;
+use tolv_model::name::{Deploy, ProcessType};
+use tolv_model::release::ReleaseNumber;
+
+use crate::home::HomeError;
+use crate::listen::ListenError;
+use crate::repo::RepoError;
+
+/// What somebody else can make of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// What was asked for makes no sense.
+    Invalid,
+    /// What was named is not there.
+    NotFound,
+    /// What was to be made is there.
+    Exists,
+    /// It was changed meanwhile.
+    Conflict,
+    /// It makes sense and will not be done as things are.
+    Refused,
+    /// The database is away; try again.
+    Unavailable,
+    /// The disk is as full as it may be.
+    Full,
+    /// Ours.
+    Internal,
+}
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The state folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The machine does not give what was asked for.
+    #[error(transparent)]
+    Sandbox(#[from] tolv_sandbox::Error),
+    /// The router has nowhere to listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The engine.
+    #[error(transparent)]
+    Run(#[from] tolv_run::Error),
+    /// The database, or what is in it.
+    #[error(transparent)]
+    Store(#[from] tolv_store::Error),
+    /// The git repositories.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    /// No slug, or not the one that was released.
+    #[error(transparent)]
+    Build(#[from] tolv_build::Error),
+    /// A folder or file of the platform's own.
+    #[error("cannot {what}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// No such commit.
+    #[error("`{rev}` is not a commit that {deploy} has")]
+    NoCommit {
+        /// What was asked for.
+        rev: String,
+        /// Whose repository.
+        deploy: Deploy,
+    },
+    /// Nothing of it runs yet.
+    #[error("{0} has no release yet")]
+    NoRelease(Deploy),
+    /// There is none before.
+    #[error("{deploy} has no release before {current} that succeeded")]
+    NothingBefore {
+        /// Which deploy.
+        deploy: Deploy,
+        /// What runs.
+        current: ReleaseNumber,
+    },
+    /// A release that did not come up is nothing to go back to.
+    #[error("release {number} of {deploy} did not succeed")]
+    FailedRelease {
+        /// Which deploy.
+        deploy: Deploy,
+        /// Which release.
+        number: ReleaseNumber,
+    },
+    /// The slug was collected.
+    #[error("the slug of release {number} is not kept any more")]
+    SlugGone {
+        /// Which release.
+        number: ReleaseNumber,
+        /// What it was built from.
+        commit: Option<String>,
+    },
+    /// Another app's.
+    #[error("{from} and {to} are deploys of different apps")]
+    OtherApp {
+        /// Promoted from.
+        from: Deploy,
+        /// Promoted to.
+        to: Deploy,
+    },
+    /// To itself.
+    #[error("{0} cannot be promoted to itself")]
+    Itself(Deploy),
+    /// Another codebase.
+    #[error("this is another codebase than that of {app}: no root commit in common")]
+    OtherCodebase {
+        /// The app's name.
+        app: String,
+    },
+    /// An unknown process type.
+    #[error("`{unknown}` is not a process type of {deploy}; it has {known}")]
+    UnknownType {
+        /// As given.
+        unknown: ProcessType,
+        /// Whose.
+        deploy: Deploy,
+        /// Those that exist.
+        known: String,
+    },
+    /// No process to restart.
+    #[error("{deploy} has no process `{process}`")]
+    NoProcess {
+        /// Whose.
+        deploy: Deploy,
+        /// As given.
+        process: String,
+    },
+    /// Config that the codebase requires.
+    #[error("app.json requires config variables that are not set: {}", list(.0))]
+    MissingConfig(Vec<EnvName>),
+    /// A variable is refused.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    /// The name was not repeated.
+    #[error("to destroy `{0}`, confirm with exactly this name")]
+    Unconfirmed(String),
+    /// It is over.
+    #[error("operation {0} is over already")]
+    Over(OperationId),
+    /// The ledger does not hold.
+    #[error("the ledger of {deploy} is broken")]
+    Ledger {
+        /// Whose.
+        deploy: Deploy,
+        /// Where.
+        source: Broken,
+    },
+    /// The disk.
+    #[error("the disk has {free} MiB free, less than the {min} MiB that are kept free")]
+    DiskFull {
+        /// Free now.
+        free: u64,
+        /// Kept free.
+        min: u64,
+        /// What to free.
+        advice: String,
+    },
+    /// A text in the database that this version cannot read.
+    #[error("the record of slug {0} cannot be read")]
+    Unreadable(String),
+    /// The release phase ended with a failure.
+    #[error("the release phase failed with {exit}: `{command}`")]
+    ReleasePhase {
+        /// How it ended.
+        exit: tolv_run::Exit,
+        /// The command of the `release` process type.
+        command: String,
+    },
+    /// Given up because somebody asked for it.
+    #[error("cancelled")]
+    Cancelled,
+    /// The platform ends.
+    #[error("the platform is stopping")]
+    Stopping,
+}
+
+fn list(names: &[EnvName]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+impl ServeError {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Store(error) if error.is_unavailable() => Kind::Unavailable,
+            Self::Store(tolv_store::Error::Exists { .. }) => Kind::Exists,
+            Self::Store(tolv_store::Error::NotFound { .. }) => Kind::NotFound,
+            Self::Store(tolv_store::Error::Conflict { .. }) => Kind::Conflict,
+            Self::NoCommit { .. } | Self::NoProcess { .. } => Kind::NotFound,
+            Self::OtherApp { .. } | Self::Itself(_) | Self::UnknownType { .. } | Self::Env(_) => {
+                Kind::Invalid
+            }
+            Self::NoRelease(_)
+            | Self::NothingBefore { .. }
+            | Self::FailedRelease { .. }
+            | Self::SlugGone { .. }
+            | Self::OtherCodebase { .. }
+            | Self::MissingConfig(_)
+            | Self::Unconfirmed(_)
+            | Self::Over(_)
+            | Self::Ledger { .. }
+            | Self::ReleasePhase { .. }
+            | Self::Cancelled
+            | Self::Run(_) => Kind::Refused,
+            Self::DiskFull { .. } => Kind::Full,
+            Self::Stopping => Kind::Unavailable,
+            Self::Home(_)
+            | Self::Sandbox(_)
+            | Self::Listen(_)
+            | Self::Store(_)
+            | Self::Repo(_)
+            | Self::Build(_)
+            | Self::System { .. }
+            | Self::Unreadable(_) => Kind::Internal,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Build(error) => return error.help().map(str::to_owned),
+            Self::Home(HomeError::Held { .. }) => "stop that one first, or give this one a \
+                                                   TOLV_HOME of its own"
+                .to_owned(),
+            Self::NoRelease(_) => "push a commit first: git push tolv main".to_owned(),
+            Self::SlugGone { commit: Some(commit), .. } => {
+                format!("deploy its commit again: {commit}")
+            }
+            Self::OtherCodebase { .. } => "if that is meant: tolv deploy --new-root, or \
+                                           git push -o new-root"
+                .to_owned(),
+            Self::MissingConfig(names) => {
+                let pairs: Vec<_> = names.iter().map(|name| format!("{name}=…")).collect();
+                format!("tolv config set {}", pairs.join(" "))
+            }
+            Self::DiskFull { advice, .. } => advice.clone(),
+            Self::Run(error) => return run_hint(error),
+            _ => return None,
+        };
+        Some(text)
+    }
+}
+
+fn run_hint(error: &tolv_run::Error) -> Option<String> {
+    let tolv_run::Error::Rollout { culprit, .. } = error else { return None };
+    match culprit.reason {
+        tolv_run::Reason::BootTimeout(_) => {
+            Some("a web process must answer HTTP on the port in its PORT variable".to_owned())
+        }
+        tolv_run::Reason::CommandNotFound(_) => Some(format!(
+            "check the line of `{}` in the Procfile, and that its program is a declared dependency",
+            culprit.process.process_type
+        )),
+        _ => None,
+    }
+}
+
+/// An error and all its sources on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}

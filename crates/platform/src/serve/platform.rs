@@ -1,0 +1,650 @@
+//! What can be asked of the platform.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tolv_logs::Line;
+use tolv_model::config::Change;
+use tolv_model::env::EnvName;
+use tolv_model::formation::Formation;
+use tolv_model::id::{DeployId, OperationId};
+use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessType};
+use tolv_model::operation::{Outcome, Request, Selection, State};
+use tolv_model::release::ReleaseNumber;
+use tolv_router::Router;
+use tolv_sandbox::{Level, Machine, Spawner};
+use tolv_store::blobs::Blobs as BlobStore;
+use tolv_store::{App, DatabaseUrl, Deploy, NewOperation, Operation, SecretKey, Store};
+
+use super::controller::{self, Controller};
+use super::error::ServeError;
+use super::options::{Said, ServeOptions};
+use super::output::{Follow, Outputs};
+use super::target::Runtime;
+use crate::access;
+use crate::home::Home;
+use crate::listen::listen;
+use crate::repo::Repos;
+use crate::routes::Hosts;
+
+/// Lines on their way to standard output; a slow reader leaves the rest in the spools.
+const LINES: usize = 1024;
+/// Builds at once: they are bound by CPU, and live apps come first.
+const BUILDS: usize = 2;
+/// For requests in flight when the platform ends.
+const ROUTER_GRACE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Who asks: a token's name, for the ledger and the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// As it was named when the token was made.
+    pub name: String,
+}
+
+/// What is to be done to a deploy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Build, release and run a commit.
+    Deploy {
+        /// Any name of a commit that the deploy's repository has.
+        commit: String,
+        /// A branch to move there on success.
+        branch: Option<String>,
+        /// Whether a codebase without a root commit in common is meant.
+        new_root: bool,
+    },
+    /// Release what another deploy of the app runs.
+    Promote {
+        /// Whose.
+        from: DeployPath,
+    },
+    /// Make a release equal to an earlier one.
+    Rollback {
+        /// Which; the last one before the current that succeeded, without it.
+        to: Option<ReleaseNumber>,
+    },
+    /// Change quantities.
+    Scale {
+        /// The new ones; types that are not named keep theirs.
+        formation: Formation,
+    },
+    /// Replace processes.
+    Restart {
+        /// Which.
+        processes: Selection,
+    },
+    /// Stop every process.
+    Stop,
+    /// Start what was stopped.
+    Start,
+    /// Remove the deploy and everything it has.
+    Destroy {
+        /// Its path, repeated.
+        confirm: String,
+    },
+}
+
+/// Where a new deploy's formation and config come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyFrom {
+    /// A deploy of the same app.
+    pub deploy: DeployPath,
+    /// Whether config values are copied; without it, only their names are told.
+    pub values: bool,
+}
+
+/// The platform. Clones are the same.
+#[derive(Clone)]
+pub struct Platform(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) options: ServeOptions,
+    pub(super) home: PathBuf,
+    /// Held for as long as the platform lives.
+    _lock: Home,
+    pub(super) store: Store,
+    pub(super) blobs: BlobStore,
+    /// Whether slugs are copied to the blob store.
+    pub(super) keeps_slugs: bool,
+    pub(super) repos: Repos,
+    pub(super) spawner: Spawner,
+    pub(super) level: Level,
+    pub(super) router: Router,
+    pub(super) hosts: Arc<Hosts>,
+    pub(super) http_port: u16,
+    pub(super) ports: tolv_run::Ports,
+    pub(super) outputs: Outputs,
+    pub(super) building: Semaphore,
+    pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
+    pub(super) lines: mpsc::Sender<Said>,
+    pub(super) tasks: TaskTracker,
+    /// Nothing new begins; what runs goes on.
+    pub(super) ending: CancellationToken,
+    /// Everything is to be stopped, not left to the next platform.
+    pub(super) stopping: CancellationToken,
+    pub(super) collecting: tokio::sync::Mutex<()>,
+}
+
+impl Platform {
+    /// Opens the state folder and the database, adopts what still runs, starts what should, and
+    /// goes on with what was not finished. The receiver has the lines of every process.
+    ///
+    /// # Errors
+    ///
+    /// The state folder is held, the key is wrong, the database or the address is not to be had.
+    pub async fn start(
+        options: ServeOptions,
+    ) -> Result<(Self, mpsc::Receiver<Said>), ServeError> {
+        let mut lock = Home::open(&options.home)?;
+        let home = lock.root().to_owned();
+        let key = match &options.secret_key {
+            Some(key) => key.clone(),
+            None => SecretKey::load_or_create(&home.join("secret-key"))?,
+        };
+        let database = match &options.database {
+            Some(database) => database.clone(),
+            None => DatabaseUrl::file(&home.join("db.sqlite")),
+        };
+        let store = Store::open(&database, &key).await?;
+        let folder = home.join("blobs");
+        let blobs = match &options.blobs {
+            Some(blobs) => BlobStore::open(&blobs.url, &blobs.options)?,
+            None => BlobStore::folder(&folder)?,
+        };
+        let repos =
+            Repos::open(&home.join("git"), &options.host.search_path, &options.host.program)?;
+        let spawner = Spawner::start(&options.host.program, &["spawner"])?;
+        let machine = Machine::probe(&spawner)?;
+        let (level, _) = machine.choose(options.sandbox)?;
+        let listener = listen(Some(options.http)).await?;
+        let http_port = listener
+            .local_addr()
+            .map_err(|source| ServeError::System { what: "ask where the router listens", source })?
+            .port();
+        lock.sign(&format!("pid {}", std::process::id()))?;
+        let (lines, received) = mpsc::channel(LINES);
+        let (router, access) = access::router({
+            let lines = lines.clone();
+            move |line| {
+                let lines = lines.clone();
+                async move {
+                    lines.send(Said { deploy: None, line }).await.ok();
+                }
+            }
+        });
+        let tasks = TaskTracker::new();
+        tasks.spawn(access);
+        tasks.spawn({
+            let router = router.clone();
+            async move { router.serve(listener).await }
+        });
+        let platform = Self(Arc::new(Inner {
+            home,
+            _lock: lock,
+            store,
+            keeps_slugs: options.blobs.is_some(),
+            blobs,
+            repos,
+            spawner,
+            level,
+            hosts: Hosts::new(router.clone()),
+            router,
+            http_port,
+            ports: tolv_run::Ports::new(),
+            outputs: Outputs::default(),
+            building: Semaphore::new(BUILDS),
+            controllers: Mutex::default(),
+            lines,
+            tasks,
+            ending: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+            collecting: tokio::sync::Mutex::default(),
+            options,
+        }));
+        for deploy in platform.0.store.all_deploys().await? {
+            platform.control(deploy)?;
+        }
+        Ok((platform, received))
+    }
+
+    /// Lets the requests in flight finish and ends. With `stop`, every process is stopped first;
+    /// without, they go on, and the next platform on this state folder adopts them.
+    pub async fn end(&self, stop: bool) {
+        let inner = &self.0;
+        if stop {
+            inner.stopping.cancel();
+        }
+        inner.ending.cancel();
+        let cut = inner.router.drain(ROUTER_GRACE).await.cut;
+        if cut > 0 {
+            let seconds = ROUTER_GRACE.as_secs();
+            self.say(format!("Cut {cut} requests that were not done after {seconds} seconds")).await;
+        }
+        let controllers: Vec<_> = self.controllers().drain().collect();
+        for (_, controller) in controllers {
+            controller.ended().await;
+        }
+    }
+
+    /// The state, for reading.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The git repositories.
+    pub fn repos(&self) -> &Repos {
+        &self.0.repos
+    }
+
+    /// The sandbox level that processes run in.
+    pub fn level(&self) -> Level {
+        self.0.level
+    }
+
+    /// Where a deploy answers: `http://shop.localhost:8080`.
+    pub fn url_of(&self, deploy: &Deploy) -> String {
+        let Inner { http_port, .. } = &*self.0;
+        match http_port {
+            80 => format!("http://{}", deploy.host),
+            port => format!("http://{}:{port}", deploy.host),
+        }
+    }
+
+    /// Makes an app, its repository and its first deploy.
+    ///
+    /// # Errors
+    ///
+    /// The name, or the host it would answer under, is taken.
+    pub async fn create_app(
+        &self,
+        name: &AppName,
+        first: &DeployName,
+    ) -> Result<(App, Deploy), ServeError> {
+        self.on()?;
+        let path = DeployPath { app: name.clone(), name: first.clone() };
+        let repos = self.0.repos.clone();
+        let app = name.clone();
+        // Before the row: a repository without an app harms nobody, and the other way round does.
+        blocking(move || repos.create(&app)).await?;
+        let made =
+            self.0.store.create_app(name, first, &self.host_of(&path), Timestamp::now()).await?;
+        self.control(made.1.clone())?;
+        Ok(made)
+    }
+
+    /// Makes another deploy of an app. With `from` and without its values, the names that wait
+    /// for values come back.
+    ///
+    /// # Errors
+    ///
+    /// The name or its host is taken; `from` is a deploy of another app.
+    pub async fn create_deploy(
+        &self,
+        path: &DeployPath,
+        from: Option<CopyFrom>,
+    ) -> Result<(Deploy, Vec<EnvName>), ServeError> {
+        self.on()?;
+        let store = &self.0.store;
+        let mut wanted = Vec::new();
+        let copy = match from {
+            None => None,
+            Some(CopyFrom { deploy, .. }) if deploy.app != path.app => {
+                return Err(ServeError::OtherApp { from: deploy, to: path.clone() });
+            }
+            Some(CopyFrom { deploy, values }) => {
+                let from = store.deploy(&deploy).await?;
+                if !values {
+                    let config = store.config(&from.id, from.config_version).await?;
+                    wanted = config.names().cloned().collect();
+                }
+                Some(tolv_store::CopyFrom { deploy: from.id, values })
+            }
+        };
+        let deploy =
+            store.create_deploy(path, &self.host_of(path), copy, Timestamp::now()).await?;
+        self.control(deploy.clone())?;
+        Ok((deploy, wanted))
+    }
+
+    /// Removes an app whose deploys are destroyed first, one operation each.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Unconfirmed`] where `confirm` is not its name.
+    pub async fn destroy_app(
+        &self,
+        actor: &Actor,
+        name: &AppName,
+        confirm: &str,
+    ) -> Result<(), ServeError> {
+        if confirm != name.as_str() {
+            return Err(ServeError::Unconfirmed(name.to_string()));
+        }
+        let store = &self.0.store;
+        let app = store.app(name).await?;
+        for deploy in store.deploys(&app.id).await? {
+            let confirm = deploy.name.to_string();
+            let operation =
+                self.submit(actor, &deploy.name, Command::Destroy { confirm }).await?;
+            let mut follow = self.follow(&operation.id).await?;
+            while follow.next().await.is_some() {}
+        }
+        store.destroy_app(&app.id).await?;
+        let (repos, name) = (self.0.repos.clone(), name.clone());
+        blocking(move || repos.remove(&name)).await?;
+        Ok(())
+    }
+
+    /// Checks a command and queues it. It is done even if nobody waits for it.
+    ///
+    /// # Errors
+    ///
+    /// It makes no sense as things are, or the store refuses.
+    pub async fn submit(
+        &self,
+        actor: &Actor,
+        path: &DeployPath,
+        command: Command,
+    ) -> Result<Operation, ServeError> {
+        self.on()?;
+        let deploy = self.0.store.deploy(path).await?;
+        let request = self.request(&deploy, command).await?;
+        if let Request::Rollback { to } = &request {
+            let release = self.0.store.release(&deploy.id, *to).await?;
+            self.0.store.set_config_head(&deploy.id, release.row.config_version).await?;
+        }
+        let now = Timestamp::now();
+        let (operation, superseded) =
+            self.0.store.enqueue(&deploy.id, request, &actor.name, now).await?;
+        for old in superseded {
+            self.0.outputs.over(&old.id, State::Superseded);
+        }
+        self.wake(&deploy.id);
+        Ok(operation)
+    }
+
+    async fn request(&self, deploy: &Deploy, command: Command) -> Result<Request, ServeError> {
+        Ok(match command {
+            Command::Deploy { commit, branch, new_root } => {
+                let commit = self.commit(deploy, commit, new_root).await?;
+                Request::Deploy { commit, branch }
+            }
+            Command::Promote { from } => self.promotion(deploy, from).await?,
+            Command::Rollback { to } => self.rollback(deploy, to).await?,
+            Command::Scale { formation } => {
+                if let Some(current) = deploy.current {
+                    let release = self.0.store.release(&deploy.id, current).await?;
+                    known_types(&release.row.process_types, &formation, &deploy.name)?;
+                }
+                Request::Scale { formation }
+            }
+            Command::Restart { processes } => {
+                self.restartable(deploy, &processes).await?;
+                Request::Restart { processes }
+            }
+            Command::Stop => Request::Stop,
+            Command::Start => Request::Start,
+            Command::Destroy { confirm } => {
+                if confirm != deploy.name.to_string() {
+                    return Err(ServeError::Unconfirmed(deploy.name.to_string()));
+                }
+                Request::Destroy
+            }
+        })
+    }
+
+    async fn promotion(&self, to: &Deploy, from: DeployPath) -> Result<Request, ServeError> {
+        if from.app != to.name.app {
+            return Err(ServeError::OtherApp { from, to: to.name.clone() });
+        }
+        if from == to.name {
+            return Err(ServeError::Itself(from));
+        }
+        let source = self.0.store.deploy(&from).await?;
+        let release = source.current.ok_or_else(|| ServeError::NoRelease(from.clone()))?;
+        Ok(Request::Promote { from, release })
+    }
+
+    async fn rollback(
+        &self,
+        deploy: &Deploy,
+        to: Option<ReleaseNumber>,
+    ) -> Result<Request, ServeError> {
+        let store = &self.0.store;
+        let current = deploy.current.ok_or_else(|| ServeError::NoRelease(deploy.name.clone()))?;
+        let release = match to {
+            Some(number) => store.release(&deploy.id, number).await?,
+            None => {
+                let mut before = Some(current);
+                loop {
+                    let page = store.releases(&deploy.id, before, 50).await?;
+                    let nothing = || ServeError::NothingBefore {
+                        deploy: deploy.name.clone(),
+                        current,
+                    };
+                    let last = page.last().ok_or_else(nothing)?.row.number;
+                    let found = page.into_iter().find(|r| r.outcome == Outcome::Succeeded);
+                    match found {
+                        Some(found) => break found,
+                        None => before = Some(last),
+                    }
+                }
+            }
+        };
+        let number = release.row.number;
+        if release.outcome != Outcome::Succeeded {
+            return Err(ServeError::FailedRelease { deploy: deploy.name.clone(), number });
+        }
+        if store.slug(&release.row.slug).await.is_err() {
+            return Err(ServeError::SlugGone { number, commit: release.row.commit });
+        }
+        Ok(Request::Rollback { to: number })
+    }
+
+    async fn restartable(
+        &self,
+        deploy: &Deploy,
+        processes: &Selection,
+    ) -> Result<(), ServeError> {
+        if deploy.current.is_none() {
+            return Err(ServeError::NoRelease(deploy.name.clone()));
+        }
+        let running = self.processes(&deploy.name).await?;
+        let (found, process) = match processes {
+            Selection::All => return Ok(()),
+            Selection::Type(kind) => (
+                running.processes.iter().any(|p| p.process.process_type == *kind),
+                kind.to_string(),
+            ),
+            Selection::One(name) => {
+                (running.processes.iter().any(|p| p.process == *name), name.to_string())
+            }
+        };
+        match found {
+            true => Ok(()),
+            false => Err(ServeError::NoProcess { deploy: deploy.name.clone(), process }),
+        }
+    }
+
+    /// Changes config variables, all at once: one version, and one release where there is one
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// A variable is refused, or `if_version` is not the current version: then nothing changes.
+    pub async fn change_config(
+        &self,
+        actor: &Actor,
+        path: &DeployPath,
+        if_version: Option<u32>,
+        change: &Change,
+    ) -> Result<(u32, Option<Operation>), ServeError> {
+        self.on()?;
+        let store = &self.0.store;
+        let deploy = store.deploy(path).await?;
+        let operation = deploy.current.is_some().then(|| NewOperation { actor: actor.name.clone() });
+        let (version, _, operation) = store
+            .change_config(&deploy.id, if_version, change, operation, Timestamp::now())
+            .await?;
+        self.wake(&deploy.id);
+        Ok((version, operation))
+    }
+
+    /// Gives up an operation that is not over. One that is queued is over at once; one that runs
+    /// undoes what it has begun.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Over`].
+    pub async fn cancel(&self, id: &OperationId) -> Result<Operation, ServeError> {
+        let store = &self.0.store;
+        let operation = store.operation(id).await?;
+        if operation.state.is_over() {
+            return Err(ServeError::Over(id.clone()));
+        }
+        let controller = self.controllers().get(&operation.deploy).cloned();
+        if controller.is_some_and(|controller| controller.cancel(id)) {
+            let mut follow = self.follow(id).await?;
+            while follow.next().await.is_some() {}
+        } else if store.end(id, State::Cancelled, None, Timestamp::now()).await? {
+            self.0.outputs.over(id, State::Cancelled);
+        }
+        Ok(store.operation(id).await?)
+    }
+
+    /// The output of an operation, from its beginning, to its end.
+    ///
+    /// # Errors
+    ///
+    /// There is no such operation.
+    pub async fn follow(&self, id: &OperationId) -> Result<Follow, ServeError> {
+        if let Some(follow) = self.0.outputs.follow(id) {
+            return Ok(follow);
+        }
+        let operation = self.0.store.operation(id).await?;
+        if operation.state.is_over() {
+            return Ok(self.stored_output(&operation).await);
+        }
+        let follow = self.0.outputs.begin(id).follow();
+        // It may have ended between the look and the beginning.
+        let operation = self.0.store.operation(id).await?;
+        if operation.state.is_over() {
+            self.0.outputs.over(id, operation.state);
+            return Ok(self.stored_output(&operation).await);
+        }
+        Ok(follow)
+    }
+
+    async fn stored_output(&self, operation: &Operation) -> Follow {
+        let log = self.0.blobs.get(&output_key(&operation.id)).await;
+        // An operation without output, or one whose log is gone, still has its end.
+        let log = log.ok().flatten().unwrap_or_default();
+        Follow::stored(&log, operation.state)
+    }
+
+    /// What runs of a deploy.
+    ///
+    /// # Errors
+    ///
+    /// There is no such deploy.
+    pub async fn processes(&self, path: &DeployPath) -> Result<tolv_run::Endpoints, ServeError> {
+        let deploy = self.0.store.deploy(path).await?;
+        let controller = self.controllers().get(&deploy.id).cloned();
+        Ok(controller.map(|controller| controller.endpoints()).unwrap_or_default())
+    }
+
+    /// What a release needs of its slug to run.
+    pub(super) async fn runtime(
+        &self,
+        slug: &tolv_model::slug::SlugId,
+    ) -> Result<Runtime, ServeError> {
+        let record = self.0.store.slug(slug).await?;
+        serde_json::from_str(&record.runtime).map_err(|_| ServeError::Unreadable(slug.to_string()))
+    }
+
+    fn host_of(&self, path: &DeployPath) -> String {
+        let domain = &self.0.options.domain;
+        match path.name == DeployName::production() {
+            true => format!("{}.{domain}", path.app),
+            false => format!("{}-{}.{domain}", path.app, path.name),
+        }
+    }
+
+    fn on(&self) -> Result<(), ServeError> {
+        match self.0.ending.is_cancelled() {
+            true => Err(ServeError::Stopping),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn controllers(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<DeployId, Arc<Controller>>> {
+        self.0.controllers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn control(&self, deploy: Deploy) -> Result<(), ServeError> {
+        let id = deploy.id.clone();
+        let controller = controller::begin(self, deploy)?;
+        self.controllers().insert(id, controller);
+        Ok(())
+    }
+
+    fn wake(&self, deploy: &DeployId) {
+        if let Some(controller) = self.controllers().get(deploy) {
+            controller.wake();
+        }
+    }
+
+    /// A line about the platform as a whole.
+    pub(super) async fn say(&self, text: String) {
+        let line = Line::tolv("platform", text);
+        self.0.lines.send(Said { deploy: None, line }).await.ok();
+    }
+}
+
+/// Where an operation's output is kept.
+pub(super) fn output_key(id: &OperationId) -> String {
+    format!("operations/{id}.log")
+}
+
+pub(super) fn known_types(
+    types: &BTreeMap<ProcessType, String>,
+    formation: &Formation,
+    deploy: &DeployPath,
+) -> Result<(), ServeError> {
+    match formation.0.keys().find(|kind| !types.contains_key(kind)) {
+        None => Ok(()),
+        Some(unknown) => {
+            let known: Vec<_> = types
+                .keys()
+                .filter(|kind| !kind.is_release())
+                .map(|kind| format!("`{kind}`"))
+                .collect();
+            Err(ServeError::UnknownType {
+                unknown: unknown.clone(),
+                deploy: deploy.clone(),
+                known: known.join(", "),
+            })
+        }
+    }
+}
+
+/// Runs what blocks on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static, E: Into<ServeError> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, ServeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(error) => Err(ServeError::System {
+            what: "carry on after a fault of its own",
+            source: io::Error::other(error),
+        }),
+    }
+}

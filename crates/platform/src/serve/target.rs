@@ -1,0 +1,140 @@
+//! From a row of the ledger to what the engine runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tolv_build::Built;
+use tolv_model::app_json::Variable;
+use tolv_model::env::EnvName;
+use tolv_model::formation::Formation;
+use tolv_model::health::HealthCheck;
+use tolv_model::ledger::Broken;
+use tolv_model::name::ProcessType;
+use tolv_model::slug::SlugId;
+use tolv_run::Target;
+use tolv_sandbox::{Limits, Mount};
+use tolv_store::{Deploy, Release};
+
+use super::controller::Controller;
+use super::error::ServeError;
+use super::platform::{Platform, blocking};
+use crate::routes::Web;
+
+/// What a build said that the run stage needs: recorded with the slug, so that a start needs no
+/// build.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Runtime {
+    /// What processes see beside the stack.
+    pub(super) mounts: Vec<Mount>,
+    /// Environment that the slug gives.
+    pub(super) slug_env: BTreeMap<String, String>,
+    /// Folders in front of `PATH`.
+    pub(super) slug_path: Vec<String>,
+    pub(super) process_types: BTreeMap<ProcessType, String>,
+    pub(super) checks: BTreeMap<ProcessType, Vec<HealthCheck>>,
+    /// app.json's first quantities.
+    pub(super) formation: Formation,
+    /// Config that app.json declares.
+    pub(super) env: BTreeMap<EnvName, Variable>,
+}
+
+impl Runtime {
+    pub(super) fn of(built: &Built) -> Self {
+        Self {
+            mounts: built.mounts.clone(),
+            slug_env: built.manifest.env.clone(),
+            slug_path: built.manifest.path.clone(),
+            process_types: built.manifest.process_types.clone(),
+            checks: built.app_json.checks(),
+            formation: built.app_json.formation(),
+            env: built.app_json.env.clone(),
+        }
+    }
+}
+
+/// How many of each type run: one each, app.json's word over that, the operator's over both;
+/// none where the deploy is stopped.
+pub(super) fn formation(
+    types: &BTreeMap<ProcessType, String>,
+    declared: &Formation,
+    asked: &Formation,
+    stopped: bool,
+) -> Formation {
+    let mut formation = Formation::first(types.keys()).with(declared).with(asked);
+    formation.0.retain(|kind, _| types.contains_key(kind) && !kind.is_release());
+    if stopped {
+        formation.0.values_mut().for_each(|quantity| *quantity = 0);
+    }
+    formation
+}
+
+impl Platform {
+    /// What a release runs, after the row and the slug have proved that they are what was
+    /// released. `asked` is the operator's formation, the recorded one without it.
+    pub(super) async fn target(
+        &self,
+        deploy: &Deploy,
+        release: &Release,
+        asked: Option<&Formation>,
+    ) -> Result<Target, ServeError> {
+        let row = &release.row;
+        if row.hash() != release.hash {
+            return Err(ServeError::Ledger {
+                deploy: deploy.name.clone(),
+                source: Broken::Changed(row.number),
+            });
+        }
+        let store = &self.0.store;
+        if store.config_digest(&deploy.id, row.config_version).await? != row.config_digest {
+            return Err(ServeError::Ledger {
+                deploy: deploy.name.clone(),
+                source: Broken::Changed(row.number),
+            });
+        }
+        self.fetch(row.slug).await?;
+        let runtime = self.runtime(&row.slug).await?;
+        let config = store.config(&deploy.id, row.config_version).await?;
+        let asked = asked.unwrap_or(&deploy.formation);
+        let formation =
+            formation(&row.process_types, &runtime.formation, asked, deploy.stopped);
+        Ok(Target {
+            release: Arc::new(tolv_model::release::Release {
+                deploy: deploy.name.clone(),
+                number: row.number,
+                slug: row.slug,
+                commit: row.commit.clone(),
+                config: config.vars,
+                process_types: row.process_types.clone(),
+                formation,
+            }),
+            mounts: runtime.mounts,
+            slug_env: runtime.slug_env,
+            slug_path: runtime.slug_path,
+            checks: runtime.checks,
+            limits: Limits::default(),
+        })
+    }
+
+    /// Makes sure that a slug is on this machine, whole: every byte is looked at.
+    pub(super) async fn fetch(&self, slug: SlugId) -> Result<(), ServeError> {
+        let home = self.0.home.clone();
+        let here = blocking(move || tolv_build::verify(&home, slug)).await;
+        match here {
+            Ok(_) => Ok(()),
+            Err(_) if self.0.keeps_slugs => self.fetch_from_blobs(slug).await,
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Controller {
+    /// Tells the router whether web processes are to be expected.
+    pub(super) fn route(&self, target: &Target) {
+        let web = target.release.formation.0.get(&ProcessType::web()).is_some_and(|&n| n > 0);
+        self.routes.set_web(if web { Web::Wanted } else { Web::None });
+    }
+}
+
+#[cfg(test)]
+mod tests;

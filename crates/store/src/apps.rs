@@ -1,0 +1,351 @@
+//! Apps and their deploys.
+
+use jiff::Timestamp;
+use sqlx::any::AnyRow;
+use tolv_model::formation::Formation;
+use tolv_model::id::{AppId, DeployId};
+use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
+
+use crate::db::{Columns, Store, Write, limit, micros, to_json};
+use crate::error::{Error, is_taken};
+use crate::types::{App, CopyFrom, Deploy};
+
+/// A deploy with the commit of its current release.
+const DEPLOY: &str = "SELECT d.id, d.app, d.app_name, d.name, d.host, d.branch, d.created, \
+    d.config_version, d.current_release, d.formation, d.stopped, r.commit_id \
+    FROM deploys d LEFT JOIN releases r ON r.deploy = d.id AND r.number = d.current_release ";
+
+fn app(row: &AnyRow) -> Result<App, Error> {
+    let row = Columns(row);
+    Ok(App {
+        id: row.parsed("id")?,
+        name: row.parsed("name")?,
+        roots: row.json("roots")?,
+        created: row.time("created")?,
+    })
+}
+
+fn deploy(row: &AnyRow) -> Result<Deploy, Error> {
+    let row = Columns(row);
+    let current = row.maybe_number("current_release")?;
+    Ok(Deploy {
+        id: row.parsed("id")?,
+        app: row.parsed("app")?,
+        name: DeployPath { app: row.parsed("app_name")?, name: row.parsed("name")? },
+        host: row.text("host")?,
+        branch: row.maybe_text("branch")?,
+        created: row.time("created")?,
+        config_version: row.u32("config_version")?,
+        current: current
+            .map(|_| row.u32("current_release"))
+            .transpose()?
+            .map(tolv_model::release::ReleaseNumber),
+        commit: row.maybe_text("commit_id")?,
+        formation: row.json("formation")?,
+        stopped: row.number("stopped")? != 0,
+    })
+}
+
+fn no_deploy(name: impl ToString) -> Error {
+    Error::NotFound { what: "deploy", name: name.to_string() }
+}
+
+impl Store {
+    /// Makes an app and its first deploy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exists`]: the app's name or the deploy's host is taken.
+    pub async fn create_app(
+        &self,
+        name: &AppName,
+        first: &DeployName,
+        host: &str,
+        now: Timestamp,
+    ) -> Result<(App, Deploy), Error> {
+        let id = AppId::new(now, self.random()?);
+        let path = DeployPath { app: name.clone(), name: first.clone() };
+        let mut write = self.write().await?;
+        let made =
+            sqlx::query("INSERT INTO apps (id, name, roots, created) VALUES ($1, $2, $3, $4)")
+                .bind(id.as_str().to_owned())
+                .bind(name.as_str().to_owned())
+                .bind("[]")
+                .bind(micros(now))
+                .execute(&mut *write.tx)
+                .await;
+        if let Err(error) = made {
+            return Err(match is_taken(&error) {
+                true => Error::Exists { what: "app", name: name.to_string() },
+                false => error.into(),
+            });
+        }
+        let deploy = self.insert_deploy(&mut write, &id, &path, host, now).await?;
+        write.commit().await?;
+        Ok((self.app(name).await?, self.deploy_by_id(&deploy).await?))
+    }
+
+    async fn insert_deploy(
+        &self,
+        write: &mut Write<'_>,
+        app: &AppId,
+        path: &DeployPath,
+        host: &str,
+        now: Timestamp,
+    ) -> Result<DeployId, Error> {
+        let id = DeployId::new(now, self.random()?);
+        let taken = sqlx::query("SELECT app_name, name FROM deploys WHERE host = $1")
+            .bind(host.to_owned())
+            .fetch_optional(&mut *write.tx)
+            .await?;
+        if let Some(row) = taken {
+            let row = Columns(&row);
+            let owner = format!("{}/{}", row.text("app_name")?, row.text("name")?);
+            return Err(match owner == path.to_string() {
+                true => Error::Exists { what: "deploy", name: owner },
+                false => Error::Exists { what: "host", name: format!("{host} (of {owner})") },
+            });
+        }
+        sqlx::query(
+            "INSERT INTO deploys (id, app, app_name, name, host, created, config_version, \
+             formation, stopped) VALUES ($1, $2, $3, $4, $5, $6, 0, $7, 0)",
+        )
+        .bind(id.as_str().to_owned())
+        .bind(app.as_str().to_owned())
+        .bind(path.app.as_str().to_owned())
+        .bind(path.name.as_str().to_owned())
+        .bind(host.to_owned())
+        .bind(micros(now))
+        .bind(to_json(&Formation::default())?)
+        .execute(&mut *write.tx)
+        .await
+        .map_err(|error| match is_taken(&error) {
+            true => Error::Exists { what: "deploy", name: path.to_string() },
+            false => error.into(),
+        })?;
+        Ok(id)
+    }
+
+    /// An app by its name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn app(&self, name: &AppName) -> Result<App, Error> {
+        let row = sqlx::query("SELECT * FROM apps WHERE name = $1")
+            .bind(name.as_str().to_owned())
+            .fetch_optional(self.pool())
+            .await?;
+        let row = row.ok_or_else(|| Error::NotFound { what: "app", name: name.to_string() })?;
+        app(&row)
+    }
+
+    /// Apps by name, behind `after`.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn apps(&self, after: Option<&AppName>, most: usize) -> Result<Vec<App>, Error> {
+        let rows = sqlx::query("SELECT * FROM apps WHERE name > $1 ORDER BY name LIMIT $2")
+            .bind(after.map_or("", AppName::as_str).to_owned())
+            .bind(limit(most))
+            .fetch_all(self.pool())
+            .await?;
+        rows.iter().map(app).collect()
+    }
+
+    /// Adds root commits to those that an app is known by.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn add_roots(&self, id: &AppId, roots: &[String]) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        let row = sqlx::query("SELECT roots FROM apps WHERE id = $1")
+            .bind(id.as_str().to_owned())
+            .fetch_optional(&mut *write.tx)
+            .await?
+            .ok_or_else(|| Error::NotFound { what: "app", name: id.to_string() })?;
+        let mut all: Vec<String> = Columns(&row).json("roots")?;
+        all.extend(roots.iter().cloned());
+        all.sort();
+        all.dedup();
+        sqlx::query("UPDATE apps SET roots = $1 WHERE id = $2")
+            .bind(to_json(&all)?)
+            .bind(id.as_str().to_owned())
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
+    }
+
+    /// Makes another deploy of an app, with the formation, and where that is asked for the
+    /// config, of an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Exists`].
+    pub async fn create_deploy(
+        &self,
+        path: &DeployPath,
+        host: &str,
+        from: Option<CopyFrom>,
+        now: Timestamp,
+    ) -> Result<Deploy, Error> {
+        let app = self.app(&path.app).await?;
+        let mut write = self.write().await?;
+        let id = self.insert_deploy(&mut write, &app.id, path, host, now).await?;
+        if let Some(from) = from {
+            sqlx::query(
+                "UPDATE deploys SET formation = (SELECT formation FROM deploys WHERE id = $1) \
+                 WHERE id = $2",
+            )
+            .bind(from.deploy.as_str().to_owned())
+            .bind(id.as_str().to_owned())
+            .execute(&mut *write.tx)
+            .await?;
+            if from.values {
+                let config = self.config_in(&mut write.tx, &from.deploy, None).await?.1;
+                if config != Default::default() {
+                    self.put_config(&mut write.tx, &id, 1, &config, now).await?;
+                }
+            }
+        }
+        write.commit().await?;
+        self.deploy_by_id(&id).await
+    }
+
+    /// A deploy by its path.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn deploy(&self, path: &DeployPath) -> Result<Deploy, Error> {
+        let statement = format!("{DEPLOY} WHERE d.app_name = $1 AND d.name = $2");
+        let row = sqlx::query(&statement)
+            .bind(path.app.as_str().to_owned())
+            .bind(path.name.as_str().to_owned())
+            .fetch_optional(self.pool())
+            .await?;
+        deploy(&row.ok_or_else(|| no_deploy(path))?)
+    }
+
+    /// A deploy by its id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn deploy_by_id(&self, id: &DeployId) -> Result<Deploy, Error> {
+        let statement = format!("{DEPLOY} WHERE d.id = $1");
+        let row = sqlx::query(&statement)
+            .bind(id.as_str().to_owned())
+            .fetch_optional(self.pool())
+            .await?;
+        deploy(&row.ok_or_else(|| no_deploy(id))?)
+    }
+
+    /// The deploys of an app, by name.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn deploys(&self, app: &AppId) -> Result<Vec<Deploy>, Error> {
+        let statement = format!("{DEPLOY} WHERE d.app = $1 ORDER BY d.name");
+        let rows =
+            sqlx::query(&statement).bind(app.as_str().to_owned()).fetch_all(self.pool()).await?;
+        rows.iter().map(deploy).collect()
+    }
+
+    /// Every deploy.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn all_deploys(&self) -> Result<Vec<Deploy>, Error> {
+        let statement = format!("{DEPLOY} ORDER BY d.id");
+        let rows = sqlx::query(&statement).fetch_all(self.pool()).await?;
+        rows.iter().map(deploy).collect()
+    }
+
+    /// Fixes the branch that is built.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn set_branch(&self, id: &DeployId, branch: &str) -> Result<(), Error> {
+        self.set(id, "UPDATE deploys SET branch = $1 WHERE id = $2", branch.to_owned()).await
+    }
+
+    /// Records what the operator wants of each process type.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn set_formation(&self, id: &DeployId, formation: &Formation) -> Result<(), Error> {
+        self.set(id, "UPDATE deploys SET formation = $1 WHERE id = $2", to_json(formation)?).await
+    }
+
+    /// Records whether anything of it is to run.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn set_stopped(&self, id: &DeployId, stopped: bool) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        sqlx::query("UPDATE deploys SET stopped = $1 WHERE id = $2")
+            .bind(i64::from(stopped))
+            .bind(id.as_str().to_owned())
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
+    }
+
+    async fn set(
+        &self,
+        id: &DeployId,
+        statement: &'static str,
+        value: String,
+    ) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        sqlx::query(statement)
+            .bind(value)
+            .bind(id.as_str().to_owned())
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
+    }
+
+    /// Removes a deploy with all that is known of it; the audit log stays.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn destroy_deploy(&self, id: &DeployId) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        for statement in [
+            "DELETE FROM outcomes WHERE deploy = $1",
+            "DELETE FROM releases WHERE deploy = $1",
+            "DELETE FROM operations WHERE deploy = $1",
+            "DELETE FROM configs WHERE deploy = $1",
+            "DELETE FROM deploys WHERE id = $1",
+        ] {
+            sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;
+        }
+        write.commit().await
+    }
+
+    /// Removes an app that has no deploys.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::HasDeploys`].
+    pub async fn destroy_app(&self, id: &AppId) -> Result<(), Error> {
+        if !self.deploys(id).await?.is_empty() {
+            return Err(Error::HasDeploys(id.to_string()));
+        }
+        let mut write = self.write().await?;
+        for statement in ["DELETE FROM slugs WHERE app = $1", "DELETE FROM apps WHERE id = $1"] {
+            sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;
+        }
+        write.commit().await
+    }
+}

@@ -1,0 +1,91 @@
+//! The audit log: who, what, when. Lines are only ever added.
+
+use jiff::Timestamp;
+use sqlx::any::AnyRow;
+use tolv_model::id::AuditId;
+use tolv_model::name::AppName;
+
+use crate::db::{Columns, Store, limit, micros};
+use crate::error::Error;
+use crate::types::AuditLine;
+
+fn line(row: &AnyRow) -> Result<AuditLine, Error> {
+    let row = Columns(row);
+    Ok(AuditLine {
+        id: row.parsed("id")?,
+        at: row.time("at")?,
+        actor: row.text("actor")?,
+        action: row.text("action")?,
+        app: row.maybe_text("app")?,
+        deploy: row.maybe_text("deploy")?,
+        detail: row.text("detail")?,
+    })
+}
+
+impl Store {
+    /// Adds a line.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn audit(
+        &self,
+        actor: &str,
+        action: &str,
+        app: Option<&str>,
+        deploy: Option<&str>,
+        detail: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let id = AuditId::new(now, self.random()?);
+        let mut write = self.write().await?;
+        sqlx::query(
+            "INSERT INTO audit (id, at, actor, action, app, deploy, detail) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(id.as_str().to_owned())
+        .bind(micros(now))
+        .bind(actor.to_owned())
+        .bind(action.to_owned())
+        .bind(app.map(str::to_owned))
+        .bind(deploy.map(str::to_owned))
+        .bind(detail.to_owned())
+        .execute(&mut *write.tx)
+        .await?;
+        write.commit().await
+    }
+
+    /// Lines, the newest first, older than `before`; of one app, or of all.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn audit_lines(
+        &self,
+        app: Option<&AppName>,
+        before: Option<&AuditId>,
+        most: usize,
+    ) -> Result<Vec<AuditLine>, Error> {
+        let before = before.map_or("~", AuditId::as_str).to_owned();
+        let rows = match app {
+            None => {
+                sqlx::query("SELECT * FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2")
+                    .bind(before)
+                    .bind(limit(most))
+                    .fetch_all(self.pool())
+                    .await?
+            }
+            Some(app) => {
+                sqlx::query(
+                    "SELECT * FROM audit WHERE app = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+                )
+                .bind(app.as_str().to_owned())
+                .bind(before)
+                .bind(limit(most))
+                .fetch_all(self.pool())
+                .await?
+            }
+        };
+        rows.iter().map(line).collect()
+    }
+}

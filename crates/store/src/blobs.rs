@@ -1,0 +1,130 @@
+//! Blobs: slugs and the output of operations, in a folder or in S3.
+
+use std::path::Path as FsPath;
+use std::sync::Arc;
+
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, PutPayload};
+
+use crate::error::Error;
+
+/// A store of blobs by key; clones share it. A blob is there whole or not at all.
+#[derive(Clone, Debug)]
+pub struct Blobs(Arc<dyn ObjectStore>);
+
+impl Blobs {
+    /// A folder, made where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobUrl`].
+    pub fn folder(folder: &FsPath) -> Result<Self, Error> {
+        let bad = |source| Error::BlobUrl { url: folder.display().to_string(), source };
+        std::fs::create_dir_all(folder).map_err(|source| {
+            bad(object_store::Error::Generic { store: "folder", source: source.into() })
+        })?;
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(bad)?;
+        Ok(Self(Arc::new(store.with_automatic_cleanup(false))))
+    }
+
+    /// The store at `s3://bucket/prefix` or `file:///folder`, with options such as
+    /// `aws_region` and `aws_endpoint`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BlobUrl`].
+    pub fn open(url: &str, options: &[(String, String)]) -> Result<Self, Error> {
+        let bad = |source| Error::BlobUrl { url: url.to_owned(), source };
+        let parsed = url::Url::parse(url).map_err(|error| {
+            bad(object_store::Error::Generic { store: "url", source: error.into() })
+        })?;
+        if parsed.scheme() == "file" {
+            return Self::folder(FsPath::new(parsed.path()));
+        }
+        let options = options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let (store, prefix) = object_store::parse_url_opts(&parsed, options).map_err(bad)?;
+        Ok(Self(Arc::new(PrefixStore::new(store, prefix))))
+    }
+
+    fn failed(what: &str, key: &str) -> impl FnOnce(object_store::Error) -> Error {
+        let what = format!("{what} `{key}`");
+        move |source| Error::Blob { what, source }
+    }
+
+    /// Stores a blob, in place of an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Blob`].
+    pub async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
+        let put = self.0.put(&Path::from(key), PutPayload::from(bytes)).await;
+        put.map(drop).map_err(Self::failed("put", key))
+    }
+
+    /// A blob; nothing where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Blob`].
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        match self.0.get(&Path::from(key)).await {
+            Ok(found) => {
+                let bytes = found.bytes().await.map_err(Self::failed("get", key))?;
+                Ok(Some(bytes.to_vec()))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(Self::failed("get", key)(error)),
+        }
+    }
+
+    /// Whether there is a blob.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Blob`].
+    pub async fn has(&self, key: &str) -> Result<bool, Error> {
+        match self.0.head(&Path::from(key)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(Self::failed("look for", key)(error)),
+        }
+    }
+
+    /// Removes a blob; one that is gone already is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Blob`].
+    pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        match self.0.delete(&Path::from(key)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(Self::failed("delete", key)(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn blobs_are_there_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("file://{}/deep", folder.path().display());
+        for blobs in
+            [Blobs::folder(&folder.path().join("plain")).unwrap(), Blobs::open(&url, &[]).unwrap()]
+        {
+            assert_eq!(blobs.get("a/b").await.unwrap(), None);
+            blobs.put("a/b", b"one".to_vec()).await.unwrap();
+            blobs.put("a/b", b"two".to_vec()).await.unwrap();
+            assert!(blobs.has("a/b").await.unwrap());
+            assert_eq!(blobs.get("a/b").await.unwrap().unwrap(), b"two");
+            blobs.delete("a/b").await.unwrap();
+            blobs.delete("a/b").await.unwrap();
+            assert!(!blobs.has("a/b").await.unwrap());
+        }
+        assert!(Blobs::open("nonsense", &[]).is_err());
+    }
+}

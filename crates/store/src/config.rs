@@ -1,0 +1,234 @@
+//! Config: immutable versions, each sealed as a whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sqlx::{Any, Transaction};
+use tolv_model::config::{Change, Config};
+use tolv_model::env::EnvName;
+use tolv_model::id::{DeployId, OperationId};
+use tolv_model::operation::Request;
+use tolv_model::slug::Digest;
+
+use crate::db::{Columns, Store, micros};
+use crate::error::Error;
+use crate::types::Operation;
+
+/// A version as it is sealed: values in base 64, for they are bytes.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    vars: BTreeMap<EnvName, String>,
+    secret: BTreeSet<EnvName>,
+}
+
+fn owner(deploy: &DeployId, version: u32) -> String {
+    format!("config {deploy} {version}")
+}
+
+impl Store {
+    /// One version of a deploy's config; 0 is the empty one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Corrupt`] where it was changed behind our back.
+    pub async fn config(&self, deploy: &DeployId, version: u32) -> Result<Config, Error> {
+        match version {
+            0 => Ok(Config::default()),
+            version => self.unseal(deploy, version, &self.sealed(deploy, version).await?),
+        }
+    }
+
+    /// SHA-256 of a version as it is stored: of the sealed text, so that it says nothing of the
+    /// values.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn config_digest(&self, deploy: &DeployId, version: u32) -> Result<Digest, Error> {
+        match version {
+            0 => Ok(Digest::of(b"")),
+            version => Ok(Digest::of(self.sealed(deploy, version).await?.as_bytes())),
+        }
+    }
+
+    /// A short text for each variable of a version: equal for equal values, and of no use
+    /// otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::config`].
+    pub async fn fingerprints(
+        &self,
+        deploy: &DeployId,
+        version: u32,
+    ) -> Result<BTreeMap<EnvName, String>, Error> {
+        let config = self.config(deploy, version).await?;
+        let print = |(name, value): (&EnvName, &tolv_model::env::EnvValue)| {
+            let owner = format!("{deploy} {name}");
+            (name.clone(), self.0.key.fingerprint(&owner, value.as_bytes()))
+        };
+        Ok(config.vars.iter().map(print).collect())
+    }
+
+    async fn sealed(&self, deploy: &DeployId, version: u32) -> Result<String, Error> {
+        let row = sqlx::query("SELECT sealed FROM configs WHERE deploy = $1 AND version = $2")
+            .bind(deploy.as_str().to_owned())
+            .bind(i64::from(version))
+            .fetch_optional(self.pool())
+            .await?;
+        let missing = || Error::NotFound { what: "config version", name: version.to_string() };
+        Columns(&row.ok_or_else(missing)?).text("sealed")
+    }
+
+    fn unseal(&self, deploy: &DeployId, version: u32, sealed: &str) -> Result<Config, Error> {
+        let bad =
+            |why: &str| Error::corrupt("a config version")(format!("version {version} {why}"));
+        let bytes = self
+            .0
+            .key
+            .open(&owner(deploy, version), sealed)
+            .ok_or_else(|| bad("was changed, or sealed with another key"))?;
+        let sealed: Sealed = serde_json::from_slice(&bytes).map_err(|_| bad("is no JSON"))?;
+        let mut config = Config { secret: sealed.secret, ..Config::default() };
+        for (name, value) in sealed.vars {
+            let value = STANDARD.decode(value).map_err(|_| bad("is no base 64"))?;
+            config.vars.set(name, value)?;
+        }
+        Ok(config)
+    }
+
+    /// The newest version, or another, inside a transaction.
+    pub(crate) async fn config_in(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+        deploy: &DeployId,
+        version: Option<u32>,
+    ) -> Result<(u32, Config), Error> {
+        let version = match version {
+            Some(version) => version,
+            None => {
+                let row = sqlx::query("SELECT config_version FROM deploys WHERE id = $1")
+                    .bind(deploy.as_str().to_owned())
+                    .fetch_optional(&mut **tx)
+                    .await?;
+                let missing = || Error::NotFound { what: "deploy", name: deploy.to_string() };
+                Columns(&row.ok_or_else(missing)?).u32("config_version")?
+            }
+        };
+        if version == 0 {
+            return Ok((0, Config::default()));
+        }
+        let row = sqlx::query("SELECT sealed FROM configs WHERE deploy = $1 AND version = $2")
+            .bind(deploy.as_str().to_owned())
+            .bind(i64::from(version))
+            .fetch_one(&mut **tx)
+            .await?;
+        let sealed = Columns(&row).text("sealed")?;
+        Ok((version, self.unseal(deploy, version, &sealed)?))
+    }
+
+    /// Stores a version and makes it the newest.
+    pub(crate) async fn put_config(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+        deploy: &DeployId,
+        version: u32,
+        config: &Config,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let vars = config.vars.iter();
+        let vars = vars.map(|(name, value)| (name.clone(), STANDARD.encode(value.as_bytes())));
+        let sealed = Sealed { vars: vars.collect(), secret: config.secret.clone() };
+        let bytes = crate::db::to_json(&sealed)?;
+        let sealed = self.0.key.seal(&owner(deploy, version), bytes.as_bytes())?;
+        sqlx::query(
+            "INSERT INTO configs (deploy, version, sealed, created) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(deploy.as_str().to_owned())
+        .bind(i64::from(version))
+        .bind(sealed)
+        .bind(micros(now))
+        .execute(&mut **tx)
+        .await?;
+        sqlx::query("UPDATE deploys SET config_version = $1 WHERE id = $2")
+            .bind(i64::from(version))
+            .bind(deploy.as_str().to_owned())
+            .execute(&mut **tx)
+            .await?;
+        Ok(())
+    }
+
+    /// Makes the next version; where `actor` is given, an operation that releases it is queued
+    /// with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Conflict`] where `if_version` is not the newest; [`Error::Env`] where a variable
+    /// is refused. Then nothing is changed.
+    pub async fn change_config(
+        &self,
+        deploy: &DeployId,
+        if_version: Option<u32>,
+        change: &Change,
+        actor: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(u32, Option<Operation>), Error> {
+        let mut write = self.write().await?;
+        let (current, config) = self.config_in(&mut write.tx, deploy, None).await?;
+        if let Some(expected) = if_version
+            && expected != current
+        {
+            return Err(Error::Conflict { expected, current });
+        }
+        let unset: Vec<_> = change.unset.iter().filter(|name| config.vars.has(name)).collect();
+        let next = config.with(change)?;
+        // After a rollback the newest is not the one with the highest number.
+        let row = sqlx::query(
+            "SELECT CAST(COALESCE(MAX(version), 0) AS BIGINT) AS last FROM configs WHERE deploy = $1",
+        )
+        .bind(deploy.as_str().to_owned())
+        .fetch_one(&mut *write.tx)
+        .await?;
+        let version = Columns(&row).u32("last")? + 1;
+        self.put_config(&mut write.tx, deploy, version, &next, now).await?;
+        let operation = match actor {
+            None => None,
+            Some(actor) => {
+                let request = Request::Config {
+                    version,
+                    set: change.set.keys().map(ToString::to_string).collect(),
+                    unset: unset.into_iter().map(ToString::to_string).collect(),
+                };
+                let id = OperationId::new(now, self.random()?);
+                self.put_operation(&mut write.tx, &id, deploy, &request, actor, now).await?;
+                Some(id)
+            }
+        };
+        write.commit().await?;
+        Ok((
+            version,
+            match operation {
+                Some(id) => Some(self.operation(&id).await?),
+                None => None,
+            },
+        ))
+    }
+
+    /// Makes an earlier version the newest again.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn set_config_head(&self, deploy: &DeployId, version: u32) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        sqlx::query("UPDATE deploys SET config_version = $1 WHERE id = $2")
+            .bind(i64::from(version))
+            .bind(deploy.as_str().to_owned())
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
+    }
+}

@@ -1,0 +1,218 @@
+//! The connection: opening, the schema, transactions, and reading rows.
+
+use std::str::FromStr;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::any::{AnyPoolOptions, AnyRow};
+use sqlx::{Any, AnyPool, Executor as _, Row as _, Transaction};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::error::Error;
+use crate::secret::{SecretKey, random};
+use crate::url::{DatabaseUrl, Place};
+
+/// Connections at once.
+const POOL: u32 = 5;
+/// For a connection to be had; then the database counts as away.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// What proves the key: sealed under this name.
+const PROOF: &str = "key proof";
+
+/// Statements of SQLite's own, for each connection.
+const SQLITE: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                      PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 3000;";
+
+/// The ledger's rows cannot be changed, in each database's own words.
+const FIXED_IN_SQLITE: &str = "CREATE TRIGGER IF NOT EXISTS releases_are_fixed \
+    BEFORE UPDATE ON releases BEGIN SELECT RAISE(ABORT, 'a release is never changed'); END";
+const FIXED_IN_POSTGRES: &str = "CREATE OR REPLACE FUNCTION release_is_fixed() RETURNS trigger \
+    LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a release is never changed'; END $$; \
+    CREATE OR REPLACE TRIGGER releases_are_fixed BEFORE UPDATE ON releases \
+    FOR EACH ROW EXECUTE FUNCTION release_is_fixed()";
+
+static DRIVERS: Once = Once::new();
+
+/// The state of one platform. Clones share it.
+#[derive(Clone)]
+pub struct Store(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pool: AnyPool,
+    pub(crate) key: SecretKey,
+    /// One writer at a time: what is read in a transaction is still so when it is written.
+    writing: Mutex<()>,
+    begin: &'static str,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+/// A transaction that writes.
+pub(crate) struct Write<'a> {
+    pub(crate) tx: Transaction<'static, Any>,
+    _one: MutexGuard<'a, ()>,
+}
+
+impl Write<'_> {
+    pub(crate) async fn commit(self) -> Result<(), Error> {
+        Ok(self.tx.commit().await?)
+    }
+}
+
+impl Store {
+    /// Connects, brings the schema up to date, and proves the key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`], [`Error::Migrate`], [`Error::WrongKey`].
+    pub async fn open(url: &DatabaseUrl, key: &SecretKey) -> Result<Self, Error> {
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        let (address, setup, fixed, begin) = match &url.0 {
+            Place::Sqlite(path) => {
+                let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3F");
+                (format!("sqlite://{path}?mode=rwc"), SQLITE, FIXED_IN_SQLITE, "BEGIN IMMEDIATE")
+            }
+            Place::Postgres(url) => {
+                (url.clone(), "", FIXED_IN_POSTGRES, "BEGIN ISOLATION LEVEL SERIALIZABLE")
+            }
+        };
+        let pool = AnyPoolOptions::new()
+            .max_connections(POOL)
+            .acquire_timeout(PATIENCE)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if !setup.is_empty() {
+                        connection.execute(setup).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect(&address)
+            .await?;
+        sqlx::migrate!().run(&pool).await.map_err(Error::Migrate)?;
+        pool.execute(fixed).await?;
+        let inner = Inner { pool, key: key.clone(), writing: Mutex::default(), begin };
+        let store = Self(Arc::new(inner));
+        store.prove_key().await?;
+        Ok(store)
+    }
+
+    async fn prove_key(&self) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        let found = sqlx::query("SELECT value FROM meta WHERE name = $1")
+            .bind(PROOF)
+            .fetch_optional(&mut *write.tx)
+            .await?;
+        match found {
+            Some(row) => {
+                let sealed: String = row.try_get("value")?;
+                self.0.key.open(PROOF, &sealed).map(drop).ok_or(Error::WrongKey)
+            }
+            None => {
+                let sealed = self.0.key.seal(PROOF, PROOF.as_bytes())?;
+                sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2)")
+                    .bind(PROOF)
+                    .bind(sealed)
+                    .execute(&mut *write.tx)
+                    .await?;
+                write.commit().await
+            }
+        }
+    }
+
+    pub(crate) fn pool(&self) -> &AnyPool {
+        &self.0.pool
+    }
+
+    /// Begins a transaction that writes, once no other does.
+    pub(crate) async fn write(&self) -> Result<Write<'_>, Error> {
+        let one = self.0.writing.lock().await;
+        let tx = self.0.pool.begin_with(self.0.begin).await?;
+        Ok(Write { tx, _one: one })
+    }
+
+    /// A number for a new id.
+    pub(crate) fn random(&self) -> Result<u64, Error> {
+        random().map(u64::from_le_bytes)
+    }
+}
+
+/// A moment as it is stored.
+pub(crate) fn micros(at: Timestamp) -> i64 {
+    at.as_microsecond()
+}
+
+/// Columns of a row as the model's types.
+pub(crate) struct Columns<'a>(pub(crate) &'a AnyRow);
+
+impl Columns<'_> {
+    pub(crate) fn text(&self, name: &'static str) -> Result<String, Error> {
+        Ok(self.0.try_get(name)?)
+    }
+
+    pub(crate) fn maybe_text(&self, name: &'static str) -> Result<Option<String>, Error> {
+        Ok(self.0.try_get(name)?)
+    }
+
+    pub(crate) fn number(&self, name: &'static str) -> Result<i64, Error> {
+        Ok(self.0.try_get(name)?)
+    }
+
+    pub(crate) fn maybe_number(&self, name: &'static str) -> Result<Option<i64>, Error> {
+        Ok(self.0.try_get(name)?)
+    }
+
+    pub(crate) fn u32(&self, name: &'static str) -> Result<u32, Error> {
+        let number = self.number(name)?;
+        u32::try_from(number).map_err(|_| Error::corrupt(name)(number.to_string()))
+    }
+
+    pub(crate) fn time(&self, name: &'static str) -> Result<Timestamp, Error> {
+        moment(name, self.number(name)?)
+    }
+
+    pub(crate) fn maybe_time(&self, name: &'static str) -> Result<Option<Timestamp>, Error> {
+        self.maybe_number(name)?.map(|micros| moment(name, micros)).transpose()
+    }
+
+    pub(crate) fn parsed<T: FromStr<Err: ToString>>(&self, name: &'static str) -> Result<T, Error> {
+        self.text(name)?.parse().map_err(|error: T::Err| Error::corrupt(name)(error.to_string()))
+    }
+
+    pub(crate) fn maybe_parsed<T: FromStr<Err: ToString>>(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<T>, Error> {
+        let parse = |text: String| {
+            text.parse().map_err(|error: T::Err| Error::corrupt(name)(error.to_string()))
+        };
+        self.maybe_text(name)?.map(parse).transpose()
+    }
+
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &'static str,
+    ) -> Result<T, Error> {
+        serde_json::from_str(&self.text(name)?)
+            .map_err(|error| Error::corrupt(name)(error.to_string()))
+    }
+}
+
+fn moment(name: &'static str, micros: i64) -> Result<Timestamp, Error> {
+    Timestamp::from_microsecond(micros).map_err(|error| Error::corrupt(name)(error.to_string()))
+}
+
+/// A value as JSON for a column.
+pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|error| Error::corrupt("a value")(error.to_string()))
+}
+
+/// `limit` as a database takes it.
+pub(crate) fn limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,129 @@
+//! Why the store did not do what was asked.
+
+use tolv_model::env::EnvError;
+
+use crate::secret::KeyError;
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name is taken.
+    #[error("{what} `{name}` exists already")]
+    Exists {
+        /// What was to be made.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Nothing has this name.
+    #[error("there is no {what} `{name}`")]
+    NotFound {
+        /// What was looked for.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// It was changed meanwhile.
+    #[error("the config is at version {current}, not at {expected}")]
+    Conflict {
+        /// What the caller knew.
+        expected: u32,
+        /// What is.
+        current: u32,
+    },
+    /// It cannot be done while something else is there.
+    #[error("app `{0}` still has deploys")]
+    HasDeploys(String),
+    /// A config variable is refused.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    /// The secret key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The key is not the one that this database was written with.
+    #[error("the secret key is not the one that this database was written with")]
+    WrongKey,
+    /// The database cannot be reached now.
+    #[error("the database cannot be reached")]
+    Unavailable(#[source] sqlx::Error),
+    /// The disk of the database is full.
+    #[error("the disk of the database is full")]
+    Full(#[source] sqlx::Error),
+    /// What is in the database makes no sense.
+    #[error("the database holds {what} that cannot be read: {why}")]
+    Corrupt {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// The database refuses.
+    #[error("the database refuses")]
+    Database(#[source] sqlx::Error),
+    /// The schema cannot be brought up to date.
+    #[error("the database cannot be brought up to this version's schema")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The blob store.
+    #[error("cannot {what} in the blob store")]
+    Blob {
+        /// What was being done to which key.
+        what: String,
+        /// Why it failed.
+        source: object_store::Error,
+    },
+    /// The blob store's address.
+    #[error("`{url}` is no blob store that can be used")]
+    BlobUrl {
+        /// As given, without credentials.
+        url: String,
+        /// Why not.
+        source: object_store::Error,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random,
+}
+
+impl Error {
+    /// Whether the database is away, and may be back when it is asked again.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    pub(crate) fn corrupt(what: &'static str) -> impl FnOnce(String) -> Self {
+        move |why| Self::Corrupt { what, why }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error as E;
+        match &error {
+            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => {
+                Self::Unavailable(error)
+            }
+            E::Database(database) => {
+                let code = database.code().unwrap_or_default();
+                // PostgreSQL: connection (08), shutdown and start-up (57P), too many connections;
+                // SQLite: 5 is busy, 6 locked, 13 full.
+                let sqlite = database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some();
+                match &*code {
+                    "5" | "6" | "261" | "517" if sqlite => Self::Unavailable(error),
+                    "13" if sqlite => Self::Full(error),
+                    "53100" => Self::Full(error),
+                    "53300" | "40001" | "40P01" => Self::Unavailable(error),
+                    code if code.starts_with("08") || code.starts_with("57P") => {
+                        Self::Unavailable(error)
+                    }
+                    _ => Self::Database(error),
+                }
+            }
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// Whether a statement failed because a unique value is there already.
+pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+}

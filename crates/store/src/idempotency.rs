@@ -1,0 +1,109 @@
+//! Requests that are sent twice are done once.
+
+use jiff::Timestamp;
+use tolv_model::id::TokenId;
+use tolv_model::slug::Digest;
+
+use crate::db::{Columns, Store, micros};
+use crate::error::{Error, is_taken};
+use crate::types::Idempotent;
+
+impl Store {
+    /// A request with a key comes in: whether it is to be done, or what was answered.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn idempotent_begin(
+        &self,
+        token: &TokenId,
+        key: &str,
+        fingerprint: &Digest,
+        now: Timestamp,
+    ) -> Result<Idempotent, Error> {
+        let mut write = self.write().await?;
+        let row =
+            sqlx::query("SELECT * FROM idempotency WHERE token = $1 AND idempotency_key = $2")
+                .bind(token.as_str().to_owned())
+                .bind(key.to_owned())
+                .fetch_optional(&mut *write.tx)
+                .await?;
+        if let Some(row) = row {
+            let row = Columns(&row);
+            if row.text("fingerprint")? != fingerprint.to_string() {
+                return Ok(Idempotent::Mismatch);
+            }
+            return Ok(match row.maybe_number("status")? {
+                None => Idempotent::Running,
+                Some(status) => Idempotent::Done {
+                    status: u16::try_from(status).unwrap_or(500),
+                    body: row.maybe_text("body")?.unwrap_or_default(),
+                },
+            });
+        }
+        let made = sqlx::query(
+            "INSERT INTO idempotency (token, idempotency_key, fingerprint, created) \
+             VALUES ($1, $2, $3, $4)",
+        )
+        .bind(token.as_str().to_owned())
+        .bind(key.to_owned())
+        .bind(fingerprint.to_string())
+        .bind(micros(now))
+        .execute(&mut *write.tx)
+        .await;
+        match made {
+            Ok(_) => {
+                write.commit().await?;
+                Ok(Idempotent::Fresh)
+            }
+            Err(error) if is_taken(&error) => Ok(Idempotent::Running),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The request with this key was answered.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn idempotent_end(
+        &self,
+        token: &TokenId,
+        key: &str,
+        status: u16,
+        body: &str,
+    ) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        sqlx::query(
+            "UPDATE idempotency SET status = $1, body = $2 \
+             WHERE token = $3 AND idempotency_key = $4",
+        )
+        .bind(i64::from(status))
+        .bind(body.to_owned())
+        .bind(token.as_str().to_owned())
+        .bind(key.to_owned())
+        .execute(&mut *write.tx)
+        .await?;
+        write.commit().await
+    }
+
+    /// Forgets keys that are older than `before`, and with `unanswered` those whose request was
+    /// never answered, as at a start after a crash.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn forget_idempotent(
+        &self,
+        before: Timestamp,
+        unanswered: bool,
+    ) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        sqlx::query("DELETE FROM idempotency WHERE created < $1 OR (status IS NULL AND $2 = 1)")
+            .bind(micros(before))
+            .bind(i64::from(unanswered))
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
+    }
+}

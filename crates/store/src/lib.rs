@@ -1,0 +1,42 @@
+//! State: apps, deploys, config, the release ledger, operations, tokens, the audit log; and blobs.
+//!
+//! One [`Store`] over SQLite (the default) or PostgreSQL: the same schema, the same statements,
+//! the same tests. Each method is one transaction. Config values are sealed with the
+//! [`SecretKey`] before they leave this crate for the database.
+//!
+//! ```text
+//!  apps ─▶ deploys ─▶ configs (versions, sealed)
+//!             ├─▶ operations (queued, running, over)
+//!             └─▶ releases (append-only chain) ─▶ outcomes (said once)
+//! ```
+//!
+//! # Invariants
+//!
+//! * A method that has returned `Ok` is on the disk.
+//! * A row of the ledger is never updated; the database itself refuses.
+//! * No value of a config variable is in the database in clear, in an error or in a log.
+//! * One platform writes: release numbers are given under one lock.
+
+#![warn(missing_docs)]
+
+mod apps;
+mod audit;
+pub mod blobs;
+mod config;
+mod db;
+mod error;
+mod idempotency;
+mod operations;
+mod releases;
+mod secret;
+mod tokens;
+mod types;
+mod url;
+
+pub use db::Store;
+pub use error::Error;
+pub use secret::{KeyError, SecretKey};
+pub use types::{
+    App, AuditLine, CopyFrom, Deploy, Idempotent, NewRelease, Operation, Release, Slug, Token,
+};
+pub use url::{DatabaseUrl, DatabaseUrlError};

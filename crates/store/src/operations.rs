@@ -1,0 +1,292 @@
+//! Operations: the queue of each deploy.
+
+use jiff::Timestamp;
+use sqlx::any::AnyRow;
+use sqlx::{Any, Transaction};
+use tolv_model::id::{DeployId, OperationId};
+use tolv_model::operation::{Request, State};
+use tolv_model::release::ReleaseNumber;
+use tolv_model::slug::SlugId;
+
+use crate::db::{Columns, Store, limit, micros, to_json};
+use crate::error::Error;
+use crate::types::{Operation, Slug};
+
+fn operation(row: &AnyRow) -> Result<Operation, Error> {
+    let row = Columns(row);
+    let state = row.text("state")?;
+    let state = State::ALL
+        .into_iter()
+        .find(|known| known.as_str() == state)
+        .ok_or_else(|| Error::corrupt("state")(state))?;
+    Ok(Operation {
+        id: row.parsed("id")?,
+        deploy: row.parsed("deploy")?,
+        deploy_name: row.parsed("deploy_name")?,
+        request: row.json("request")?,
+        actor: row.text("actor")?,
+        state,
+        created: row.time("created")?,
+        started: row.maybe_time("started")?,
+        ended: row.maybe_time("ended")?,
+        slug: row.maybe_parsed("slug")?.map(SlugId),
+        release: row
+            .maybe_number("release")?
+            .map(|_| row.u32("release"))
+            .transpose()?
+            .map(ReleaseNumber),
+        error: row.maybe_text("error")?,
+    })
+}
+
+fn slug(row: &AnyRow) -> Result<Slug, Error> {
+    let row = Columns(row);
+    Ok(Slug {
+        id: SlugId(row.parsed("id")?),
+        app: row.parsed("app")?,
+        commit: row.maybe_text("commit_id")?,
+        built: row.time("built")?,
+        bytes: u64::try_from(row.number("bytes")?).unwrap_or(0),
+        runtime: row.text("runtime")?,
+    })
+}
+
+impl Store {
+    pub(crate) async fn put_operation(
+        &self,
+        tx: &mut Transaction<'static, Any>,
+        id: &OperationId,
+        deploy: &DeployId,
+        request: &Request,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let made = sqlx::query(
+            "INSERT INTO operations (id, deploy, deploy_name, request, actor, state, created) \
+             SELECT $1, id, app_name || '/' || name, $2, $3, 'queued', CAST($4 AS BIGINT) \
+             FROM deploys WHERE id = $5",
+        )
+        .bind(id.as_str().to_owned())
+        .bind(to_json(request)?)
+        .bind(actor.to_owned())
+        .bind(micros(now))
+        .bind(deploy.as_str().to_owned())
+        .execute(&mut **tx)
+        .await?;
+        match made.rows_affected() {
+            0 => Err(Error::NotFound { what: "deploy", name: deploy.to_string() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Queues an operation. Queued ones whose work it does are superseded, and given back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]: the deploy is gone.
+    pub async fn enqueue(
+        &self,
+        deploy: &DeployId,
+        request: &Request,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<(Operation, Vec<OperationId>), Error> {
+        let id = OperationId::new(now, self.random()?);
+        let mut write = self.write().await?;
+        let queued = sqlx::query(
+            "SELECT * FROM operations WHERE deploy = $1 AND ended IS NULL AND state = 'queued'",
+        )
+        .bind(deploy.as_str().to_owned())
+        .fetch_all(&mut *write.tx)
+        .await?;
+        let mut superseded = Vec::new();
+        for row in &queued {
+            let old = operation(row)?;
+            if old.request.is_superseded_by(request) {
+                sqlx::query("UPDATE operations SET state = 'superseded', ended = $1 WHERE id = $2")
+                    .bind(micros(now))
+                    .bind(old.id.as_str().to_owned())
+                    .execute(&mut *write.tx)
+                    .await?;
+                superseded.push(old.id);
+            }
+        }
+        self.put_operation(&mut write.tx, &id, deploy, request, actor, now).await?;
+        write.commit().await?;
+        Ok((self.operation(&id).await?, superseded))
+    }
+
+    /// One operation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn operation(&self, id: &OperationId) -> Result<Operation, Error> {
+        let row = sqlx::query("SELECT * FROM operations WHERE id = $1")
+            .bind(id.as_str().to_owned())
+            .fetch_optional(self.pool())
+            .await?;
+        let missing = || Error::NotFound { what: "operation", name: id.to_string() };
+        operation(&row.ok_or_else(missing)?)
+    }
+
+    /// The operations of a deploy, the newest first, older than `before`.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn operations(
+        &self,
+        deploy: &DeployId,
+        before: Option<&OperationId>,
+        most: usize,
+    ) -> Result<Vec<Operation>, Error> {
+        let rows = sqlx::query(
+            "SELECT * FROM operations WHERE deploy = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+        )
+        .bind(deploy.as_str().to_owned())
+        .bind(before.map_or("~", OperationId::as_str).to_owned())
+        .bind(limit(most))
+        .fetch_all(self.pool())
+        .await?;
+        rows.iter().map(operation).collect()
+    }
+
+    /// The oldest operation of a deploy that is not over.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn next(&self, deploy: &DeployId) -> Result<Option<Operation>, Error> {
+        let row = sqlx::query(
+            "SELECT * FROM operations WHERE deploy = $1 AND ended IS NULL ORDER BY id LIMIT 1",
+        )
+        .bind(deploy.as_str().to_owned())
+        .fetch_optional(self.pool())
+        .await?;
+        row.as_ref().map(operation).transpose()
+    }
+
+    /// An operation begins, or is gone on with; whether it is not over already.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn begin(&self, id: &OperationId, now: Timestamp) -> Result<bool, Error> {
+        let mut write = self.write().await?;
+        let begun = sqlx::query(
+            "UPDATE operations SET state = 'running', started = COALESCE(started, $1) \
+             WHERE id = $2 AND ended IS NULL",
+        )
+        .bind(micros(now))
+        .bind(id.as_str().to_owned())
+        .execute(&mut *write.tx)
+        .await?;
+        write.commit().await?;
+        Ok(begun.rows_affected() > 0)
+    }
+
+    /// Records the slug that an operation built.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn set_slug(&self, id: &OperationId, slug: &Slug) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        let hex = slug.id.0.to_string();
+        sqlx::query(
+            "INSERT INTO slugs (id, app, commit_id, built, bytes, runtime) \
+             VALUES ($1, $2, $3, $4, $5, $6) \
+             ON CONFLICT (id) DO UPDATE SET runtime = excluded.runtime, built = excluded.built",
+        )
+        .bind(hex.clone())
+        .bind(slug.app.as_str().to_owned())
+        .bind(slug.commit.clone())
+        .bind(micros(slug.built))
+        .bind(i64::try_from(slug.bytes).unwrap_or(i64::MAX))
+        .bind(slug.runtime.clone())
+        .execute(&mut *write.tx)
+        .await?;
+        sqlx::query("UPDATE operations SET slug = $1 WHERE id = $2")
+            .bind(hex)
+            .bind(id.as_str().to_owned())
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
+    }
+
+    /// Ends an operation; whether it was not over already.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn end(
+        &self,
+        id: &OperationId,
+        state: State,
+        error: Option<&str>,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let mut write = self.write().await?;
+        let ended = end(&mut write.tx, id, state, error, now).await?;
+        write.commit().await?;
+        Ok(ended)
+    }
+
+    /// A slug that is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn slug(&self, id: &SlugId) -> Result<Slug, Error> {
+        let row = sqlx::query("SELECT * FROM slugs WHERE id = $1")
+            .bind(id.0.to_string())
+            .fetch_optional(self.pool())
+            .await?;
+        slug(&row.ok_or_else(|| Error::NotFound { what: "slug", name: id.to_string() })?)
+    }
+
+    /// Every slug that is known.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn slugs(&self) -> Result<Vec<Slug>, Error> {
+        let rows = sqlx::query("SELECT * FROM slugs").fetch_all(self.pool()).await?;
+        rows.iter().map(slug).collect()
+    }
+
+    /// Forgets a slug.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn remove_slug(&self, id: &SlugId) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        sqlx::query("DELETE FROM slugs WHERE id = $1")
+            .bind(id.0.to_string())
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
+    }
+}
+
+pub(crate) async fn end(
+    tx: &mut Transaction<'static, Any>,
+    id: &OperationId,
+    state: State,
+    error: Option<&str>,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let ended = sqlx::query(
+        "UPDATE operations SET state = $1, error = $2, ended = $3 \
+         WHERE id = $4 AND ended IS NULL",
+    )
+    .bind(state.as_str())
+    .bind(error.map(str::to_owned))
+    .bind(micros(now))
+    .bind(id.as_str().to_owned())
+    .execute(&mut **tx)
+    .await?;
+    Ok(ended.rows_affected() > 0)
+}

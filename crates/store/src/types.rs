@@ -1,0 +1,198 @@
+//! What the store holds, as values.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use tolv_model::access::Grant;
+use tolv_model::formation::Formation;
+use tolv_model::id::{AppId, AuditId, DeployId, OperationId, TokenId};
+use tolv_model::ledger::{Reason, Row};
+use tolv_model::name::{AppName, Deploy as DeployPath, ProcessType};
+use tolv_model::operation::{Outcome, Request, State};
+use tolv_model::release::ReleaseNumber;
+use tolv_model::slug::{Digest, SlugId};
+
+/// One codebase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// For as long as it lives.
+    pub id: AppId,
+    /// Its name now.
+    pub name: AppName,
+    /// The root commits that it was pushed with; none before the first push.
+    pub roots: Vec<String>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// One running instance of an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deploy {
+    /// For as long as it lives.
+    pub id: DeployId,
+    /// Whose.
+    pub app: AppId,
+    /// Its path: `shop/production`.
+    pub name: DeployPath,
+    /// The host that it answers under.
+    pub host: String,
+    /// The branch that is built; not fixed before the first push.
+    pub branch: Option<String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The newest version of its config; 0 is the empty one.
+    pub config_version: u32,
+    /// The last release that succeeded: what runs.
+    pub current: Option<ReleaseNumber>,
+    /// The commit of that release.
+    pub commit: Option<String>,
+    /// What the operator asked for.
+    pub formation: Formation,
+    /// Whether nothing of it is to run.
+    pub stopped: bool,
+}
+
+/// Where a new deploy's formation and config come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyFrom {
+    /// Which deploy.
+    pub deploy: DeployId,
+    /// Whether config values are copied.
+    pub values: bool,
+}
+
+/// Something that is done to a deploy, or was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Which.
+    pub id: OperationId,
+    /// To which deploy.
+    pub deploy: DeployId,
+    /// Its path.
+    pub deploy_name: DeployPath,
+    /// What.
+    pub request: Request,
+    /// Who asked for it.
+    pub actor: String,
+    /// Where it is.
+    pub state: State,
+    /// When it was asked for.
+    pub created: Timestamp,
+    /// When it began.
+    pub started: Option<Timestamp>,
+    /// When it was over.
+    pub ended: Option<Timestamp>,
+    /// The slug that it built.
+    pub slug: Option<SlugId>,
+    /// The release that it made.
+    pub release: Option<ReleaseNumber>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// A release that is to be appended.
+#[derive(Clone, Debug)]
+pub struct NewRelease {
+    /// The operation that makes it.
+    pub operation: OperationId,
+    /// Whose it is.
+    pub deploy: DeployId,
+    /// What runs.
+    pub slug: SlugId,
+    /// What that was built from.
+    pub commit: Option<String>,
+    /// With which config.
+    pub config_version: u32,
+    /// Process type → command line.
+    pub process_types: BTreeMap<ProcessType, String>,
+    /// Why.
+    pub reason: Reason,
+    /// Who.
+    pub actor: String,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// A row of the ledger and how it turned out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// What was recorded before it ran.
+    pub row: Row,
+    /// The hash that was stored with it.
+    pub hash: Digest,
+    /// How it turned out.
+    pub outcome: Outcome,
+    /// When that was known.
+    pub ended: Option<Timestamp>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// A build's output, as far as the database knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slug {
+    /// Which.
+    pub id: SlugId,
+    /// The app that built it first.
+    pub app: AppId,
+    /// From which commit.
+    pub commit: Option<String>,
+    /// When.
+    pub built: Timestamp,
+    /// Its size, layers not counted.
+    pub bytes: u64,
+    /// What the run stage has to know of it: a text of the platform's own.
+    pub runtime: String,
+}
+
+/// What proves who asks. The secret itself is not here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Which.
+    pub id: TokenId,
+    /// As it was named.
+    pub name: String,
+    /// What it allows.
+    pub grant: Grant,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it ends to be one.
+    pub expires: Option<Timestamp>,
+}
+
+/// Who did what to what, when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLine {
+    /// Which.
+    pub id: AuditId,
+    /// When.
+    pub at: Timestamp,
+    /// Who: a token's name.
+    pub actor: String,
+    /// What, in a word: `config.read`.
+    pub action: String,
+    /// The app's name, where it was about one.
+    pub app: Option<String>,
+    /// The deploy's name, where it was about one.
+    pub deploy: Option<String>,
+    /// More of it; never a value.
+    pub detail: String,
+}
+
+/// What became of a request that may be sent twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Idempotent {
+    /// It is the first: do it.
+    Fresh,
+    /// It was answered like this.
+    Done {
+        /// The HTTP status.
+        status: u16,
+        /// The body.
+        body: String,
+    },
+    /// The first is not done yet.
+    Running,
+    /// The key was used for another request.
+    Mismatch,
+}

@@ -1,0 +1,168 @@
+//! The way of a codebase through several deploys: push, config, promote, roll back, destroy.
+
+use super::*;
+
+/// Everything a user does in the first hour, on one database.
+fn first_hour(extra: &[(&str, &str)]) {
+    let shop = Shop::new("web: python3 server.py\n", extra);
+    let said = shop.pushed(&["tolv", "main"]);
+    assert!(said.contains("remote: -----> Release v1"), "{said}");
+    assert!(said.contains("is up at http://shop.localhost:"), "{said}");
+    assert!(shop.text("shop.localhost", "/env").contains("TOLV_RELEASE=v1"));
+
+    shop.tolv(&["config", "set", "GREETING=hello world", "COLOR=blue"]);
+    let env = shop.text("shop.localhost", "/env");
+    assert!(env.contains("GREETING=hello world") && env.contains("COLOR=blue"), "{env}");
+    assert!(env.contains("TOLV_RELEASE=v2"), "several at once are one release: {env}");
+
+    // Staging takes another commit, and production gets its slug without a build.
+    shop.tolv(&["deploys", "create", "staging", "--from", "shop/production", "--values"]);
+    shop.change("version.txt", "two");
+    let staging = format!("{}/git/shop/staging.git", shop.serve.url());
+    shop.pushed(&[&staging, "main"]);
+    let env = shop.text("shop-staging.localhost", "/env");
+    assert!(env.contains("TOLV_DEPLOY=staging") && env.contains("COLOR=blue"), "{env}");
+    let said = shop.tolv(&["promote", "shop/staging"]);
+    assert!(!said.contains("-----> Building"), "{said}");
+    let slug = |host: &str| {
+        let env = shop.text(host, "/env");
+        env.lines().find(|line| line.starts_with("TOLV_SLUG=")).unwrap().to_owned()
+    };
+    assert_eq!(slug("shop.localhost"), slug("shop-staging.localhost"));
+    assert!(shop.text("shop.localhost", "/env").contains("TOLV_RELEASE=v3"));
+
+    shop.tolv(&["rollback", "v1"]);
+    let env = shop.text("shop.localhost", "/env");
+    assert!(env.contains("TOLV_RELEASE=v4") && !env.contains("GREETING"), "{env}");
+    assert_ne!(slug("shop.localhost"), slug("shop-staging.localhost"));
+
+    let verified = shop.tolv(&["releases", "verify"]);
+    assert!(verified.contains('4'), "{verified}");
+    let releases = shop.tolv(&["releases"]);
+    for text in ["v4", "Rollback to v1", "Promote shop/staging v1", "Set COLOR, GREETING", "Deploy"] {
+        assert!(releases.contains(text), "{text} in {releases}");
+    }
+    let audit = shop.tolv(&["audit"]);
+    assert!(audit.contains("owner") && !audit.contains("hello world"), "{audit}");
+
+    shop.tolv(&["destroy", "shop/staging", "--confirm", "shop/staging"]);
+    assert_eq!(shop.get("shop-staging.localhost", "/").unwrap().status, 421);
+    shop.text("shop.localhost", "/");
+    shop.tolv(&["destroy", "shop", "--confirm", "shop"]);
+    assert_eq!(shop.get("shop.localhost", "/").unwrap().status, 421);
+    assert!(!shop.tolv(&["apps"]).contains("shop"));
+}
+
+#[test]
+fn the_first_hour_on_sqlite() {
+    first_hour(&[]);
+}
+
+#[test]
+fn the_first_hour_on_postgresql() {
+    let postgres = tolv_testkit::Postgres::start();
+    first_hour(&[("DATABASE_URL", postgres.url())]);
+}
+
+#[test]
+fn scale_restart_stop_and_start() {
+    let shop = Shop::new("web: python3 server.py\nworker: sleep 1000\n", &[]);
+    shop.pushed(&["tolv", "main"]);
+    shop.tolv(&["scale", "web=2", "worker=0"]);
+    let ps = shop.tolv(&["ps"]);
+    assert!(ps.contains("web.1") && ps.contains("web.2") && !ps.contains("worker.1"), "{ps}");
+    let mut answers = std::collections::BTreeSet::new();
+    poll(SOON, "both answer", || {
+        answers.insert(shop.text("shop.localhost", "/"));
+        (answers.len() == 2).then_some(())
+    });
+
+    shop.tolv(&["restart", "web.1"]);
+    let after: std::collections::BTreeSet<_> =
+        (0..20).map(|_| shop.text("shop.localhost", "/")).collect();
+    assert_eq!(after.intersection(&answers).count(), 1, "{answers:?} {after:?}");
+
+    let refused = shop.ran(&["scale", "clock=1"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(refused.err.contains("`clock` is not a process type"), "{}", refused.err);
+
+    shop.tolv(&["stop"]);
+    assert_eq!(shop.get("shop.localhost", "/").unwrap().status, 503);
+    // Config can be set meanwhile, and starts nothing.
+    shop.tolv(&["config", "set", "A=1"]);
+    assert_eq!(shop.get("shop.localhost", "/").unwrap().status, 503);
+    shop.tolv(&["start"]);
+    assert!(shop.text("shop.localhost", "/env").contains("A=1"));
+}
+
+#[test]
+fn a_release_that_does_not_come_up_leaves_the_one_before() {
+    let shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let before = git::git(&shop.dir, &["rev-parse", "HEAD"]);
+    shop.change("server.py", "raise SystemExit('no database')");
+    let ran = shop.push(&["tolv", "main"]);
+    assert!(!ran.status.success());
+    assert!(ran.err.contains("no database"), "{}", ran.err);
+    assert!(ran.err.contains("Release v1 goes on"), "{}", ran.err);
+    assert!(shop.text("shop.localhost", "/env").contains("TOLV_RELEASE=v1"));
+    let remote = git::git(&shop.dir, &["ls-remote", "tolv", "refs/heads/main"]);
+    assert!(remote.starts_with(&before) || remote.is_empty(), "{remote}");
+    let releases = shop.tolv(&["releases"]);
+    assert!(releases.contains("v2") && releases.contains("failed"), "{releases}");
+    // It keeps its number, and the ledger its chain.
+    shop.change("server.py", SERVER);
+    shop.pushed(&["tolv", "main"]);
+    assert!(shop.text("shop.localhost", "/env").contains("TOLV_RELEASE=v3"));
+    assert!(shop.tolv(&["releases", "verify"]).contains('3'));
+}
+
+#[test]
+fn a_changed_row_is_named_and_does_not_run() {
+    let mut shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    shop.tolv(&["config", "set", "A=1"]);
+    shop.tolv(&["config", "set", "A=2"]);
+    shop.serve.end(rustix::process::Signal::INT);
+    // Somebody with the file and SQL at hand.
+    let database = shop.serve.state().join("db.sqlite");
+    let script = "import sqlite3, sys\n\
+        db = sqlite3.connect(sys.argv[1])\n\
+        for (name,) in db.execute(\"select name from sqlite_master where type = 'trigger'\").fetchall():\n    \
+            db.execute(f'drop trigger {name}')\n\
+        db.execute(\"update releases set actor = 'nobody' where number = 2\")\n\
+        db.commit()\n";
+    let python = run(Command::new("/usr/bin/python3").args(["-c", script]).arg(database));
+    assert!(python.status.success(), "{}", python.err);
+    shop.serve.begin();
+    let verify = shop.ran(&["releases", "verify"]);
+    assert_eq!(verify.status.code(), Some(1), "{}{}", verify.out, verify.err);
+    assert!(format!("{}{}", verify.out, verify.err).contains("v2"), "{}", verify.err);
+    // The third does not depend on the second to run; a rollback to the second does.
+    until_text(&shop, "shop.localhost", "one");
+    let back = shop.ran(&["rollback", "v2"]);
+    assert_eq!(back.status.code(), Some(1), "{}{}", back.out, back.err);
+}
+
+#[test]
+fn a_changed_slug_does_not_run() {
+    let shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
+    let slugs = shop.serve.state().join("slugs");
+    let changed = std::fs::read_dir(&slugs).unwrap().flatten().find_map(|entry| {
+        let file = entry.path().join("index.html");
+        (std::fs::read_to_string(&file).ok()? == "one").then_some(file)
+    });
+    let file = changed.unwrap();
+    let mut permissions = std::fs::metadata(&file).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
+    std::fs::set_permissions(&file, permissions).unwrap();
+    std::fs::write(&file, "0ne").unwrap();
+    let back = shop.ran(&["rollback", "v1"]);
+    assert_eq!(back.status.code(), Some(1), "{}{}", back.out, back.err);
+    let said = format!("{}{}", back.out, back.err);
+    assert!(said.contains("index.html"), "{said}");
+    assert_eq!(shop.text("shop.localhost", "/"), "two");
+}

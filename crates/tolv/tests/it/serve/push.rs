@@ -1,0 +1,119 @@
+//! `git push` as git users know it.
+
+use super::*;
+
+#[test]
+fn only_the_deploys_branch_is_built() {
+    let shop = Shop::site("one", &[]);
+    let said = shop.pushed(&["tolv", "main:feature"]);
+    assert!(!said.contains("Release"), "{said}");
+    assert_eq!(shop.get("shop.localhost", "/").unwrap().status, 503);
+    shop.pushed(&["tolv", "main"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    git::git(&shop.dir, &["tag", "v1.0"]);
+    let said = shop.pushed(&["tolv", "v1.0"]);
+    assert!(!said.contains("Release"), "{said}");
+    let again = shop.pushed(&["tolv", "main"]);
+    assert!(again.contains("Everything up-to-date"), "{again}");
+    assert_eq!(shop.tolv(&["releases"]).matches("Deploy").count(), 1);
+}
+
+#[test]
+fn another_codebase_is_refused_unless_it_is_meant() {
+    let shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let other = shop.serve.folder("other");
+    std::fs::write(other.join("index.html"), "other").unwrap();
+    std::fs::write(other.join("extra.txt"), "x").unwrap();
+    git::commit(&other);
+    let url = format!("{}/git/shop/production.git", shop.serve.url());
+    // The helper is set for the first codebase only.
+    let helper = git::git(&shop.dir, &["config", "--get-regexp", "credential.*helper"]);
+    let (key, value) = helper.split_once(' ').unwrap();
+    git::git(&other, &["config", key, value]);
+    let ran = push_from(&shop.serve, &other, &["--force", &url, "main"]);
+    assert!(!ran.status.success(), "{}", ran.err);
+    assert!(ran.err.contains("another codebase"), "{}", ran.err);
+    assert!(ran.err.contains("new-root"), "{}", ran.err);
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    let ran = push_from(&shop.serve, &other, &["--force", "-o", "new-root", &url, "main"]);
+    assert!(ran.status.success(), "{}", ran.err);
+    assert_eq!(shop.text("shop.localhost", "/"), "other");
+}
+
+#[test]
+fn a_build_that_fails_fails_the_push_and_moves_nothing() {
+    let shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    shop.change("Procfile", "web: one\nweb: two\n");
+    let ran = shop.push(&["tolv", "main"]);
+    assert!(!ran.status.success());
+    assert!(ran.err.contains("Procfile"), "{}", ran.err);
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    assert!(!shop.tolv(&["releases"]).contains("v2"), "no release of what was not built");
+    // The ref has not moved: the same push is tried again, not up to date.
+    let ran = shop.push(&["tolv", "main"]);
+    assert!(!ran.status.success(), "{}", ran.err);
+}
+
+#[test]
+fn whoever_goes_away_does_not_stop_the_deploy() {
+    let shop = Shop::new("web: python3 server.py\nrelease: python3 slow.py\n", &[]);
+    let script = "import os, time\n\
+        print('phase begins', flush=True)\n\
+        while not os.path.exists('/tmp/never') and time.time() < float(os.environ['UNTIL']):\n    \
+            time.sleep(0.02)\n";
+    shop.change("slow.py", script);
+    let until = std::time::SystemTime::now() + std::time::Duration::from_secs(6);
+    let until = until.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    shop.tolv(&["config", "set", &format!("UNTIL={until}")]);
+    let mut push = tolv_testkit::Tolv::start(&mut push_command(
+        &shop.serve,
+        &shop.dir,
+        &["--progress", "tolv", "main"],
+    ));
+    push.wait_for_line(|line| line.contains("phase begins"), SOON);
+    push.signal(rustix::process::Signal::KILL);
+    push.wait(SOON);
+    poll(SOON, "the release is there", || {
+        shop.get("shop.localhost", "/").ok().filter(|answer| answer.status == 200)
+    });
+    let head = git::git(&shop.dir, &["rev-parse", "HEAD"]);
+    poll(SOON, "the branch has moved", || {
+        let up_to_date = shop.push(&["tolv", "main"]);
+        (up_to_date.status.success() && up_to_date.err.contains("up-to-date")).then_some(())
+    });
+    assert!(shop.tolv(&["releases"]).contains(&head[..7]));
+}
+
+#[test]
+fn wrong_tokens_are_refused_before_anything_is_read() {
+    let shop = Shop::site("one", &[]);
+    let url = format!(
+        "http://x:tolv_wrong@127.0.0.1{}/git/shop/production.git",
+        shop.serve.url().strip_prefix("http://127.0.0.1").unwrap()
+    );
+    let ran = push_from(&shop.serve, &shop.dir, &[&url, "main"]);
+    assert!(!ran.status.success());
+    assert!(ran.err.contains("Authentication failed"), "{}", ran.err);
+    // A token that may only look.
+    let made = shop.tolv(&["tokens", "create", "--role", "view", "--app", "shop", "--name", "eye"]);
+    let token = made.split_whitespace().find(|word| word.starts_with("tolv_")).unwrap();
+    let mut command = push_command(&shop.serve, &shop.dir, &["tolv", "main"]);
+    let ran = run(command.env("TOLV_TOKEN", token));
+    assert!(!ran.status.success());
+    assert!(ran.err.contains("403"), "{}", ran.err);
+    assert_eq!(shop.get("shop.localhost", "/").unwrap().status, 503);
+}
+
+#[test]
+fn deploy_takes_the_current_commit_and_no_dirty_tree() {
+    let shop = Shop::site("one", &[]);
+    std::fs::write(shop.dir.join("index.html"), "changed").unwrap();
+    let ran = shop.ran(&["deploy"]);
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(ran.err.contains("index.html"), "{}", ran.err);
+    let ran = shop.ran(&["deploy", "--allow-dirty"]);
+    assert!(ran.status.success(), "{}{}", ran.out, ran.err);
+    assert_eq!(shop.text("shop.localhost", "/"), "one", "the commit, not what is beside it");
+}
