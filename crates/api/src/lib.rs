@@ -1,1 +1,19 @@
-//! .
+//! The HTTP API as types: what goes over the wire, and nothing else.
+//!
+//! Everything is JSON. Names are plain text here and parsed where they arrive. Times are RFC 3339
+//! in UTC. Lists come in pages: `next` is the cursor of the page behind this one. Errors are
+//! problem documents (RFC 9457).
+
+#![warn(missing_docs)]
+
+#[cfg(feature = "client")]
+pub mod client;
+pub mod problem;
+mod types;
+
+pub use problem::{Code, Problem};
+pub use types::{
+    About, App, AuditLine, Config, ConfigChange, Deploy, ConfigChanged, Ledger, NewApp, NewDeploy,
+    NewOperation, NewToken, Operation, Page, Process, Release, Token, TokenMade, Value, Variable,
+    Whoami,
+};

@@ -4,6 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use tolv_model::slug::{SlugId, short};
+
 /// A build that did not become a slug.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -74,7 +76,15 @@ pub enum Error {
     /// The sandbox could not be made or was lost.
     #[error("the build's sandbox failed")]
     Sandbox(#[source] tolv_sandbox::Error),
-    /// The caller asked for the end.
+    /// A slug is not what its id says.
+    #[error("slug {} {what}", short(&id.0))]
+    Slug {
+        /// Which slug.
+        id: SlugId,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// It was told to stop.
     #[error("the build was cancelled")]
     Cancelled,
 }
@@ -105,6 +115,7 @@ impl Error {
             | Self::Limit { .. }
             | Self::Manifest(_)
             | Self::Sandbox(_)
+            | Self::Slug { .. }
             | Self::Cancelled => None,
         }
     }

@@ -6,6 +6,7 @@
 //! With a root of its own a layer is built as `<key>.new` and renamed; without, its tools bake the
 //! path in, so it is built at its place.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use tolv_sandbox::Mount;
 
 use crate::exec::Executor;
 use crate::files::{self, Lock};
+use crate::keep::digests;
 use crate::plan::{LayerPlan, Plan};
 use crate::seal::{self, LAYER, seal};
 use crate::source::as_path;
@@ -132,6 +134,21 @@ impl Layers {
             files::remove(&building).ok();
         }
         built
+    }
+
+    /// Every layer that has a folder or a record.
+    pub(crate) fn all(&self) -> Result<BTreeSet<Digest>, Error> {
+        let mut all = digests(&self.folder, "")?;
+        all.extend(digests(&self.folder, ".json")?);
+        Ok(all)
+    }
+
+    /// Removes a layer; its record first, for without it there is none.
+    pub(crate) fn remove(&self, key: &Digest) -> Result<(), Error> {
+        let _held = Lock::take(&self.lock(key), &|| false, &mut || {})?;
+        files::remove(&self.record(key))?;
+        files::remove(&self.path(key))?;
+        files::remove(&self.lock(key))
     }
 
     fn build(

@@ -18,9 +18,11 @@
 
 mod builders;
 mod caps;
+mod declared;
 mod error;
 mod exec;
 mod files;
+mod keep;
 mod layers;
 mod links;
 mod pipeline;
@@ -34,8 +36,10 @@ mod toolchains;
 mod tree;
 
 pub use caps::Caps;
+pub use declared::{Wanted, declared, wanted};
 pub use error::Error;
 pub use exec::passes;
+pub use keep::{Collected, Usage, collect, usage, verify};
 pub use pipeline::{Built, Host, Request, build};
 pub use source::Source;
 

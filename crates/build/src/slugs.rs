@@ -3,6 +3,7 @@
 //! `<home>/slugs/known/<hex>` remembers which slug a build's whole input gave, so that building
 //! the same again is a look-up.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use tolv_model::slug::{Digest, Entry, Manifest, SlugId};
 use crate::Error;
 use crate::caps::{Caps, bytes};
 use crate::files::{self, Lock};
+use crate::keep::digests;
 use crate::links::{self, Leads};
 use crate::plan::Plan;
 use crate::seal::{self, SLUG, seal};
@@ -46,27 +48,58 @@ impl Slugs {
 
     /// A slug's manifest, if the slug is there whole.
     pub(crate) fn find(&self, id: SlugId) -> Option<Manifest> {
-        let bytes = fs::read(self.manifest_path(id)).ok()?;
-        let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
-        (manifest.id() == id && self.stands(id, &manifest)).then_some(manifest)
+        let root = self.path(id);
+        let whole = |manifest: &Manifest| {
+            root.is_dir() && manifest.entries.iter().all(|(path, e)| Self::stands(&root, path, e))
+        };
+        self.recorded(id).filter(whole)
     }
 
-    /// Whether every entry is where it should be, with its kind, size and mode.
-    fn stands(&self, id: SlugId, manifest: &Manifest) -> bool {
-        let root = self.path(id);
-        root.is_dir()
-            && manifest.entries.iter().all(|(path, entry)| {
-                let Ok(meta) = root.join(as_path(path)).symlink_metadata() else { return false };
-                match entry {
-                    Entry::Directory => meta.is_dir(),
-                    Entry::Symlink { .. } => meta.is_symlink(),
-                    Entry::File { size, executable, .. } => {
-                        meta.is_file()
-                            && meta.len() == *size
-                            && files::is_executable(&meta) == *executable
-                    }
-                }
-            })
+    /// A slug's manifest, whatever became of the slug.
+    pub(crate) fn recorded(&self, id: SlugId) -> Option<Manifest> {
+        let bytes = fs::read(self.manifest_path(id)).ok()?;
+        let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
+        (manifest.id() == id).then_some(manifest)
+    }
+
+    /// Whether an entry is where it should be, with its kind, size and mode.
+    pub(crate) fn stands(root: &Path, path: &[u8], entry: &Entry) -> bool {
+        let Ok(meta) = root.join(as_path(path)).symlink_metadata() else { return false };
+        match entry {
+            Entry::Directory => meta.is_dir(),
+            Entry::Symlink { .. } => meta.is_symlink(),
+            Entry::File { size, executable, .. } => {
+                meta.is_file() && meta.len() == *size && files::is_executable(&meta) == *executable
+            }
+        }
+    }
+
+    /// Every slug that has a folder or a manifest.
+    pub(crate) fn all(&self) -> Result<BTreeSet<SlugId>, Error> {
+        let mut all = digests(&self.folder, "")?;
+        all.extend(digests(&self.folder, ".json")?);
+        Ok(all.into_iter().map(SlugId).collect())
+    }
+
+    /// Removes a slug; its manifest first, for without it there is none.
+    pub(crate) fn remove(&self, id: SlugId) -> Result<(), Error> {
+        let lock = self.folder.join(format!("{}.lock", id.0));
+        let _held = Lock::take(&lock, &|| false, &mut || {})?;
+        files::remove(&self.manifest_path(id))?;
+        files::remove(&self.path(id))?;
+        files::remove(&lock)
+    }
+
+    /// Forgets inputs whose slug is gone.
+    pub(crate) fn forget_unknown(&self) -> Result<(), Error> {
+        for input in digests(&self.folder.join("known"), "")? {
+            let path = self.known_path(&input);
+            let id = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+            if id.is_none_or(|id| !self.manifest_path(SlugId(id)).exists()) {
+                files::remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     fn known_path(&self, input: &Digest) -> PathBuf {

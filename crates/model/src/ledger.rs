@@ -167,6 +167,16 @@ pub enum Broken {
     Unlinked(ReleaseNumber),
 }
 
+impl Broken {
+    /// The release at which the ledger does not hold.
+    pub fn release(&self) -> ReleaseNumber {
+        match self {
+            Self::Missing { expected, .. } => *expected,
+            Self::Changed(number) | Self::Unlinked(number) => *number,
+        }
+    }
+}
+
 /// Proves a chain: `rows` are all rows of one deploy by number, each with the hash that was
 /// stored with it. Gives the hash of the last, [`GENESIS`] for an empty ledger.
 ///

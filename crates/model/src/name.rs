@@ -209,7 +209,8 @@ impl fmt::Display for Deploy {
 impl FromStr for Deploy {
     type Err = DeployError;
     fn from_str(text: &str) -> Result<Self, DeployError> {
-        let (app, name) = text.split_once('/').ok_or_else(|| DeployError::NoSlash(text.to_owned()))?;
+        let (app, name) =
+            text.split_once('/').ok_or_else(|| DeployError::NoSlash(text.to_owned()))?;
         Ok(Self { app: app.parse()?, name: name.parse()? })
     }
 }

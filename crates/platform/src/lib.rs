@@ -15,11 +15,17 @@ mod access;
 mod error;
 pub mod home;
 mod listen;
+pub mod repo;
 mod routes;
+mod serve;
 mod up;
 mod watch;
 
 pub use error::Error;
 pub use listen::ListenError;
+pub use serve::{
+    Actor, Blobs, Command, CopyFrom, Follow, Kind, Platform, Process, Progress, Said, ServeError,
+    ServeOptions, Standing, token_hash,
+};
 pub use up::{Event, Options, Stop, up};
 pub use watch::WatchError;

@@ -33,5 +33,6 @@ mod tokens;
 pub use error::{Kind, ServeError};
 pub use options::{Blobs, Said, ServeOptions};
 pub use output::{Follow, Progress};
-pub use platform::{Actor, Command, CopyFrom, Platform};
+pub use platform::{Actor, Command, CopyFrom, Platform, Process};
 pub use releases::Standing;
+pub use tokens::token_hash;

@@ -31,10 +31,10 @@ use tolv_router::Router;
 use tolv_run::{Local, OneOff, Target};
 use tolv_sandbox::{Cancel, Choice, Level, Limits, Machine, Spawner};
 
+use crate::access;
 use crate::error::Error;
 use crate::home::Home;
 use crate::listen::{ListenError, listen};
-use crate::access;
 use crate::routes::{Hosts, Routes, Web, routed};
 use crate::watch::Watch;
 

@@ -17,6 +17,8 @@
 //! ```text
 //! Local::new(Settings) -> Result<(Local, mpsc::Receiver<tolv_logs::Line>), Error>   // Local: Clone
 //! local.converge(Target).await -> Result<Outcome, Error>      // one at a time; others wait
+//! local.restore(Target).await -> Result<Outcome, Error>       // what fails is tried again
+//! local.restart(&Selection).await -> Result<Outcome, Error>    // new processes, same release
 //! local.run_once(OneOff).await -> Result<Exit, Error>          // its lines are in the receiver too
 //! local.endpoints() -> watch::Receiver<Endpoints>
 //! local.say(Line)                                              // into the same stream of lines
@@ -54,6 +56,7 @@ mod shim;
 mod target;
 
 pub use local::Local;
+pub use ports::Ports;
 pub use shim::SHIM;
 pub use target::{
     Boot, Culprit, Drain, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState, Reason,

@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_logs::Line;
+use tolv_model::operation::Selection;
 use tolv_model::unit::Policy;
 
 use crate::board::{Board, Command};
 use crate::one_off::Run;
 use crate::plan::Plan;
-use crate::ports::Ports;
 use crate::pump::{Outlet, dropped};
-use crate::rolling;
+use crate::rolling::{self, Manner};
 use crate::shared::Shared;
 use crate::target::{Endpoints, Error, Exit, OneOff, Outcome, Settings, Target};
 
@@ -65,7 +65,6 @@ impl Local {
         let shared = Arc::new(Shared {
             settings,
             policy,
-            ports: Ports::new(),
             board: Board::new(),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
@@ -93,10 +92,47 @@ impl Local {
     /// [`Error::Rollout`], [`Error::UnknownType`], [`Error::Env`], [`Error::Stopped`]; what ran
     /// before then still runs.
     pub async fn converge(&self, target: Target) -> Result<Outcome, Error> {
-        let shared = Arc::clone(&self.0.shared);
         let target = Arc::new(target);
-        let plans = rolling::plans(&shared, &target)?;
-        let turn = Arc::clone(&shared.turn).lock_owned().await;
+        let plans = rolling::plans(&self.0.shared, &target)?;
+        let turn = Arc::clone(&self.0.shared.turn).lock_owned().await;
+        self.roll(turn, target, plans, Manner::AllOrNothing).await
+    }
+
+    /// As [`Local::converge`], but a process that does not come up is no failure: it is started
+    /// again and again, as one that crashed, and keeps none of the others down. For what has
+    /// been running before, as after a restart of the machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownType`], [`Error::Env`], [`Error::Stopped`].
+    pub async fn restore(&self, target: Target) -> Result<Outcome, Error> {
+        let target = Arc::new(target);
+        let plans = rolling::plans(&self.0.shared, &target)?;
+        let turn = Arc::clone(&self.0.shared.turn).lock_owned().await;
+        self.roll(turn, target, plans, Manner::AsFarAsItGoes).await
+    }
+
+    /// Replaces processes by new ones of the same release, with the care of a rollout: the old
+    /// ones end when the new ones are ready. Nothing to do where nothing was brought up.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Local::converge`].
+    pub async fn restart(&self, processes: &Selection) -> Result<Outcome, Error> {
+        let turn = Arc::clone(&self.0.shared.turn).lock_owned().await;
+        let Some(target) = turn.clone() else { return Ok(Outcome::default()) };
+        let plans = rolling::plans(&self.0.shared, &target)?;
+        self.roll(turn, target, plans, Manner::Renew(processes.clone())).await
+    }
+
+    async fn roll(
+        &self,
+        mut turn: OwnedMutexGuard<Option<Arc<Target>>>,
+        target: Arc<Target>,
+        plans: Vec<Plan>,
+        manner: Manner,
+    ) -> Result<Outcome, Error> {
+        let shared = Arc::clone(&self.0.shared);
         if shared.board.is_ending() {
             return Err(Error::Stopped);
         }
@@ -105,7 +141,10 @@ impl Local {
         let (done, outcome) = oneshot::channel();
         // A task of its own: an undo goes on when nobody waits for it.
         self.0.shared.tasks.spawn(async move {
-            let outcome = rolling::roll(shared, target, plans, cancel).await;
+            let outcome = rolling::roll(shared, Arc::clone(&target), plans, manner, cancel).await;
+            if outcome.is_ok() {
+                *turn = Some(target);
+            }
             drop(turn);
             done.send(outcome).ok();
         });

@@ -13,10 +13,11 @@ pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Gives ports out, one after the other from a random one on: two engines on one machine do not
-/// meet, and a port that was given back rests before it is given again.
+/// Gives ports out, one after the other from a random one on: two platforms on one machine do not
+/// meet, and a port that was given back rests before it is given again. Engines that share one
+/// never give out the same port.
 #[derive(Debug)]
-pub(crate) struct Ports {
+pub struct Ports {
     held: Mutex<Held>,
 }
 
@@ -34,7 +35,8 @@ pub(crate) struct Port {
 }
 
 impl Ports {
-    pub(crate) fn new() -> Arc<Self> {
+    /// With every port to give.
+    pub fn new() -> Arc<Self> {
         let offset = random() % RANGE.len() as u64;
         let next = RANGE.start() + u16::try_from(offset).unwrap_or(0);
         Arc::new(Self { held: Mutex::new(Held { ports: BTreeSet::new(), next }) })

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tolv_model::name::ProcessName;
+use tolv_model::operation::Selection;
 use tolv_model::rollout::{Action, Event, Rollout};
 
 use crate::board::Command;
@@ -24,7 +26,7 @@ const SOME_PORT: u16 = 29_999;
 ///
 /// [`Error::UnknownType`], [`Error::Env`].
 pub(crate) fn plans(shared: &Shared, target: &Arc<Target>) -> Result<Vec<Plan>, Error> {
-    let plan = |name: tolv_model::name::ProcessName| {
+    let plan = |name: ProcessName| {
         let command = target.release.process_types.get(&name.process_type);
         let command = command.ok_or_else(|| Error::UnknownType(name.process_type.clone()))?.clone();
         let plan = Plan { target: Arc::clone(target), name, command };
@@ -35,9 +37,33 @@ pub(crate) fn plans(shared: &Shared, target: &Arc<Target>) -> Result<Vec<Plan>, 
     target.release.formation.processes().map(plan).collect()
 }
 
+/// How a rollout deals with what is there and with what fails.
+#[derive(Clone, Debug)]
+pub(crate) enum Manner {
+    /// One that fails undoes all.
+    AllOrNothing,
+    /// One that fails is tried again and again.
+    AsFarAsItGoes,
+    /// These are replaced though they are what is wanted; one that fails undoes all.
+    Renew(Selection),
+}
+
+impl Manner {
+    fn keeps(&self, name: &ProcessName) -> bool {
+        match self {
+            Self::AllOrNothing | Self::AsFarAsItGoes => true,
+            Self::Renew(Selection::All) => false,
+            Self::Renew(Selection::Type(kind)) => name.process_type != *kind,
+            Self::Renew(Selection::One(one)) => name != one,
+        }
+    }
+}
+
 struct Rolling {
     shared: Arc<Shared>,
     target: Arc<Target>,
+    /// Whether one that fails undoes all.
+    strict: bool,
     fresh: BTreeMap<u64, Plan>,
     /// Everything that runs once it is done.
     wanted: BTreeSet<u64>,
@@ -55,6 +81,7 @@ pub(crate) async fn roll(
     shared: Arc<Shared>,
     target: Arc<Target>,
     plans: Vec<Plan>,
+    manner: Manner,
     cancel: CancellationToken,
 ) -> Result<Outcome, Error> {
     let current = shared.board.current();
@@ -62,7 +89,8 @@ pub(crate) async fn roll(
     let (mut fresh, mut wanted) = (BTreeMap::new(), BTreeSet::new());
     for plan in plans {
         let name = plan.name.clone();
-        match current.iter().find(|(_, running)| running.is_same(&plan)) {
+        let same = current.iter().find(|(_, running)| running.is_same(&plan));
+        match same.filter(|_| manner.keeps(&name)) {
             Some((id, _)) => {
                 wanted.insert(*id);
                 outcome.kept.push(name);
@@ -81,8 +109,19 @@ pub(crate) async fn roll(
     let (reports, received) = mpsc::unbounded_channel();
     let (culprits, draining) = (BTreeMap::new(), None);
     let first = !current.iter().any(|(_, plan)| plan.name.process_type.is_web());
-    let rolling =
-        Rolling { shared, target, fresh, wanted, reports, culprits, draining, outcome, first };
+    let strict = !matches!(manner, Manner::AsFarAsItGoes);
+    let rolling = Rolling {
+        shared,
+        target,
+        strict,
+        fresh,
+        wanted,
+        reports,
+        culprits,
+        draining,
+        outcome,
+        first,
+    };
     rolling.run(rollout, received, cancel).await
 }
 
@@ -113,6 +152,8 @@ impl Rolling {
             let event = tokio::select! {
                 Some(report) = received.recv() => match report {
                     Report::Ready(id) => Event::Ready(id),
+                    // It is started again once it is switched to.
+                    Report::Failed(id, _) if !self.strict => Event::Ready(id),
                     Report::Failed(id, culprit) => {
                         self.culprits.insert(id, culprit);
                         Event::Failed(id)

@@ -35,7 +35,7 @@ impl Launching {
     /// Begins a launch.
     pub(crate) fn begin(shared: &Arc<Shared>, plan: &Plan) -> Result<Self, Error> {
         let settings = &shared.settings;
-        let port = shared.ports.take().ok_or(Error::NoPort)?;
+        let port = shared.settings.ports.take().ok_or(Error::NoPort)?;
         let orders = plan
             .orders(settings, port.number)
             .map_err(|source| Error::Env { process: plan.name.clone(), source })?;

@@ -14,9 +14,8 @@ use tolv_model::name::ProcessName;
 use tolv_model::unit::{Millis, Policy};
 
 use crate::board::{Board, Command};
-use crate::ports::Ports;
 use crate::pump::{Outlet, Pump};
-use crate::target::Settings;
+use crate::target::{Settings, Target};
 
 /// Between two looks at all spools.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -25,7 +24,6 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) policy: Policy,
-    pub(crate) ports: Arc<Ports>,
     pub(crate) board: Board,
     /// Processes, one-offs and rollouts.
     pub(crate) tasks: TaskTracker,
@@ -38,7 +36,8 @@ pub(crate) struct Shared {
     pub(crate) outlet: Mutex<Option<Outlet>>,
     /// Lines that the reader took.
     pub(crate) taken: Arc<AtomicU64>,
-    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held by the rollout that goes on; what the last one brought up.
+    pub(crate) turn: Arc<tokio::sync::Mutex<Option<Arc<Target>>>>,
     pub(crate) began: Instant,
     /// When the spools were last looked at.
     pub(crate) tidied: Mutex<Option<Instant>>,

@@ -14,6 +14,8 @@ use tolv_model::name::{ProcessName, ProcessType};
 use tolv_model::release::{Release, ReleaseNumber};
 use tolv_sandbox::{Level, Limits, Mount, Spawner};
 
+use crate::ports::Ports;
+
 /// Gives word when requests in flight to these endpoints are done: called after the endpoints
 /// were switched, awaited for [`Timing::drain`] at most, before the old processes get SIGTERM.
 pub type Drain =
@@ -38,6 +40,8 @@ pub struct Settings {
     pub drain: Option<Drain>,
     /// The host's `PATH` behind the slug's folders, for levels that have no root of their own.
     pub search_path: String,
+    /// Where ports come from; engines of one platform share it.
+    pub ports: Arc<Ports>,
 }
 
 impl Settings {
@@ -52,6 +56,7 @@ impl Settings {
             timing: Timing::default(),
             drain: None,
             search_path: tolv_model::process_env::STACK_PATH.to_owned(),
+            ports: Ports::new(),
         }
     }
 }

@@ -1,1 +1,156 @@
-//! .
+//! The HTTP API under `/v1`, its OpenAPI document, and git over HTTP under `/git`.
+//!
+//! Handlers parse names, ask the token what it allows, call one use case of the platform, and turn
+//! the answer into wire types. Whatever writes runs to its end, also when the client is gone.
+//! Every act, and every read of a config value, is in the audit log.
+//!
+//! ```text
+//!  request ─▶ finish writes, idempotency ─▶ token ─▶ may it? ─▶ audit ─▶ platform
+//! ```
+
+#![warn(missing_docs)]
+
+mod apps;
+mod auth;
+mod config;
+mod convert;
+mod deploys;
+mod error;
+mod extract;
+mod git;
+mod openapi;
+mod operations;
+mod tokens;
+mod whole;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{delete, get, post};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tolv_platform::Platform;
+
+pub use openapi::document;
+
+/// Most bytes of a JSON body.
+const BODY: usize = 1 << 20;
+/// For requests that are under way at the end.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What handlers share.
+#[derive(Clone)]
+struct Shared(Arc<Inner>);
+
+struct Inner {
+    platform: Platform,
+    /// Where this is reached: `http://127.0.0.1:1212`.
+    url: String,
+    /// What goes on when its client is gone.
+    tasks: TaskTracker,
+    /// Streams end.
+    ending: CancellationToken,
+    /// Takes faults of the platform's own.
+    on_fault: Box<dyn Fn(String) + Send + Sync>,
+}
+
+/// The server of one platform.
+#[derive(Clone)]
+pub struct Server(Shared);
+
+impl Server {
+    /// A server that is reached at `url`; faults of the platform's own, which clients are not
+    /// told, go to `on_fault`.
+    pub fn new(
+        platform: Platform,
+        url: String,
+        on_fault: impl Fn(String) + Send + Sync + 'static,
+    ) -> Self {
+        Self(Shared(Arc::new(Inner {
+            platform,
+            url,
+            tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
+            on_fault: Box::new(on_fault),
+        })))
+    }
+
+    /// Every address there is.
+    pub fn router(&self) -> Router {
+        let shared = self.0.clone();
+        let v1 = Router::new()
+            .route("/", get(openapi::about))
+            .route("/openapi.json", get(openapi::serve))
+            .route("/whoami", get(tokens::whoami))
+            .route("/apps", get(apps::list).post(apps::create))
+            .route("/apps/{app}", get(apps::show).delete(apps::destroy))
+            .route("/apps/{app}/deploys", get(deploys::list).post(deploys::create))
+            .route("/apps/{app}/deploys/{deploy}", get(deploys::show).delete(deploys::destroy))
+            .route("/apps/{app}/deploys/{deploy}/releases", get(deploys::releases))
+            .route("/apps/{app}/deploys/{deploy}/releases/verify", get(deploys::verify))
+            .route("/apps/{app}/deploys/{deploy}/releases/{number}", get(deploys::release))
+            .route(
+                "/apps/{app}/deploys/{deploy}/operations",
+                get(operations::list).post(operations::create),
+            )
+            .route("/apps/{app}/deploys/{deploy}/config", get(config::list).patch(config::change))
+            .route("/apps/{app}/deploys/{deploy}/config/{name}", get(config::show))
+            .route("/apps/{app}/deploys/{deploy}/processes", get(deploys::processes))
+            .route("/operations/{id}", get(operations::show).delete(operations::cancel))
+            .route("/operations/{id}/events", get(operations::events))
+            .route("/tokens", get(tokens::list).post(tokens::create))
+            .route("/tokens/{id}", delete(tokens::revoke))
+            .route("/audit", get(tokens::audit))
+            .layer(axum::middleware::from_fn_with_state(shared.clone(), whole::finish))
+            .layer(DefaultBodyLimit::max(BODY));
+        let git = Router::new()
+            .route("/{app}/{repo}/info/refs", get(git::advertise))
+            .route("/{app}/{repo}/git-upload-pack", post(git::upload))
+            .route("/{app}/{repo}/git-receive-pack", post(git::receive))
+            .layer(DefaultBodyLimit::disable());
+        Router::new()
+            .nest("/v1", v1)
+            .nest("/git", git)
+            .fallback(error::not_found)
+            .method_not_allowed_fallback(error::not_allowed)
+            .layer(tower_http::catch_panic::CatchPanicLayer::new())
+            .with_state(shared)
+    }
+
+    /// Answers until `stop` resolves; then lets what is under way finish, for half a minute.
+    ///
+    /// # Errors
+    ///
+    /// The listener's.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let inner = Arc::clone(&self.0.0);
+        let ending = inner.ending.clone();
+        let stopped = async move {
+            stop.await;
+            ending.cancel();
+        };
+        let serving = axum::serve(listener, self.router()).with_graceful_shutdown(stopped);
+        let cut = async {
+            inner.ending.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            served = serving.into_future() => served?,
+            () = cut => {}
+        }
+        inner.tasks.close();
+        tokio::time::timeout(GRACE, inner.tasks.wait()).await.ok();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -150,6 +150,19 @@ impl Git {
         Ok(bytes.split(|&b| b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect())
     }
 
+    /// A file's bytes at a commit, in the repository around `dir`; nothing where there is none.
+    pub(crate) fn file(
+        &self,
+        dir: &Path,
+        commit: &str,
+        path: &str,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let Some(commit) = self.commit(dir, commit)? else { return Ok(None) };
+        let name = format!("{commit}:{path}");
+        let output = self.output(self.command(dir).args(["cat-file", "blob", &name]))?;
+        Ok(output.status.success().then_some(output.stdout))
+    }
+
     /// Whether the object store has this commit.
     pub(crate) fn has(&self, git_dir: &Path, commit: &str) -> bool {
         let mut command = self.command(Path::new("/"));

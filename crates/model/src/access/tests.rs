@@ -1,7 +1,6 @@
 use super::*;
 
-const ACTS: [Act; 6] =
-    [Act::View, Act::Deploy, Act::Config, Act::Run, Act::Manage, Act::Own];
+const ACTS: [Act; 6] = [Act::View, Act::Deploy, Act::Config, Act::Run, Act::Manage, Act::Own];
 
 fn app(name: &str) -> AppName {
     name.parse().unwrap()

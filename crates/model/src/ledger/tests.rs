@@ -91,5 +91,8 @@ fn an_empty_ledger_holds() {
 #[test]
 fn the_hash_is_fixed_for_ever() {
     let hash = chain(1)[0].1;
-    assert_eq!(hash.to_string(), "9536d29d518b175d03ff7ebfaf17312e2a17c2d2ab6788a6db0ffb472f9cb2d1");
+    assert_eq!(
+        hash.to_string(),
+        "9536d29d518b175d03ff7ebfaf17312e2a17c2d2ab6788a6db0ffb472f9cb2d1"
+    );
 }

@@ -4,13 +4,16 @@
 //! gone on with where it was: a slug that was built is not built again, a release that was
 //! appended is not appended again, a rollout that is done changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tolv_build::{Built, Source, wanted};
 use tolv_logs::Line;
+use tolv_model::app_json::Variable;
 use tolv_model::config::{Change, NewValue};
+use tolv_model::env::EnvName;
 use tolv_model::formation::Formation;
 use tolv_model::ledger::Reason;
 use tolv_model::name::{ProcessName, ProcessType};
@@ -23,7 +26,7 @@ use tolv_store::{Deploy, NewRelease, Operation, Release, Slug};
 
 use super::controller::{After, Controller};
 use super::error::{Kind, ServeError, chain};
-use super::output::Output;
+use super::output::{Output, render};
 use super::platform::{Platform, blocking, known_types, output_key};
 use super::target::Runtime;
 
@@ -146,13 +149,7 @@ impl Carry<'_> {
     }
 
     /// Sets what app.json gives and the deploy has not; the config's version then.
-    async fn prepare(
-        &self,
-        declared: &std::collections::BTreeMap<
-            tolv_model::env::EnvName,
-            tolv_model::app_json::Variable,
-        >,
-    ) -> Result<u32, ServeError> {
+    async fn prepare(&self, declared: &BTreeMap<EnvName, Variable>) -> Result<u32, ServeError> {
         let store = &self.platform.0.store;
         let deploy = self.now().await?;
         let config = store.config(&deploy.id, deploy.config_version).await?;
@@ -173,15 +170,14 @@ impl Carry<'_> {
         }
         let names: Vec<_> = change.set.keys().map(ToString::to_string).collect();
         self.head(format!("Setting {} from app.json", names.join(", ")));
-        let (version, ..) =
-            store.change_config(&deploy.id, None, &change, None, Timestamp::now()).await?;
-        Ok(version)
+        let changed = store.change_config(&deploy.id, None, &change, None, Timestamp::now());
+        Ok(changed.await?.0)
     }
 
     /// The slug of a commit: that of an earlier try, or a new build.
     async fn built(&self, commit: &str) -> Result<SlugId, ServeError> {
         if let Some(slug) = self.operation.slug
-            && self.platform.fetch(slug).await.is_ok()
+            && self.platform.prove(slug).await.is_ok()
         {
             return Ok(slug);
         }
@@ -210,7 +206,6 @@ impl Carry<'_> {
             bytes: built.manifest.size(),
             runtime: text,
         };
-        self.platform.keep_slug(built.slug).await?;
         inner.store.set_slug(&self.operation.id, &slug).await?;
         Ok(built.slug)
     }
@@ -229,9 +224,8 @@ impl Carry<'_> {
             cancel: cancel.clone(),
         };
         let output = Arc::clone(self.output);
-        let build = blocking(move || {
-            tolv_build::build(&request, &mut |event| output.say(super::output::render(&event)))
-        });
+        let build =
+            blocking(move || tolv_build::build(&request, &mut |event| output.say(render(&event))));
         tokio::pin!(build);
         tokio::select! {
             built = &mut build => built,
@@ -278,7 +272,7 @@ impl Carry<'_> {
         if let (Some(branch), Some(commit)) = (&next.branch, &next.commit) {
             let (repos, path) = (self.platform.0.repos.clone(), self.deploy.name.clone());
             let (name, commit) = (branch.clone(), commit.clone());
-            blocking(move || repos.move_branch(&path, &name, &commit, None)).await?;
+            blocking(move || repos.move_branch(&path, &name, &commit)).await?;
             if self.deploy.branch.is_none() {
                 store.set_branch(&self.deploy.id, branch).await?;
             }
@@ -461,9 +455,13 @@ impl Carry<'_> {
 
     /// Before the end is recorded: who asks afterwards finds it.
     async fn keep_output(&self) {
-        let put = self.platform.0.blobs.put(&output_key(&self.operation.id), self.output.text());
-        if let Err(error) = put.await {
-            self.tell(format!("The output of {} is not kept: {}", self.operation.id, chain(&error)));
+        let key = output_key(&self.operation.id);
+        if let Err(error) = self.platform.0.blobs.put(&key, self.output.text()).await {
+            self.tell(format!(
+                "The output of {} is not kept: {}",
+                self.operation.id,
+                chain(&error)
+            ));
         }
     }
 

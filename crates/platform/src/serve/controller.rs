@@ -1,7 +1,7 @@
 //! One task a deploy: brings back what ran, then does the deploy's operations in order.
 //!
 //! ```text
-//!  begin ─▶ adopt, converge to the current release ─▶ next operation ◀─┐
+//!  begin ─▶ bring back the current release ─▶ next operation ◀─┐
 //!                                                     │ none: wait     │
 //!                                                     └─ carry out ────┘
 //! ```
@@ -19,7 +19,7 @@ use tolv_logs::Line;
 use tolv_model::id::{DeployId, OperationId};
 use tolv_model::name::Deploy as DeployPath;
 use tolv_run::{Endpoints, Local};
-use tolv_store::{Deploy, Operation};
+use tolv_store::Deploy;
 
 use super::carry::Carry;
 use super::error::{Kind, ServeError, chain};
@@ -58,8 +58,7 @@ pub(super) fn begin(platform: &Platform, deploy: Deploy) -> Result<Arc<Controlle
         inner.home.join("logs").join(deploy.id.as_str()),
     );
     settings.search_path = inner.options.host.search_path.to_string_lossy().into_owned();
-    settings.keep = Some(inner.home.join("run").join(deploy.id.as_str()));
-    settings.ports = inner.ports.clone();
+    settings.ports = Arc::clone(&inner.ports);
     let hosts = Arc::clone(&inner.hosts);
     let (engine, lines, routes) = routed(settings, hosts, deploy.host.clone(), false)?;
     let controller = Arc::new(Controller {
@@ -78,7 +77,8 @@ pub(super) fn begin(platform: &Platform, deploy: Deploy) -> Result<Arc<Controlle
             ended.run_until_cancelled(routes.follow()).await;
         }
     });
-    let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id: deploy.id };
+    let task =
+        Task { platform: platform.clone(), controller: Arc::clone(&controller), id: deploy.id };
     inner.tasks.spawn(task.run());
     Ok(controller)
 }
@@ -152,71 +152,75 @@ pub(super) enum After {
 
 impl Task {
     async fn run(self) {
-        let mut gone = false;
-        if self.patiently(async || self.restore().await).await.is_some() {
-            gone = self.work().await == After::Gone;
-        }
-        let inner = &self.platform.0;
-        if gone {
+        let mut patience = Patience::new();
+        let restored = loop {
+            match self.restore().await {
+                Ok(()) => break true,
+                Err(error) if self.wait(&mut patience, &error).await => {}
+                Err(_) => break false,
+            }
+        };
+        if restored && self.work().await == After::Gone {
             self.platform.controllers().remove(&self.id);
-        } else if inner.stopping.is_cancelled() {
-            self.controller.engine.stop().await;
         } else {
-            self.controller.engine.release().await;
+            self.controller.engine.stop().await;
         }
         self.controller.ended.cancel();
     }
 
     async fn work(&self) -> After {
+        let mut patience = Patience::new();
         loop {
-            let Some(next) = self.patiently(async || self.next().await).await else {
-                return After::Stop;
+            let next = self.platform.0.store.next(&self.id).await.map_err(ServeError::from);
+            let next = match next {
+                Ok(next) => next,
+                Err(error) if self.wait(&mut patience, &error).await => continue,
+                Err(_) => return After::Stop,
             };
             let Some(operation) = next else {
+                patience = Patience::new();
                 tokio::select! {
                     () = self.controller.wake.notified() => continue,
                     () = self.platform.0.ending.cancelled() => return After::Stop,
                 }
             };
-            let id = operation.id.clone();
-            let cancel = CancellationToken::new();
-            let output = self.platform.0.outputs.begin(&id);
-            self.controller.set_current(Some(Current {
-                id,
-                cancel: cancel.clone(),
-                output: Arc::clone(&output),
-            }));
-            let after = self.patiently(async || {
-                let carry = Carry {
-                    platform: &self.platform,
-                    controller: &self.controller,
-                    deploy: self.platform.0.store.deploy_by_id(&self.id).await?,
-                    // Again, for what was recorded of it before the database went away.
-                    operation: self.platform.0.store.operation(&operation.id).await?,
-                    output: &output,
-                    cancel: &cancel,
-                };
-                carry.out().await
-            });
-            let after = after.await.unwrap_or(After::Stop);
-            self.controller.set_current(None);
-            if after != After::GoOn {
-                return after;
+            match self.carry_out(&operation.id).await {
+                Ok(After::GoOn) => patience = Patience::new(),
+                Ok(after) => return after,
+                // It is done again, from what was recorded of it.
+                Err(error) if self.wait(&mut patience, &error).await => {}
+                Err(_) => return After::Stop,
             }
         }
     }
 
-    /// The oldest operation that is not over.
-    async fn next(&self) -> Result<Option<Operation>, ServeError> {
-        let unfinished = self.platform.0.store.unfinished().await?;
-        Ok(unfinished.into_iter().find(|operation| operation.deploy == self.id))
+    async fn carry_out(&self, id: &OperationId) -> Result<After, ServeError> {
+        let store = &self.platform.0.store;
+        let operation = store.operation(id).await?;
+        let deploy = store.deploy_by_id(&self.id).await?;
+        let cancel = CancellationToken::new();
+        let output = self.platform.0.outputs.begin(id);
+        self.controller.set_current(Some(Current {
+            id: id.clone(),
+            cancel: cancel.clone(),
+            output: Arc::clone(&output),
+        }));
+        let carry = Carry {
+            platform: &self.platform,
+            controller: &self.controller,
+            deploy,
+            operation,
+            output: &output,
+            cancel: &cancel,
+        };
+        let after = carry.out().await;
+        self.controller.set_current(None);
+        after
     }
 
-    /// Brings back what should run: what still does is adopted, the rest is started. A process
-    /// that does not come up is tried again and again and keeps none of the others down.
+    /// Brings back what should run. A process that does not come up is tried again and again and keeps none of the others down.
     async fn restore(&self) -> Result<(), ServeError> {
         let deploy = self.platform.0.store.deploy_by_id(&self.id).await?;
-        self.controller.engine.adopt().await;
         let target = match deploy.current {
             Some(number) => {
                 let release = self.platform.0.store.release(&self.id, number).await?;
@@ -247,57 +251,52 @@ impl Task {
         self.controller.engine.say(Line::tolv("platform", text));
     }
 
-    /// Tries again while the database is away; nothing where the platform ends first. An error
-    /// of another kind is said, and tried again more slowly.
-    async fn patiently<T>(
-        &self,
-        work: impl AsyncFn() -> Result<T, ServeError>,
-    ) -> Option<T> {
-        let ending = &self.platform.0.ending;
-        let mut pause = AWAY.0;
-        let mut said = false;
-        loop {
-            match work().await {
-                Ok(done) => return Some(done),
-                Err(ServeError::Stopping) => return None,
-                Err(error) => {
-                    if !said {
-                        said = true;
-                        self.say(format!("Waiting: {}", chain(&error)));
-                    }
-                    if error.kind() != Kind::Unavailable {
-                        pause = AWAY.1;
-                    }
-                }
-            }
-            if ending.run_until_cancelled(sleep(pause)).await.is_none() {
-                return None;
-            }
-            pause = (pause * 2).min(AWAY.1);
+    /// Waits before another try; false where the platform ends first.
+    async fn wait(&self, patience: &mut Patience, error: &ServeError) -> bool {
+        if matches!(error, ServeError::Stopping) {
+            return false;
         }
+        if !patience.said {
+            patience.said = true;
+            self.say(format!("Waiting: {}", chain(error)));
+        }
+        if error.kind() != Kind::Unavailable {
+            patience.pause = AWAY.1;
+        }
+        let pause = sleep(patience.pause);
+        patience.pause = (patience.pause * 2).min(AWAY.1);
+        self.platform.0.ending.run_until_cancelled(pause).await.is_some()
+    }
+}
+
+/// How long to wait before the next try.
+struct Patience {
+    pause: Duration,
+    /// Whether it was said why.
+    said: bool,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { pause: AWAY.0, said: false }
     }
 }
 
 impl Controller {
     /// Removes what the deploy has on this machine.
-    pub(super) async fn remove(&self, platform: &Platform, deploy: &Deploy) -> Result<(), ServeError> {
+    pub(super) async fn remove(
+        &self,
+        platform: &Platform,
+        deploy: &Deploy,
+    ) -> Result<(), ServeError> {
         self.engine.stop().await;
         platform.0.hosts.remove(&deploy.host);
-        let folders =
-            ["logs", "run"].map(|folder| platform.0.home.join(folder).join(deploy.id.as_str()));
-        super::platform::blocking(move || {
-            for folder in folders {
-                match fs::remove_dir_all(&folder) {
-                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(ServeError::System {
-                            what: "remove a destroyed deploy's folder",
-                            source,
-                        });
-                    }
-                    _ => {}
-                }
+        let logs = platform.0.home.join("logs").join(deploy.id.as_str());
+        super::platform::blocking(move || match fs::remove_dir_all(&logs) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(ServeError::System { what: "remove a destroyed deploy's logs", source })
             }
-            Ok(())
+            _ => Ok(()),
         })
         .await
     }

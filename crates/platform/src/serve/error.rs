@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tolv_model::env::{EnvError, EnvName};
+use tolv_model::env::EnvName;
 use tolv_model::id::OperationId;
 use tolv_model::ledger::Broken;
 use tolv_model::name::{Deploy, ProcessType};
@@ -51,6 +51,9 @@ pub enum ServeError {
     /// The database, or what is in it.
     #[error(transparent)]
     Store(#[from] tolv_store::Error),
+    /// The key.
+    #[error(transparent)]
+    Key(#[from] tolv_store::KeyError),
     /// The git repositories.
     #[error(transparent)]
     Repo(#[from] RepoError),
@@ -138,9 +141,6 @@ pub enum ServeError {
     /// Config that the codebase requires.
     #[error("app.json requires config variables that are not set: {}", list(.0))]
     MissingConfig(Vec<EnvName>),
-    /// A variable is refused.
-    #[error(transparent)]
-    Env(#[from] EnvError),
     /// The name was not repeated.
     #[error("to destroy `{0}`, confirm with exactly this name")]
     Unconfirmed(String),
@@ -196,10 +196,10 @@ impl ServeError {
             Self::Store(tolv_store::Error::Exists { .. }) => Kind::Exists,
             Self::Store(tolv_store::Error::NotFound { .. }) => Kind::NotFound,
             Self::Store(tolv_store::Error::Conflict { .. }) => Kind::Conflict,
+            Self::Store(tolv_store::Error::Env(_)) => Kind::Invalid,
+            Self::Store(tolv_store::Error::Key(_)) => Kind::Internal,
             Self::NoCommit { .. } | Self::NoProcess { .. } => Kind::NotFound,
-            Self::OtherApp { .. } | Self::Itself(_) | Self::UnknownType { .. } | Self::Env(_) => {
-                Kind::Invalid
-            }
+            Self::OtherApp { .. } | Self::Itself(_) | Self::UnknownType { .. } => Kind::Invalid,
             Self::NoRelease(_)
             | Self::NothingBefore { .. }
             | Self::FailedRelease { .. }
@@ -215,6 +215,7 @@ impl ServeError {
             Self::DiskFull { .. } => Kind::Full,
             Self::Stopping => Kind::Unavailable,
             Self::Home(_)
+            | Self::Key(_)
             | Self::Sandbox(_)
             | Self::Listen(_)
             | Self::Store(_)
@@ -223,6 +224,11 @@ impl ServeError {
             | Self::System { .. }
             | Self::Unreadable(_) => Kind::Internal,
         }
+    }
+
+    /// The error and all its sources on one line.
+    pub fn chain(&self) -> String {
+        chain(self)
     }
 
     /// What to do about it, where that is known.

@@ -3,12 +3,11 @@
 //! Kept are the slugs of each deploy's last releases, of what runs, and of what is under way, with
 //! their layers and commits. The rest goes, after a deploy and not more often than now and then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rustix::fs::statvfs;
-use tolv_build::{Policy, collect, usage};
-use tolv_model::slug::SlugId;
+use tolv_build::{collect, usage};
 
 use super::error::{ServeError, chain};
 use super::platform::{Platform, blocking};
@@ -62,18 +61,14 @@ impl Platform {
         let gone: Vec<_> =
             inner.store.slugs().await?.into_iter().filter(|s| !kept.contains(&s.id)).collect();
         let (home, keep) = (inner.home.clone(), kept.clone());
-        blocking(move || collect(&home, &keep, &Policy { min_age: YOUNG, ..Policy::default() }))
-            .await?;
+        blocking(move || collect(&home, &keep, YOUNG)).await?;
         for slug in &gone {
-            if inner.keeps_slugs {
-                inner.blobs.delete(&slug_key(slug.id)).await?;
-            }
             inner.store.remove_slug(&slug.id).await?;
         }
         if gone.is_empty() {
             return Ok(());
         }
-        let mut commits: std::collections::BTreeMap<_, BTreeSet<String>> = Default::default();
+        let mut commits = BTreeMap::<_, BTreeSet<String>>::new();
         for slug in inner.store.slugs().await? {
             commits.entry(slug.app).or_default().extend(slug.commit);
         }
@@ -84,71 +79,4 @@ impl Platform {
         }
         Ok(())
     }
-
-    /// Copies a slug and its layers to the blob store, where there is one of its own.
-    pub(super) async fn keep_slug(&self, slug: SlugId) -> Result<(), ServeError> {
-        let inner = &self.0;
-        if !inner.keeps_slugs {
-            return Ok(());
-        }
-        let home = inner.home.clone();
-        let layers = blocking(move || tolv_build::layers_of(&home, slug)).await?;
-        for layer in layers {
-            let key = layer_key(&layer);
-            if inner.blobs.has(&key).await? {
-                continue;
-            }
-            let home = inner.home.clone();
-            let packed = blocking(move || {
-                let mut packed = Vec::new();
-                tolv_build::pack_layer(&home, &layer, &mut packed).map(|()| packed)
-            })
-            .await?;
-            inner.blobs.put(&key, packed).await?;
-        }
-        let key = slug_key(slug);
-        if inner.blobs.has(&key).await? {
-            return Ok(());
-        }
-        let home = inner.home.clone();
-        let packed = blocking(move || {
-            let mut packed = Vec::new();
-            tolv_build::pack(&home, slug, &mut packed).map(|()| packed)
-        })
-        .await?;
-        inner.blobs.put(&key, packed).await?;
-        Ok(())
-    }
-
-    /// Brings a slug and its layers back from the blob store.
-    pub(super) async fn fetch_from_blobs(&self, slug: SlugId) -> Result<(), ServeError> {
-        let inner = &self.0;
-        let gone = || ServeError::Unreadable(slug.to_string());
-        let packed = inner.blobs.get(&slug_key(slug)).await?.ok_or_else(gone)?;
-        let home = inner.home.clone();
-        let layers = blocking(move || {
-            tolv_build::unpack(&home, slug, packed.as_slice())?;
-            tolv_build::layers_of(&home, slug)
-        })
-        .await?;
-        for layer in layers {
-            let home = inner.home.clone();
-            if tolv_build::has_layer(&home, &layer) {
-                continue;
-            }
-            let packed = inner.blobs.get(&layer_key(&layer)).await?.ok_or_else(gone)?;
-            blocking(move || tolv_build::unpack_layer(&home, &layer, packed.as_slice())).await?;
-        }
-        let home = inner.home.clone();
-        blocking(move || tolv_build::verify(&home, slug)).await?;
-        Ok(())
-    }
-}
-
-fn slug_key(slug: SlugId) -> String {
-    format!("slugs/{}.tar.zst", slug.0)
-}
-
-fn layer_key(layer: &tolv_model::slug::Layer) -> String {
-    format!("layers/{}.tar.zst", layer.key)
 }

@@ -14,13 +14,13 @@ use tolv_model::config::Change;
 use tolv_model::env::EnvName;
 use tolv_model::formation::Formation;
 use tolv_model::id::{DeployId, OperationId};
-use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessType};
+use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessName, ProcessType};
 use tolv_model::operation::{Outcome, Request, Selection, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
-use tolv_store::{App, DatabaseUrl, Deploy, NewOperation, Operation, SecretKey, Store};
+use tolv_store::{App, DatabaseUrl, Deploy, Operation, SecretKey, Store};
 
 use super::controller::{self, Controller};
 use super::error::ServeError;
@@ -99,6 +99,37 @@ pub struct CopyFrom {
     pub values: bool,
 }
 
+/// One process of a deploy, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// `web.1`; during a rollout the old and the new one are both there.
+    pub name: ProcessName,
+    /// starting, up, crashed, stopping or down.
+    pub state: &'static str,
+    /// Which release it is of.
+    pub release: ReleaseNumber,
+    /// Its id on this machine.
+    pub pid: Option<u32>,
+    /// How often it was started again.
+    pub restarts: u32,
+}
+
+impl From<tolv_run::Endpoint> for Process {
+    fn from(endpoint: tolv_run::Endpoint) -> Self {
+        use tolv_run::ProcessState;
+        let state = match endpoint.state {
+            ProcessState::Starting => "starting",
+            ProcessState::Up => "up",
+            ProcessState::Crashed => "crashed",
+            ProcessState::Stopping => "stopping",
+            ProcessState::Down => "down",
+        };
+        let pid = endpoint.pid.and_then(|pid| u32::try_from(pid).ok());
+        let (name, release) = (endpoint.process, endpoint.release);
+        Self { name, state, release, pid, restarts: endpoint.restarts }
+    }
+}
+
 /// The platform. Clones are the same.
 #[derive(Clone)]
 pub struct Platform(pub(super) Arc<Inner>);
@@ -110,15 +141,13 @@ pub(super) struct Inner {
     _lock: Home,
     pub(super) store: Store,
     pub(super) blobs: BlobStore,
-    /// Whether slugs are copied to the blob store.
-    pub(super) keeps_slugs: bool,
     pub(super) repos: Repos,
     pub(super) spawner: Spawner,
     pub(super) level: Level,
     pub(super) router: Router,
     pub(super) hosts: Arc<Hosts>,
     pub(super) http_port: u16,
-    pub(super) ports: tolv_run::Ports,
+    pub(super) ports: Arc<tolv_run::Ports>,
     pub(super) outputs: Outputs,
     pub(super) building: Semaphore,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
@@ -126,21 +155,17 @@ pub(super) struct Inner {
     pub(super) tasks: TaskTracker,
     /// Nothing new begins; what runs goes on.
     pub(super) ending: CancellationToken,
-    /// Everything is to be stopped, not left to the next platform.
-    pub(super) stopping: CancellationToken,
     pub(super) collecting: tokio::sync::Mutex<()>,
 }
 
 impl Platform {
-    /// Opens the state folder and the database, adopts what still runs, starts what should, and
+    /// Opens the state folder and the database, starts what should run, and
     /// goes on with what was not finished. The receiver has the lines of every process.
     ///
     /// # Errors
     ///
     /// The state folder is held, the key is wrong, the database or the address is not to be had.
-    pub async fn start(
-        options: ServeOptions,
-    ) -> Result<(Self, mpsc::Receiver<Said>), ServeError> {
+    pub async fn start(options: ServeOptions) -> Result<(Self, mpsc::Receiver<Said>), ServeError> {
         let mut lock = Home::open(&options.home)?;
         let home = lock.root().to_owned();
         let key = match &options.secret_key {
@@ -188,7 +213,6 @@ impl Platform {
             home,
             _lock: lock,
             store,
-            keeps_slugs: options.blobs.is_some(),
             blobs,
             repos,
             spawner,
@@ -203,7 +227,6 @@ impl Platform {
             lines,
             tasks,
             ending: CancellationToken::new(),
-            stopping: CancellationToken::new(),
             collecting: tokio::sync::Mutex::default(),
             options,
         }));
@@ -213,18 +236,16 @@ impl Platform {
         Ok((platform, received))
     }
 
-    /// Lets the requests in flight finish and ends. With `stop`, every process is stopped first;
-    /// without, they go on, and the next platform on this state folder adopts them.
-    pub async fn end(&self, stop: bool) {
+    /// Lets the requests in flight finish, then stops every process. What is not done yet is gone
+    /// on with by the next platform on this state folder.
+    pub async fn end(&self) {
         let inner = &self.0;
-        if stop {
-            inner.stopping.cancel();
-        }
         inner.ending.cancel();
         let cut = inner.router.drain(ROUTER_GRACE).await.cut;
         if cut > 0 {
             let seconds = ROUTER_GRACE.as_secs();
-            self.say(format!("Cut {cut} requests that were not done after {seconds} seconds")).await;
+            self.say(format!("Cut {cut} requests that were not done after {seconds} seconds"))
+                .await;
         }
         let controllers: Vec<_> = self.controllers().drain().collect();
         for (_, controller) in controllers {
@@ -306,8 +327,7 @@ impl Platform {
                 Some(tolv_store::CopyFrom { deploy: from.id, values })
             }
         };
-        let deploy =
-            store.create_deploy(path, &self.host_of(path), copy, Timestamp::now()).await?;
+        let deploy = store.create_deploy(path, &self.host_of(path), copy, Timestamp::now()).await?;
         self.control(deploy.clone())?;
         Ok((deploy, wanted))
     }
@@ -330,8 +350,7 @@ impl Platform {
         let app = store.app(name).await?;
         for deploy in store.deploys(&app.id).await? {
             let confirm = deploy.name.to_string();
-            let operation =
-                self.submit(actor, &deploy.name, Command::Destroy { confirm }).await?;
+            let operation = self.submit(actor, &deploy.name, Command::Destroy { confirm }).await?;
             let mut follow = self.follow(&operation.id).await?;
             while follow.next().await.is_some() {}
         }
@@ -361,9 +380,9 @@ impl Platform {
         }
         let now = Timestamp::now();
         let (operation, superseded) =
-            self.0.store.enqueue(&deploy.id, request, &actor.name, now).await?;
+            self.0.store.enqueue(&deploy.id, &request, &actor.name, now).await?;
         for old in superseded {
-            self.0.outputs.over(&old.id, State::Superseded);
+            self.0.outputs.over(&old, State::Superseded);
         }
         self.wake(&deploy.id);
         Ok(operation)
@@ -424,10 +443,8 @@ impl Platform {
                 let mut before = Some(current);
                 loop {
                     let page = store.releases(&deploy.id, before, 50).await?;
-                    let nothing = || ServeError::NothingBefore {
-                        deploy: deploy.name.clone(),
-                        current,
-                    };
+                    let nothing =
+                        || ServeError::NothingBefore { deploy: deploy.name.clone(), current };
                     let last = page.last().ok_or_else(nothing)?.row.number;
                     let found = page.into_iter().find(|r| r.outcome == Outcome::Succeeded);
                     match found {
@@ -447,23 +464,18 @@ impl Platform {
         Ok(Request::Rollback { to: number })
     }
 
-    async fn restartable(
-        &self,
-        deploy: &Deploy,
-        processes: &Selection,
-    ) -> Result<(), ServeError> {
+    async fn restartable(&self, deploy: &Deploy, processes: &Selection) -> Result<(), ServeError> {
         if deploy.current.is_none() {
             return Err(ServeError::NoRelease(deploy.name.clone()));
         }
         let running = self.processes(&deploy.name).await?;
         let (found, process) = match processes {
             Selection::All => return Ok(()),
-            Selection::Type(kind) => (
-                running.processes.iter().any(|p| p.process.process_type == *kind),
-                kind.to_string(),
-            ),
+            Selection::Type(kind) => {
+                (running.iter().any(|process| process.name.process_type == *kind), kind.to_string())
+            }
             Selection::One(name) => {
-                (running.processes.iter().any(|p| p.process == *name), name.to_string())
+                (running.iter().any(|process| process.name == *name), name.to_string())
             }
         };
         match found {
@@ -488,12 +500,12 @@ impl Platform {
         self.on()?;
         let store = &self.0.store;
         let deploy = store.deploy(path).await?;
-        let operation = deploy.current.is_some().then(|| NewOperation { actor: actor.name.clone() });
-        let (version, _, operation) = store
-            .change_config(&deploy.id, if_version, change, operation, Timestamp::now())
-            .await?;
+        // Without a release there is nothing to release again: the first one takes it.
+        let actor = deploy.current.is_some().then_some(actor.name.as_str());
+        let changed =
+            store.change_config(&deploy.id, if_version, change, actor, Timestamp::now()).await?;
         self.wake(&deploy.id);
-        Ok((version, operation))
+        Ok(changed)
     }
 
     /// Gives up an operation that is not over. One that is queued is over at once; one that runs
@@ -553,10 +565,11 @@ impl Platform {
     /// # Errors
     ///
     /// There is no such deploy.
-    pub async fn processes(&self, path: &DeployPath) -> Result<tolv_run::Endpoints, ServeError> {
+    pub async fn processes(&self, path: &DeployPath) -> Result<Vec<Process>, ServeError> {
         let deploy = self.0.store.deploy(path).await?;
         let controller = self.controllers().get(&deploy.id).cloned();
-        Ok(controller.map(|controller| controller.endpoints()).unwrap_or_default())
+        let endpoints = controller.map(|controller| controller.endpoints()).unwrap_or_default();
+        Ok(endpoints.processes.into_iter().map(Process::from).collect())
     }
 
     /// What a release needs of its slug to run.

@@ -31,22 +31,20 @@ impl Platform {
         let store = self.store();
         let deploy = store.deploy(path).await?;
         let rows = store.ledger(&deploy.id).await?;
-        if let Err(broken) = ledger::verify(rows.iter().map(|(row, hash)| (row, *hash))) {
+        if let Err(broken) = ledger::verify(rows.iter().map(|(row, hash, _)| (row, *hash))) {
             return Ok(Err(broken));
         }
         // Rows cut off at the end break no link: what runs must be among them.
         if let Some(current) = deploy.current
-            && rows.last().is_none_or(|(row, _)| row.number < current)
+            && rows.last().is_none_or(|(row, ..)| row.number < current)
         {
-            let found = rows.last().map_or(ReleaseNumber(0), |(row, _)| row.number);
+            let found = rows.last().map_or(ReleaseNumber(0), |(row, ..)| row.number);
             return Ok(Err(Broken::Missing { expected: current, found }));
         }
-        for (row, _) in &rows {
-            if store.config_digest(&deploy.id, row.config_version).await? != row.config_digest {
-                return Ok(Err(Broken::Changed(row.number)));
-            }
+        match rows.iter().find(|(row, _, config)| row.config_digest != *config) {
+            Some((row, ..)) => Ok(Err(Broken::Changed(row.number))),
+            None => Ok(Ok(rows.len())),
         }
-        Ok(Ok(rows.len()))
     }
 
     /// Where each deploy of an app stands against `base`.

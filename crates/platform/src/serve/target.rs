@@ -92,12 +92,11 @@ impl Platform {
                 source: Broken::Changed(row.number),
             });
         }
-        self.fetch(row.slug).await?;
+        self.prove(row.slug).await?;
         let runtime = self.runtime(&row.slug).await?;
         let config = store.config(&deploy.id, row.config_version).await?;
         let asked = asked.unwrap_or(&deploy.formation);
-        let formation =
-            formation(&row.process_types, &runtime.formation, asked, deploy.stopped);
+        let formation = formation(&row.process_types, &runtime.formation, asked, deploy.stopped);
         Ok(Target {
             release: Arc::new(tolv_model::release::Release {
                 deploy: deploy.name.clone(),
@@ -117,14 +116,9 @@ impl Platform {
     }
 
     /// Makes sure that a slug is on this machine, whole: every byte is looked at.
-    pub(super) async fn fetch(&self, slug: SlugId) -> Result<(), ServeError> {
+    pub(super) async fn prove(&self, slug: SlugId) -> Result<(), ServeError> {
         let home = self.0.home.clone();
-        let here = blocking(move || tolv_build::verify(&home, slug)).await;
-        match here {
-            Ok(_) => Ok(()),
-            Err(_) if self.0.keeps_slugs => self.fetch_from_blobs(slug).await,
-            Err(error) => Err(error),
-        }
+        blocking(move || tolv_build::verify(&home, slug)).await.map(drop)
     }
 }
 

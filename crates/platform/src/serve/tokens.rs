@@ -81,10 +81,7 @@ fn random<const N: usize>() -> Result<[u8; N], ServeError> {
             Ok(more) => filled += more,
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => {
-                return Err(ServeError::System {
-                    what: "get random bytes",
-                    source: errno.into(),
-                });
+                return Err(ServeError::System { what: "get random bytes", source: errno.into() });
             }
         }
     }

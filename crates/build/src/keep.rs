@@ -1,0 +1,160 @@
+//! What stays in a state folder and what goes: proof of slugs, and garbage.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use tolv_model::slug::{Digest, Entry, Manifest, SlugId};
+
+use crate::Error;
+use crate::files;
+use crate::layers::Layers;
+use crate::slugs::Slugs;
+use crate::source::{as_path, shown};
+
+/// Proves that a slug is what its id says: every path, mode, link and byte; and that its layers
+/// are there.
+///
+/// # Errors
+///
+/// [`Error::Slug`] names the first path that differs.
+pub fn verify(home: &Path, id: SlugId) -> Result<Manifest, Error> {
+    let slugs = Slugs::open(home)?;
+    let wrong = |what: String| Error::Slug { id, what };
+    let Some(manifest) = slugs.find(id) else {
+        return Err(wrong(match slugs.path(id).is_dir() {
+            true => first_difference(&slugs, id),
+            false => "is not here".to_owned(),
+        }));
+    };
+    let root = slugs.path(id);
+    for (path, entry) in &manifest.entries {
+        let full = root.join(as_path(path));
+        let same = match entry {
+            Entry::Directory => true,
+            Entry::File { digest, .. } => {
+                let file = files::open(&full).map_err(Error::io("read", &full))?;
+                files::pour(file, std::io::sink()).map_err(Error::io("read", &full))?.0 == *digest
+            }
+            Entry::Symlink { target } => {
+                fs::read_link(&full).map_err(Error::io("read", &full))? == as_path(target)
+            }
+        };
+        if !same {
+            return Err(wrong(format!("differs at `{}`", shown(path))));
+        }
+    }
+    let layers = Layers::open(slugs.folder())?;
+    for layer in &manifest.layers {
+        if layers.find(&layer.key).is_none_or(|found| found.content != layer.content) {
+            return Err(wrong(format!("has lost its layer {}", layer.key)));
+        }
+    }
+    Ok(manifest)
+}
+
+/// Why a slug whose folder is there is not found whole.
+fn first_difference(slugs: &Slugs, id: SlugId) -> String {
+    let Some(manifest) = slugs.recorded(id) else {
+        return "has no manifest that is its own".to_owned();
+    };
+    let root = slugs.path(id);
+    let differs = |(path, entry): &&(Vec<u8>, Entry)| !Slugs::stands(&root, path, entry);
+    match manifest.entries.iter().find(differs) {
+        Some((path, _)) => format!("differs at `{}`", shown(path)),
+        None => "was changed".to_owned(),
+    }
+}
+
+/// Bytes on the disk, by what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Slugs and their manifests.
+    pub slugs: u64,
+    /// Dependency layers.
+    pub layers: u64,
+    /// What builds keep for the next, toolchains among it.
+    pub caches: u64,
+}
+
+/// What a state folder takes on its disk.
+///
+/// # Errors
+///
+/// The folder cannot be opened.
+pub fn usage(home: &Path) -> Result<Usage, Error> {
+    let slugs = Slugs::open(home)?;
+    let layers = Layers::open(slugs.folder())?;
+    let below = files::disk_use(layers.folder());
+    Ok(Usage {
+        slugs: files::disk_use(slugs.folder()).saturating_sub(below),
+        layers: below,
+        caches: files::disk_use(&home.join("cache")) + files::disk_use(&home.join("toolchains")),
+    })
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Slugs.
+    pub slugs: u32,
+    /// Layers.
+    pub layers: u32,
+}
+
+/// Removes slugs that are not in `keep`, and layers that none of the kept ones has. What is
+/// younger than `young` stays: a build has made it and nobody has recorded it yet.
+///
+/// A slug's manifest goes first: interrupted, the rest is no slug any more, and goes next time.
+///
+/// # Errors
+///
+/// A folder cannot be read or removed; what was removed before stays so.
+pub fn collect(home: &Path, keep: &BTreeSet<SlugId>, young: Duration) -> Result<Collected, Error> {
+    let slugs = Slugs::open(home)?;
+    let layers = Layers::open(slugs.folder())?;
+    let mut collected = Collected::default();
+    let mut used = BTreeSet::new();
+    for id in slugs.all()? {
+        if keep.contains(&id) || is_young(&slugs.path(id), young) {
+            let manifest = slugs.recorded(id);
+            used.extend(manifest.iter().flat_map(|m| m.layers.iter().map(|layer| layer.key)));
+        } else {
+            slugs.remove(id)?;
+            collected.slugs += 1;
+        }
+    }
+    for key in layers.all()? {
+        if !used.contains(&key) && !is_young(&layers.path(&key), young) {
+            layers.remove(&key)?;
+            collected.layers += 1;
+        }
+    }
+    slugs.forget_unknown()?;
+    Ok(collected)
+}
+
+fn is_young(path: &Path, young: Duration) -> bool {
+    // A slug's own times are fixed; when its folder came to its place is what the system noted.
+    let changed = fs::symlink_metadata(path).map(|meta| {
+        use std::os::unix::fs::MetadataExt as _;
+        let seconds = u64::try_from(meta.ctime()).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    });
+    let age = changed.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+    age.is_none_or(|age| age < young)
+}
+
+/// The names in a folder that are digests, with this ending.
+pub(crate) fn digests(folder: &Path, ending: &str) -> Result<BTreeSet<Digest>, Error> {
+    let list = fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    let name = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        name.to_str()?.strip_suffix(ending)?.parse().ok()
+    };
+    Ok(list.flatten().filter_map(name).collect())
+}
+
+#[cfg(test)]
+mod tests;

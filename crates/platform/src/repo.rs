@@ -1,0 +1,373 @@
+//! The git repositories: one bare one an app, over the system's git.
+//!
+//! The refs of a deploy live in a git namespace of its name, so that the deploys of an app share
+//! objects and nothing else. Whatever was released is kept by a ref of its own under
+//! `refs/tolv/kept`, so that a force push takes no commit away that could be rolled back to.
+//!
+//! ```text
+//!  git push ─HTTP─▶ rpc: git receive-pack ─▶ hook proc-receive ─socket─▶ the platform decides
+//!                        ◀── `remote:` lines ◀── say ◀───────────────────────┘
+//! ```
+
+mod hook;
+mod plan;
+mod rpc;
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tolv_model::name::{AppName, Deploy};
+
+pub use hook::{HOOK, hook};
+pub use plan::{Planned, RefCommand, plan_push};
+pub use rpc::{Answer, Push, RefResult, Rpc, Service};
+
+/// What releases keep of a codebase.
+const KEPT: &str = "refs/tolv/kept/";
+
+/// Why a repository did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RepoError {
+    /// A folder or file of ours.
+    #[error("cannot {what} `{path}`")]
+    Folder {
+        /// What was being done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// git is missing, or cannot be started.
+    #[error("git cannot be started")]
+    NoGit(#[source] io::Error),
+    /// git refuses.
+    #[error("git {what}: {said}")]
+    Git {
+        /// Its subcommand.
+        what: String,
+        /// What it said.
+        said: String,
+    },
+    /// A name that no ref can have.
+    #[error("`{0}` is not a name for a branch or tag")]
+    BadRef(String),
+}
+
+/// What is known of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The first line of its message.
+    pub subject: String,
+    /// When it was written, in seconds since 1970.
+    pub time: i64,
+}
+
+/// The repositories below one folder. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Repos {
+    folder: PathBuf,
+    search_path: OsString,
+}
+
+impl Repos {
+    /// Opens the folder, and sets up the hook that leads back to this program.
+    ///
+    /// # Errors
+    ///
+    /// [`RepoError::Folder`].
+    pub fn open(folder: &Path, search_path: &OsStr, program: &Path) -> Result<Self, RepoError> {
+        let hooks = folder.join("hooks");
+        fs::create_dir_all(&hooks).map_err(failed("create", &hooks))?;
+        let link = hooks.join(HOOK);
+        let aside = hooks.join("proc-receive.new");
+        // A new one over the old: a push that goes on meanwhile finds one of them.
+        match fs::remove_file(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", &aside)(error));
+            }
+            _ => {}
+        }
+        std::os::unix::fs::symlink(program, &aside).map_err(failed("create", &aside))?;
+        fs::rename(&aside, &link).map_err(failed("create", &link))?;
+        Ok(Self { folder: folder.to_owned(), search_path: search_path.to_owned() })
+    }
+
+    /// An app's repository.
+    pub fn dir(&self, app: &AppName) -> PathBuf {
+        self.folder.join(format!("{app}.git"))
+    }
+
+    /// git with nothing of the machine's own settings.
+    fn git(&self, dir: &Path) -> Command {
+        let mut command = Command::new("git");
+        command
+            .env_clear()
+            .env("PATH", &self.search_path)
+            .env("LANG", "C.UTF-8")
+            .env("HOME", "/nonexistent")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .stdin(Stdio::null())
+            .args(["-c", "safe.directory=*", "-c", "gc.auto=0"])
+            .arg("--git-dir")
+            .arg(dir);
+        command
+    }
+
+    /// Output of a git command that has to succeed; nothing where it ends with status 1 alone.
+    fn ask(&self, app: &AppName, args: &[&str]) -> Result<Option<String>, RepoError> {
+        let output = self.git(&self.dir(app)).args(args).output().map_err(RepoError::NoGit)?;
+        match output.status.code() {
+            Some(0) => Ok(Some(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())),
+            Some(1) => Ok(None),
+            _ => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let said = said.trim().trim_start_matches("fatal: ").to_owned();
+                let what = args.first().copied().unwrap_or_default().to_owned();
+                Err(RepoError::Git { what, said })
+            }
+        }
+    }
+
+    fn tell(&self, app: &AppName, args: &[&str]) -> Result<(), RepoError> {
+        let refused = || RepoError::Git {
+            what: args.first().copied().unwrap_or_default().to_owned(),
+            said: "refused".to_owned(),
+        };
+        self.ask(app, args)?.map(drop).ok_or_else(refused)
+    }
+
+    /// Makes an app's repository; one that is there stays.
+    ///
+    /// # Errors
+    ///
+    /// The folder's, and git's.
+    pub fn create(&self, app: &AppName) -> Result<(), RepoError> {
+        let dir = self.dir(app);
+        if dir.join("HEAD").exists() {
+            return Ok(());
+        }
+        // Aside and renamed: half a repository is never found under its name.
+        let aside = self.folder.join(format!("{app}.new"));
+        remove(&aside)?;
+        let made = self
+            .git(&aside)
+            .args(["init", "--quiet", "--bare", "--initial-branch=main"])
+            .output()
+            .map_err(RepoError::NoGit)?;
+        if !made.status.success() {
+            let said = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+            return Err(RepoError::Git { what: "init".to_owned(), said });
+        }
+        fs::rename(&aside, &dir).map_err(failed("create", &dir))
+    }
+
+    /// Removes an app's repository.
+    ///
+    /// # Errors
+    ///
+    /// The folder's.
+    pub fn remove(&self, app: &AppName) -> Result<(), RepoError> {
+        remove(&self.dir(app))
+    }
+
+    /// The commit that a name means to a deploy: a branch or tag of its own, or a commit's id.
+    ///
+    /// # Errors
+    ///
+    /// git's. A name that means nothing is no error.
+    pub fn resolve(&self, deploy: &Deploy, rev: &str) -> Result<Option<String>, RepoError> {
+        let hex = rev.len() >= 4 && rev.len() <= 40 && rev.bytes().all(|b| b.is_ascii_hexdigit());
+        let own = namespace(deploy);
+        let mut names = Vec::new();
+        if is_ref_name(rev) {
+            names.push(format!("{own}refs/heads/{rev}"));
+            names.push(format!("{own}refs/tags/{rev}"));
+        }
+        if hex {
+            names.push(rev.to_ascii_lowercase());
+        }
+        for name in names {
+            let name = format!("{name}^{{commit}}");
+            let ask = ["rev-parse", "--verify", "--quiet", "--end-of-options", &name];
+            if let Some(commit) = self.ask(&deploy.app, &ask)? {
+                return Ok(Some(commit));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The root commits of a commit's history, sorted.
+    ///
+    /// # Errors
+    ///
+    /// git's.
+    pub fn roots(&self, app: &AppName, commit: &str) -> Result<Vec<String>, RepoError> {
+        let found = self.ask(app, &["rev-list", "--max-parents=0", commit])?.unwrap_or_default();
+        let mut roots: Vec<_> = found.lines().map(str::to_owned).collect();
+        roots.sort();
+        Ok(roots)
+    }
+
+    /// Moves a branch of a deploy, and keeps the commit.
+    ///
+    /// # Errors
+    ///
+    /// git's.
+    pub fn move_branch(
+        &self,
+        deploy: &Deploy,
+        branch: &str,
+        commit: &str,
+    ) -> Result<(), RepoError> {
+        self.keep_commit(&deploy.app, commit)?;
+        self.set_ref(deploy, &format!("refs/heads/{branch}"), commit)
+    }
+
+    /// Keeps a commit for as long as [`Repos::keep`] names it.
+    ///
+    /// # Errors
+    ///
+    /// git's.
+    pub fn keep_commit(&self, app: &AppName, commit: &str) -> Result<(), RepoError> {
+        self.tell(app, &["update-ref", &format!("{KEPT}{commit}"), commit])
+    }
+
+    /// Sets a branch or tag of a deploy.
+    ///
+    /// # Errors
+    ///
+    /// [`RepoError::BadRef`], and git's.
+    pub fn set_ref(&self, deploy: &Deploy, name: &str, object: &str) -> Result<(), RepoError> {
+        if !is_ref_name(name) {
+            return Err(RepoError::BadRef(name.to_owned()));
+        }
+        let name = format!("{}{name}", namespace(deploy));
+        self.tell(&deploy.app, &["update-ref", &name, object])
+    }
+
+    /// Removes a branch or tag of a deploy; one that is gone is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`RepoError::BadRef`], and git's.
+    pub fn delete_ref(&self, deploy: &Deploy, name: &str) -> Result<(), RepoError> {
+        if !is_ref_name(name) {
+            return Err(RepoError::BadRef(name.to_owned()));
+        }
+        let name = format!("{}{name}", namespace(deploy));
+        self.tell(&deploy.app, &["update-ref", "-d", &name])
+    }
+
+    /// How many commits `one` has that `other` has not, and the other way round.
+    ///
+    /// # Errors
+    ///
+    /// git's.
+    pub fn ahead_behind(
+        &self,
+        app: &AppName,
+        one: &str,
+        other: &str,
+    ) -> Result<(u32, u32), RepoError> {
+        let range = format!("{one}...{other}");
+        let counts = self.ask(app, &["rev-list", "--left-right", "--count", &range])?;
+        let counts = counts.unwrap_or_default();
+        let mut counts = counts.split_whitespace().map(|count| count.parse().unwrap_or(0));
+        Ok((counts.next().unwrap_or(0), counts.next().unwrap_or(0)))
+    }
+
+    /// What is known of a commit; nothing where it is gone.
+    ///
+    /// # Errors
+    ///
+    /// git's.
+    pub fn describe(&self, app: &AppName, commit: &str) -> Result<Option<About>, RepoError> {
+        let exists = self.ask(app, &["cat-file", "-e", commit]);
+        if !matches!(exists, Ok(Some(_))) {
+            return Ok(None);
+        }
+        let said = self.ask(app, &["log", "-1", "--format=%at%x00%s", commit])?.unwrap_or_default();
+        let (time, subject) = said.split_once('\0').unwrap_or(("0", ""));
+        Ok(Some(About { subject: subject.to_owned(), time: time.parse().unwrap_or(0) }))
+    }
+
+    /// Lets go of every kept commit that is not among these, and packs what is left.
+    ///
+    /// # Errors
+    ///
+    /// git's.
+    pub fn keep(&self, app: &AppName, commits: &BTreeSet<String>) -> Result<(), RepoError> {
+        let kept = self.ask(app, &["for-each-ref", "--format=%(refname)", KEPT])?;
+        for name in kept.unwrap_or_default().lines() {
+            let commit = name.strip_prefix(KEPT).unwrap_or_default();
+            if !commits.contains(commit) {
+                self.tell(app, &["update-ref", "-d", name])?;
+            }
+        }
+        // What a push has just brought is younger than a day.
+        self.tell(app, &["gc", "--quiet", "--prune=1.day.ago"])
+    }
+
+    /// Removes every ref of a deploy.
+    ///
+    /// # Errors
+    ///
+    /// git's.
+    pub fn remove_deploy(&self, deploy: &Deploy) -> Result<(), RepoError> {
+        if !self.dir(&deploy.app).exists() {
+            return Ok(());
+        }
+        let own = namespace(deploy);
+        let refs = self.ask(&deploy.app, &["for-each-ref", "--format=%(refname)", &own])?;
+        for name in refs.unwrap_or_default().lines() {
+            self.tell(&deploy.app, &["update-ref", "-d", name])?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a codebase with these root commits is the app's: it has one of them, or the app has
+/// none yet (factor I).
+pub fn shares_root(known: &[String], roots: &[String]) -> bool {
+    known.is_empty() || roots.iter().any(|root| known.contains(root))
+}
+
+fn namespace(deploy: &Deploy) -> String {
+    format!("refs/namespaces/{}/", deploy.name)
+}
+
+/// Git's own rules for a name (`git check-ref-format`), without its exotic permissions.
+fn is_ref_name(name: &str) -> bool {
+    let part =
+        |part: &str| !part.is_empty() && !part.starts_with(['.', '-']) && !part.ends_with(".lock");
+    !name.is_empty()
+        && name.len() <= 250
+        && !name.ends_with('.')
+        && !name.contains("..")
+        && !name.contains("@{")
+        && name != "@"
+        && name.split('/').all(part)
+        && !name.chars().any(|c| c.is_control() || " ~^:?*[\\\x7f".contains(c))
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RepoError {
+    let path = path.to_owned();
+    move |source| RepoError::Folder { what, path, source }
+}
+
+fn remove(path: &Path) -> Result<(), RepoError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Apps.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use tolv_api::{App, NewApp, Page};
+use tolv_model::access::Act;
+use tolv_model::name::{AppName, DeployName};
+
+use crate::auth::Caller;
+use crate::error::Failure;
+use crate::extract::{Body, Paging, parse};
+use crate::{Shared, convert};
+
+pub(crate) async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    paging: Paging,
+) -> Result<Json<Page<App>>, Failure> {
+    let store = shared.0.platform.store();
+    let fail = |error: tolv_store::Error| shared.failure(error);
+    let apps = match &caller.token.grant.app {
+        // Who may see one app sees one.
+        Some(name) => match store.app(name).await {
+            Ok(app) => vec![app],
+            Err(tolv_store::Error::NotFound { .. }) => Vec::new(),
+            Err(error) => return Err(fail(error)),
+        },
+        None => {
+            let after = paging.cursor::<AppName>()?;
+            store.apps(after.as_ref(), paging.limit + 1).await.map_err(fail)?
+        }
+    };
+    let mut with = Vec::new();
+    for app in apps {
+        let deploys = store.deploys(&app.id).await.map_err(fail)?;
+        with.push((app, deploys));
+    }
+    let page = paging.page(
+        with,
+        |(app, _)| app.name.to_string(),
+        |(app, deploys)| convert::app(app, &deploys),
+    );
+    Ok(Json(page))
+}
+
+pub(crate) async fn create(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Body(new): Body<NewApp>,
+) -> Result<(StatusCode, Json<App>), Failure> {
+    caller.may(Act::Own, None)?;
+    let name: AppName = parse(&new.name)?;
+    let first = match &new.deploy {
+        Some(first) => parse::<DeployName>(first)?,
+        None => DeployName::production(),
+    };
+    let names = (Some(name.as_str()), Some(first.as_str()));
+    caller.note(&shared, "app.create", names, "").await?;
+    let made = shared.0.platform.create_app(&name, &first).await;
+    let (app, deploy) = made.map_err(|error| shared.failure(error))?;
+    Ok((StatusCode::CREATED, Json(convert::app(app, &[deploy]))))
+}
+
+pub(crate) async fn show(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(app): Path<String>,
+) -> Result<Json<App>, Failure> {
+    let name: AppName = parse(&app)?;
+    caller.may(Act::View, Some(&name))?;
+    let store = shared.0.platform.store();
+    let fail = |error: tolv_store::Error| shared.failure(error);
+    let app = store.app(&name).await.map_err(fail)?;
+    let deploys = store.deploys(&app.id).await.map_err(fail)?;
+    Ok(Json(convert::app(app, &deploys)))
+}
+
+/// What a destruction is confirmed with.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Confirm {
+    #[serde(default)]
+    pub(crate) confirm: String,
+}
+
+pub(crate) async fn destroy(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(app): Path<String>,
+    Query(confirm): Query<Confirm>,
+) -> Result<StatusCode, Failure> {
+    let name: AppName = parse(&app)?;
+    caller.may(Act::View, Some(&name))?;
+    caller.may(Act::Own, None)?;
+    caller.note(&shared, "app.destroy", (Some(name.as_str()), None), "").await?;
+    let platform = &shared.0.platform;
+    let done = platform.destroy_app(&caller.actor(), &name, &confirm.confirm).await;
+    done.map_err(|error| shared.failure(error))?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,103 @@
+//! From what the store holds to what goes over the wire.
+
+use tolv_api as api;
+use tolv_model::formation::Formation;
+use tolv_platform::Standing;
+use tolv_store as store;
+
+use crate::Shared;
+
+pub(crate) fn app(app: store::App, deploys: &[store::Deploy]) -> api::App {
+    api::App {
+        name: app.name.to_string(),
+        roots: app.roots,
+        created: app.created,
+        deploys: deploys.iter().map(|deploy| deploy.name.name.to_string()).collect(),
+    }
+}
+
+pub(crate) fn deploy(
+    shared: &Shared,
+    deploy: store::Deploy,
+    standing: Option<Standing>,
+) -> api::Deploy {
+    let git = format!("{}/git/{}.git", shared.0.url, deploy.name);
+    let standing = standing.as_ref();
+    api::Deploy {
+        url: shared.0.platform.url_of(&deploy),
+        name: deploy.name.to_string(),
+        git,
+        branch: deploy.branch,
+        release: deploy.current.map(|number| number.0),
+        commit: deploy.commit,
+        subject: standing.and_then(|standing| standing.subject.clone()),
+        ahead: standing.map_or(0, |standing| standing.ahead),
+        behind: standing.map_or(0, |standing| standing.behind),
+        formation: quantities(&deploy.formation),
+        stopped: deploy.stopped,
+        created: deploy.created,
+        wanted: Vec::new(),
+    }
+}
+
+fn quantities(formation: &Formation) -> std::collections::BTreeMap<String, u16> {
+    formation.0.iter().map(|(kind, quantity)| (kind.to_string(), *quantity)).collect()
+}
+
+pub(crate) fn release(release: store::Release) -> api::Release {
+    let row = release.row;
+    let types = row.process_types.into_iter();
+    api::Release {
+        number: row.number.0,
+        reason: row.reason.to_string(),
+        actor: row.actor,
+        created: row.created,
+        outcome: release.outcome,
+        error: release.error,
+        slug: row.slug.to_string(),
+        commit: row.commit,
+        config_version: row.config_version,
+        process_types: types.map(|(kind, command)| (kind.to_string(), command)).collect(),
+        hash: release.hash.to_string(),
+        prev: row.prev.to_string(),
+        config: None,
+    }
+}
+
+pub(crate) fn operation(operation: store::Operation) -> api::Operation {
+    api::Operation {
+        id: operation.id.to_string(),
+        deploy: operation.deploy_name.to_string(),
+        kind: operation.request.kind().to_owned(),
+        actor: operation.actor,
+        state: operation.state,
+        created: operation.created,
+        started: operation.started,
+        ended: operation.ended,
+        release: operation.release.map(|number| number.0),
+        error: operation.error,
+    }
+}
+
+pub(crate) fn token(token: store::Token) -> api::Token {
+    api::Token {
+        id: token.id.to_string(),
+        name: token.name,
+        role: token.grant.role.to_string(),
+        app: token.grant.app.map(|app| app.to_string()),
+        created: token.created,
+        expires: token.expires,
+    }
+}
+
+pub(crate) fn audit_line(line: store::AuditLine) -> api::AuditLine {
+    api::AuditLine {
+        id: line.id.to_string(),
+        at: line.at,
+        actor: line.actor,
+        action: line.action,
+        app: line.app,
+        deploy: line.deploy,
+        detail: line.detail,
+    }
+}

@@ -1,0 +1,79 @@
+//! Errors as problem documents.
+
+use axum::extract::OriginalUri;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tolv_api::problem::MEDIA_TYPE;
+use tolv_api::{Code, Problem};
+use tolv_platform::{Kind, ServeError};
+
+use crate::Shared;
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) Box<Problem>);
+
+impl Failure {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self(Box::new(Problem::new(code, detail)))
+    }
+
+    pub(crate) fn invalid(error: impl ToString) -> Self {
+        Self::new(Code::Invalid, error.to_string())
+    }
+
+    pub(crate) fn not_found(what: &str, name: &str) -> Self {
+        Self::new(Code::NotFound, format!("there is no {what} `{name}`"))
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let problem = *self.0;
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(&problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        match problem.code {
+            Code::Unavailable => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+            }
+            Code::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl Shared {
+    /// What a client is told of an error; a fault of ours is told to the operator instead.
+    pub(crate) fn failure(&self, error: impl Into<ServeError>) -> Failure {
+        let error = error.into();
+        let code = match error.kind() {
+            Kind::Invalid => Code::Invalid,
+            Kind::NotFound => Code::NotFound,
+            Kind::Exists => Code::Exists,
+            Kind::Conflict => Code::Conflict,
+            Kind::Refused => Code::Refused,
+            Kind::Unavailable => Code::Unavailable,
+            Kind::Full => Code::Full,
+            Kind::Internal => Code::Internal,
+        };
+        if code == Code::Internal {
+            (self.0.on_fault)(error.chain());
+            return Failure::new(code, "the operator finds the cause in the platform's output");
+        }
+        Failure(Box::new(Problem::new(code, error.chain()).with_hint(error.hint())))
+    }
+}
+
+pub(crate) async fn not_found(OriginalUri(uri): OriginalUri) -> Failure {
+    Failure::new(Code::NotFound, format!("there is nothing at `{}`", uri.path()))
+}
+
+pub(crate) async fn not_allowed(OriginalUri(uri): OriginalUri) -> Failure {
+    Failure::new(Code::MethodNotAllowed, format!("`{}` has no such method", uri.path()))
+}

@@ -1,0 +1,100 @@
+//! What handlers take from a request, with problem documents for what cannot be taken.
+
+use std::str::FromStr;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tolv_api::{Code, Page};
+use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
+
+use crate::error::Failure;
+
+/// Things on a page where nothing is said, and at most.
+const LIMIT: (usize, usize) = (50, 200);
+
+/// A JSON body; an empty one is `{}`.
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|error| match error {
+            error if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Failure::new(Code::TooLarge, "the body has more than 1 MiB")
+            }
+            BytesRejection::FailedToBufferBody(_) | _ => Failure::invalid("the body was cut off"),
+        })?;
+        let text = if bytes.is_empty() { b"{}".as_slice() } else { &bytes };
+        serde_json::from_slice(text)
+            .map(Self)
+            .map_err(|error| Failure::invalid(format!("the body is not what this takes: {error}")))
+    }
+}
+
+/// The query of a list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    limit: Option<usize>,
+    cursor: Option<String>,
+    app: Option<String>,
+}
+
+/// Which page of a list.
+pub(crate) struct Paging {
+    pub(crate) limit: usize,
+    cursor: Option<String>,
+    pub(crate) app: Option<AppName>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Paging {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let Query(asked) = Query::<Asked>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Failure::invalid(error.body_text()))?;
+        let limit = asked.limit.unwrap_or(LIMIT.0);
+        if !(1..=LIMIT.1).contains(&limit) {
+            return Err(Failure::invalid(format!("limit is not from 1 to {}", LIMIT.1)));
+        }
+        let app = asked.app.map(|app| parse(&app)).transpose()?;
+        Ok(Self { limit, cursor: asked.cursor, app })
+    }
+}
+
+impl Paging {
+    /// The cursor as what the list is sorted by.
+    pub(crate) fn cursor<T: FromStr<Err: ToString>>(&self) -> Result<Option<T>, Failure> {
+        self.cursor.as_deref().map(parse).transpose()
+    }
+
+    /// A page: `items` has one more than was asked for where there is another page.
+    pub(crate) fn page<T, U>(
+        &self,
+        mut items: Vec<T>,
+        cursor: impl Fn(&T) -> String,
+        convert: impl Fn(T) -> U,
+    ) -> Page<U> {
+        let more = items.len() > self.limit;
+        items.truncate(self.limit);
+        let next = items.last().filter(|_| more).map(cursor);
+        Page { items: items.into_iter().map(convert).collect(), next }
+    }
+}
+
+/// A name in a request.
+pub(crate) fn parse<T: FromStr<Err: ToString>>(text: &str) -> Result<T, Failure> {
+    text.parse().map_err(Failure::invalid)
+}
+
+/// The two names of a deploy's address.
+pub(crate) fn path(app: &str, deploy: &str) -> Result<DeployPath, Failure> {
+    Ok(DeployPath { app: parse::<AppName>(app)?, name: parse::<DeployName>(deploy)? })
+}

@@ -1,0 +1,222 @@
+//! What answers here, and the OpenAPI document of it.
+//!
+//! The document's schemas come from the wire types; its paths from one table, which a test holds
+//! against the routes.
+
+use axum::Json;
+use serde_json::{Map, Value, json};
+use tolv_api::About;
+use utoipa::OpenApi;
+
+#[derive(OpenApi)]
+#[openapi(components(schemas(
+    tolv_api::About,
+    tolv_api::App,
+    tolv_api::AuditLine,
+    tolv_api::Config,
+    tolv_api::ConfigChange,
+    tolv_api::ConfigChanged,
+    tolv_api::Deploy,
+    tolv_api::Ledger,
+    tolv_api::NewApp,
+    tolv_api::NewDeploy,
+    tolv_api::NewOperation,
+    tolv_api::NewToken,
+    tolv_api::Operation,
+    tolv_api::Problem,
+    tolv_api::Process,
+    tolv_api::Release,
+    tolv_api::Token,
+    tolv_api::TokenMade,
+    tolv_api::Variable,
+    tolv_api::Whoami,
+)))]
+struct Schemas;
+
+/// One thing that can be asked.
+pub(crate) struct Route {
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    summary: &'static str,
+    body: Option<&'static str>,
+    /// Status and schema; a schema with `*` before it is a page of them.
+    answer: (u16, Option<&'static str>),
+    pub(crate) is_open: bool,
+}
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    body: Option<&'static str>,
+    answer: (u16, Option<&'static str>),
+) -> Route {
+    Route { method, path, summary, body, answer, is_open: false }
+}
+
+const DEPLOY: &str = "/v1/apps/{app}/deploys/{deploy}";
+
+/// Everything that can be asked; `D` stands for the address of a deploy.
+pub(crate) const ROUTES: &[Route] = &[
+    Route { is_open: true, ..route("get", "/v1", "What answers here", None, (200, Some("About"))) },
+    Route { is_open: true, ..route("get", "/v1/openapi.json", "This document", None, (200, None)) },
+    route("get", "/v1/whoami", "Who the token is", None, (200, Some("Whoami"))),
+    route("get", "/v1/apps", "Every app that the token may see", None, (200, Some("*App"))),
+    route(
+        "post",
+        "/v1/apps",
+        "Make an app and its first deploy",
+        Some("NewApp"),
+        (201, Some("App")),
+    ),
+    route("get", "/v1/apps/{app}", "One app", None, (200, Some("App"))),
+    route(
+        "delete",
+        "/v1/apps/{app}",
+        "Destroy an app; `confirm` repeats its name",
+        None,
+        (204, None),
+    ),
+    route("get", "/v1/apps/{app}/deploys", "The deploys of an app", None, (200, Some("*Deploy"))),
+    route(
+        "post",
+        "/v1/apps/{app}/deploys",
+        "Make a deploy",
+        Some("NewDeploy"),
+        (201, Some("Deploy")),
+    ),
+    route("get", "D", "One deploy", None, (200, Some("Deploy"))),
+    route(
+        "delete",
+        "D",
+        "Destroy a deploy; `confirm` repeats its path",
+        None,
+        (202, Some("Operation")),
+    ),
+    route("get", "D/releases", "Releases, the newest first", None, (200, Some("*Release"))),
+    route("get", "D/releases/verify", "Prove the ledger", None, (200, Some("Ledger"))),
+    route("get", "D/releases/{number}", "One release", None, (200, Some("Release"))),
+    route("get", "D/operations", "Operations, the newest first", None, (200, Some("*Operation"))),
+    route(
+        "post",
+        "D/operations",
+        "Do something to a deploy",
+        Some("NewOperation"),
+        (202, Some("Operation")),
+    ),
+    route(
+        "get",
+        "D/config",
+        "Names of config variables; with `values=true` values too",
+        None,
+        (200, Some("Config")),
+    ),
+    route(
+        "patch",
+        "D/config",
+        "Set and unset config variables, all at once",
+        Some("ConfigChange"),
+        (202, Some("ConfigChanged")),
+    ),
+    route("get", "D/config/{name}", "One value", None, (200, Some("Variable"))),
+    route("get", "D/processes", "What runs", None, (200, Some("*Process"))),
+    route("get", "/v1/operations/{id}", "One operation", None, (200, Some("Operation"))),
+    route("delete", "/v1/operations/{id}", "Cancel an operation", None, (200, Some("Operation"))),
+    route(
+        "get",
+        "/v1/operations/{id}/events",
+        "Its output, as server-sent events",
+        None,
+        (200, None),
+    ),
+    route("get", "/v1/tokens", "Every token", None, (200, Some("*Token"))),
+    route("post", "/v1/tokens", "Make a token", Some("NewToken"), (201, Some("TokenMade"))),
+    route("delete", "/v1/tokens/{id}", "Revoke a token", None, (204, None)),
+    route("get", "/v1/audit", "Who did what, the newest first", None, (200, Some("*AuditLine"))),
+];
+
+impl Route {
+    /// The whole path.
+    pub(crate) fn full(&self) -> String {
+        match self.path.strip_prefix('D') {
+            Some(rest) => format!("{DEPLOY}{rest}"),
+            None => self.path.to_owned(),
+        }
+    }
+}
+
+/// The OpenAPI document (version 3.1).
+pub fn document() -> Value {
+    let mut document = serde_json::to_value(Schemas::openapi()).unwrap_or_default();
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let entry = paths.entry(route.full()).or_insert_with(|| json!({}));
+        entry[route.method] = operation(route);
+    }
+    document["info"] = json!({
+        "title": "Tolv",
+        "version": "v1",
+        "description": "One app, many deploys, an append-only ledger of releases. Lists take \
+            `limit` and `cursor`; whatever writes takes `Idempotency-Key`. Errors are problem \
+            documents (RFC 9457).",
+    });
+    document["paths"] = paths.into();
+    document["components"]["securitySchemes"] =
+        json!({"token": {"type": "http", "scheme": "bearer"}});
+    document
+}
+
+fn operation(route: &Route) -> Value {
+    let schema = |name: &str| match name.strip_prefix('*') {
+        None => json!({"$ref": format!("#/components/schemas/{name}")}),
+        Some(item) => json!({
+            "type": "object",
+            "required": ["items"],
+            "properties": {
+                "items": {
+                    "type": "array",
+                    "items": {"$ref": format!("#/components/schemas/{item}")},
+                },
+                "next": {"type": ["string", "null"]},
+            },
+        }),
+    };
+    let content = |kind: &str, name: &str| json!({kind: {"schema": schema(name)}});
+    let (status, answer) = route.answer;
+    let mut good = json!({"description": route.summary});
+    if let Some(name) = answer {
+        good["content"] = content("application/json", name);
+    }
+    let full = route.full();
+    let names = full.split('{').skip(1).filter_map(|part| part.split('}').next());
+    let parameters: Vec<_> = names
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
+        .collect();
+    let mut operation = json!({
+        "summary": route.summary,
+        "parameters": parameters,
+        "responses": {
+            status.to_string(): good,
+            "default": {
+                "description": "A problem",
+                "content": content("application/problem+json", "Problem"),
+            },
+        },
+    });
+    if let Some(body) = route.body {
+        operation["requestBody"] =
+            json!({"required": true, "content": content("application/json", body)});
+    }
+    if !route.is_open {
+        operation["security"] = json!([{"token": []}]);
+    }
+    operation
+}
+
+pub(crate) async fn serve() -> Json<Value> {
+    Json(document())
+}
+
+pub(crate) async fn about() -> Json<About> {
+    Json(About { name: "tolv".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+}

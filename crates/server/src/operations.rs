@@ -1,0 +1,183 @@
+//! Operations: asked for, listed, followed, cancelled.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use tolv_api::{NewOperation, Operation, Page};
+use tolv_model::access::Act;
+use tolv_model::formation::{Formation, MAX_QUANTITY};
+use tolv_model::id::OperationId;
+use tolv_model::operation::Selection;
+use tolv_model::release::ReleaseNumber;
+use tolv_platform::{Command, Progress};
+
+use crate::auth::Caller;
+use crate::error::Failure;
+use crate::extract::{Body, Paging, parse, path};
+use crate::{Shared, convert};
+
+/// A comment on a stream that has nothing else to say, so that nobody in between closes it.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+pub(crate) async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path((app, deploy)): Path<(String, String)>,
+    paging: Paging,
+) -> Result<Json<Page<Operation>>, Failure> {
+    let path = path(&app, &deploy)?;
+    caller.may(Act::View, Some(&path.app))?;
+    let store = shared.0.platform.store();
+    let fail = |error: tolv_store::Error| shared.failure(error);
+    let deploy = store.deploy(&path).await.map_err(fail)?;
+    let before = paging.cursor::<OperationId>()?;
+    let found =
+        store.operations(&deploy.id, before.as_ref(), paging.limit + 1).await.map_err(fail)?;
+    Ok(Json(paging.page(found, |operation| operation.id.to_string(), convert::operation)))
+}
+
+pub(crate) async fn create(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path((app, deploy)): Path<(String, String)>,
+    Body(new): Body<NewOperation>,
+) -> Result<(StatusCode, HeaderMap, Json<Operation>), Failure> {
+    let path = path(&app, &deploy)?;
+    let act = match &new {
+        NewOperation::Deploy { .. }
+        | NewOperation::Promote { .. }
+        | NewOperation::Rollback { .. } => Act::Deploy,
+        NewOperation::Scale { .. }
+        | NewOperation::Restart { .. }
+        | NewOperation::Stop
+        | NewOperation::Start => Act::Run,
+    };
+    caller.may(act, Some(&path.app))?;
+    let (action, detail, command) = command(new)?;
+    caller.audit(&shared, action, &path, &detail).await?;
+    let queued = shared.0.platform.submit(&caller.actor(), &path, command).await;
+    let queued = convert::operation(queued.map_err(|error| shared.failure(error))?);
+    let mut headers = HeaderMap::new();
+    if let Ok(place) = HeaderValue::try_from(format!("/v1/operations/{}", queued.id)) {
+        headers.insert(header::LOCATION, place);
+    }
+    Ok((StatusCode::ACCEPTED, headers, Json(queued)))
+}
+
+fn command(new: NewOperation) -> Result<(&'static str, String, Command), Failure> {
+    Ok(match new {
+        NewOperation::Deploy { commit, new_root } => {
+            ("deploy.deploy", commit.clone(), Command::Deploy { commit, branch: None, new_root })
+        }
+        NewOperation::Promote { from } => {
+            ("deploy.promote", from.clone(), Command::Promote { from: parse(&from)? })
+        }
+        NewOperation::Rollback { to } => {
+            let to = match to {
+                Some(0) => return Err(Failure::invalid("releases are numbered from 1")),
+                to => to.map(ReleaseNumber),
+            };
+            let detail = to.map(|to| to.to_string()).unwrap_or_default();
+            ("deploy.rollback", detail, Command::Rollback { to })
+        }
+        NewOperation::Scale { formation } => {
+            let formation = quantities(formation)?;
+            ("deploy.scale", formation.to_string(), Command::Scale { formation })
+        }
+        NewOperation::Restart { processes } => {
+            let selection = match processes.as_deref() {
+                None => Selection::All,
+                Some(one) if one.contains('.') => Selection::One(parse(one)?),
+                Some(kind) => Selection::Type(parse(kind)?),
+            };
+            let detail = processes.unwrap_or_default();
+            ("deploy.restart", detail, Command::Restart { processes: selection })
+        }
+        NewOperation::Stop => ("deploy.stop", String::new(), Command::Stop),
+        NewOperation::Start => ("deploy.start", String::new(), Command::Start),
+    })
+}
+
+fn quantities(asked: BTreeMap<String, u16>) -> Result<Formation, Failure> {
+    if asked.is_empty() {
+        return Err(Failure::invalid("a formation names at least one process type"));
+    }
+    let mut formation = Formation::default();
+    for (kind, quantity) in asked {
+        if quantity > MAX_QUANTITY {
+            return Err(Failure::invalid(format!("`{kind}` is to have more than {MAX_QUANTITY}")));
+        }
+        formation.0.insert(parse(&kind)?, quantity);
+    }
+    Ok(formation)
+}
+
+/// An operation, for whoever may do this to its app.
+async fn found(
+    shared: &Shared,
+    caller: &Caller,
+    id: &str,
+    act: Act,
+) -> Result<tolv_store::Operation, Failure> {
+    let id: OperationId = parse(id)?;
+    let operation = shared.0.platform.store().operation(&id).await;
+    let operation = operation.map_err(|error| shared.failure(error))?;
+    caller.may(act, Some(&operation.deploy_name.app))?;
+    Ok(operation)
+}
+
+pub(crate) async fn show(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Operation>, Failure> {
+    found(&shared, &caller, &id, Act::View).await.map(|found| Json(convert::operation(found)))
+}
+
+pub(crate) async fn cancel(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Operation>, Failure> {
+    let operation = found(&shared, &caller, &id, Act::Run).await?;
+    caller.audit(&shared, "operation.cancel", &operation.deploy_name, &id).await?;
+    let cancelled = shared.0.platform.cancel(&operation.id).await;
+    cancelled.map(|done| Json(convert::operation(done))).map_err(|error| shared.failure(error))
+}
+
+/// The output of an operation as server-sent events: `output` with a line, each with its number
+/// as id, and at the end `state`.
+pub(crate) async fn events(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
+    let operation = found(&shared, &caller, &id, Act::View).await?;
+    let follow = shared.0.platform.follow(&operation.id).await;
+    let follow = follow.map_err(|error| shared.failure(error))?;
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let seen: usize = last.unwrap_or(0);
+    let state = (follow.behind(seen), seen, shared.0.ending.clone());
+    let events = unfold(state, |(mut follow, seen, ending)| async move {
+        let progress = ending.run_until_cancelled(follow.next()).await??;
+        let (event, seen) = match progress {
+            Progress::Output(line) => {
+                // A line's end inside would be the event's.
+                let text = String::from_utf8_lossy(&line).replace(['\r', '\n'], "\u{fffd}");
+                let id = (seen + 1).to_string();
+                (Event::default().event("output").id(id).data(text), seen + 1)
+            }
+            Progress::Over(state) => (Event::default().event("state").data(state.as_str()), seen),
+        };
+        Some((Ok(event), (follow, seen, ending)))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
