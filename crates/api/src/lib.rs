@@ -13,7 +13,7 @@ mod types;
 
 pub use problem::{Code, Problem};
 pub use types::{
-    About, App, AuditLine, Config, ConfigChange, Deploy, ConfigChanged, Ledger, NewApp, NewDeploy,
+    About, App, AuditLine, Config, ConfigChange, ConfigChanged, Deploy, Ledger, NewApp, NewDeploy,
     NewOperation, NewToken, Operation, Page, Process, Release, Token, TokenMade, Value, Variable,
     Whoami,
 };

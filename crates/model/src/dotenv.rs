@@ -309,5 +309,28 @@ fn trim_end(value: &[u8]) -> &[u8] {
     &value[..len]
 }
 
+/// Appends a line that [`parse`] reads back as this variable. The value has no NUL byte.
+pub fn write(name: &EnvName, value: &[u8], out: &mut Vec<u8>) {
+    out.extend(name.as_str().bytes());
+    out.push(b'=');
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./:@%+,=?&".contains(byte);
+    if value.iter().all(plain) {
+        out.extend(value);
+    } else {
+        out.push(b'"');
+        for &byte in value {
+            match byte {
+                b'\n' => out.extend(b"\\n"),
+                b'\r' => out.extend(b"\\r"),
+                b'\t' => out.extend(b"\\t"),
+                b'\\' | b'"' | b'$' => out.extend([b'\\', byte]),
+                byte => out.push(byte),
+            }
+        }
+        out.push(b'"');
+    }
+    out.push(b'\n');
+}
+
 #[cfg(test)]
 mod tests;

@@ -27,5 +27,6 @@ pub use serve::{
     Actor, Blobs, Command, CopyFrom, Follow, Kind, Platform, Process, Progress, Said, ServeError,
     ServeOptions, Standing, token_hash,
 };
+pub use tolv_store::{DatabaseUrl, SecretKey};
 pub use up::{Event, Options, Stop, up};
 pub use watch::WatchError;

@@ -10,13 +10,15 @@ use clap_complete::Shell;
 use tolv_model::formation::Formation;
 use tolv_sandbox::Choice;
 
+use crate::cli::args as cli;
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "tolv",
     version,
     about = "The twelve-factor platform in one binary: build → release → run",
-    after_help = "Start here:\n  tolv up              build, release and run the codebase in this folder\n  tolv up --watch      and again at every change\n  tolv status          what this machine can isolate and limit\n\nEvery command explains itself with examples: tolv up --help",
+    after_help = "Start here:\n  tolv up              build, release and run the codebase in this folder\n  tolv up --watch      and again at every change\n  tolv status          what this machine can isolate and limit\n  tolv serve           the platform as a service\n\nEvery command explains itself with examples: tolv up --help",
     disable_help_subcommand = true,
     max_term_width = 100
 )]
@@ -27,6 +29,11 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the platform as a service: many apps and deploys, an API, git over HTTP
+    #[command(after_long_help = SERVE_EXAMPLES)]
+    Serve(Serve),
+    #[command(flatten)]
+    Platform(Platform),
     /// Build, release and run a codebase in the foreground
     #[command(after_long_help = UP_EXAMPLES)]
     Up(Up),
@@ -48,6 +55,72 @@ pub(crate) enum Command {
         root: PathBuf,
     },
 }
+
+/// The commands of a platform that `tolv serve` runs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Platform {
+    /// Log in to a platform
+    Login(cli::Login),
+    /// Forget the token of a platform
+    Logout(cli::At),
+    /// Show who one is to a platform
+    Whoami(cli::At),
+    /// Tell git the token: a credential helper (`gitcredentials`)
+    #[command(hide = true)]
+    GitCredential {
+        /// get, store or erase
+        action: String,
+    },
+    /// List apps
+    Apps(cli::At),
+    /// Make an app, its first deploy, and a git remote for it
+    Create(cli::Create),
+    /// List the deploys of an app, or make another
+    Deploys(cli::Deploys),
+    /// Build, release and run the current commit
+    Deploy(cli::Deploy),
+    /// Release what another deploy of the app runs, without a build
+    Promote(cli::Promote),
+    /// List releases; look at, prove and compare them
+    Releases(cli::Releases),
+    /// Make a release equal to an earlier one
+    Rollback(cli::Rollback),
+    /// List, read, set and unset config variables
+    Config(cli::Config),
+    /// List processes
+    #[command(after_help = "Example:\n  tolv ps -d shop/production")]
+    Ps(cli::Which),
+    /// Change how many processes of each type run
+    Scale(cli::Scale),
+    /// Replace processes by new ones of the same release
+    Restart(cli::Restart),
+    /// Stop every process of a deploy
+    Stop(cli::Which),
+    /// Start a deploy that was stopped
+    Start(cli::Which),
+    /// Open a deploy in the browser, or print where it is
+    Open(cli::Which),
+    /// List what was done to a deploy; follow or cancel it
+    Operations(cli::Operations),
+    /// List, make and revoke tokens
+    Tokens(cli::Tokens),
+    /// Show who did what
+    Audit(cli::Audit),
+    /// Destroy an app or a deploy
+    Destroy(cli::Destroy),
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  tolv serve                                         on this machine alone
+  TOLV_HTTP=0.0.0.0:80 TOLV_DOMAIN=apps.example.org tolv serve
+  DATABASE_URL=postgres://tolv@db/tolv tolv serve    state in PostgreSQL
+
+The first start prints the owner's token, once. Ctrl-C or SIGTERM stop everything in order; the
+next start brings every deploy back without a build.
+
+Environment: TOLV_HOME, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
+TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_KEEP_RELEASES.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -79,6 +152,46 @@ Examples:
   tolv completions bash > /etc/bash_completion.d/tolv
   tolv completions zsh > ~/.zfunc/_tolv
   tolv completions fish > ~/.config/fish/completions/tolv.fish";
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where the API and git listen
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        env = "TOLV_LISTEN",
+        default_value = "127.0.0.1:1212"
+    )]
+    pub(crate) listen: SocketAddr,
+
+    /// Where the router listens
+    #[arg(long, value_name = "ADDRESS:PORT", env = "TOLV_HTTP", default_value = "127.0.0.1:8080")]
+    pub(crate) http: SocketAddr,
+
+    /// Deploys answer under APP.DOMAIN and APP-DEPLOY.DOMAIN
+    #[arg(long, value_name = "DOMAIN", env = "TOLV_DOMAIN", default_value = "localhost")]
+    pub(crate) domain: String,
+
+    /// Where users reach the API; `http://` and the address it listens on without it
+    #[arg(long, value_name = "URL", env = "TOLV_URL")]
+    pub(crate) url: Option<String>,
+
+    /// MiB that are kept free on the disk: a push is refused before it is fuller
+    #[arg(long, value_name = "MIB", env = "TOLV_MIN_FREE", default_value_t = 512)]
+    pub(crate) min_free: u64,
+
+    /// Releases of each deploy whose slugs are kept
+    #[arg(long, value_name = "N", env = "TOLV_KEEP_RELEASES", default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) keep_releases: u32,
+
+    #[command(flatten)]
+    pub(crate) sandbox: Sandbox,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {

@@ -3,7 +3,9 @@
 
 mod args;
 mod build;
+mod cli;
 mod output;
+mod serve;
 mod settings;
 mod status;
 mod up;
@@ -12,6 +14,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
+use tolv_platform::repo::{HOOK, hook};
 
 use crate::args::{Cli, Command};
 use crate::settings::Settings;
@@ -21,8 +24,12 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == "spawner") {
         tolv_sandbox::spawner_main(&[tolv_run::SHIM]);
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let called = std::env::args_os().next().map(std::path::PathBuf::from);
+    if called.is_some_and(|path| path.file_name().is_some_and(|name| name == HOOK)) {
+        return ExitCode::from(hook(settings::push_socket().as_deref()));
+    }
+    let parsed = match Cli::try_parse() {
+        Ok(parsed) => parsed,
         Err(error) => {
             // clap's own exit statuses: 0 for help and version, 2 for a usage error.
             error.print().ok();
@@ -33,7 +40,9 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return output::fail(&error, None),
     };
-    match cli.command {
+    match parsed.command {
+        Command::Serve(args) => serve::serve(args, &settings),
+        Command::Platform(command) => cli::run(command, &settings),
         Command::Up(args) => up::up(args, &settings),
         Command::Build(args) => build::build(args, &settings),
         Command::Status(args) => status::status(&args, &settings),

@@ -56,10 +56,22 @@ fn excerpt(error: &SourceError) -> String {
     }
 }
 
+/// Prints an error and, where known, what to do; returns exit status 1.
+pub(crate) fn fail_text(text: &str, hint: Option<&str>) -> ExitCode {
+    let hint = hint.map(|hint| format!("  hint: {hint}\n")).unwrap_or_default();
+    io::stderr().write_all(format!("error: {text}\n{hint}").as_bytes()).ok();
+    ExitCode::FAILURE
+}
+
 /// Writes a result to standard output.
 pub(crate) fn print(text: &str) -> ExitCode {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes a result to standard output, whatever its bytes are.
+pub(crate) fn print_bytes(bytes: &[u8]) -> ExitCode {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

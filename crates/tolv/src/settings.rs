@@ -3,7 +3,11 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `TOLV_HOME` | state folder; `.tolv` in the codebase without it |
-//! | `TOLV_LISTEN`, `TOLV_SANDBOX` | as `--listen`, `--sandbox` (read by the argument parser) |
+//! | `TOLV_LISTEN`, `TOLV_SANDBOX` and others | as their options (read by the argument parser) |
+//! | `DATABASE_URL`, `OBJECT_STORE_URL`, `TOLV_SECRET_KEY` | backing services and key of `serve` |
+//! | `AWS_*` | options of an object store |
+//! | `TOLV_TOKEN` | the token of the platform that commands go to |
+//! | `XDG_CONFIG_HOME`, `HOME` | where credentials are stored |
 //! | `NO_COLOR`, `CLICOLOR_FORCE` | no colours, or colours even into a pipe |
 //! | `PATH` | where toolchains are looked for |
 //! | those that [`tolv_build::passes`] names | passed on to builds: where packages come from, and through which proxy |
@@ -28,9 +32,31 @@ pub(crate) struct Settings {
     pub(crate) program: PathBuf,
     /// The port that a process of ours is to bind (factor VII).
     pub(crate) port: Option<u16>,
+    /// The folder of the user's settings.
+    pub(crate) config_home: Option<PathBuf>,
+    /// The token of the platform that commands go to.
+    pub(crate) token: Option<String>,
+    /// Backing services of `serve`, and its key.
+    pub(crate) services: Services,
     no_color: bool,
     force_color: bool,
     term: Option<OsString>,
+}
+
+/// What `serve` is attached to.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) database: Option<String>,
+    pub(crate) objects: Option<String>,
+    /// `AWS_*`, in lower case, as object stores name their options.
+    pub(crate) object_options: Vec<(String, String)>,
+    pub(crate) secret_key: Option<String>,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Services")
+    }
 }
 
 impl Settings {
@@ -42,6 +68,20 @@ impl Settings {
     #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
     pub(crate) fn read() -> std::io::Result<Self> {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let text = |name: &str| set(name).and_then(|value| value.into_string().ok());
+        let services = Services {
+            database: text("DATABASE_URL"),
+            objects: text("OBJECT_STORE_URL"),
+            object_options: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+                .filter(|(name, _)| name.starts_with("AWS_"))
+                .filter_map(|(name, value)| Some((name.to_lowercase(), value.into_string().ok()?)))
+                .collect(),
+            secret_key: text("TOLV_SECRET_KEY"),
+        };
+        let config_home = set("XDG_CONFIG_HOME")
+            .map(PathBuf::from)
+            .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".config")));
         let registry = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
             .filter(|(name, _)| tolv_build::passes(name))
@@ -55,6 +95,9 @@ impl Settings {
             port: set("PORT")
                 .and_then(|port| port.to_str()?.parse().ok())
                 .filter(|&port| port != 0),
+            config_home,
+            token: text("TOLV_TOKEN"),
+            services,
             no_color: set("NO_COLOR").is_some(),
             force_color: set("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
             term: set("TERM"),
@@ -64,6 +107,18 @@ impl Settings {
     /// The state folder for the codebase in `dir`.
     pub(crate) fn home_of(&self, dir: &Path) -> PathBuf {
         self.home.clone().unwrap_or_else(|| dir.join(".tolv"))
+    }
+
+    /// The state folder of `serve`.
+    pub(crate) fn serve_home(&self) -> PathBuf {
+        let own = || match rustix::process::geteuid().is_root() {
+            true => PathBuf::from("/var/lib/tolv"),
+            false => {
+                let home = self.user_home.clone().unwrap_or_else(|| PathBuf::from("."));
+                home.join(".local/share/tolv")
+            }
+        };
+        self.home.clone().unwrap_or_else(own)
     }
 
     /// What a build may know of this machine.
@@ -82,4 +137,10 @@ impl Settings {
         let dumb = self.term.as_deref() == Some(OsStr::new("dumb"));
         !self.no_color && (self.force_color || (terminal && !dumb))
     }
+}
+
+/// Where git's hook finds the platform; the hook has no other settings.
+#[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
+pub(crate) fn push_socket() -> Option<PathBuf> {
+    std::env::var_os("TOLV_PUSH").map(PathBuf::from)
 }

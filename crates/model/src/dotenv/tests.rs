@@ -209,3 +209,20 @@ proptest! {
         }
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn what_is_written_reads_back(
+        values in proptest::collection::vec(proptest::collection::vec(1_u8.., 0..40), 0..6),
+    ) {
+        let name = |place: usize| format!("NAME_{place}").parse::<EnvName>().unwrap();
+        let mut text = Vec::new();
+        for (place, value) in values.iter().enumerate() {
+            write(&name(place), value, &mut text);
+        }
+        let read = parse(&text).unwrap();
+        let wanted: Vec<_> =
+            values.into_iter().enumerate().map(|(place, value)| (name(place), value)).collect();
+        proptest::prop_assert_eq!(read, wanted);
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -146,7 +147,7 @@ pub(super) struct Inner {
     pub(super) level: Level,
     pub(super) router: Router,
     pub(super) hosts: Arc<Hosts>,
-    pub(super) http_port: u16,
+    http: SocketAddr,
     pub(super) ports: Arc<tolv_run::Ports>,
     pub(super) outputs: Outputs,
     pub(super) building: Semaphore,
@@ -188,10 +189,10 @@ impl Platform {
         let machine = Machine::probe(&spawner)?;
         let (level, _) = machine.choose(options.sandbox)?;
         let listener = listen(Some(options.http)).await?;
-        let http_port = listener
-            .local_addr()
-            .map_err(|source| ServeError::System { what: "ask where the router listens", source })?
-            .port();
+        let http = listener.local_addr().map_err(|source| ServeError::System {
+            what: "ask where the router listens",
+            source,
+        })?;
         lock.sign(&format!("pid {}", std::process::id()))?;
         let (lines, received) = mpsc::channel(LINES);
         let (router, access) = access::router({
@@ -219,7 +220,7 @@ impl Platform {
             level,
             hosts: Hosts::new(router.clone()),
             router,
-            http_port,
+            http,
             ports: tolv_run::Ports::new(),
             outputs: Outputs::default(),
             building: Semaphore::new(BUILDS),
@@ -263,6 +264,11 @@ impl Platform {
         &self.0.repos
     }
 
+    /// Where the router listens.
+    pub fn http(&self) -> SocketAddr {
+        self.0.http
+    }
+
     /// The sandbox level that processes run in.
     pub fn level(&self) -> Level {
         self.0.level
@@ -270,8 +276,7 @@ impl Platform {
 
     /// Where a deploy answers: `http://shop.localhost:8080`.
     pub fn url_of(&self, deploy: &Deploy) -> String {
-        let Inner { http_port, .. } = &*self.0;
-        match http_port {
+        match self.0.http.port() {
             80 => format!("http://{}", deploy.host),
             port => format!("http://{}:{port}", deploy.host),
         }

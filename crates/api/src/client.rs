@@ -1,0 +1,239 @@
+//! The typed client: blocking, one call a method of the API.
+
+use std::io::{BufRead as _, BufReader};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tolv_model::operation::State;
+use ureq::http::{Request, Response};
+use ureq::{Agent, Body};
+
+use crate::Problem;
+
+/// For a connection to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Most bytes of an answer.
+const ANSWER: u64 = 64 << 20;
+
+/// Why a call gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The platform says why not.
+    #[error("{}", .0.detail)]
+    Problem(Box<Problem>),
+    /// Nobody answers.
+    #[error("nobody answers at {url}")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why not.
+        source: Box<ureq::Error>,
+    },
+    /// The connection broke.
+    #[error("the connection to {url} broke")]
+    Broken {
+        /// Where.
+        url: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not an answer of this API.
+    #[error("{url} does not answer as Tolv's API does: {what}")]
+    Odd {
+        /// Where.
+        url: String,
+        /// What came instead.
+        what: String,
+    },
+}
+
+/// What an operation says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A line of its output.
+    Output(String),
+    /// Its end.
+    Over(State),
+}
+
+/// A client of one platform. Its token is never printed.
+#[derive(Clone)]
+pub struct Client {
+    agent: Agent,
+    url: String,
+    token: Option<String>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.url)
+    }
+}
+
+impl Client {
+    /// A client of the platform at `url`, such as `http://127.0.0.1:1212`.
+    pub fn new(url: &str, token: Option<String>) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT))
+            .user_agent(concat!("tolv/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Self { agent: config.into(), url: url.trim_end_matches('/').to_owned(), token }
+    }
+
+    /// Where the platform is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Asks for something; `path` begins with `/v1`.
+    ///
+    /// # Errors
+    ///
+    /// Every variant of [`Error`].
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.read(self.call("GET", path, &[], None)?)
+    }
+
+    /// Sends something with a body.
+    ///
+    /// # Errors
+    ///
+    /// Every variant of [`Error`].
+    pub fn send<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let bytes = serde_json::to_vec(body)
+            .map_err(|error| Error::Odd { url: self.url.clone(), what: error.to_string() })?;
+        self.read(self.call(method, path, &[("content-type", "application/json")], Some(bytes))?)
+    }
+
+    /// Removes something.
+    ///
+    /// # Errors
+    ///
+    /// Every variant of [`Error`].
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.read(self.call("DELETE", path, &[], None)?)
+    }
+
+    /// Follows an operation to its end, behind its first `seen` lines; `event` gets each.
+    ///
+    /// A connection that breaks is made again, where it left off.
+    ///
+    /// # Errors
+    ///
+    /// Every variant of [`Error`].
+    pub fn follow(&self, id: &str, event: &mut dyn FnMut(Event)) -> Result<State, Error> {
+        let mut seen = 0_u64;
+        let mut tries = 0;
+        loop {
+            let before = seen;
+            match self.follow_once(id, &mut seen, event) {
+                Ok(Some(state)) => return Ok(state),
+                Ok(None) | Err(Error::Broken { .. } | Error::Unreachable { .. }) if tries < 60 => {}
+                Ok(None) => {
+                    let what = "the stream ended before the operation".to_owned();
+                    return Err(Error::Odd { url: self.url.clone(), what });
+                }
+                Err(error) => return Err(error),
+            }
+            tries = if seen > before { 0 } else { tries + 1 };
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    fn follow_once(
+        &self,
+        id: &str,
+        seen: &mut u64,
+        event: &mut dyn FnMut(Event),
+    ) -> Result<Option<State>, Error> {
+        let last = seen.to_string();
+        let path = format!("/v1/operations/{id}/events");
+        let headers = [("last-event-id", last.as_str())];
+        let response = self.good(self.call("GET", &path, &headers, None)?)?;
+        let lines = BufReader::new(response.into_body().into_reader()).lines();
+        let (mut kind, mut data) = (String::new(), String::new());
+        for line in lines {
+            let line = line.map_err(|source| Error::Broken { url: self.url.clone(), source })?;
+            let (field, value) = line.split_once(':').unwrap_or((&line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "event" => value.clone_into(&mut kind),
+                "data" => value.clone_into(&mut data),
+                "id" => *seen = value.parse().unwrap_or(*seen),
+                "" if line.is_empty() && kind == "output" => {
+                    event(Event::Output(std::mem::take(&mut data)));
+                    kind.clear();
+                }
+                "" if line.is_empty() && kind == "state" => {
+                    let state = State::ALL.into_iter().find(|state| state.as_str() == data);
+                    if let Some(state) = state {
+                        event(Event::Over(state));
+                        return Ok(Some(state));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> Result<Response<Body>, Error> {
+        let url = format!("{}{path}", self.url);
+        let mut request = Request::builder().method(method).uri(&url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let odd = |what: String| Error::Odd { url: self.url.clone(), what };
+        let unreachable =
+            |source| Error::Unreachable { url: self.url.clone(), source: Box::new(source) };
+        match body {
+            Some(body) => {
+                let request = request.body(body).map_err(|error| odd(error.to_string()))?;
+                self.agent.run(request).map_err(unreachable)
+            }
+            None => {
+                let request = request.body(()).map_err(|error| odd(error.to_string()))?;
+                self.agent.run(request).map_err(unreachable)
+            }
+        }
+    }
+
+    /// The answer, or the problem that it is.
+    fn good(&self, mut response: Response<Body>) -> Result<Response<Body>, Error> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let bytes = response.body_mut().with_config().limit(ANSWER).read_to_vec();
+        let problem = bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Err(match problem {
+            Some(problem) => Error::Problem(Box::new(problem)),
+            None => Error::Odd { url: self.url.clone(), what: format!("status {status}") },
+        })
+    }
+
+    fn read<T: DeserializeOwned>(&self, response: Response<Body>) -> Result<T, Error> {
+        let mut response = self.good(response)?;
+        let odd = |what: String| Error::Odd { url: self.url.clone(), what };
+        let bytes = response.body_mut().with_config().limit(ANSWER).read_to_vec();
+        let bytes = bytes.map_err(|error| odd(error.to_string()))?;
+        let text = if bytes.is_empty() { b"null".as_slice() } else { &bytes };
+        serde_json::from_slice(text).map_err(|error| odd(error.to_string()))
+    }
+}

@@ -1,0 +1,327 @@
+//! What may be typed to a platform: its commands as types.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueHint};
+use tolv_model::access::Role;
+use tolv_model::name::{AppName, DeployName};
+use tolv_model::release::ReleaseNumber;
+
+use super::target::Named;
+
+/// Where to: every command of a platform takes these.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct At {
+    /// The platform; without this, that of the folder's git remote, or of the last login
+    #[arg(long, value_name = "URL", env = "TOLV_SERVER")]
+    pub(crate) server: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which deploy, besides.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Which {
+    /// The deploy, as `shop/production`, or an app for its production; without this, that of the
+    /// folder's git remote
+    #[arg(short, long, value_name = "APP/DEPLOY", env = "TOLV_DEPLOY")]
+    pub(crate) deploy: Option<Named>,
+
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv login http://127.0.0.1:1212 --token tolv_…\n  \
+    echo tolv_… | tolv login https://tolv.example.org")]
+pub(crate) struct Login {
+    /// Where the platform's API is
+    pub(crate) url: String,
+
+    /// The token; without this it is read from standard input
+    #[arg(long, env = "TOLV_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv create shop\n  tolv create shop --deploy staging")]
+pub(crate) struct Create {
+    /// The app's name
+    pub(crate) name: AppName,
+
+    /// Its first deploy's name
+    #[arg(long = "first", value_name = "DEPLOY", default_value = "production")]
+    pub(crate) first: DeployName,
+
+    /// The git remote that is added to the repository in this folder
+    #[arg(long, default_value = "tolv")]
+    pub(crate) remote: String,
+
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv deploys\n  tolv deploys create staging --from \
+    shop/production --values")]
+pub(crate) struct Deploys {
+    #[command(subcommand)]
+    pub(crate) command: Option<DeploysCommand>,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeploysCommand {
+    /// Make another deploy of the app
+    Create {
+        /// Its name
+        name: DeployName,
+
+        /// Copy the formation of this deploy
+        #[arg(long, value_name = "APP/DEPLOY")]
+        from: Option<Named>,
+
+        /// And its config values
+        #[arg(long, requires = "from")]
+        values: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv deploy\n  tolv deploy -d shop/staging\n\n\
+    The commit is pushed with git; what is not committed is not deployed.")]
+pub(crate) struct Deploy {
+    /// Deploy the current commit though files differ from it
+    #[arg(long)]
+    pub(crate) allow_dirty: bool,
+
+    /// Another codebase than before is meant
+    #[arg(long)]
+    pub(crate) new_root: bool,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv promote shop/staging\n  tolv promote shop/staging -d \
+    shop/production")]
+pub(crate) struct Promote {
+    /// The deploy whose slug is released
+    pub(crate) from: Named,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv releases\n  tolv releases info v3\n  \
+    tolv releases verify\n  tolv releases diff v3 v5")]
+pub(crate) struct Releases {
+    #[command(subcommand)]
+    pub(crate) command: Option<ReleasesCommand>,
+
+    /// How many
+    #[arg(short, long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub(crate) number: u16,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReleasesCommand {
+    /// Show one release
+    Info {
+        /// Which
+        release: ReleaseNumber,
+    },
+    /// Prove that no release was changed since it was made
+    Verify,
+    /// Show what differs between two releases
+    Diff {
+        /// The earlier
+        from: ReleaseNumber,
+        /// The later
+        to: ReleaseNumber,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv rollback\n  tolv rollback v3\n\n\
+    A rollback makes a new release equal to the earlier one: its slug and its config.")]
+pub(crate) struct Rollback {
+    /// To which release; the last one that succeeded before this without it
+    pub(crate) release: Option<ReleaseNumber>,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv config\n  tolv config set GREETING='hello world' \
+    COLOR=blue\n  tolv config set --secret API_KEY=- < key.txt\n  tolv config get GREETING\n  \
+    tolv config unset COLOR\n  tolv config import .env\n  tolv config export > .env\n\n\
+    Several changes at once are one release.")]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) command: Option<ConfigCommand>,
+
+    /// Show values too
+    #[arg(long)]
+    pub(crate) values: bool,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print one value, as it is
+    Get {
+        /// Its name
+        name: String,
+    },
+    /// Set variables; `NAME=-` takes the value from standard input
+    Set {
+        /// The values may never be read again
+        #[arg(long)]
+        secret: bool,
+        /// `NAME=VALUE`
+        #[arg(required = true, value_name = "NAME=VALUE")]
+        pairs: Vec<std::ffi::OsString>,
+    },
+    /// Unset variables
+    Unset {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Set the variables of a `.env` file
+    Import {
+        /// Which file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// The values may never be read again
+        #[arg(long)]
+        secret: bool,
+    },
+    /// Print the variables as a `.env` file
+    Export,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv scale web=2 worker=1\n  tolv scale worker=0")]
+pub(crate) struct Scale {
+    /// `TYPE=N`; types that are not named keep theirs
+    #[arg(required = true, value_name = "TYPE=N")]
+    pub(crate) quantities: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv restart\n  tolv restart web\n  tolv restart web.1")]
+pub(crate) struct Restart {
+    /// A process type or a process; all without it
+    pub(crate) processes: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv operations\n  tolv operations show op_…\n  \
+    tolv operations cancel op_…")]
+pub(crate) struct Operations {
+    #[command(subcommand)]
+    pub(crate) command: Option<OperationsCommand>,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationsCommand {
+    /// Show the output of one, to its end
+    Show {
+        /// Which
+        id: String,
+    },
+    /// Give one up
+    Cancel {
+        /// Which
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv tokens\n  tolv tokens create --role deploy --app shop \
+    --expires 30d\n  tolv tokens revoke tok_…")]
+pub(crate) struct Tokens {
+    #[command(subcommand)]
+    pub(crate) command: Option<TokensCommand>,
+
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokensCommand {
+    /// Make a token; it is shown this once
+    Create {
+        /// view, deploy, config, run or admin
+        #[arg(long)]
+        role: Role,
+        /// For this app alone
+        #[arg(long)]
+        app: Option<AppName>,
+        /// How long it is valid, as in `30d`, `12h` or `15m`; for ever without it
+        #[arg(long, value_name = "TIME", value_parser = super::tokens::duration)]
+        expires: Option<u32>,
+        /// What to call it
+        #[arg(long, default_value = "token")]
+        name: String,
+    },
+    /// End a token
+    Revoke {
+        /// Its id
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv audit\n  tolv audit --app shop -n 100")]
+pub(crate) struct Audit {
+    /// Of this app alone
+    #[arg(long)]
+    pub(crate) app: Option<AppName>,
+
+    /// How many lines
+    #[arg(short, long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub(crate) number: u16,
+
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tolv destroy shop/staging\n  tolv destroy shop --confirm shop"
+)]
+pub(crate) struct Destroy {
+    /// An app, or one of its deploys
+    pub(crate) name: String,
+
+    /// The same name again; asked for on a terminal
+    #[arg(long, value_name = "NAME")]
+    pub(crate) confirm: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) at: At,
+}

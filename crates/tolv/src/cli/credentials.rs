@@ -1,0 +1,98 @@
+//! Tokens by platform, in a file that only its owner may read.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::failure::Failure;
+use crate::settings::Settings;
+
+/// What is stored.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Credentials {
+    /// The platform of the last login.
+    last: Option<String>,
+    tokens: BTreeMap<String, String>,
+    #[serde(skip)]
+    path: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// Reads the file; nothing where there is none.
+    pub(crate) fn load(settings: &Settings) -> Result<Self, Failure> {
+        let Some(path) =
+            settings.config_home.as_ref().map(|home| home.join("tolv/credentials.json"))
+        else {
+            return Ok(Self::default());
+        };
+        let shown = path.display().to_string();
+        let mut loaded: Self = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| {
+                Failure::new(format!("`{shown}` is not a file of credentials"))
+                    .hint("remove it and log in again: tolv login URL --token tolv_…")
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
+            Err(error) => return Err(Failure::new(format!("`{shown}` cannot be read: {error}"))),
+        };
+        loaded.path = Some(path);
+        Ok(loaded)
+    }
+
+    pub(crate) fn last(&self) -> Option<&str> {
+        self.last.as_deref()
+    }
+
+    pub(crate) fn token(&self, server: &str) -> Option<&str> {
+        self.tokens.get(server.trim_end_matches('/')).map(String::as_str)
+    }
+
+    /// Keeps a token, and remembers its platform as the last.
+    pub(crate) fn put(&mut self, server: &str, token: String) -> Result<(), Failure> {
+        let server = server.trim_end_matches('/').to_owned();
+        self.tokens.insert(server.clone(), token);
+        self.last = Some(server);
+        self.save()
+    }
+
+    /// Forgets a platform; whether it was known.
+    pub(crate) fn remove(&mut self, server: &str) -> Result<bool, Failure> {
+        let server = server.trim_end_matches('/');
+        let known = self.tokens.remove(server).is_some();
+        if self.last.as_deref() == Some(server) {
+            self.last = self.tokens.keys().next().cloned();
+        }
+        self.save()?;
+        Ok(known)
+    }
+
+    fn save(&self) -> Result<(), Failure> {
+        let path = self.path.as_ref().ok_or_else(|| {
+            Failure::new(
+                "there is no folder for credentials: neither HOME nor XDG_CONFIG_HOME is set",
+            )
+        })?;
+        let write = || {
+            if let Some(folder) = path.parent() {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            }
+            // Aside and renamed: a crash leaves the old ones.
+            let aside = path.with_extension("new");
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&aside)?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.write_all(b"\n")?;
+            fs::rename(&aside, path)
+        };
+        write().map_err(|error: io::Error| {
+            Failure::new(format!("`{}` cannot be written: {error}", path.display()))
+        })
+    }
+}

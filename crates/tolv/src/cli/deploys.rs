@@ -1,0 +1,171 @@
+//! Deploys: list, create, deploy a commit, promote, open.
+
+use std::process::{Command, Stdio};
+
+use tolv_api::{Deploy as ApiDeploy, NewDeploy, NewOperation, Page};
+
+use super::Done;
+use super::args::{Deploy, Deploys, DeploysCommand, Promote, Which};
+use super::failure::{Failure, harmless};
+use super::follow;
+use super::show::{json, short, table};
+use super::target::{Target, git, shell_word};
+use crate::settings::Settings;
+
+/// Files of a dirty tree that are named.
+const NAMED: usize = 10;
+
+pub(super) fn deploys(args: Deploys, settings: &Settings) -> Done {
+    let target = Target::of_deploy(&args.which, settings)?;
+    let app = target.deploy()?.app;
+    let path = format!("/v1/apps/{app}/deploys");
+    match args.command {
+        None => {
+            let page: Page<ApiDeploy> = target.client.get(&path)?;
+            if target.json {
+                return Ok(json(&page)?.into_bytes());
+            }
+            let row = |deploy: &ApiDeploy| {
+                vec![
+                    deploy.name.clone(),
+                    deploy.release.map_or_else(|| "-".to_owned(), |number| format!("v{number}")),
+                    short(deploy.commit.as_deref()),
+                    distance(deploy),
+                    deploy.url.clone(),
+                    deploy.subject.clone().unwrap_or_default(),
+                ]
+            };
+            let rows: Vec<_> = page.items.iter().map(row).collect();
+            let heads = ["DEPLOY", "RELEASE", "COMMIT", "AHEAD/BEHIND", "URL", "SUBJECT"];
+            Ok(table(&heads, &rows).into_bytes())
+        }
+        Some(DeploysCommand::Create { name, from, values }) => {
+            let from = from.map(|from| from.to_string());
+            let new = NewDeploy { name: name.to_string(), from, values };
+            let deploy: ApiDeploy = target.client.send("POST", &path, &new)?;
+            if target.json {
+                return Ok(json(&deploy)?.into_bytes());
+            }
+            let mut text = format!("Made {}.\n", deploy.name);
+            text.push_str(&format!("  URL  {}\n  git  {}\n", deploy.url, deploy.git));
+            if !deploy.wanted.is_empty() {
+                let pairs: Vec<_> = deploy.wanted.iter().map(|name| format!("{name}=…")).collect();
+                let pairs = pairs.join(" ");
+                text.push_str(&format!(
+                    "Its config waits for values: tolv config set {pairs} -d {}\n",
+                    deploy.name
+                ));
+            }
+            text.push_str(&format!(
+                "Next: git remote add {name} {0}; git push {name} main\n",
+                deploy.git
+            ));
+            Ok(text.into_bytes())
+        }
+    }
+}
+
+fn distance(deploy: &ApiDeploy) -> String {
+    match (deploy.ahead, deploy.behind) {
+        _ if deploy.commit.is_none() => "-".to_owned(),
+        (0, 0) => "even".to_owned(),
+        (ahead, 0) => format!("{ahead} ahead"),
+        (0, behind) => format!("{behind} behind"),
+        (ahead, behind) => format!("{ahead} ahead, {behind} behind"),
+    }
+}
+
+/// Pushes the current commit.
+pub(super) fn deploy(args: &Deploy, settings: &Settings) -> Done {
+    let target = Target::of_deploy(&args.which, settings)?;
+    let path = target.path()?;
+    if !args.allow_dirty {
+        refuse_dirty(settings)?;
+    }
+    let deploy: ApiDeploy = target.client.get(&path)?;
+    let branch = deploy.branch.clone().unwrap_or_else(|| "main".to_owned());
+    let mut command = git(settings);
+    let server = target.client.url();
+    let helper = format!("!{} git-credential", shell_word(&settings.program));
+    // The empty helper first: none of the user's is asked about our token.
+    let config = [
+        (format!("credential.{server}.helper"), String::new()),
+        (format!("credential.{server}.helper"), helper),
+    ];
+    command.env("GIT_CONFIG_COUNT", config.len().to_string());
+    for (place, (key, value)) in config.iter().enumerate() {
+        command.env(format!("GIT_CONFIG_KEY_{place}"), key);
+        command.env(format!("GIT_CONFIG_VALUE_{place}"), value);
+    }
+    command.args(["push", "--force"]);
+    if args.new_root {
+        command.args(["-o", "new-root"]);
+    }
+    command.arg(&deploy.git).arg(format!("HEAD:refs/heads/{branch}"));
+    let status = command.stdout(Stdio::null()).status();
+    let status = status.map_err(|error| Failure::new(format!("git cannot run: {error}")))?;
+    if !status.success() {
+        return Err(Failure::new(format!("{} was not deployed", deploy.name)));
+    }
+    let deploy: ApiDeploy = target.client.get(&path)?;
+    if target.json {
+        return Ok(json(&deploy)?.into_bytes());
+    }
+    let number = deploy.release.map_or_else(|| "-".to_owned(), |number| format!("v{number}"));
+    Ok(format!("{} is at {number}, {}\n", deploy.name, deploy.url).into_bytes())
+}
+
+fn refuse_dirty(settings: &Settings) -> Result<(), Failure> {
+    let output = git(settings).args(["status", "--porcelain"]).output();
+    let output = output.map_err(|error| Failure::new(format!("git cannot run: {error}")))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(Failure::new(text.trim().trim_start_matches("fatal: ").to_owned())
+            .hint("a commit is deployed: git init, git add, git commit"));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let files: Vec<_> = text.lines().filter_map(|line| line.get(3..)).collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    let mut shown = files.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    if files.len() > NAMED {
+        shown.push_str(&format!(" and {} more", files.len() - NAMED));
+    }
+    Err(Failure::new(format!("files differ from the commit: {}", harmless(&shown)))
+        .hint("commit them, or deploy the commit as it is: --allow-dirty"))
+}
+
+pub(super) fn promote(args: &Promote, settings: &Settings) -> Done {
+    let mut which = args.which.clone();
+    if which.deploy.is_none() {
+        // To the production of the same app.
+        which.deploy = args.from.0.app.as_str().parse().ok();
+    }
+    let target = Target::of_deploy(&which, settings)?;
+    let from = args.from.to_string();
+    let operation = follow::ask(&target, &NewOperation::Promote { from })?;
+    if target.json {
+        return Ok(json(&operation)?.into_bytes());
+    }
+    let number = operation.release.unwrap_or_default();
+    Ok(format!("{} runs the slug of {}: v{number}\n", operation.deploy, args.from).into_bytes())
+}
+
+pub(super) fn open(which: &Which, settings: &Settings) -> Done {
+    let target = Target::of_deploy(which, settings)?;
+    let deploy: ApiDeploy = target.client.get(&target.path()?)?;
+    if target.json {
+        return Ok(json(&deploy)?.into_bytes());
+    }
+    // A machine without a desktop has no such program: then the address alone must do.
+    let opened = Command::new("xdg-open")
+        .env("PATH", &settings.search_path)
+        .arg(&deploy.url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    let said = if opened.is_ok_and(|status| status.success()) { "Opened " } else { "" };
+    Ok(format!("{said}{}\n", deploy.url).into_bytes())
+}

@@ -1,0 +1,48 @@
+//! Why a command did not do what was asked, and what to do about it.
+
+use tolv_api::client::Error;
+use tolv_api::{Code, Problem};
+
+/// One error, as a person reads it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) text: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), hint: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Problem(problem) => {
+                let Problem { code, detail, hint, .. } = *problem;
+                let own = (code == Code::Unauthorized)
+                    .then(|| "log in: tolv login URL --token tolv_…".to_owned());
+                Self { text: harmless(&detail), hint: hint.map(|hint| harmless(&hint)).or(own) }
+            }
+            Error::Unreachable { url, source } => {
+                Self::new(format!("nobody answers at {url}: {source}"))
+                    .hint("is `tolv serve` running there?")
+            }
+            Error::Broken { url, source } => {
+                Self::new(format!("the connection to {url} broke: {source}"))
+            }
+            Error::Odd { .. } => Self::new(error.to_string()),
+        }
+    }
+}
+
+/// Text from elsewhere without what moves a cursor or starts an escape sequence.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().filter(|&c| !c.is_control() || c == '\t' || c == '\n').collect()
+}

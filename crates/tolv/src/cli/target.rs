@@ -1,0 +1,214 @@
+//! Which platform, which deploy, which token: from flags, the environment, the folder's git
+//! remotes and the last login, in this order.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+use std::str::FromStr;
+
+use tolv_api::client::Client;
+use tolv_model::name::{AppName, Deploy as DeployPath, DeployError, DeployName};
+
+use super::args::{At, Which};
+use super::credentials::Credentials;
+use super::failure::Failure;
+use crate::settings::Settings;
+
+/// A deploy as it may be typed: `shop/staging`, or `shop` for its production.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named(pub(crate) DeployPath);
+
+impl FromStr for Named {
+    type Err = DeployError;
+
+    fn from_str(text: &str) -> Result<Self, DeployError> {
+        match text.contains('/') {
+            true => text.parse().map(Self),
+            false => {
+                let app: AppName = text.parse()?;
+                Ok(Self(DeployPath { app, name: DeployName::production() }))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A git remote that is a deploy's: `<server>/git/<app>/<deploy>.git`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Remote {
+    pub(crate) name: String,
+    pub(crate) server: String,
+    pub(crate) deploy: DeployPath,
+}
+
+impl Remote {
+    /// A line of `git config --get-regexp ^remote\..*\.url$`.
+    fn parse(line: &str) -> Option<Self> {
+        let (key, url) = line.split_once(' ')?;
+        let name = key.strip_prefix("remote.")?.strip_suffix(".url")?;
+        let (server, path) = url.rsplit_once("/git/")?;
+        let deploy = path.strip_suffix(".git")?.parse().ok()?;
+        Some(Self { name: name.to_owned(), server: server.to_owned(), deploy })
+    }
+}
+
+/// The remotes of the repository around the current folder that are deploys'.
+fn remotes(settings: &Settings) -> Vec<Remote> {
+    let asked = git(settings).args(["config", "--get-regexp", r"^remote\..*\.url$"]).output();
+    let Ok(output) = asked else { return Vec::new() };
+    String::from_utf8_lossy(&output.stdout).lines().filter_map(Remote::parse).collect()
+}
+
+/// The one that is meant: the only one, or the one called `tolv`.
+fn choose(mut remotes: Vec<Remote>) -> Result<Option<Remote>, Failure> {
+    if remotes.len() > 1 {
+        if let Some(found) = remotes.iter().position(|remote| remote.name == "tolv") {
+            return Ok(Some(remotes.swap_remove(found)));
+        }
+        let names: Vec<_> = remotes.iter().map(|remote| format!("`{}`", remote.deploy)).collect();
+        return Err(Failure::new(format!(
+            "this repository has several deploys: {}",
+            names.join(", ")
+        ))
+        .hint("say which one: -d APP/DEPLOY"));
+    }
+    Ok(remotes.pop())
+}
+
+/// The system's git, in the current folder.
+pub(crate) fn git(settings: &Settings) -> Command {
+    let mut command = Command::new("git");
+    command.env("PATH", &settings.search_path).stdin(std::process::Stdio::null());
+    command
+}
+
+/// A platform that commands go to.
+pub(crate) struct Target {
+    pub(crate) client: Client,
+    pub(crate) json: bool,
+    remote: Option<Remote>,
+    named: Option<DeployPath>,
+}
+
+impl Target {
+    /// The platform alone.
+    pub(crate) fn of(at: &At, settings: &Settings) -> Result<Self, Failure> {
+        Self::find(at, None, settings)
+    }
+
+    /// The platform and a deploy of it.
+    pub(crate) fn of_deploy(which: &Which, settings: &Settings) -> Result<Self, Failure> {
+        Self::find(&which.at, which.deploy.as_ref(), settings)
+    }
+
+    fn find(at: &At, named: Option<&Named>, settings: &Settings) -> Result<Self, Failure> {
+        let known = Credentials::load(settings)?;
+        let all = remotes(settings);
+        let named = named.map(|named| named.0.clone());
+        // Where the deploy is named, the folder only says where the platform is.
+        let remote = match (&named, &at.server) {
+            (Some(_), Some(_)) => None,
+            (Some(_), None) => all.into_iter().next(),
+            (None, Some(server)) => {
+                let here = |remote: &Remote| remote.server == server.trim_end_matches('/');
+                choose(all.into_iter().filter(here).collect())?
+            }
+            (None, None) => choose(all)?,
+        };
+        let server = at
+            .server
+            .clone()
+            .or_else(|| remote.as_ref().map(|remote| remote.server.clone()))
+            .or_else(|| known.last().map(str::to_owned))
+            .ok_or_else(|| {
+                Failure::new("which platform is meant is not known")
+                    .hint("log in first: tolv login URL --token tolv_…")
+            })?;
+        let token = settings.token.clone().or_else(|| known.token(&server).map(str::to_owned));
+        Ok(Self { client: Client::new(&server, token), json: at.json, remote, named })
+    }
+
+    /// The deploy that is meant.
+    pub(crate) fn deploy(&self) -> Result<DeployPath, Failure> {
+        let remote = self.remote.as_ref().map(|remote| remote.deploy.clone());
+        self.named.clone().or(remote).ok_or_else(|| {
+            Failure::new("which deploy is meant is not known")
+                .hint("say it, as in -d shop/production, or make one: tolv create NAME")
+        })
+    }
+
+    /// The address of a deploy in the API.
+    pub(crate) fn path(&self) -> Result<String, Failure> {
+        let deploy = self.deploy()?;
+        Ok(format!("/v1/apps/{}/deploys/{}", deploy.app, deploy.name))
+    }
+}
+
+/// Whether a folder is in a git repository.
+pub(crate) fn in_repository(settings: &Settings) -> bool {
+    let asked = git(settings).args(["rev-parse", "--git-dir"]).output();
+    asked.is_ok_and(|output| output.status.success())
+}
+
+/// A word as a shell reads it back: git gives credential helpers to one.
+pub(crate) fn shell_word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
+    match text.chars().all(plain) && OsStr::new(&*text) == path.as_os_str() {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(name: &str) -> Remote {
+        let line = format!("remote.{name}.url http://h:1/git/shop/{name}.git");
+        Remote::parse(&line).unwrap()
+    }
+
+    #[test]
+    fn remotes_of_deploys_are_told_from_others() {
+        let found = remote("staging");
+        assert_eq!(found.server, "http://h:1");
+        assert_eq!(found.deploy.to_string(), "shop/staging");
+        for other in [
+            "remote.origin.url git@github.com:a/b.git",
+            "remote.x.url http://h/git/shop/production",
+            "remote.x.url http://h/git/Shop/production.git",
+            "nonsense",
+        ] {
+            assert_eq!(Remote::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn one_remote_is_meant_and_of_several_the_one_called_tolv() {
+        assert_eq!(choose(vec![]).unwrap(), None);
+        assert_eq!(choose(vec![remote("staging")]).unwrap().unwrap().name, "staging");
+        assert_eq!(choose(vec![remote("a"), remote("tolv")]).unwrap().unwrap().name, "tolv");
+        assert!(choose(vec![remote("a"), remote("b")]).is_err());
+    }
+
+    #[test]
+    fn an_app_alone_means_its_production() {
+        assert_eq!("shop".parse::<Named>().unwrap().to_string(), "shop/production");
+        assert_eq!("shop/staging".parse::<Named>().unwrap().to_string(), "shop/staging");
+        assert!("Shop".parse::<Named>().is_err());
+        assert!("shop/../x".parse::<Named>().is_err());
+    }
+
+    #[test]
+    fn words_survive_a_shell() {
+        assert_eq!(shell_word(Path::new("/usr/bin/tolv")), "/usr/bin/tolv");
+        assert_eq!(shell_word(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+}

@@ -1,0 +1,104 @@
+//! Tokens and the audit log.
+
+use tolv_api::{AuditLine, NewToken, Page, Token, TokenMade};
+
+use super::Done;
+use super::args::{Audit, Tokens, TokensCommand};
+use super::follow;
+use super::show::{json, moment, table};
+use super::target::Target;
+use crate::settings::Settings;
+
+/// Reads `30d`, `12h`, `15m` or `90s` as seconds.
+pub(crate) fn duration(text: &str) -> Result<u32, String> {
+    let bad = || format!("`{text}` is not a time such as 30d, 12h or 15m");
+    let unit = text.chars().last().ok_or_else(bad)?;
+    let seconds: u32 = match unit {
+        'd' => 86_400,
+        'h' => 3600,
+        'm' => 60,
+        's' => 1,
+        _ => return Err(bad()),
+    };
+    let count: u32 = text[..text.len() - 1].parse().map_err(|_| bad())?;
+    count.checked_mul(seconds).filter(|&seconds| seconds > 0).ok_or_else(bad)
+}
+
+pub(super) fn tokens(args: Tokens, settings: &Settings) -> Done {
+    let target = Target::of(&args.at, settings)?;
+    match args.command {
+        None => {
+            let page = follow::list::<Token>(&target, "/v1/tokens", 200)?;
+            if target.json {
+                return Ok(json(&page)?.into_bytes());
+            }
+            let row = |token: &Token| {
+                vec![
+                    token.id.clone(),
+                    token.name.clone(),
+                    token.role.clone(),
+                    token.app.clone().unwrap_or_else(|| "all".to_owned()),
+                    token.expires.map_or_else(|| "never".to_owned(), |at| at.to_string()),
+                ]
+            };
+            let rows: Vec<_> = page.items.iter().map(row).collect();
+            Ok(table(&["TOKEN", "NAME", "ROLE", "APP", "EXPIRES"], &rows).into_bytes())
+        }
+        Some(TokensCommand::Create { role, app, expires, name }) => {
+            let new = NewToken {
+                name,
+                role: role.to_string(),
+                app: app.map(|app| app.to_string()),
+                expires_in: expires,
+            };
+            let made: TokenMade = target.client.send("POST", "/v1/tokens", &new)?;
+            if target.json {
+                return Ok(json(&made)?.into_bytes());
+            }
+            let text = format!(
+                "{}\nThis token is shown this once.\nNext: tolv login {} --token …\n",
+                made.secret,
+                target.client.url()
+            );
+            Ok(text.into_bytes())
+        }
+        Some(TokensCommand::Revoke { id }) => {
+            target.client.delete::<()>(&format!("/v1/tokens/{id}"))?;
+            Ok(format!("{id} is revoked.\n").into_bytes())
+        }
+    }
+}
+
+pub(super) fn audit(args: &Audit, settings: &Settings) -> Done {
+    let target = Target::of(&args.at, settings)?;
+    let app = args.app.as_ref().map(|app| format!("&app={app}")).unwrap_or_default();
+    let page: Page<AuditLine> =
+        target.client.get(&format!("/v1/audit?limit={}{app}", args.number))?;
+    if target.json {
+        return Ok(json(&page)?.into_bytes());
+    }
+    let row = |line: &AuditLine| {
+        let whole = match (&line.app, &line.deploy) {
+            (Some(app), Some(deploy)) => format!("{app}/{deploy}"),
+            (Some(app), None) => app.clone(),
+            (None, _) => "-".to_owned(),
+        };
+        vec![moment(line.at), line.actor.clone(), line.action.clone(), whole, line.detail.clone()]
+    };
+    let rows: Vec<_> = page.items.iter().map(row).collect();
+    Ok(table(&["WHEN", "WHO", "WHAT", "TO", "DETAIL"], &rows).into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("30d"), Ok(2_592_000));
+        assert_eq!(duration("15m"), Ok(900));
+        for bad in ["", "d", "30", "0d", "-1d", "30x", "99999999d", "3ü"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! `tolv serve`: settings in, the platform and its server until a signal.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tolv_logs::{Form, Line, View};
+use tolv_platform::{Blobs, DatabaseUrl, Platform, Said, SecretKey, ServeOptions};
+use tolv_server::Server;
+
+use crate::args::Serve;
+use crate::cli::Failure;
+use crate::output;
+use crate::settings::Settings;
+
+/// Lines that are written together.
+const AT_ONCE: usize = 512;
+/// For standard output to take the last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Runs until a signal, or until it cannot begin.
+pub(crate) fn serve(args: Serve, settings: &Settings) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&error, None),
+    };
+    let code = match runtime.block_on(run(args, settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { text, hint }) => output::fail_text(&text, hint.as_deref()),
+    };
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
+    let mut int = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
+    let mut term = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
+    let options = options(&args, settings)?;
+    let home = options.home.display().to_string();
+    // Before the platform: an address that is taken must not start and stop every app.
+    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
+        Failure::new(format!("cannot listen on {}: {error}", args.listen))
+            .hint("another one may run: TOLV_LISTEN, TOLV_HTTP and TOLV_HOME give this one its own")
+    })?;
+    let address = listener.local_addr().map_err(|error| failed(&error))?;
+    let url = args.url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let domain = options.domain.clone();
+    let started = Platform::start(options).await;
+    let (platform, lines) =
+        started.map_err(|error| Failure { text: error.chain(), hint: error.hint() })?;
+    let form = match args.json {
+        true => Form::Json,
+        false => Form::Text { color: settings.color(), terminal: io::stdout().is_terminal() },
+    };
+    let (notices, noticed) = mpsc::unbounded_channel();
+    let written = write_lines(lines, noticed, form).map_err(|error| failed(&error))?;
+    let say = |text: String| {
+        // The writer lives as long as the platform.
+        notices.send(text).ok();
+    };
+    say(format!("State in {home}, sandbox level {}", platform.level()));
+    let http = platform.http();
+    say(format!("Apps at http://APP.{domain}:{}, router on {http}", http.port()));
+    let token = platform.first_token().await;
+    let token = token.map_err(|error| Failure { text: error.chain(), hint: error.hint() })?;
+    if let Some(token) = token {
+        say(format!("The owner's token, shown this once: {token}"));
+        say(format!("Next: tolv login {url} --token …"));
+    }
+    let faults = notices.clone();
+    let server = Server::new(platform.clone(), url.clone(), move |text| {
+        faults.send(format!("Fault: {text}")).ok();
+    });
+    let (stop, stopping) = watch::channel(false);
+    let serving = {
+        let mut stopping = stopping.clone();
+        server.serve(listener, async move {
+            stopping.wait_for(|stop| *stop).await.ok();
+        })
+    };
+    say(format!("API at {url}"));
+    let serving = async {
+        let served = serving.await;
+        served.map_err(|error| Failure::new(format!("the API ended: {error}")))
+    };
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        served = &mut serving => Some(served),
+        _ = int.recv() => None,
+        _ = term.recv() => None,
+    };
+    say("Stopping".to_owned());
+    stop.send_replace(true);
+    let orderly = async {
+        let (served, ()) = tokio::join!(
+            async {
+                match ended {
+                    Some(served) => served,
+                    None => serving.await,
+                }
+            },
+            platform.end()
+        );
+        served
+    };
+    let outcome = tokio::select! {
+        outcome = orderly => outcome,
+        // A second signal does not wait.
+        _ = int.recv() => Ok(()),
+        _ = term.recv() => Ok(()),
+    };
+    drop((platform, notices));
+    tokio::time::timeout(LAST_LINES, written).await.ok();
+    outcome
+}
+
+fn options(args: &Serve, settings: &Settings) -> Result<ServeOptions, Failure> {
+    let services = &settings.services;
+    let database = match &services.database {
+        None => None,
+        Some(url) => {
+            let parsed = url.parse::<DatabaseUrl>();
+            Some(parsed.map_err(|error| Failure::new(format!("DATABASE_URL: {error}")))?)
+        }
+    };
+    let secret_key = match &services.secret_key {
+        None => None,
+        Some(text) => {
+            let key = SecretKey::from_text(text, "TOLV_SECRET_KEY");
+            Some(key.map_err(|error| Failure::new(error.to_string()))?)
+        }
+    };
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    if !args.domain.split('.').all(label) {
+        return Err(Failure::new(format!("`{}` is not a domain in lower case", args.domain)));
+    }
+    Ok(ServeOptions {
+        home: settings.serve_home(),
+        database,
+        secret_key,
+        blobs: services
+            .objects
+            .clone()
+            .map(|url| Blobs { url, options: services.object_options.clone() }),
+        http: args.http,
+        domain: args.domain.clone(),
+        sandbox: args.sandbox.choice,
+        host: settings.host(),
+        min_free: args.min_free << 20,
+        keep_releases: args.keep_releases,
+    })
+}
+
+/// Writes lines on a thread of its own: standard output may block for as long as it likes.
+fn write_lines(
+    mut lines: mpsc::Receiver<Said>,
+    mut notices: mpsc::UnboundedReceiver<String>,
+    form: Form,
+) -> io::Result<oneshot::Receiver<()>> {
+    let (done, written) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    thread::Builder::new().name("output".to_owned()).spawn(move || {
+        let mut view = View::new(form);
+        let (mut batch, mut text) = (Vec::new(), Vec::new());
+        let mut open = true;
+        loop {
+            let notice = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    Some(notice) = notices.recv() => Some(notice),
+                    count = lines.recv_many(&mut batch, AT_ONCE), if open => {
+                        open = count > 0;
+                        None
+                    }
+                    else => None,
+                }
+            });
+            match (&notice, batch.is_empty()) {
+                (None, true) if !open => break,
+                (Some(notice), _) => {
+                    view.write(&Line::tolv("platform", notice.as_str()), &mut text)
+                }
+                (None, _) => {}
+            }
+            for Said { deploy, line } in batch.drain(..) {
+                let deploy = deploy.map(|deploy| deploy.to_string());
+                view.write_of(deploy.as_deref(), &line, &mut text);
+            }
+            let mut out = io::stdout().lock();
+            // Closed: the platform goes on, and nobody hears it.
+            out.write_all(&text).and_then(|()| out.flush()).ok();
+            text.clear();
+        }
+        done.send(()).ok();
+    })?;
+    Ok(written)
+}
