@@ -1,1 +1,67 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
+use super::*;
+
+/// A slug of one file, as a build would leave it.
+fn slug(home: &Path, text: &str) -> SlugId {
+    let digest = Digest::of(text.as_bytes());
+    let entry = Entry::File { digest, size: text.len() as u64, executable: false };
+    let manifest = Manifest {
+        entries: vec![(b"file".to_vec(), entry)],
+        layers: Vec::new(),
+        process_types: Default::default(),
+        env: Default::default(),
+        path: Vec::new(),
+    };
+    let app = home.join("app");
+    fs::create_dir_all(&app).unwrap();
+    fs::write(app.join("file"), text).unwrap();
+    fs::set_permissions(app.join("file"), fs::Permissions::from_mode(0o444)).unwrap();
+    Slugs::open(home).unwrap().put(&app, &manifest).unwrap()
+}
+
+fn file(home: &Path, id: SlugId) -> PathBuf {
+    home.join("slugs").join(id.0.to_string()).join("file")
+}
+
+#[test]
+fn a_slug_is_proven_to_the_last_byte() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let id = slug(home, "content");
+    assert_eq!(verify(home, id).unwrap().id(), id);
+    let path = file(home, id);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    // The same length: only the bytes tell.
+    fs::write(&path, "c0ntent").unwrap();
+    assert!(verify(home, id).unwrap_err().to_string().contains("differs at `file`"));
+    fs::remove_file(&path).unwrap();
+    assert!(verify(home, id).unwrap_err().to_string().contains("differs at `file`"));
+    let other = SlugId(Digest::of(b"other"));
+    assert!(verify(home, other).unwrap_err().to_string().contains("is not here"));
+}
+
+#[test]
+fn what_nobody_keeps_goes_and_what_is_young_stays() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let (kept, gone) = (slug(home, "kept"), slug(home, "gone"));
+    let slugs = Slugs::open(home).unwrap();
+    slugs.remember(&Digest::of(b"input"), gone).unwrap();
+    let hour = Duration::from_secs(3600);
+    let keep = [kept].into();
+    assert_eq!(collect(home, &keep, hour).unwrap(), Collected::default());
+    let collected = collect(home, &keep, Duration::ZERO).unwrap();
+    assert_eq!(collected, Collected { slugs: 1, layers: 0 });
+    assert!(verify(home, kept).is_ok() && verify(home, gone).is_err());
+    assert!(!file(home, gone).exists());
+    assert_eq!(slugs.known(&Digest::of(b"input")), None);
+    assert_eq!(digests(&home.join("slugs/known"), "").unwrap().len(), 0);
+    // Interrupted behind the manifest: the rest goes the next time.
+    let half = slug(home, "half");
+    fs::remove_file(home.join("slugs").join(format!("{}.json", half.0))).unwrap();
+    assert_eq!(collect(home, &keep, Duration::ZERO).unwrap().slugs, 1);
+    assert!(!file(home, half).exists());
+    assert!(usage(home).unwrap().slugs > 0);
+}

@@ -81,8 +81,8 @@ mod tests {
     #[test]
     fn the_first_of_main_and_master_becomes_the_branch() {
         let (main, master) = (set("refs/heads/main"), set("refs/heads/master"));
-        assert_eq!(kinds(&[main.clone()], None), "d");
-        assert_eq!(kinds(&[master.clone()], None), "d");
+        assert_eq!(kinds(&[set("refs/heads/main")], None), "d");
+        assert_eq!(kinds(&[set("refs/heads/master")], None), "d");
         assert_eq!(kinds(&[master.clone(), main.clone()], None), "sd");
         assert_eq!(kinds(&[set("refs/heads/feature")], None), "s");
         assert_eq!(kinds(&[main, master], Some("master")), "sd");

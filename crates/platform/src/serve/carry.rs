@@ -102,7 +102,7 @@ impl Carry<'_> {
             Request::Promote { from, release } => {
                 self.starts().await?;
                 let source = self.platform.0.store.deploy(from).await?;
-                let row = self.platform.0.store.release(&source.id, *release).await?.row;
+                let row = self.platform.proven(&source, *release).await?.row;
                 let runtime = self.platform.runtime(&row.slug).await?;
                 let config_version = self.prepare(&runtime.env).await?;
                 let next = Next {
@@ -116,7 +116,7 @@ impl Carry<'_> {
             }
             Request::Rollback { to } => {
                 self.starts().await?;
-                let row = self.platform.0.store.release(&self.deploy.id, *to).await?.row;
+                let row = self.platform.proven(&self.deploy, *to).await?.row;
                 let next = Next {
                     slug: row.slug,
                     commit: row.commit,
@@ -365,7 +365,7 @@ impl Carry<'_> {
         let Some(current) = self.deploy.current else { return Ok(None) };
         let reason = Reason::Config { set: set.to_vec(), unset: unset.to_vec() };
         self.tell(format!("{reason} config vars"));
-        let row = self.platform.0.store.release(&self.deploy.id, current).await?.row;
+        let row = self.platform.proven(&self.deploy, current).await?.row;
         let next = Next {
             slug: row.slug,
             commit: row.commit,

@@ -26,7 +26,7 @@ use super::error::{Kind, ServeError, chain};
 use super::options::Said;
 use super::output::Output;
 use super::platform::Platform;
-use crate::routes::{Routes, routed};
+use crate::routes::{Routes, Web, routed};
 
 /// Between two tries while the database is away: first, and most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -234,7 +234,10 @@ impl Task {
                     }
                 }
             }
-            None => return Ok(()),
+            None => {
+                self.controller.routes.set_web(Web::None);
+                return Ok(());
+            }
         };
         self.controller.route(&target);
         let converged = tokio::select! {

@@ -443,7 +443,7 @@ impl Platform {
         let store = &self.0.store;
         let current = deploy.current.ok_or_else(|| ServeError::NoRelease(deploy.name.clone()))?;
         let release = match to {
-            Some(number) => store.release(&deploy.id, number).await?,
+            Some(number) => self.proven(deploy, number).await?,
             None => {
                 let mut before = Some(current);
                 loop {

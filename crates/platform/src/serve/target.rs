@@ -11,6 +11,7 @@ use tolv_model::formation::Formation;
 use tolv_model::health::HealthCheck;
 use tolv_model::ledger::Broken;
 use tolv_model::name::ProcessType;
+use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::SlugId;
 use tolv_run::Target;
 use tolv_sandbox::{Limits, Mount};
@@ -69,7 +70,29 @@ pub(super) fn formation(
     formation
 }
 
+/// Refuses a row that is not what was recorded.
+fn prove(deploy: &Deploy, release: &Release) -> Result<(), ServeError> {
+    let number = release.row.number;
+    match release.row.hash() == release.hash {
+        true => Ok(()),
+        false => {
+            Err(ServeError::Ledger { deploy: deploy.name.clone(), source: Broken::Changed(number) })
+        }
+    }
+}
+
 impl Platform {
+    /// A release to make another one of: its row is what was recorded.
+    pub(super) async fn proven(
+        &self,
+        deploy: &Deploy,
+        number: ReleaseNumber,
+    ) -> Result<Release, ServeError> {
+        let release = self.0.store.release(&deploy.id, number).await?;
+        prove(deploy, &release)?;
+        Ok(release)
+    }
+
     /// What a release runs, after the row and the slug have proved that they are what was
     /// released. `asked` is the operator's formation, the recorded one without it.
     pub(super) async fn target(
@@ -79,12 +102,7 @@ impl Platform {
         asked: Option<&Formation>,
     ) -> Result<Target, ServeError> {
         let row = &release.row;
-        if row.hash() != release.hash {
-            return Err(ServeError::Ledger {
-                deploy: deploy.name.clone(),
-                source: Broken::Changed(row.number),
-            });
-        }
+        prove(deploy, release)?;
         let store = &self.0.store;
         if store.config_digest(&deploy.id, row.config_version).await? != row.config_digest {
             return Err(ServeError::Ledger {

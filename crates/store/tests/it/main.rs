@@ -294,7 +294,7 @@ async fn operations_queue_and_supersede(bed: Bed) {
     let (stop, none) = queue(&Request::Stop, 3).await;
     assert!(none.is_empty());
     let (third, superseded) = queue(&push("3"), 4).await;
-    assert_eq!(superseded, [second.id.clone()], "the running one is not");
+    assert_eq!(superseded, std::slice::from_ref(&second.id), "the running one is not");
     assert_eq!(store.operation(&second.id).await.unwrap().state, State::Superseded);
     assert!(!store.begin(&second.id, at(6)).await.unwrap());
     assert_eq!(store.next(&deploy.id).await.unwrap().unwrap().id, first.id);
@@ -429,7 +429,7 @@ async fn tokens_audit_and_idempotency(bed: Bed) {
     let token = store.create_token("ci", &grant, &hash, Some(at(99)), at(1)).await.unwrap();
     assert_eq!(store.token_by_hash(&hash).await.unwrap(), Some(token.clone()));
     assert_eq!(store.token_by_hash(&Digest::of(b"other")).await.unwrap(), None);
-    assert_eq!(store.tokens(None, 9).await.unwrap(), [token.clone()]);
+    assert_eq!(store.tokens(None, 9).await.unwrap(), std::slice::from_ref(&token));
 
     let begin = |key: &'static str, body: &'static [u8]| {
         let (store, id) = (store.clone(), token.id.clone());

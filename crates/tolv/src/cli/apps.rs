@@ -1,5 +1,6 @@
 //! Apps: list, create, destroy.
 
+use std::fmt::Write as _;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use tolv_api::{App, Deploy, NewApp, Operation, Page};
@@ -46,11 +47,12 @@ pub(super) fn create(args: &Create, settings: &Settings) -> Done {
         return Ok(json(&deploy)?.into_bytes());
     }
     let mut text = format!("Made {} with its first deploy {}.\n", app.name, deploy.name);
-    text.push_str(&format!("  URL  {}\n  git  {}\n", deploy.url, deploy.git));
-    match remote {
-        Some(()) => text.push_str(&format!("Next: git push {} main\n", args.remote)),
-        None => text.push_str(&format!("Next: git remote add tolv {}\n", deploy.git)),
-    }
+    write!(text, "  URL  {}\n  git  {}\n", deploy.url, deploy.git).ok();
+    let next = match remote {
+        Some(()) => format!("git push {} main", args.remote),
+        None => format!("git remote add tolv {}", deploy.git),
+    };
+    writeln!(text, "Next: {next}").ok();
     Ok(text.into_bytes())
 }
 

@@ -1,5 +1,6 @@
 //! Deploys: list, create, deploy a commit, promote, open.
 
+use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 
 use tolv_api::{Deploy as ApiDeploy, NewDeploy, NewOperation, Page};
@@ -47,19 +48,19 @@ pub(super) fn deploys(args: Deploys, settings: &Settings) -> Done {
                 return Ok(json(&deploy)?.into_bytes());
             }
             let mut text = format!("Made {}.\n", deploy.name);
-            text.push_str(&format!("  URL  {}\n  git  {}\n", deploy.url, deploy.git));
+            write!(text, "  URL  {}\n  git  {}\n", deploy.url, deploy.git).ok();
             if !deploy.wanted.is_empty() {
                 let pairs: Vec<_> = deploy.wanted.iter().map(|name| format!("{name}=…")).collect();
                 let pairs = pairs.join(" ");
-                text.push_str(&format!(
-                    "Its config waits for values: tolv config set {pairs} -d {}\n",
+                writeln!(
+                    text,
+                    "Its config waits for values: tolv config set {pairs} -d {}",
                     deploy.name
-                ));
+                )
+                .ok();
             }
-            text.push_str(&format!(
-                "Next: git remote add {name} {0}; git push {name} main\n",
-                deploy.git
-            ));
+            writeln!(text, "Next: git remote add {name} {0}; git push {name} main", deploy.git)
+                .ok();
             Ok(text.into_bytes())
         }
     }
@@ -130,7 +131,7 @@ fn refuse_dirty(settings: &Settings) -> Result<(), Failure> {
     }
     let mut shown = files.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
     if files.len() > NAMED {
-        shown.push_str(&format!(" and {} more", files.len() - NAMED));
+        write!(shown, " and {} more", files.len() - NAMED).ok();
     }
     Err(Failure::new(format!("files differ from the commit: {}", harmless(&shown)))
         .hint("commit them, or deploy the commit as it is: --allow-dirty"))

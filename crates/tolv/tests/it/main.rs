@@ -9,6 +9,7 @@ mod examples;
 mod formation;
 mod isolation;
 mod release;
+mod serve;
 mod stop;
 mod stream;
 mod watch;

@@ -1,10 +1,11 @@
 //! `tolv serve`, driven as its users do: `git push`, the command line, requests to the apps.
 
-mod adoption;
+mod api;
 mod config;
 mod database;
 mod deploys;
 mod push;
+mod restart;
 mod survival;
 
 use std::net::SocketAddr;

@@ -11,16 +11,14 @@ fn without_the_database_requests_wait_and_apps_go_on() {
     let address: SocketAddr = shop.serve.url().strip_prefix("http://").unwrap().parse().unwrap();
     let head = format!("Bearer {}", shop.serve.token());
     let refused = poll(SOON, "the API says that the database is away", || {
-        let answer =
-            http::send(address, "GET", "/v1/apps", &[("host", "x"), ("authorization", &head)], b"");
+        let headers = [("host", "x"), ("authorization", head.as_str())];
+        let answer = http::send(address, "GET", "/v1/apps", &headers, SOON);
         answer.ok().filter(|answer| answer.status == 503)
     });
     assert!(refused.header("retry-after").is_some());
     assert_eq!(shop.text("shop.localhost", "/"), "one");
     postgres.again();
-    poll(SOON, "the API answers again", || {
-        shop.ran(&["apps"]).status.success().then_some(())
-    });
+    poll(SOON, "the API answers again", || shop.ran(&["apps"]).status.success().then_some(()));
     shop.change("index.html", "two");
     shop.pushed(&["tolv", "main"]);
     assert_eq!(shop.text("shop.localhost", "/"), "two");
@@ -33,8 +31,7 @@ fn a_wrong_key_is_one_clear_error_at_the_start() {
     shop.serve.end(rustix::process::Signal::INT);
     let key = shop.serve.state().join("secret-key");
     let right = std::fs::read(&key).unwrap();
-    let wrong: Vec<u8> =
-        right.iter().map(|&byte| if byte == b'a' { b'b' } else { byte }).collect();
+    let wrong: Vec<u8> = right.iter().map(|&byte| if byte == b'a' { b'b' } else { byte }).collect();
     assert_ne!(right, wrong);
     std::fs::write(&key, wrong).unwrap();
     let ran = run(Command::new(env!("CARGO_BIN_EXE_tolv"))
