@@ -6,7 +6,6 @@
 
 #![warn(missing_docs)]
 
-#[cfg(feature = "client")]
 pub mod client;
 pub mod problem;
 mod types;

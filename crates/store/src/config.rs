@@ -37,7 +37,7 @@ impl Store {
     pub async fn config(&self, deploy: &DeployId, version: u32) -> Result<Config, Error> {
         match version {
             0 => Ok(Config::default()),
-            version => self.unseal(deploy, version, &self.sealed(deploy, version).await?),
+            version => self.read_config(deploy, version, &self.sealed(deploy, version).await?),
         }
     }
 
@@ -83,7 +83,7 @@ impl Store {
         Columns(&row.ok_or_else(missing)?).text("sealed")
     }
 
-    fn unseal(&self, deploy: &DeployId, version: u32, sealed: &str) -> Result<Config, Error> {
+    fn read_config(&self, deploy: &DeployId, version: u32, sealed: &str) -> Result<Config, Error> {
         let bad =
             |why: &str| Error::corrupt("a config version")(format!("version {version} {why}"));
         let bytes = self
@@ -127,7 +127,7 @@ impl Store {
             .fetch_one(&mut **tx)
             .await?;
         let sealed = Columns(&row).text("sealed")?;
-        Ok((version, self.unseal(deploy, version, &sealed)?))
+        Ok((version, self.read_config(deploy, version, &sealed)?))
     }
 
     /// Stores a version and makes it the newest.

@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     /// One writer at a time: what is read in a transaction is still so when it is written.
     writing: Mutex<()>,
     begin: &'static str,
+    /// Makes the ledger's rows fixed.
+    fixed: &'static str,
 }
 
 impl std::fmt::Debug for Store {
@@ -65,12 +67,12 @@ impl Write<'_> {
 }
 
 impl Store {
-    /// Connects, brings the schema up to date, and proves the key.
+    /// A store that connects when it is first used. [`Store::prepare`] comes before anything else.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`], [`Error::Migrate`], [`Error::WrongKey`].
-    pub async fn open(url: &DatabaseUrl, key: &SecretKey) -> Result<Self, Error> {
+    /// An address that no database can have.
+    pub fn connect(url: &DatabaseUrl, key: &SecretKey) -> Result<Self, Error> {
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let (address, setup, fixed, begin) = match &url.0 {
             Place::Sqlite(path) => {
@@ -92,14 +94,37 @@ impl Store {
                     Ok(())
                 })
             })
-            .connect(&address)
-            .await?;
-        sqlx::migrate!().run(&pool).await.map_err(Error::Migrate)?;
-        pool.execute(fixed).await?;
-        let inner = Inner { pool, key: key.clone(), writing: Mutex::default(), begin };
-        let store = Self(Arc::new(inner));
-        store.prove_key().await?;
-        Ok(store)
+            .connect_lazy(&address)?;
+        let (key, writing) = (key.clone(), Mutex::default());
+        Ok(Self(Arc::new(Inner { pool, key, writing, begin, fixed })))
+    }
+
+    /// Brings the schema up to date, and proves the key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`], [`Error::Migrate`], [`Error::WrongKey`].
+    pub async fn prepare(&self) -> Result<(), Error> {
+        sqlx::migrate!().run(self.pool()).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(error) => error.into(),
+            error => Error::Migrate(error),
+        })?;
+        self.pool().execute(self.0.fixed).await?;
+        self.prove_key().await
+    }
+
+    /// Seals bytes that belong to `owner` with the secret key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Random`].
+    pub fn seal(&self, owner: &str, bytes: &[u8]) -> Result<String, Error> {
+        self.0.key.seal(owner, bytes)
+    }
+
+    /// Opens what was sealed for `owner`; nothing where it was changed, or with another key.
+    pub fn unseal(&self, owner: &str, sealed: &str) -> Option<Vec<u8>> {
+        self.0.key.open(owner, sealed)
     }
 
     async fn prove_key(&self) -> Result<(), Error> {

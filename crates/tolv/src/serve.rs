@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Blobs, DatabaseUrl, Platform, Said, SecretKey, ServeOptions};
+use tolv_platform::{Blobs, DatabaseUrl, Kind, Platform, Said, SecretKey, ServeOptions};
 use tolv_server::Server;
 
 use crate::args::Serve;
@@ -66,8 +66,11 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     say(format!("State in {home}, sandbox level {}", platform.level()));
     let http = platform.http();
     say(format!("Apps at http://APP.{domain}:{}, router on {http}", http.port()));
-    let token = platform.first_token().await;
-    let token = token.map_err(|error| Failure { text: error.chain(), hint: error.hint() })?;
+    let token = match platform.first_token().await {
+        // It is not the first start, then.
+        Err(error) if error.kind() == Kind::Unavailable => None,
+        token => token.map_err(|error| Failure { text: error.chain(), hint: error.hint() })?,
+    };
     if let Some(token) = token {
         say(format!("The owner's token, shown this once: {token}"));
         say(format!("Next: tolv login {url} --token …"));

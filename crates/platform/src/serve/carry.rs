@@ -27,7 +27,8 @@ use tolv_store::{Deploy, NewRelease, Operation, Release, Slug};
 use super::controller::{After, Controller};
 use super::error::{Kind, ServeError, chain};
 use super::output::{Output, render};
-use super::platform::{Platform, blocking, known_types, output_key};
+use super::platform::{Platform, blocking, output_key};
+use super::requests::known_types;
 use super::target::Runtime;
 
 /// Hex digits of a generated secret, as Heroku has them.
@@ -337,10 +338,11 @@ impl Carry<'_> {
         // Only the first has nobody to answer meanwhile.
         self.controller.route(&target);
         let converged = tokio::select! {
-            converged = self.controller.engine.converge(target) => converged,
+            converged = self.controller.engine.converge(target.clone()) => converged,
             stopped = self.stopped() => return Err(stopped),
         };
-        self.rolled(converged.map(drop))
+        self.rolled(converged.map(drop))?;
+        self.controller.keep(self.platform, &target)
     }
 
     /// Shows the last lines of the process that made a rollout fail.

@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 use tolv_model::id::{DeployId, OperationId};
 use tolv_model::name::Deploy as DeployPath;
-use tolv_run::{Endpoints, Local};
+use tolv_run::{Endpoints, Local, Target};
 use tolv_store::Deploy;
 
 use super::carry::Carry;
 use super::error::{Kind, ServeError, chain};
+use super::kept::{Kept, Place};
 use super::options::Said;
 use super::output::Output;
 use super::platform::Platform;
@@ -33,7 +34,7 @@ const AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_s
 
 /// The handle of a deploy's task.
 pub(super) struct Controller {
-    pub(super) path: DeployPath,
+    pub(super) place: Place,
     pub(super) engine: Local,
     pub(super) routes: Routes,
     wake: Notify,
@@ -50,19 +51,24 @@ struct Current {
 }
 
 /// Starts the task of a deploy.
-pub(super) fn begin(platform: &Platform, deploy: Deploy) -> Result<Arc<Controller>, ServeError> {
+pub(super) fn begin(
+    platform: &Platform,
+    id: DeployId,
+    path: DeployPath,
+    host: String,
+) -> Result<Arc<Controller>, ServeError> {
     let inner = &platform.0;
     let mut settings = tolv_run::Settings::new(
         inner.spawner.clone(),
         inner.level,
-        inner.home.join("logs").join(deploy.id.as_str()),
+        inner.home.join("logs").join(id.as_str()),
     );
     settings.search_path = inner.options.host.search_path.to_string_lossy().into_owned();
     settings.ports = Arc::clone(&inner.ports);
     let hosts = Arc::clone(&inner.hosts);
-    let (engine, lines, routes) = routed(settings, hosts, deploy.host.clone(), false)?;
+    let (engine, lines, routes) = routed(settings, hosts, host.clone(), false)?;
     let controller = Arc::new(Controller {
-        path: deploy.name.clone(),
+        place: Place { id, path, host },
         engine,
         routes,
         wake: Notify::new(),
@@ -77,8 +83,8 @@ pub(super) fn begin(platform: &Platform, deploy: Deploy) -> Result<Arc<Controlle
             ended.run_until_cancelled(routes.follow()).await;
         }
     });
-    let task =
-        Task { platform: platform.clone(), controller: Arc::clone(&controller), id: deploy.id };
+    let id = controller.place.id.clone();
+    let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
     inner.tasks.spawn(task.run());
     Ok(controller)
 }
@@ -129,7 +135,7 @@ async fn forward(
 ) {
     while let Some(line) = lines.recv().await {
         controller.overhear(&line);
-        to.send(Said { deploy: Some(controller.path.clone()), line }).await.ok();
+        to.send(Said { deploy: Some(controller.place.path.clone()), line }).await.ok();
     }
 }
 
@@ -156,6 +162,17 @@ impl Task {
         let restored = loop {
             match self.restore().await {
                 Ok(()) => break true,
+                // It was destroyed while another platform had the database.
+                Err(ServeError::Store(tolv_store::Error::NotFound { .. })) => {
+                    Kept::remove(&self.platform.0.home, &self.id).ok();
+                    break false;
+                }
+                Err(error) if error.kind() == Kind::Unavailable && !patience.said => {
+                    self.restore_kept().await;
+                    if !self.wait(&mut patience, &error).await {
+                        break false;
+                    }
+                }
                 Err(error) if self.wait(&mut patience, &error).await => {}
                 Err(_) => break false,
             }
@@ -240,6 +257,7 @@ impl Task {
             }
         };
         self.controller.route(&target);
+        self.controller.keep(&self.platform, &target)?;
         let converged = tokio::select! {
             converged = self.controller.engine.restore(target) => converged,
             () = self.platform.0.ending.cancelled() => return Ok(()),
@@ -248,6 +266,17 @@ impl Task {
             self.say(format!("Not everything is up: {}", chain(&error)));
         }
         Ok(())
+    }
+
+    /// Brings back what ran on this machine before, while the database is away.
+    async fn restore_kept(&self) {
+        let inner = &self.platform.0;
+        let Some(target) = Kept::get(&inner.home, &inner.store, &self.id) else { return };
+        self.controller.route(&target);
+        let restored = inner.ending.run_until_cancelled(self.controller.engine.restore(target));
+        if let Some(Err(error)) = restored.await {
+            self.say(format!("Not everything is up: {}", chain(&error)));
+        }
     }
 
     fn say(&self, text: String) {
@@ -286,6 +315,11 @@ impl Patience {
 }
 
 impl Controller {
+    /// Keeps what runs from here on, for a start without the database.
+    pub(super) fn keep(&self, platform: &Platform, target: &Target) -> Result<(), ServeError> {
+        Kept::put(&platform.0.home, &platform.0.store, self.place.clone(), target)
+    }
+
     /// Removes what the deploy has on this machine.
     pub(super) async fn remove(
         &self,
@@ -294,6 +328,7 @@ impl Controller {
     ) -> Result<(), ServeError> {
         self.engine.stop().await;
         platform.0.hosts.remove(&deploy.host);
+        Kept::remove(&platform.0.home, &deploy.id)?;
         let logs = platform.0.home.join("logs").join(deploy.id.as_str());
         super::platform::blocking(move || match fs::remove_dir_all(&logs) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

@@ -1,6 +1,6 @@
 //! What can be asked of the platform.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_logs::Line;
 use tolv_model::config::Change;
 use tolv_model::env::EnvName;
-use tolv_model::formation::Formation;
 use tolv_model::id::{DeployId, OperationId};
-use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessName, ProcessType};
-use tolv_model::operation::{Outcome, Request, Selection, State};
+use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessName};
+use tolv_model::operation::{Request, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
@@ -24,9 +24,11 @@ use tolv_store::blobs::Blobs as BlobStore;
 use tolv_store::{App, DatabaseUrl, Deploy, Operation, SecretKey, Store};
 
 use super::controller::{self, Controller};
-use super::error::ServeError;
+use super::error::{Kind, ServeError};
+use super::kept::{Kept, Place};
 use super::options::{Said, ServeOptions};
 use super::output::{Follow, Outputs};
+use super::requests::Command;
 use super::target::Runtime;
 use crate::access;
 use crate::home::Home;
@@ -41,54 +43,14 @@ const BUILDS: usize = 2;
 /// For requests in flight when the platform ends.
 const ROUTER_GRACE: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// Between two tries of a database that was away at the start.
+const AWAY: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Who asks: a token's name, for the ledger and the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     /// As it was named when the token was made.
     pub name: String,
-}
-
-/// What is to be done to a deploy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Build, release and run a commit.
-    Deploy {
-        /// Any name of a commit that the deploy's repository has.
-        commit: String,
-        /// A branch to move there on success.
-        branch: Option<String>,
-        /// Whether a codebase without a root commit in common is meant.
-        new_root: bool,
-    },
-    /// Release what another deploy of the app runs.
-    Promote {
-        /// Whose.
-        from: DeployPath,
-    },
-    /// Make a release equal to an earlier one.
-    Rollback {
-        /// Which; the last one before the current that succeeded, without it.
-        to: Option<ReleaseNumber>,
-    },
-    /// Change quantities.
-    Scale {
-        /// The new ones; types that are not named keep theirs.
-        formation: Formation,
-    },
-    /// Replace processes.
-    Restart {
-        /// Which.
-        processes: Selection,
-    },
-    /// Stop every process.
-    Stop,
-    /// Start what was stopped.
-    Start,
-    /// Remove the deploy and everything it has.
-    Destroy {
-        /// Its path, repeated.
-        confirm: String,
-    },
 }
 
 /// Where a new deploy's formation and config come from.
@@ -177,7 +139,14 @@ impl Platform {
             Some(database) => database.clone(),
             None => DatabaseUrl::file(&home.join("db.sqlite")),
         };
-        let store = Store::open(&database, &key).await?;
+        let store = Store::connect(&database, &key)?;
+        let kept = Kept::all(&home, &store)?;
+        let is_away = match store.prepare().await {
+            Ok(()) => false,
+            // What ran here before does not wait for it.
+            Err(error) if error.is_unavailable() && !kept.is_empty() => true,
+            Err(error) => return Err(error.into()),
+        };
         let folder = home.join("blobs");
         let blobs = match &options.blobs {
             Some(blobs) => BlobStore::open(&blobs.url, &blobs.options)?,
@@ -231,8 +200,13 @@ impl Platform {
             collecting: tokio::sync::Mutex::default(),
             options,
         }));
-        for deploy in platform.0.store.all_deploys().await? {
-            platform.control(deploy)?;
+        if is_away {
+            for Place { id, path, host } in kept {
+                platform.control(id, path, host)?;
+            }
+            platform.0.tasks.spawn(platform.clone().catch_up());
+        } else {
+            platform.control_all().await?;
         }
         Ok((platform, received))
     }
@@ -300,7 +274,7 @@ impl Platform {
         blocking(move || repos.create(&app)).await?;
         let made =
             self.0.store.create_app(name, first, &self.host_of(&path), Timestamp::now()).await?;
-        self.control(made.1.clone())?;
+        self.control(made.1.id.clone(), made.1.name.clone(), made.1.host.clone())?;
         Ok(made)
     }
 
@@ -333,7 +307,7 @@ impl Platform {
             }
         };
         let deploy = store.create_deploy(path, &self.host_of(path), copy, Timestamp::now()).await?;
-        self.control(deploy.clone())?;
+        self.control(deploy.id.clone(), deploy.name.clone(), deploy.host.clone())?;
         Ok((deploy, wanted))
     }
 
@@ -391,102 +365,6 @@ impl Platform {
         }
         self.wake(&deploy.id);
         Ok(operation)
-    }
-
-    async fn request(&self, deploy: &Deploy, command: Command) -> Result<Request, ServeError> {
-        Ok(match command {
-            Command::Deploy { commit, branch, new_root } => {
-                let commit = self.commit(deploy, commit, new_root).await?;
-                Request::Deploy { commit, branch }
-            }
-            Command::Promote { from } => self.promotion(deploy, from).await?,
-            Command::Rollback { to } => self.rollback(deploy, to).await?,
-            Command::Scale { formation } => {
-                if let Some(current) = deploy.current {
-                    let release = self.0.store.release(&deploy.id, current).await?;
-                    known_types(&release.row.process_types, &formation, &deploy.name)?;
-                }
-                Request::Scale { formation }
-            }
-            Command::Restart { processes } => {
-                self.restartable(deploy, &processes).await?;
-                Request::Restart { processes }
-            }
-            Command::Stop => Request::Stop,
-            Command::Start => Request::Start,
-            Command::Destroy { confirm } => {
-                if confirm != deploy.name.to_string() {
-                    return Err(ServeError::Unconfirmed(deploy.name.to_string()));
-                }
-                Request::Destroy
-            }
-        })
-    }
-
-    async fn promotion(&self, to: &Deploy, from: DeployPath) -> Result<Request, ServeError> {
-        if from.app != to.name.app {
-            return Err(ServeError::OtherApp { from, to: to.name.clone() });
-        }
-        if from == to.name {
-            return Err(ServeError::Itself(from));
-        }
-        let source = self.0.store.deploy(&from).await?;
-        let release = source.current.ok_or_else(|| ServeError::NoRelease(from.clone()))?;
-        Ok(Request::Promote { from, release })
-    }
-
-    async fn rollback(
-        &self,
-        deploy: &Deploy,
-        to: Option<ReleaseNumber>,
-    ) -> Result<Request, ServeError> {
-        let store = &self.0.store;
-        let current = deploy.current.ok_or_else(|| ServeError::NoRelease(deploy.name.clone()))?;
-        let release = match to {
-            Some(number) => self.proven(deploy, number).await?,
-            None => {
-                let mut before = Some(current);
-                loop {
-                    let page = store.releases(&deploy.id, before, 50).await?;
-                    let nothing =
-                        || ServeError::NothingBefore { deploy: deploy.name.clone(), current };
-                    let last = page.last().ok_or_else(nothing)?.row.number;
-                    let found = page.into_iter().find(|r| r.outcome == Outcome::Succeeded);
-                    match found {
-                        Some(found) => break found,
-                        None => before = Some(last),
-                    }
-                }
-            }
-        };
-        let number = release.row.number;
-        if release.outcome != Outcome::Succeeded {
-            return Err(ServeError::FailedRelease { deploy: deploy.name.clone(), number });
-        }
-        if store.slug(&release.row.slug).await.is_err() {
-            return Err(ServeError::SlugGone { number, commit: release.row.commit });
-        }
-        Ok(Request::Rollback { to: number })
-    }
-
-    async fn restartable(&self, deploy: &Deploy, processes: &Selection) -> Result<(), ServeError> {
-        if deploy.current.is_none() {
-            return Err(ServeError::NoRelease(deploy.name.clone()));
-        }
-        let running = self.processes(&deploy.name).await?;
-        let (found, process) = match processes {
-            Selection::All => return Ok(()),
-            Selection::Type(kind) => {
-                (running.iter().any(|process| process.name.process_type == *kind), kind.to_string())
-            }
-            Selection::One(name) => {
-                (running.iter().any(|process| process.name == *name), name.to_string())
-            }
-        };
-        match found {
-            true => Ok(()),
-            false => Err(ServeError::NoProcess { deploy: deploy.name.clone(), process }),
-        }
     }
 
     /// Changes config variables, all at once: one version, and one release where there is one
@@ -607,11 +485,39 @@ impl Platform {
         self.0.controllers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn control(&self, deploy: Deploy) -> Result<(), ServeError> {
-        let id = deploy.id.clone();
-        let controller = controller::begin(self, deploy)?;
+    fn control(&self, id: DeployId, path: DeployPath, host: String) -> Result<(), ServeError> {
+        if self.controllers().contains_key(&id) {
+            return Ok(());
+        }
+        let controller = controller::begin(self, id.clone(), path, host)?;
         self.controllers().insert(id, controller);
         Ok(())
+    }
+
+    /// A controller for every deploy that has none.
+    async fn control_all(&self) -> Result<(), ServeError> {
+        for deploy in self.0.store.all_deploys().await? {
+            self.control(deploy.id, deploy.name, deploy.host)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a database that was away at the start.
+    async fn catch_up(self) {
+        let ready = async || {
+            self.0.store.prepare().await?;
+            self.control_all().await
+        };
+        self.say("The database is away: what ran before runs, the API waits".to_owned()).await;
+        while let Err(error) = ready().await {
+            if error.kind() != Kind::Unavailable {
+                self.say(format!("The database cannot be used: {}", error.chain())).await;
+            }
+            if self.0.ending.run_until_cancelled(sleep(AWAY)).await.is_none() {
+                return;
+            }
+        }
+        self.say("The database is back".to_owned()).await;
     }
 
     fn wake(&self, deploy: &DeployId) {
@@ -630,28 +536,6 @@ impl Platform {
 /// Where an operation's output is kept.
 pub(super) fn output_key(id: &OperationId) -> String {
     format!("operations/{id}.log")
-}
-
-pub(super) fn known_types(
-    types: &BTreeMap<ProcessType, String>,
-    formation: &Formation,
-    deploy: &DeployPath,
-) -> Result<(), ServeError> {
-    match formation.0.keys().find(|kind| !types.contains_key(kind)) {
-        None => Ok(()),
-        Some(unknown) => {
-            let known: Vec<_> = types
-                .keys()
-                .filter(|kind| !kind.is_release())
-                .map(|kind| format!("`{kind}`"))
-                .collect();
-            Err(ServeError::UnknownType {
-                unknown: unknown.clone(),
-                deploy: deploy.clone(),
-                known: known.join(", "),
-            })
-        }
-    }
 }
 
 /// Runs what blocks on a thread of its own.

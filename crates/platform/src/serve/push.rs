@@ -2,7 +2,8 @@
 
 use super::error::{ServeError, chain};
 use super::output::Progress;
-use super::platform::{Actor, Command, Platform, blocking};
+use super::platform::{Actor, Platform, blocking};
+use super::requests::Command;
 use crate::repo::{Planned, Push, RefResult, plan_push};
 use tolv_model::name::Deploy as DeployPath;
 use tolv_model::operation::State;

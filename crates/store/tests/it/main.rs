@@ -27,6 +27,11 @@ struct Bed {
     store: Store,
 }
 
+async fn open(url: &DatabaseUrl, key: &SecretKey) -> Result<Store, Error> {
+    let store = Store::connect(url, key)?;
+    store.prepare().await.map(|()| store)
+}
+
 fn key(byte: u8) -> SecretKey {
     SecretKey::from_text(&format!("{byte:02x}").repeat(32), "the test").unwrap()
 }
@@ -36,7 +41,7 @@ impl Bed {
         let home = Home::new();
         let postgres = postgres.then(Postgres::start);
         let url = Self::url_of(&home, postgres.as_ref());
-        let store = Store::open(&url, &key(7)).await.unwrap();
+        let store = open(&url, &key(7)).await.unwrap();
         Self { home, postgres, store }
     }
 
@@ -462,9 +467,9 @@ async fn tokens_audit_and_idempotency(bed: Bed) {
 async fn it_opens_again_with_its_key_alone(bed: Bed) {
     let deploy = bed.shop().await;
     bed.store.change_config(&deploy.id, None, &set(&[("A", b"1")]), None, at(2)).await.unwrap();
-    let wrong = Store::open(&bed.url(), &key(8)).await;
+    let wrong = open(&bed.url(), &key(8)).await;
     assert!(matches!(wrong, Err(Error::WrongKey)), "{wrong:?}");
-    let again = Store::open(&bed.url(), &key(7)).await.unwrap();
+    let again = open(&bed.url(), &key(7)).await.unwrap();
     assert_eq!(again.config(&deploy.id, 1).await.unwrap().vars.get("A").unwrap().as_bytes(), b"1");
 }
 

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn without_the_database_requests_wait_and_apps_go_on() {
     let mut postgres = tolv_testkit::Postgres::start();
-    let shop = Shop::site("one", &[("DATABASE_URL", postgres.url())]);
+    let mut shop = Shop::site("one", &[("DATABASE_URL", postgres.url())]);
     shop.pushed(&["tolv", "main"]);
     postgres.stop();
     let address: SocketAddr = shop.serve.url().strip_prefix("http://").unwrap().parse().unwrap();
@@ -17,6 +17,10 @@ fn without_the_database_requests_wait_and_apps_go_on() {
     });
     assert!(refused.header("retry-after").is_some());
     assert_eq!(shop.text("shop.localhost", "/"), "one");
+    // A start needs no database either.
+    shop.serve.end(rustix::process::Signal::KILL);
+    shop.serve.begin();
+    until_text(&shop, "shop.localhost", "one");
     postgres.again();
     poll(SOON, "the API answers again", || shop.ran(&["apps"]).status.success().then_some(()));
     shop.change("index.html", "two");

@@ -1,0 +1,179 @@
+//! What may be asked for, held against what is: a command becomes a request that makes sense.
+
+use std::collections::BTreeMap;
+
+use tolv_model::formation::Formation;
+use tolv_model::name::{Deploy as DeployPath, ProcessType};
+use tolv_model::operation::{Outcome, Request, Selection};
+use tolv_model::release::ReleaseNumber;
+use tolv_store::Deploy;
+
+use super::error::ServeError;
+use super::platform::Platform;
+
+/// What is to be done to a deploy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Build, release and run a commit.
+    Deploy {
+        /// Any name of a commit that the deploy's repository has.
+        commit: String,
+        /// A branch to move there on success.
+        branch: Option<String>,
+        /// Whether a codebase without a root commit in common is meant.
+        new_root: bool,
+    },
+    /// Release what another deploy of the app runs.
+    Promote {
+        /// Whose.
+        from: DeployPath,
+    },
+    /// Make a release equal to an earlier one.
+    Rollback {
+        /// Which; the last one before the current that succeeded, without it.
+        to: Option<ReleaseNumber>,
+    },
+    /// Change quantities.
+    Scale {
+        /// The new ones; types that are not named keep theirs.
+        formation: Formation,
+    },
+    /// Replace processes.
+    Restart {
+        /// Which.
+        processes: Selection,
+    },
+    /// Stop every process.
+    Stop,
+    /// Start what was stopped.
+    Start,
+    /// Remove the deploy and everything it has.
+    Destroy {
+        /// Its path, repeated.
+        confirm: String,
+    },
+}
+
+impl Platform {
+    pub(super) async fn request(
+        &self,
+        deploy: &Deploy,
+        command: Command,
+    ) -> Result<Request, ServeError> {
+        Ok(match command {
+            Command::Deploy { commit, branch, new_root } => {
+                let commit = self.commit(deploy, commit, new_root).await?;
+                Request::Deploy { commit, branch }
+            }
+            Command::Promote { from } => self.promotion(deploy, from).await?,
+            Command::Rollback { to } => self.rollback(deploy, to).await?,
+            Command::Scale { formation } => {
+                if let Some(current) = deploy.current {
+                    let release = self.0.store.release(&deploy.id, current).await?;
+                    known_types(&release.row.process_types, &formation, &deploy.name)?;
+                }
+                Request::Scale { formation }
+            }
+            Command::Restart { processes } => {
+                self.restartable(deploy, &processes).await?;
+                Request::Restart { processes }
+            }
+            Command::Stop => Request::Stop,
+            Command::Start => Request::Start,
+            Command::Destroy { confirm } => {
+                if confirm != deploy.name.to_string() {
+                    return Err(ServeError::Unconfirmed(deploy.name.to_string()));
+                }
+                Request::Destroy
+            }
+        })
+    }
+
+    async fn promotion(&self, to: &Deploy, from: DeployPath) -> Result<Request, ServeError> {
+        if from.app != to.name.app {
+            return Err(ServeError::OtherApp { from, to: to.name.clone() });
+        }
+        if from == to.name {
+            return Err(ServeError::Itself(from));
+        }
+        let source = self.0.store.deploy(&from).await?;
+        let release = source.current.ok_or_else(|| ServeError::NoRelease(from.clone()))?;
+        Ok(Request::Promote { from, release })
+    }
+
+    async fn rollback(
+        &self,
+        deploy: &Deploy,
+        to: Option<ReleaseNumber>,
+    ) -> Result<Request, ServeError> {
+        let store = &self.0.store;
+        let current = deploy.current.ok_or_else(|| ServeError::NoRelease(deploy.name.clone()))?;
+        let release = match to {
+            Some(number) => self.proven(deploy, number).await?,
+            None => {
+                let mut before = Some(current);
+                loop {
+                    let page = store.releases(&deploy.id, before, 50).await?;
+                    let nothing =
+                        || ServeError::NothingBefore { deploy: deploy.name.clone(), current };
+                    let last = page.last().ok_or_else(nothing)?.row.number;
+                    let found = page.into_iter().find(|r| r.outcome == Outcome::Succeeded);
+                    match found {
+                        Some(found) => break found,
+                        None => before = Some(last),
+                    }
+                }
+            }
+        };
+        let number = release.row.number;
+        if release.outcome != Outcome::Succeeded {
+            return Err(ServeError::FailedRelease { deploy: deploy.name.clone(), number });
+        }
+        if store.slug(&release.row.slug).await.is_err() {
+            return Err(ServeError::SlugGone { number, commit: release.row.commit });
+        }
+        Ok(Request::Rollback { to: number })
+    }
+
+    async fn restartable(&self, deploy: &Deploy, processes: &Selection) -> Result<(), ServeError> {
+        if deploy.current.is_none() {
+            return Err(ServeError::NoRelease(deploy.name.clone()));
+        }
+        let running = self.processes(&deploy.name).await?;
+        let (found, process) = match processes {
+            Selection::All => return Ok(()),
+            Selection::Type(kind) => {
+                (running.iter().any(|process| process.name.process_type == *kind), kind.to_string())
+            }
+            Selection::One(name) => {
+                (running.iter().any(|process| process.name == *name), name.to_string())
+            }
+        };
+        match found {
+            true => Ok(()),
+            false => Err(ServeError::NoProcess { deploy: deploy.name.clone(), process }),
+        }
+    }
+}
+
+pub(super) fn known_types(
+    types: &BTreeMap<ProcessType, String>,
+    formation: &Formation,
+    deploy: &DeployPath,
+) -> Result<(), ServeError> {
+    match formation.0.keys().find(|kind| !types.contains_key(kind)) {
+        None => Ok(()),
+        Some(unknown) => {
+            let known: Vec<_> = types
+                .keys()
+                .filter(|kind| !kind.is_release())
+                .map(|kind| format!("`{kind}`"))
+                .collect();
+            Err(ServeError::UnknownType {
+                unknown: unknown.clone(),
+                deploy: deploy.clone(),
+                known: known.join(", "),
+            })
+        }
+    }
+}
