@@ -4,6 +4,7 @@
 //! time after, and ends at the first step that fails.
 
 mod bench;
+mod dist;
 mod needs;
 mod steps;
 mod tidy;
@@ -23,6 +24,7 @@ const CHORES: &[(&str, &str)] = &[
     ("tidy", "the project's own rules: dependency table, file length, docs' commands"),
     ("deny", "licences, advisories and sources of the dependencies (needs cargo-deny)"),
     ("bench", "measure against peers, in ratios: cargo xtask bench [processes|logs|rebuild]…"),
+    ("dist", "one static, stripped binary to copy to a server, and its size"),
     ("help", "this list"),
 ];
 
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         ("needs", []) => steps.run("tools", needs::provide),
         ("tidy", []) => steps.run("tidy", || tidy::check(root())),
         ("deny", []) => steps.run("deny", || run(cargo().args(["deny", "check"]))),
+        ("dist", []) => dist::dist(&mut steps),
         ("bench", names) => bench::run(&mut steps, names),
         ("help" | "--help" | "-h", _) => {
             say(&help());

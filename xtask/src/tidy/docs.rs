@@ -52,10 +52,15 @@ pub(super) fn check(root: &Path) -> Result<Vec<String>, Failure> {
     Ok(problems)
 }
 
-/// The names of the variants of `enum Command`, as clap spells them.
+/// The names of the variants of `enum Command`, and of `enum Platform` that it includes, as clap
+/// spells them.
 pub(super) fn subcommands(args: &str) -> Vec<String> {
-    let body = args.lines().skip_while(|line| !line.contains("enum Command {")).skip(1);
-    body.take_while(|line| *line != "}")
+    let body = |head: &'static str| {
+        let lines = args.lines().skip_while(move |line| !line.contains(head)).skip(1);
+        lines.take_while(|line| *line != "}")
+    };
+    body("enum Command {")
+        .chain(body("enum Platform {"))
         .filter_map(|line| line.strip_prefix("    "))
         .filter(|line| line.starts_with(|first: char| first.is_ascii_uppercase()))
         .map(|line| {
