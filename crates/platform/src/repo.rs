@@ -227,7 +227,11 @@ impl Repos {
         commit: &str,
     ) -> Result<(), RepoError> {
         self.keep_commit(&deploy.app, commit)?;
-        self.set_ref(deploy, &format!("refs/heads/{branch}"), commit)
+        self.set_ref(deploy, &format!("refs/heads/{branch}"), commit)?;
+        // What a clone checks out.
+        let own = namespace(deploy);
+        let (head, branch) = (format!("{own}HEAD"), format!("{own}refs/heads/{branch}"));
+        self.tell(&deploy.app, &["symbolic-ref", &head, &branch])
     }
 
     /// Keeps a commit for as long as [`Repos::keep`] names it.

@@ -12,5 +12,6 @@ mod death;
 mod formation;
 mod lines;
 mod one_off;
+mod restart;
 mod rollout;
 mod stop;

@@ -4,6 +4,7 @@ mod api;
 mod config;
 mod database;
 mod deploys;
+mod disk;
 mod push;
 mod restart;
 mod survival;

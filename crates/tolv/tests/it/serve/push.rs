@@ -117,3 +117,106 @@ fn deploy_takes_the_current_commit_and_no_dirty_tree() {
     assert!(ran.status.success(), "{}{}", ran.out, ran.err);
     assert_eq!(shop.text("shop.localhost", "/"), "one", "the commit, not what is beside it");
 }
+
+#[test]
+fn a_newer_push_takes_the_place_of_one_that_waits_and_cancel_undoes() {
+    let shop = Shop::new("web: python3 server.py\nrelease: python3 wait.py\n", &[]);
+    shop.change("wait.py", "import time\nprint('phase begins', flush=True)\ntime.sleep(600)\n");
+    let start = || {
+        let args = ["--progress", "--force", "tolv", "main"];
+        tolv_testkit::Tolv::start(&mut push_command(&shop.serve, &shop.dir, &args))
+    };
+    let mut first = start();
+    first.wait_for_line(|line| line.contains("phase begins"), SOON);
+    let operations = || shop.json(&["operations"])["items"].as_array().unwrap().clone();
+    shop.change("wait.py", "import time\ntime.sleep(600)\n");
+    let mut second = start();
+    poll(SOON, "the second waits", || {
+        operations().iter().any(|operation| operation["state"] == "queued").then_some(())
+    });
+    shop.change("wait.py", "print('nothing to wait for')\n");
+    let mut third = start();
+    second.wait_for_line(|line| line.contains("superseded"), SOON);
+    assert!(!second.wait(SOON).success());
+    // The first goes on until somebody gives it up.
+    let running = operations().into_iter().find(|operation| operation["state"] == "running");
+    let running = running.unwrap()["id"].as_str().unwrap().to_owned();
+    let said = shop.tolv(&["operations", "cancel", &running]);
+    assert!(said.contains("cancelled"), "{said}");
+    assert!(!first.wait(SOON).success());
+    assert!(third.wait(SOON).success(), "{:?}", third.lines());
+    // The one that was cancelled keeps its number.
+    assert!(shop.text("shop.localhost", "/env").contains("TOLV_RELEASE=v2"));
+    assert!(shop.tolv(&["releases", "verify"]).contains('2'));
+}
+
+#[test]
+fn a_disk_that_fills_refuses_a_push_before_it_is_full() {
+    let shop = Shop::site("one", &[("TOLV_MIN_FREE", "1000000000")]);
+    let ran = shop.push(&["tolv", "main"]);
+    assert!(!ran.status.success());
+    assert!(ran.err.contains("MiB free") && ran.err.contains("TOLV_KEEP_RELEASES"), "{}", ran.err);
+}
+
+#[test]
+fn strange_pushes_are_refused_and_harm_nothing() {
+    let shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    // A tree with an entry named `.git`.
+    let blob = git::git(&shop.dir, &["hash-object", "-w", "index.html"]);
+    let tree = format!("100644 blob {blob}\tindex.html\n100644 blob {blob}\t.git\n");
+    let file = shop.serve.folder("trees").join("tree");
+    std::fs::write(&file, tree).unwrap();
+    let mut make = Command::new("git");
+    make.arg("mktree").current_dir(&shop.dir).stdin(std::fs::File::open(&file).unwrap());
+    let tree = run(&mut make).out.trim().to_owned();
+    let commit = git::git(&shop.dir, &["commit-tree", &tree, "-p", "HEAD", "-m", "bad"]);
+    let ran = shop.push(&["--force", "tolv", &format!("{commit}:refs/heads/main")]);
+    assert!(!ran.status.success(), "{}", ran.err);
+    assert!(ran.err.contains("hasDotgit") || ran.err.contains(".git"), "{}", ran.err);
+    // Bytes that are no pack.
+    let address: SocketAddr = shop.serve.url().strip_prefix("http://").unwrap().parse().unwrap();
+    let garbage = |body: &[u8]| {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let head = format!(
+            "POST /git/shop/production.git/git-receive-pack HTTP/1.1\r\nhost: x\r\n\
+             authorization: Bearer {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            shop.serve.token(),
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let line = format!("{} {commit} refs/heads/main\0 report-status", "0".repeat(40));
+    let packet = format!("{:04x}{line}0000PACK corrupt", line.len() + 4);
+    for body in [&b"zzzz"[..], b"", packet.as_bytes()] {
+        assert!(!garbage(body).contains("ok refs/heads/main"));
+    }
+    // Refs that are neither branches nor tags; the deployed branch cannot be deleted.
+    let ran = shop.push(&["tolv", "main:refs/notes/x"]);
+    assert!(ran.err.contains("only branches and tags"), "{}", ran.err);
+    let ran = shop.push(&["tolv", ":main"]);
+    assert!(!ran.status.success() && ran.err.contains("deployed"), "{}", ran.err);
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    assert_eq!(shop.tolv(&["releases"]).matches("Deploy").count(), 1);
+    // And what was pushed can be fetched again, by git's newest protocol.
+    let mut clone = Command::new("git");
+    clone.args([
+        "clone",
+        "--quiet",
+        &format!("{}/git/shop/production.git", shop.serve.url()),
+        "copy",
+    ]);
+    let helper = git::git(&shop.dir, &["config", "--get-regexp", "credential.*helper"]);
+    let (key, value) = helper.split_once(' ').unwrap();
+    clone.args(["-c", &format!("{key}={value}")]).current_dir(shop.serve.folder("clones"));
+    shop.serve.user(&mut clone);
+    let cloned = run(clone.env("TOLV_TOKEN", shop.serve.token()));
+    assert!(cloned.status.success(), "{}", cloned.err);
+    let copy = shop.serve.folder("clones").join("copy/index.html");
+    assert_eq!(std::fs::read_to_string(copy).unwrap(), "one");
+}
