@@ -23,7 +23,10 @@ const CHORES: &[(&str, &str)] = &[
     ("needs", "install the Debian packages that the tests use and this machine lacks"),
     ("tidy", "the project's own rules: dependency table, file length, docs' commands"),
     ("deny", "licences, advisories and sources of the dependencies (needs cargo-deny)"),
-    ("bench", "measure against peers, in ratios: cargo xtask bench [processes|logs|rebuild]…"),
+    (
+        "bench",
+        "measure against peers, in ratios: cargo xtask bench [processes|logs|rebuild|serve]…",
+    ),
     ("dist", "one static, stripped binary to copy to a server, and its size"),
     ("help", "this list"),
 ];

@@ -9,6 +9,9 @@ use crate::db::{Columns, Store, limit, micros};
 use crate::error::Error;
 use crate::types::AuditLine;
 
+/// Behind every id, in every collation of the alphabet that ids have.
+const LAST: &str = "aud_zzzzzzzzzzzzzzzzzzzz";
+
 fn line(row: &AnyRow) -> Result<AuditLine, Error> {
     let row = Columns(row);
     Ok(AuditLine {
@@ -66,7 +69,7 @@ impl Store {
         before: Option<&AuditId>,
         most: usize,
     ) -> Result<Vec<AuditLine>, Error> {
-        let before = before.map_or("~", AuditId::as_str).to_owned();
+        let before = before.map_or(LAST, AuditId::as_str).to_owned();
         let rows = match app {
             None => {
                 sqlx::query("SELECT * FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2")

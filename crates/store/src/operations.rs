@@ -12,6 +12,9 @@ use crate::db::{Columns, Store, limit, micros, to_json};
 use crate::error::Error;
 use crate::types::{Operation, Slug};
 
+/// Behind every id, in every collation of the alphabet that ids have.
+const LAST: &str = "op_zzzzzzzzzzzzzzzzzzzz";
+
 fn operation(row: &AnyRow) -> Result<Operation, Error> {
     let row = Columns(row);
     let state = row.text("state")?;
@@ -145,7 +148,7 @@ impl Store {
             "SELECT * FROM operations WHERE deploy = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
         )
         .bind(deploy.as_str().to_owned())
-        .bind(before.map_or("~", OperationId::as_str).to_owned())
+        .bind(before.map_or(LAST, OperationId::as_str).to_owned())
         .bind(limit(most))
         .fetch_all(self.pool())
         .await?;

@@ -44,7 +44,9 @@ impl Postgres {
             }
         }
         let made = unprivileged(&program("initdb"))
-            .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "-D"])
+            .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"])
+            // A language's order of letters, as servers have, and not that of bytes.
+            .args(["--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US", "-D"])
             .arg(&data)
             .current_dir("/")
             .output()
