@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use tolv_model::slug::{SlugId, short};
+use tolv_model::slug::{Digest, SlugId, short};
 
 /// A build that did not become a slug.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,12 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// A layer is not what its key says.
+    #[error("layer {key} is not what its archive holds")]
+    Layer {
+        /// Which.
+        key: Digest,
+    },
     /// It was told to stop.
     #[error("the build was cancelled")]
     Cancelled,
@@ -116,6 +122,7 @@ impl Error {
             | Self::Manifest(_)
             | Self::Sandbox(_)
             | Self::Slug { .. }
+            | Self::Layer { .. }
             | Self::Cancelled => None,
         }
     }

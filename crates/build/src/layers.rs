@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tolv_model::slug::{Digest, Layer};
+use tolv_model::slug::{Digest, Entry, Layer};
 use tolv_sandbox::Mount;
 
 use crate::exec::Executor;
@@ -134,6 +134,30 @@ impl Layers {
             files::remove(&building).ok();
         }
         built
+    }
+
+    /// Moves a layer that was made elsewhere to its place.
+    pub(crate) fn put(
+        &self,
+        layer: &Layer,
+        folder: &Path,
+        entries: &[(Vec<u8>, Entry)],
+    ) -> Result<(), Error> {
+        let _held = Lock::take(&self.lock(&layer.key), &|| false, &mut || {})?;
+        if self.find(&layer.key).is_some() {
+            return Ok(());
+        }
+        let place = self.path(&layer.key);
+        files::remove(&place)?;
+        files::set_mode(folder, 0o755)?;
+        fs::rename(folder, &place).map_err(Error::io("create", &place))?;
+        seal::fix(&place, LAYER)?;
+        let (files, size) = seal::count(entries);
+        let name = "from the blob store".to_owned();
+        let record = Record { name, content: layer.content, size, files };
+        let bytes = serde_json::to_vec(&record).map_err(std::io::Error::other);
+        let path = self.record(&layer.key);
+        files::write_whole(&path, &bytes.map_err(Error::io("write", &path))?)
     }
 
     /// Every layer that has a folder or a record.

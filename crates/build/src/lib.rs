@@ -16,6 +16,7 @@
 
 #![warn(missing_docs)]
 
+mod archive;
 mod builders;
 mod caps;
 mod declared;
@@ -35,6 +36,7 @@ mod source;
 mod toolchains;
 mod tree;
 
+pub use archive::{has_layer, layers_of, pack_layer, pack_slug, unpack_layer, unpack_slug};
 pub use caps::Caps;
 pub use declared::{Wanted, declared, wanted};
 pub use error::Error;

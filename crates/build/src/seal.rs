@@ -26,6 +26,11 @@ pub(crate) const SLUG: Modes = Modes { folder: 0o755, file: 0o644, executable: 0
 /// A layer's: read-only for its owner too.
 pub(crate) const LAYER: Modes = Modes { folder: 0o555, file: 0o444, executable: 0o555 };
 
+/// Gives a sealed tree's own folder its mode again.
+pub(crate) fn fix(root: &Path, modes: Modes) -> Result<(), Error> {
+    files::set_mode(root, modes.folder)
+}
+
 /// Seals all below `root`, and `root` itself; what `wanted` refuses is removed, a folder with all
 /// that is in it. Returns what is left, sorted.
 pub(crate) fn seal(

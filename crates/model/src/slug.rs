@@ -124,7 +124,7 @@ impl Entry {
 }
 
 /// A dependency layer that the slug refers to: seen by its processes at `/layers/<key>`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Digest of what made it (lock, toolchain, builder): the folder's name.
     pub key: Digest,

@@ -3,6 +3,8 @@
 use std::path::Path as FsPath;
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -79,6 +81,55 @@ impl Blobs {
         }
     }
 
+    /// Stores a file's bytes as a blob, piece by piece.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Blob`].
+    pub async fn put_file(&self, key: &str, file: &FsPath) -> Result<(), Error> {
+        let put = async {
+            let mut from = tokio::fs::File::open(file).await?;
+            let mut to = BufWriter::new(Arc::clone(&self.0), Path::from(key));
+            tokio::io::copy(&mut from, &mut to).await?;
+            tokio::io::AsyncWriteExt::shutdown(&mut to).await
+        };
+        put.await.map_err(io_error).map_err(Self::failed("put", key))
+    }
+
+    /// Writes a blob into a file; whether there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Blob`].
+    pub async fn get_file(&self, key: &str, file: &FsPath) -> Result<bool, Error> {
+        let found = match self.0.get(&Path::from(key)).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(Self::failed("get", key)(error)),
+        };
+        let mut pieces = found.into_stream();
+        let write = async {
+            let mut to = tokio::fs::File::create(file).await.map_err(io_error)?;
+            while let Some(piece) = pieces.next().await {
+                let piece = piece?;
+                tokio::io::AsyncWriteExt::write_all(&mut to, &piece).await.map_err(io_error)?;
+            }
+            tokio::io::AsyncWriteExt::flush(&mut to).await.map_err(io_error)
+        };
+        write.await.map_err(Self::failed("get", key))?;
+        Ok(true)
+    }
+
+    /// The keys that begin with a folder.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Blob`].
+    pub async fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let found = self.0.list(Some(&Path::from(folder))).map_ok(|meta| meta.location.to_string());
+        found.try_collect().await.map_err(Self::failed("list", folder))
+    }
+
     /// Whether there is a blob.
     ///
     /// # Errors
@@ -105,6 +156,10 @@ impl Blobs {
     }
 }
 
+fn io_error(error: std::io::Error) -> object_store::Error {
+    object_store::Error::Generic { store: "file", source: error.into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +176,14 @@ mod tests {
             blobs.put("a/b", b"two".to_vec()).await.unwrap();
             assert!(blobs.has("a/b").await.unwrap());
             assert_eq!(blobs.get("a/b").await.unwrap().unwrap(), b"two");
+            let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+            std::fs::write(&from, vec![7; 20 << 20]).unwrap();
+            blobs.put_file("a/large", &from).await.unwrap();
+            assert!(blobs.get_file("a/large", &to).await.unwrap());
+            assert!(std::fs::read(&from).unwrap() == std::fs::read(&to).unwrap());
+            assert!(!blobs.get_file("a/none", &to).await.unwrap());
+            assert_eq!(blobs.list("a").await.unwrap().len(), 2);
+            assert_eq!(blobs.list("b").await.unwrap().len(), 0);
             blobs.delete("a/b").await.unwrap();
             blobs.delete("a/b").await.unwrap();
             assert!(!blobs.has("a/b").await.unwrap());

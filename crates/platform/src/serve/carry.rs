@@ -207,6 +207,7 @@ impl Carry<'_> {
             bytes: built.manifest.size(),
             runtime: text,
         };
+        self.platform.copy_slug(built.slug).await?;
         inner.store.set_slug(&self.operation.id, &slug).await?;
         Ok(built.slug)
     }

@@ -4,10 +4,15 @@
 //! their layers and commits. The rest goes, after a deploy and not more often than now and then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::statvfs;
-use tolv_build::{collect, usage};
+use tolv_build::{
+    collect, has_layer, layers_of, pack_layer, pack_slug, unpack_layer, unpack_slug, usage,
+};
+use tolv_model::slug::{Layer, SlugId};
 
 use super::error::{ServeError, chain};
 use super::platform::{Platform, blocking};
@@ -63,7 +68,13 @@ impl Platform {
         let (home, keep) = (inner.home.clone(), kept.clone());
         blocking(move || collect(&home, &keep, YOUNG)).await?;
         for slug in &gone {
+            if inner.options.blobs.is_some() {
+                inner.blobs.delete(&slug_key(slug.id)).await?;
+            }
             inner.store.remove_slug(&slug.id).await?;
+        }
+        if inner.options.blobs.is_some() && !gone.is_empty() {
+            self.collect_layers(&kept).await?;
         }
         if gone.is_empty() {
             return Ok(());
@@ -79,4 +90,106 @@ impl Platform {
         }
         Ok(())
     }
+
+    /// Removes the copies of layers that no kept slug has.
+    async fn collect_layers(&self, kept: &BTreeSet<SlugId>) -> Result<(), ServeError> {
+        let mut used = BTreeSet::new();
+        for &slug in kept {
+            let home = self.0.home.clone();
+            let layers = blocking(move || layers_of(&home, slug)).await?;
+            used.extend(layers.iter().map(layer_key));
+        }
+        for key in self.0.blobs.list("layers").await? {
+            if !used.contains(&key) {
+                self.0.blobs.delete(&key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a slug and its layers to the blob store, where the operator attached one.
+    pub(super) async fn copy_slug(&self, slug: SlugId) -> Result<(), ServeError> {
+        let inner = &self.0;
+        if inner.options.blobs.is_none() {
+            return Ok(());
+        }
+        let home = inner.home.clone();
+        for layer in blocking(move || layers_of(&home, slug)).await? {
+            let pack = move |home: &Path, file: &Path| pack_layer(home, &layer, file);
+            self.copy(&layer_key(&layer), pack).await?;
+        }
+        self.copy(&slug_key(slug), move |home, file| pack_slug(home, slug, file)).await
+    }
+
+    async fn copy(
+        &self,
+        key: &str,
+        pack: impl FnOnce(&Path, &Path) -> Result<(), tolv_build::Error> + Send + 'static,
+    ) -> Result<(), ServeError> {
+        if self.0.blobs.has(key).await? {
+            return Ok(());
+        }
+        let (home, file) = (self.0.home.clone(), self.aside(key)?);
+        let path = file.clone();
+        blocking(move || pack(&home, &path)).await?;
+        let put = self.0.blobs.put_file(key, &file).await;
+        // Left behind, it is written over the next time.
+        fs::remove_file(&file).ok();
+        Ok(put?)
+    }
+
+    /// Brings a slug and its layers back from the blob store; `missing` is why they are wanted.
+    pub(super) async fn bring_back(
+        &self,
+        slug: SlugId,
+        missing: ServeError,
+    ) -> Result<(), ServeError> {
+        if self.0.options.blobs.is_none() {
+            return Err(missing);
+        }
+        let unpack = move |home: &Path, file: &Path| unpack_slug(home, slug, file);
+        if !self.bring(&slug_key(slug), unpack).await? {
+            return Err(missing);
+        }
+        let home = self.0.home.clone();
+        for layer in blocking(move || layers_of(&home, slug)).await? {
+            let home = self.0.home.clone();
+            if !blocking(move || has_layer(&home, &layer)).await? {
+                let unpack = move |home: &Path, file: &Path| unpack_layer(home, &layer, file);
+                self.bring(&layer_key(&layer), unpack).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn bring(
+        &self,
+        key: &str,
+        unpack: impl FnOnce(&Path, &Path) -> Result<(), tolv_build::Error> + Send + 'static,
+    ) -> Result<bool, ServeError> {
+        let file = self.aside(key)?;
+        if !self.0.blobs.get_file(key, &file).await? {
+            return Ok(false);
+        }
+        let (home, path) = (self.0.home.clone(), file.clone());
+        let done = blocking(move || unpack(&home, &path)).await;
+        fs::remove_file(&file).ok();
+        done.map(|()| true)
+    }
+
+    /// A file for a blob on its way.
+    fn aside(&self, key: &str) -> Result<PathBuf, ServeError> {
+        let folder = self.0.home.join("blobs");
+        let made = fs::create_dir_all(&folder);
+        made.map_err(|source| ServeError::System { what: "make the folder of blobs", source })?;
+        Ok(folder.join(key.replace('/', "-")))
+    }
+}
+
+fn slug_key(slug: SlugId) -> String {
+    format!("slugs/{}.tar.zst", slug.0)
+}
+
+fn layer_key(layer: &Layer) -> String {
+    format!("layers/{}.tar.zst", layer.key)
 }

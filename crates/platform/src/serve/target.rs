@@ -133,8 +133,14 @@ impl Platform {
         })
     }
 
-    /// Makes sure that a slug is on this machine, whole: every byte is looked at.
+    /// Makes sure that a slug is on this machine, whole: every byte is looked at. One that is gone
+    /// is brought back where the operator attached a blob store.
     pub(super) async fn prove(&self, slug: SlugId) -> Result<(), ServeError> {
+        let home = self.0.home.clone();
+        let Err(missing) = blocking(move || tolv_build::verify(&home, slug)).await else {
+            return Ok(());
+        };
+        self.bring_back(slug, missing).await?;
         let home = self.0.home.clone();
         blocking(move || tolv_build::verify(&home, slug)).await.map(drop)
     }

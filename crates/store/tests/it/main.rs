@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tolv_model::access::{Grant, Role};
 use tolv_model::config::{Change, Config, NewValue};
 use tolv_model::env::EnvName;
+use tolv_model::id::OperationId;
 use tolv_model::ledger::{self, Reason};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
 use tolv_model::operation::{Outcome, Request, State};
@@ -92,41 +93,44 @@ impl Bed {
     }
 
     async fn release(&self, deploy: &Deploy, outcome: Outcome) -> (Operation, Release) {
-        // Not a deploy: of those a newer one supersedes the others.
-        let request = Request::Rollback { to: ReleaseNumber(1) };
-        let operation = self.store.enqueue(&deploy.id, &request, "ada", at(2)).await.unwrap().0;
-        assert!(self.store.begin(&operation.id, at(3)).await.unwrap());
-        let version = self.store.deploy_by_id(&deploy.id).await.unwrap().config_version;
-        let release = self
-            .store
-            .append(&NewRelease {
-                operation: operation.id.clone(),
-                deploy: deploy.id.clone(),
-                slug: SlugId(Digest::of(operation.id.as_str().as_bytes())),
-                commit: Some("c".repeat(40)),
-                config_version: version,
-                process_types: [("web".parse().unwrap(), "run".to_owned())].into(),
-                reason: Reason::Deploy,
-                actor: "ada".to_owned(),
-                now: at(4),
-            })
-            .await
-            .unwrap();
-        let number = release.row.number;
-        if outcome != Outcome::Pending {
-            let state =
-                if outcome == Outcome::Succeeded { State::Succeeded } else { State::Failed };
-            self.store
-                .settle(&operation.id, &deploy.id, number, outcome, state, None, at(5))
-                .await
-                .unwrap();
-        }
-        (operation, self.store.release(&deploy.id, number).await.unwrap())
+        release_in(&self.store, deploy, outcome).await
     }
 
     async fn verify(&self, deploy: &Deploy) -> Result<Digest, ledger::Broken> {
         let rows = self.store.ledger(&deploy.id).await.unwrap();
         ledger::verify(rows.iter().map(|(row, hash, _)| (row, *hash)))
+    }
+}
+
+async fn release_in(store: &Store, deploy: &Deploy, outcome: Outcome) -> (Operation, Release) {
+    // Not a deploy: of those a newer one supersedes the others.
+    let request = Request::Rollback { to: ReleaseNumber(1) };
+    let operation = store.enqueue(&deploy.id, &request, "ada", at(2)).await.unwrap().0;
+    assert!(store.begin(&operation.id, at(3)).await.unwrap());
+    let version = store.deploy_by_id(&deploy.id).await.unwrap().config_version;
+    let new = new_release(&operation.id, deploy, version);
+    let number = store.append(&new).await.unwrap().row.number;
+    if outcome != Outcome::Pending {
+        let state = if outcome == Outcome::Succeeded { State::Succeeded } else { State::Failed };
+        store
+            .settle(&operation.id, &deploy.id, number, outcome, state, None, at(5))
+            .await
+            .unwrap();
+    }
+    (operation, store.release(&deploy.id, number).await.unwrap())
+}
+
+fn new_release(operation: &OperationId, deploy: &Deploy, config_version: u32) -> NewRelease {
+    NewRelease {
+        operation: operation.clone(),
+        deploy: deploy.id.clone(),
+        slug: SlugId(Digest::of(operation.as_str().as_bytes())),
+        commit: Some("c".repeat(40)),
+        config_version,
+        process_types: [("web".parse().unwrap(), "run".to_owned())].into(),
+        reason: Reason::Deploy,
+        actor: "ada".to_owned(),
+        now: at(4),
     }
 }
 
@@ -166,6 +170,10 @@ macro_rules! on_both {
         }
     };
 }
+
+// Behind the macro, which they use.
+mod races;
+mod size;
 
 on_both!(
     names_are_unique_and_come_back,

@@ -170,3 +170,24 @@ fn a_changed_slug_does_not_run() {
     assert!(said.contains("index.html"), "{said}");
     assert_eq!(shop.text("shop.localhost", "/"), "two");
 }
+
+#[test]
+fn a_slug_that_is_gone_comes_back_from_the_object_store() {
+    let store = tolv_testkit::Home::new();
+    let url = format!("file://{}", store.path().display());
+    let mut shop = Shop::site("one", &[("OBJECT_STORE_URL", &url)]);
+    shop.pushed(&["tolv", "main"]);
+    shop.serve.end(rustix::process::Signal::INT);
+    std::fs::remove_dir_all(shop.serve.state().join("slugs")).unwrap();
+    shop.serve.begin();
+    until_text(&shop, "shop.localhost", "one");
+    // A copy that was changed is no slug.
+    shop.serve.end(rustix::process::Signal::INT);
+    std::fs::remove_dir_all(shop.serve.state().join("slugs")).unwrap();
+    let copies = std::fs::read_dir(store.path().join("slugs")).unwrap();
+    for copy in copies.flatten() {
+        std::fs::write(copy.path(), "something else").unwrap();
+    }
+    shop.serve.begin();
+    shop.serve.running().wait_for_line(|line| line.contains("Release v1 cannot run"), SOON);
+}
