@@ -191,8 +191,9 @@ impl Store {
         from: Option<CopyFrom>,
         now: Timestamp,
     ) -> Result<Deploy, Error> {
-        let app = self.app(&path.app).await?;
         let mut write = self.write().await?;
+        // Under the lock: nobody destroys it meanwhile.
+        let app = self.app(&path.app).await?;
         let id = self.insert_deploy(&mut write, &app.id, path, host, now).await?;
         if let Some(from) = from {
             sqlx::query(
@@ -339,10 +340,10 @@ impl Store {
     ///
     /// [`Error::HasDeploys`].
     pub async fn destroy_app(&self, id: &AppId) -> Result<(), Error> {
+        let mut write = self.write().await?;
         if !self.deploys(id).await?.is_empty() {
             return Err(Error::HasDeploys(id.to_string()));
         }
-        let mut write = self.write().await?;
         for statement in ["DELETE FROM slugs WHERE app = $1", "DELETE FROM apps WHERE id = $1"] {
             sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;
         }

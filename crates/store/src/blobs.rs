@@ -38,12 +38,14 @@ impl Blobs {
     ///
     /// [`Error::BlobUrl`].
     pub fn open(url: &str, options: &[(String, String)]) -> Result<Self, Error> {
-        let bad = |source| Error::BlobUrl { url: url.to_owned(), source };
-        let parsed = url::Url::parse(url).map_err(|error| {
-            bad(object_store::Error::Generic { store: "url", source: error.into() })
-        })?;
+        let bad = |source| Error::BlobUrl { url: without_credentials(url), source };
+        let no_url = |why: Box<dyn std::error::Error + Send + Sync>| {
+            bad(object_store::Error::Generic { store: "url", source: why })
+        };
+        let parsed = url::Url::parse(url).map_err(|error| no_url(error.into()))?;
         if parsed.scheme() == "file" {
-            return Self::folder(FsPath::new(parsed.path()));
+            let folder = parsed.to_file_path();
+            return Self::folder(&folder.map_err(|()| no_url("it names another machine".into()))?);
         }
         let options = options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let (store, prefix) = object_store::parse_url_opts(&parsed, options).map_err(bad)?;
@@ -156,6 +158,18 @@ impl Blobs {
     }
 }
 
+/// What is before the `@` of an address may be a password, and what is behind `?` too.
+fn without_credentials(url: &str) -> String {
+    let shown = url.split('?').next().unwrap_or_default();
+    match (shown.find("://"), shown.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}****{}", &shown[..scheme + 3], &shown[at..])
+        }
+        (None, Some(at)) => format!("****{}", &shown[at..]),
+        _ => shown.to_owned(),
+    }
+}
+
 fn io_error(error: std::io::Error) -> object_store::Error {
     object_store::Error::Generic { store: "file", source: error.into() }
 }
@@ -189,5 +203,13 @@ mod tests {
             assert!(!blobs.has("a/b").await.unwrap());
         }
         assert!(Blobs::open("nonsense", &[]).is_err());
+        assert!(Blobs::open("file://elsewhere/folder", &[]).is_err());
+        for url in ["s9://id:s3cret@bucket/x", "id:s3cret@bucket", "s9://bucket/x?key=s3cret"] {
+            let error = Blobs::open(url, &[]).unwrap_err().to_string();
+            assert!(error.contains("bucket") && !error.contains("s3cret"), "{error}");
+        }
+        let url = format!("file://{}/of%20two", folder.path().display());
+        Blobs::open(&url, &[]).unwrap();
+        assert!(folder.path().join("of two").is_dir());
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Any, Transaction};
 use tolv_model::config::{Change, Config};
 use tolv_model::env::EnvName;
-use tolv_model::id::{DeployId, OperationId};
+use tolv_model::id::DeployId;
 use tolv_model::operation::Request;
 use tolv_model::slug::Digest;
 
@@ -22,6 +22,10 @@ use crate::types::Operation;
 struct Sealed {
     vars: BTreeMap<EnvName, String>,
     secret: BTreeSet<EnvName>,
+}
+
+pub(crate) fn no_config(version: u32) -> Error {
+    Error::NotFound { what: "config version", name: version.to_string() }
 }
 
 fn owner(deploy: &DeployId, version: u32) -> String {
@@ -79,8 +83,7 @@ impl Store {
             .bind(i64::from(version))
             .fetch_optional(self.pool())
             .await?;
-        let missing = || Error::NotFound { what: "config version", name: version.to_string() };
-        Columns(&row.ok_or_else(missing)?).text("sealed")
+        Columns(&row.ok_or_else(|| no_config(version))?).text("sealed")
     }
 
     fn read_config(&self, deploy: &DeployId, version: u32, sealed: &str) -> Result<Config, Error> {
@@ -124,9 +127,9 @@ impl Store {
         let row = sqlx::query("SELECT sealed FROM configs WHERE deploy = $1 AND version = $2")
             .bind(deploy.as_str().to_owned())
             .bind(i64::from(version))
-            .fetch_one(&mut **tx)
+            .fetch_optional(&mut **tx)
             .await?;
-        let sealed = Columns(&row).text("sealed")?;
+        let sealed = Columns(&row.ok_or_else(|| no_config(version))?).text("sealed")?;
         Ok((version, self.read_config(deploy, version, &sealed)?))
     }
 
@@ -202,9 +205,7 @@ impl Store {
                     set: change.set.keys().map(ToString::to_string).collect(),
                     unset: unset.into_iter().map(ToString::to_string).collect(),
                 };
-                let id = OperationId::new(now, self.random()?);
-                self.put_operation(&mut write.tx, &id, deploy, &request, actor, now).await?;
-                Some(id)
+                Some(self.put_operation(&mut write.tx, deploy, &request, actor, now).await?)
             }
         };
         write.commit().await?;
@@ -221,9 +222,10 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The database's.
+    /// [`Error::NotFound`]: there is no such version.
     pub async fn set_config_head(&self, deploy: &DeployId, version: u32) -> Result<(), Error> {
         let mut write = self.write().await?;
+        self.config_in(&mut write.tx, deploy, Some(version)).await?;
         sqlx::query("UPDATE deploys SET config_version = $1 WHERE id = $2")
             .bind(i64::from(version))
             .bind(deploy.as_str().to_owned())

@@ -32,6 +32,11 @@ const FIXED_IN_POSTGRES: &str = "CREATE OR REPLACE FUNCTION release_is_fixed() R
     CREATE OR REPLACE TRIGGER releases_are_fixed BEFORE UPDATE ON releases \
     FOR EACH ROW EXECUTE FUNCTION release_is_fixed()";
 
+/// What `BEGIN IMMEDIATE` is in SQLite: one writer, also among several platforms. Each statement
+/// sees what was committed before it, so nothing is to be tried again. The number is ours alone.
+const BEGIN_IN_POSTGRES: &str = "BEGIN; SET LOCAL lock_timeout = '3s'; \
+    SELECT pg_advisory_xact_lock(8389187293518033779)";
+
 static DRIVERS: Once = Once::new();
 
 /// The state of one platform. Clones share it.
@@ -79,9 +84,7 @@ impl Store {
                 let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3F");
                 (format!("sqlite://{path}?mode=rwc"), SQLITE, FIXED_IN_SQLITE, "BEGIN IMMEDIATE")
             }
-            Place::Postgres(url) => {
-                (url.clone(), "", FIXED_IN_POSTGRES, "BEGIN ISOLATION LEVEL SERIALIZABLE")
-            }
+            Place::Postgres(url) => (url.clone(), "", FIXED_IN_POSTGRES, BEGIN_IN_POSTGRES),
         };
         let pool = AnyPoolOptions::new()
             .max_connections(POOL)
@@ -109,7 +112,9 @@ impl Store {
             sqlx::migrate::MigrateError::Execute(error) => error.into(),
             error => Error::Migrate(error),
         })?;
-        self.pool().execute(self.0.fixed).await?;
+        let mut write = self.write().await?;
+        write.tx.execute(self.0.fixed).await?;
+        write.commit().await?;
         self.prove_key().await
     }
 
@@ -156,9 +161,15 @@ impl Store {
 
     /// Begins a transaction that writes, once no other does.
     pub(crate) async fn write(&self) -> Result<Write<'_>, Error> {
-        let one = self.0.writing.lock().await;
-        let tx = self.0.pool.begin_with(self.0.begin).await?;
-        Ok(Write { tx, _one: one })
+        let begin = async {
+            let one = self.0.writing.lock().await;
+            let tx = self.0.pool.begin_with(self.0.begin).await?;
+            Ok(Write { tx, _one: one })
+        };
+        // One wait for both: who waits for the lock may do so behind those who wait for a
+        // database that is away.
+        let late = |_| Err(Error::Unavailable(sqlx::Error::PoolTimedOut));
+        tokio::time::timeout(PATIENCE, begin).await.unwrap_or_else(late)
     }
 
     /// A number for a new id.

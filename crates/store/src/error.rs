@@ -105,13 +105,13 @@ impl From<sqlx::Error> for Error {
             E::Database(database) => {
                 let code = database.code().unwrap_or_default();
                 // PostgreSQL: connection (08), shutdown and start-up (57P), too many connections;
-                // SQLite: 5 is busy, 6 locked, 13 full.
+                // a lock not had in time (55P03); SQLite: 5 is busy, 6 locked, 13 full.
                 let sqlite = database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some();
                 match &*code {
                     "5" | "6" | "261" | "517" if sqlite => Self::Unavailable(error),
                     "13" if sqlite => Self::Full(error),
                     "53100" => Self::Full(error),
-                    "53300" | "40001" | "40P01" => Self::Unavailable(error),
+                    "53300" | "55P03" | "40001" | "40P01" => Self::Unavailable(error),
                     code if code.starts_with("08") || code.starts_with("57P") => {
                         Self::Unavailable(error)
                     }

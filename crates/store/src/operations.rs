@@ -1,6 +1,6 @@
 //! Operations: the queue of each deploy.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Transaction};
 use tolv_model::id::{DeployId, OperationId};
@@ -55,15 +55,27 @@ fn slug(row: &AnyRow) -> Result<Slug, Error> {
 }
 
 impl Store {
+    /// Queues an operation behind those that are not over. Ids decide the order, and clocks stand
+    /// still for a millisecond or go back: then its moment is the one after theirs.
     pub(crate) async fn put_operation(
         &self,
         tx: &mut Transaction<'static, Any>,
-        id: &OperationId,
         deploy: &DeployId,
         request: &Request,
         actor: &str,
         now: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<OperationId, Error> {
+        let last = sqlx::query(
+            "SELECT MAX(created) AS last FROM operations WHERE deploy = $1 AND ended IS NULL",
+        )
+        .bind(deploy.as_str().to_owned())
+        .fetch_one(&mut **tx)
+        .await?;
+        let now = match Columns(&last).maybe_time("last")? {
+            Some(last) => now.max(last.checked_add(SignedDuration::from_millis(1)).unwrap_or(last)),
+            None => now,
+        };
+        let id = OperationId::new(now, self.random()?);
         let made = sqlx::query(
             "INSERT INTO operations (id, deploy, deploy_name, request, actor, state, created) \
              SELECT $1, id, app_name || '/' || name, $2, $3, 'queued', CAST($4 AS BIGINT) \
@@ -78,7 +90,7 @@ impl Store {
         .await?;
         match made.rows_affected() {
             0 => Err(Error::NotFound { what: "deploy", name: deploy.to_string() }),
-            _ => Ok(()),
+            _ => Ok(id),
         }
     }
 
@@ -94,7 +106,6 @@ impl Store {
         actor: &str,
         now: Timestamp,
     ) -> Result<(Operation, Vec<OperationId>), Error> {
-        let id = OperationId::new(now, self.random()?);
         let mut write = self.write().await?;
         let queued = sqlx::query(
             "SELECT * FROM operations WHERE deploy = $1 AND ended IS NULL AND state = 'queued'",
@@ -114,7 +125,7 @@ impl Store {
                 superseded.push(old.id);
             }
         }
-        self.put_operation(&mut write.tx, &id, deploy, request, actor, now).await?;
+        let id = self.put_operation(&mut write.tx, deploy, request, actor, now).await?;
         write.commit().await?;
         Ok((self.operation(&id).await?, superseded))
     }

@@ -10,6 +10,7 @@ use tolv_model::operation::{Outcome, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::{Digest, SlugId};
 
+use crate::config::no_config;
 use crate::db::{Columns, Store, limit, micros, to_json};
 use crate::error::Error;
 use crate::operations;
@@ -60,7 +61,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The database's; then nothing was appended.
+    /// [`Error::NotFound`]: there is no such config version. Then nothing was appended.
     pub async fn append(&self, new: &NewRelease) -> Result<Release, Error> {
         let mut write = self.write().await?;
         let deploy = new.deploy.as_str().to_owned();
@@ -88,14 +89,18 @@ impl Store {
             .bind(i64::from(new.config_version))
             .fetch_optional(&mut *write.tx)
             .await?;
-        let sealed = sealed.map(|row| Columns(&row).text("sealed")).transpose()?;
+        let sealed = match sealed {
+            Some(row) => Columns(&row).text("sealed")?,
+            None if new.config_version == 0 => String::new(),
+            None => return Err(no_config(new.config_version)),
+        };
         let row = Row {
             deploy: new.deploy.clone(),
             number: ReleaseNumber(number),
             slug: new.slug,
             commit: new.commit.clone(),
             config_version: new.config_version,
-            config_digest: Digest::of(sealed.unwrap_or_default().as_bytes()),
+            config_digest: Digest::of(sealed.as_bytes()),
             process_types: new.process_types.clone(),
             reason: new.reason.clone(),
             actor: new.actor.clone(),
@@ -132,7 +137,7 @@ impl Store {
     }
 
     /// Records how a release turned out and ends its operation. A release that succeeded is the
-    /// deploy's current one from here on.
+    /// deploy's current one from here on. What was said of a release first stands.
     ///
     /// # Errors
     ///
@@ -149,7 +154,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), Error> {
         let mut write = self.write().await?;
-        sqlx::query(
+        let said = sqlx::query(
             "INSERT INTO outcomes (deploy, number, outcome, error, ended) \
              VALUES ($1, $2, $3, $4, $5) ON CONFLICT (deploy, number) DO NOTHING",
         )
@@ -160,7 +165,7 @@ impl Store {
         .bind(micros(now))
         .execute(&mut *write.tx)
         .await?;
-        if outcome == Outcome::Succeeded {
+        if outcome == Outcome::Succeeded && said.rows_affected() > 0 {
             sqlx::query("UPDATE deploys SET current_release = $1 WHERE id = $2")
                 .bind(i64::from(number.0))
                 .bind(deploy.as_str().to_owned())

@@ -4,8 +4,8 @@
 //! belongs to is authenticated with it, so that a value cannot be moved to another deploy.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -77,32 +77,37 @@ impl SecretKey {
     /// Every variant of [`KeyError`].
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
         let file = |source| KeyError::File { path: path.to_owned(), source };
-        match fs::read_to_string(path) {
-            Ok(text) => {
-                let mode = fs::metadata(path).map_err(file)?.mode() & 0o777;
-                if mode & 0o077 != 0 {
-                    return Err(KeyError::Open { path: path.to_owned(), mode });
-                }
-                Self::from_text(&text, &format!("`{}`", path.display()))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = Self(random().map_err(|_| file(io::ErrorKind::Other.into()))?);
-                // Aside and renamed: a crash leaves no half of a key.
-                let aside = path.with_extension("new");
-                let text = format!("{}\n", tolv_model::slug::Digest(key.0));
-                let mut out = OpenOptions::new()
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(&aside)
-                    .map_err(file)?;
-                out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(file)?;
-                fs::rename(&aside, path).map_err(file)?;
-                Ok(key)
-            }
+        match Self::load(path) {
+            Err(KeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            loaded => return loaded,
+        }
+        let bytes: [u8; 40] = random().map_err(|_| file(io::ErrorKind::Other.into()))?;
+        let (key, name) = bytes
+            .split_first_chunk::<32>()
+            .ok_or_else(|| KeyError::Syntax { from: "the system's random source".to_owned() })?;
+        let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        // Whole, on the disk and under a name of its own first: a crash leaves no half of a key,
+        // and of two that make one at once the first stands.
+        let aside = path.with_added_extension(name);
+        let made = make(path, &aside, &format!("{}\n", tolv_model::slug::Digest(*key)));
+        fs::remove_file(&aside).ok();
+        match made {
+            Ok(()) => Ok(Self(*key)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::load(path),
             Err(error) => Err(file(error)),
         }
+    }
+
+    fn load(path: &Path) -> Result<Self, KeyError> {
+        let file = |source| KeyError::File { path: path.to_owned(), source };
+        let mut from = File::open(path).map_err(file)?;
+        let mode = from.metadata().map_err(file)?.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(KeyError::Open { path: path.to_owned(), mode });
+        }
+        let mut text = String::new();
+        from.read_to_string(&mut text).map_err(file)?;
+        Self::from_text(&text, &format!("`{}`", path.display()))
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {
@@ -148,6 +153,17 @@ impl SecretKey {
     }
 }
 
+/// Makes the key's file at `path` by way of `aside`; fails where there is one.
+fn make(path: &Path, aside: &Path, text: &str) -> io::Result<()> {
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(aside)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    fs::hard_link(aside, path)?;
+    // Without its name the key is lost, and with it whatever was sealed.
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 /// Random bytes of the system.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
@@ -188,8 +204,27 @@ mod tests {
         let key = SecretKey::load_or_create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(SecretKey::load_or_create(&path).unwrap(), key);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(SecretKey::load_or_create(&path), Err(KeyError::Open { .. })));
+    }
+
+    #[test]
+    fn of_many_that_make_a_key_at_once_all_have_the_same() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("secret-key");
+            let together = std::sync::Barrier::new(8);
+            let keys: Vec<_> = std::thread::scope(|scope| {
+                let make = || {
+                    together.wait();
+                    SecretKey::load_or_create(&path).unwrap()
+                };
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(keys.iter().all(|key| *key == keys[0]));
+        }
     }
 
     #[test]
@@ -209,7 +244,7 @@ mod tests {
         assert_ne!(key.fingerprint("a", b"x"), key.fingerprint("a", b"y"));
         assert_ne!(key.fingerprint("a", b"x"), key.fingerprint("b", b"x"));
         assert_ne!(key.fingerprint("a", b"x"), SecretKey([8; 32]).fingerprint("a", b"x"));
-        // RFC 4231's construction, checked against a value computed elsewhere.
-        assert_eq!(key.fingerprint("a", b"x").len(), 16);
+        // Computed with Python's `hmac`.
+        assert_eq!(key.fingerprint("a", b"x"), "b0fe68728436f4e6");
     }
 }

@@ -71,6 +71,11 @@ impl fmt::Display for DatabaseUrl {
                 if url.password().is_some() && url.set_password(Some("****")).is_err() {
                     return f.write_str("postgres://…");
                 }
+                // It may also be a parameter.
+                if url.query_pairs().any(|(name, _)| name == "password") {
+                    url.set_query(None);
+                    return write!(f, "{url}?…");
+                }
                 write!(f, "{url}")
             }
         }
@@ -96,6 +101,8 @@ mod tests {
             show("postgres://tolv:s3cret@db:5432/tolv").unwrap(),
             "postgres://tolv:****@db:5432/tolv"
         );
+        let parameter = "postgres:///tolv?host=/run/postgresql&password=s3cret";
+        assert_eq!(show(parameter).unwrap(), "postgres:///tolv?…");
         for bad in ["", "mysql://x/y", "sqlite:", "sqlite::memory:", "no url at all"] {
             let error = show(bad).unwrap_err().to_string();
             assert!(!error.is_empty());

@@ -56,7 +56,8 @@ impl Postgres {
         postgres
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where its files are.
+    pub fn data(&self) -> PathBuf {
         self.home.path().join("data")
     }
 
@@ -130,13 +131,11 @@ fn user() -> Option<(u32, u32)> {
 
 /// A command that is not root, and that ends with the test.
 fn unprivileged(program: &Path) -> Command {
-    let Some((uid, gid)) = user() else { return Command::new(program) };
     let mut command = Command::new("setpriv");
-    command
-        .arg(format!("--reuid={uid}"))
-        .arg(format!("--regid={gid}"))
-        .args(["--clear-groups", "--pdeathsig=KILL", "--"])
-        .arg(program);
+    if let Some((uid, gid)) = user() {
+        command.args([format!("--reuid={uid}"), format!("--regid={gid}")]).arg("--clear-groups");
+    }
+    command.args(["--pdeathsig=KILL", "--"]).arg(program);
     command
 }
 

@@ -112,10 +112,7 @@ async fn release_in(store: &Store, deploy: &Deploy, outcome: Outcome) -> (Operat
     let number = store.append(&new).await.unwrap().row.number;
     if outcome != Outcome::Pending {
         let state = if outcome == Outcome::Succeeded { State::Succeeded } else { State::Failed };
-        store
-            .settle(&operation.id, &deploy.id, number, outcome, state, None, at(5))
-            .await
-            .unwrap();
+        store.settle(&operation.id, &deploy.id, number, outcome, state, None, at(5)).await.unwrap();
     }
     (operation, store.release(&deploy.id, number).await.unwrap())
 }

@@ -96,25 +96,29 @@ async fn config_holds_any_bytes(bed: Bed) {
     // An environment cannot hold a zero byte; everything else it can.
     let value = prop::collection::vec(1..=u8::MAX, 0..300);
     let vars = prop::collection::btree_map("V_[A-Z0-9_]{0,9}", (value, any::<bool>()), 1..6);
-    let store = &bed.store;
-    let tried = TestRunner::new(Cases { cases: 24, ..Cases::default() }).run(&vars, |vars| {
-        let new = |(name, (value, secret)): (&String, &(Vec<u8>, bool))| {
-            let new = NewValue { value: value.clone(), secret: *secret };
-            (name.parse::<EnvName>().unwrap(), new)
-        };
-        let change = Change { set: vars.iter().map(new).collect(), unset: BTreeSet::new() };
-        let config = block_in_place(|| {
-            Handle::current().block_on(async {
-                let made = store.change_config(&deploy.id, None, &change, None, at(2)).await;
-                store.config(&deploy.id, made.unwrap().0).await.unwrap()
-            })
+    let (store, seen) = (&bed.store, std::cell::RefCell::new(BTreeSet::new()));
+    let tried = TestRunner::new(Cases { cases: 24, failure_persistence: None, ..Cases::default() })
+        .run(&vars, |vars| {
+            let new = |(name, (value, secret)): (&String, &(Vec<u8>, bool))| {
+                let new = NewValue { value: value.clone(), secret: *secret };
+                (name.parse::<EnvName>().unwrap(), new)
+            };
+            // A secret stays one until it is unset.
+            let unset = seen.borrow().clone();
+            let change = Change { set: vars.iter().map(new).collect(), unset };
+            seen.borrow_mut().extend(change.set.keys().cloned());
+            let config = block_in_place(|| {
+                Handle::current().block_on(async {
+                    let made = store.change_config(&deploy.id, None, &change, None, at(2)).await;
+                    store.config(&deploy.id, made.unwrap().0).await.unwrap()
+                })
+            });
+            for (name, (value, secret)) in &vars {
+                prop_assert_eq!(config.vars.get(name).unwrap().as_bytes(), value.as_slice());
+                prop_assert_eq!(config.secret.contains(&name.parse::<EnvName>().unwrap()), *secret);
+            }
+            Ok(())
         });
-        for (name, (value, secret)) in &vars {
-            prop_assert_eq!(config.vars.get(name).unwrap().as_bytes(), value.as_slice());
-            prop_assert_eq!(config.secret.contains(&name.parse::<EnvName>().unwrap()), *secret);
-        }
-        Ok(())
-    });
     tried.unwrap();
 }
 
@@ -127,7 +131,8 @@ async fn no_file_of_the_database_holds_a_value(bed: Bed) {
     assert_eq!(operation.unwrap().0, 1);
     bed.release(&deploy, Outcome::Succeeded).await;
     let encoded = base64::engine::general_purpose::STANDARD.encode(value);
-    let (mut files, mut found_name) = (vec![bed.home.path().to_owned()], false);
+    let folder = bed.postgres.as_ref().map_or(bed.home.path().to_owned(), Postgres::data);
+    let (mut files, mut found_name) = (vec![folder], false);
     while let Some(path) = files.pop() {
         if path.is_dir() {
             files.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
