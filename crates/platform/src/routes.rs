@@ -17,6 +17,8 @@ pub(crate) enum Web {
     Wanted,
     /// The release has no `web`, or it is scaled to 0.
     None,
+    /// The deploy is destroyed: there is no route, whatever its processes still do.
+    Gone,
 }
 
 /// Every route of the platform; a change of one swaps the whole table.
@@ -49,13 +51,6 @@ impl Hosts {
             table.set_default(Arc::clone(default));
         }
         self.router.set_table(&table);
-    }
-
-    /// Nothing answers for the host any more.
-    pub(crate) fn remove(&self, host: &str) {
-        self.change(|all| {
-            all.by_host.remove(host);
-        });
     }
 }
 
@@ -94,6 +89,12 @@ impl Routes {
         // The lock is held until the table is in, so that a late caller cannot put back an older
         // one.
         let web = self.web.lock().unwrap_or_else(PoisonError::into_inner);
+        if *web == Web::Gone {
+            self.hosts.change(|all| {
+                all.by_host.remove(&self.host);
+            });
+            return;
+        }
         let route = Arc::new(route(*web, &self.endpoints.borrow()));
         self.hosts.change(|all| {
             if self.is_default {

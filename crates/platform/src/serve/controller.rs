@@ -327,7 +327,7 @@ impl Controller {
         deploy: &Deploy,
     ) -> Result<(), ServeError> {
         self.engine.stop().await;
-        platform.0.hosts.remove(&deploy.host);
+        self.routes.set_web(Web::Gone);
         Kept::remove(&platform.0.home, &deploy.id)?;
         let logs = platform.0.home.join("logs").join(deploy.id.as_str());
         super::platform::blocking(move || match fs::remove_dir_all(&logs) {
