@@ -13,11 +13,11 @@ use super::target::Named;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct At {
     /// The platform; without this, that of the folder's git remote, or of the last login
-    #[arg(long, value_name = "URL", env = "TOLV_SERVER")]
+    #[arg(long, global = true, value_name = "URL", env = "TOLV_SERVER")]
     pub(crate) server: Option<String>,
 
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct At {
 pub(crate) struct Which {
     /// The deploy, as `shop/production`, or an app for its production; without this, that of the
     /// folder's git remote
-    #[arg(short, long, value_name = "APP/DEPLOY", env = "TOLV_DEPLOY")]
+    #[arg(short, long, global = true, value_name = "APP/DEPLOY", env = "TOLV_DEPLOY")]
     pub(crate) deploy: Option<Named>,
 
     #[command(flatten)]
@@ -46,7 +46,7 @@ pub(crate) struct Login {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tolv create shop\n  tolv create shop --deploy staging")]
+#[command(after_help = "Examples:\n  tolv create shop\n  tolv create shop --first staging")]
 pub(crate) struct Create {
     /// The app's name
     pub(crate) name: AppName,

@@ -107,3 +107,18 @@ fn what_app_json_requires_is_asked_for_before_a_build() {
     shop.pushed(&["tolv", "main"]);
     assert_eq!(secret(&shop.text("shop.localhost", "/env")), first, "made once");
 }
+
+#[test]
+fn the_deploy_and_the_form_may_be_named_after_the_subcommand() {
+    let shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let elsewhere = shop.serve.folder("elsewhere");
+    shop.serve.tolv(&elsewhere, &["config", "set", "A=1", "-d", "shop"]);
+    shop.serve.tolv(&elsewhere, &["config", "-d", "shop/production", "set", "B=2"]);
+    let url = shop.serve.url();
+    let args = ["config", "get", "A", "--deploy", "shop", "--server", &url];
+    assert_eq!(shop.serve.tolv(&elsewhere, &args).trim(), "1");
+    let json = shop.serve.tolv(&elsewhere, &["releases", "info", "v2", "-d", "shop", "--json"]);
+    let release: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(release["number"], 2, "{json}");
+}
