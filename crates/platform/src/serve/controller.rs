@@ -280,7 +280,7 @@ impl Task {
     }
 
     fn say(&self, text: String) {
-        self.controller.engine.say(Line::tolv("platform", text));
+        self.controller.engine.say(&[Line::tolv("platform", text)]);
     }
 
     /// Waits before another try; false where the platform ends first.

@@ -36,7 +36,7 @@ use crate::listen::listen;
 use crate::repo::Repos;
 use crate::routes::Hosts;
 
-/// Lines on their way to standard output; a slow reader leaves the rest in the spools.
+/// Lines on their way to standard output; a slow reader leaves the rest in the logs.
 const LINES: usize = 1024;
 /// Builds at once: they are bound by CPU, and live apps come first.
 const BUILDS: usize = 2;
@@ -164,17 +164,8 @@ impl Platform {
         })?;
         lock.sign(&format!("pid {}", std::process::id()))?;
         let (lines, received) = mpsc::channel(LINES);
-        let (router, access) = access::router({
-            let lines = lines.clone();
-            move |line| {
-                let lines = lines.clone();
-                async move {
-                    lines.send(Said { deploy: None, line }).await.ok();
-                }
-            }
-        });
+        let (router, access) = access::router();
         let tasks = TaskTracker::new();
-        tasks.spawn(access);
         tasks.spawn({
             let router = router.clone();
             async move { router.serve(listener).await }
@@ -200,6 +191,17 @@ impl Platform {
             collecting: tokio::sync::Mutex::default(),
             options,
         }));
+        platform.0.tasks.spawn({
+            let (hosts, lines) = (Arc::clone(&platform.0.hosts), platform.0.lines.clone());
+            access.run(move |requests| {
+                let (others, lines) = (hosts.record(requests), lines.clone());
+                async move {
+                    for line in others {
+                        lines.send(Said { deploy: None, line }).await.ok();
+                    }
+                }
+            })
+        });
         if is_away {
             for Place { id, path, host } in kept {
                 platform.control(id, path, host)?;
