@@ -104,6 +104,10 @@ id! {
     TokenId, "tok"
 }
 id! {
+    /// A drain of a deploy's log.
+    DrainId, "drn"
+}
+id! {
     /// A line of the audit log.
     AuditId, "aud"
 }

@@ -11,6 +11,7 @@ pub mod app_json;
 pub mod command;
 pub mod config;
 pub mod dotenv;
+pub mod drain;
 pub mod env;
 pub mod formation;
 pub mod health;

@@ -169,6 +169,7 @@ macro_rules! on_both {
 }
 
 // Behind the macro, which they use.
+mod drains;
 mod races;
 mod size;
 
