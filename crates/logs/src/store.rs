@@ -97,6 +97,13 @@ impl FromStr for Cursor {
     }
 }
 
+/// A number that tells a writer apart from the others of its log: those that began later have
+/// larger ones.
+pub fn writer_id(random: u64) -> u64 {
+    let micros = u64::try_from(crate::Micros::now().0).unwrap_or(0);
+    micros << 12 | random & 0xfff
+}
+
 const EXTENSION: &str = "log";
 
 fn segment_name(index: u64) -> String {

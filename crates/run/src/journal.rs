@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::watch;
 use tolv_logs::Line;
-use tolv_logs::store::{Count, Limits, Tag, Writer};
+use tolv_logs::store::{Count, Limits, Tag, Writer, writer_id};
 
 use crate::ports::random;
 
@@ -49,7 +49,7 @@ impl Journal {
     /// In the log in `folder`, which is made where it is missing.
     pub(crate) fn open(folder: &Path, limits: Limits) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let writer = Writer::new(open_folder(folder)?, random(), limits);
+        let writer = Writer::new(open_folder(folder)?, writer_id(random()), limits);
         let (folder, stored) = (folder.to_owned(), watch::Sender::default());
         Ok(Self { folder, writer: Mutex::new(writer), stored })
     }

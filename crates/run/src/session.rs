@@ -37,7 +37,7 @@ impl Launching {
     pub(crate) fn begin(shared: &Arc<Shared>, plan: &Plan) -> Result<Self, Error> {
         let settings = &shared.settings;
         let port = shared.settings.ports.take().ok_or(Error::NoPort)?;
-        let writer = random();
+        let writer = store::writer_id(random());
         let orders = plan
             .orders(settings, port.number, writer)
             .map_err(|source| Error::Env { process: plan.name.clone(), source })?;

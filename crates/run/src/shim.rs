@@ -77,6 +77,12 @@ impl Hand {
         self.writer.append(Tag { source: Source::App, process, release }, stream, time, batch);
     }
 
+    fn end(&mut self) {
+        let (process, release) = (&self.process, Some(self.release));
+        let tag = Tag { source: Source::App, process, release };
+        self.writer.end(tag, Micros::now());
+    }
+
     fn written(&self) -> Written {
         Written { written: self.writer.taken(), lost: self.writer.lost() }
     }
@@ -338,7 +344,7 @@ impl Shim {
             }
             pipe.end(&mut self.log);
         }
-        self.log.writer.retry();
+        self.log.end();
         let (code, signal) = match self.end {
             Some(End::Exited(code)) => (Some(code), None),
             Some(End::Signaled(signal)) => (None, Some(signal)),

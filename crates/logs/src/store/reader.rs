@@ -10,12 +10,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::record::{self, LENGTH, Record};
-use super::{Count, Cursor, segment_name, segments, shared_name};
+use super::{Count, Cursor, segment_name, segments, shared_name, writer_id};
 use crate::line::Line;
 
 /// Bytes of one read.
 const READ: usize = 256 * 1024;
-/// Writers that are remembered; further ones put the least one out.
+/// Writers that are remembered; further ones put the oldest out.
 const WRITERS: usize = 4096;
 
 /// What a reader gets.
@@ -44,14 +44,24 @@ pub struct Position {
     pub cursor: Cursor,
     /// Writer → what of it was taken.
     writers: BTreeMap<u64, Count>,
+    /// A writer that is not among them and began after this is missed from its first line on;
+    /// of an older one nobody knows what was read before.
+    since: u64,
+}
+
+impl Position {
+    /// At `cursor`, by somebody who looks from now on.
+    fn now(cursor: Cursor) -> Self {
+        Self { cursor, writers: BTreeMap::new(), since: writer_id(0) }
+    }
 }
 
 /// Reads the log of a deploy.
 #[derive(Debug)]
 pub struct Reader {
     folder: PathBuf,
-    /// Whether lines of a writer that was not seen before are missed where they do not begin at 0.
-    strict: bool,
+    /// Whether a place that is gone is no news: the writers' numbers count what was there.
+    knows: bool,
     position: Position,
     /// Segment being read; nothing before the first, and while none is there.
     open: Option<(u64, File)>,
@@ -64,12 +74,12 @@ pub struct Reader {
 impl Reader {
     /// From the oldest line on. What made room before is not missed.
     pub fn open(folder: &Path) -> Self {
-        Self::new(folder, false, Position::default())
+        Self::new(folder, true, Position::now(Cursor::default()))
     }
 
     /// From `cursor` on.
     pub fn at(folder: &Path, cursor: Cursor) -> Self {
-        Self::new(folder, false, Position { cursor, ..Position::default() })
+        Self::new(folder, false, Position::now(cursor))
     }
 
     /// From what comes next: nothing of what is there already.
@@ -79,7 +89,7 @@ impl Reader {
     /// The folder cannot be read.
     pub fn at_end(folder: &Path) -> io::Result<Self> {
         let cursor = end(folder)?;
-        Ok(Self::new(folder, true, Position { cursor, ..Position::default() }))
+        Ok(Self::new(folder, true, Position::now(cursor)))
     }
 
     /// Where another reader stopped.
@@ -87,10 +97,10 @@ impl Reader {
         Self::new(folder, true, position)
     }
 
-    fn new(folder: &Path, strict: bool, position: Position) -> Self {
+    fn new(folder: &Path, knows: bool, position: Position) -> Self {
         let (open, before) = (None, None);
         let (buffer, names) = (Vec::new(), BTreeMap::new());
-        Self { folder: folder.to_owned(), strict, position, open, before, buffer, names }
+        Self { folder: folder.to_owned(), knows, position, open, before, buffer, names }
     }
 
     /// The place behind what was read.
@@ -150,7 +160,7 @@ impl Reader {
         let known = self.position.writers.get(&record.writer).copied();
         let taken = match known {
             Some(taken) => taken,
-            None if self.strict => Count::default(),
+            None if record.writer > self.position.since => Count::default(),
             None => return None,
         };
         let until = Count { lines: record.first, bytes: record.before };
@@ -158,11 +168,15 @@ impl Reader {
     }
 
     fn count(&mut self, record: &Record, text: &[u8]) {
-        let writers = &mut self.position.writers;
-        if writers.len() >= WRITERS && !writers.contains_key(&record.writer) {
-            writers.pop_first();
+        let Position { writers, since, .. } = &mut self.position;
+        if writers.len() >= WRITERS
+            && !writers.contains_key(&record.writer)
+            && let Some((oldest, _)) = writers.pop_first()
+        {
+            *since = oldest.max(*since);
         }
-        let bytes = text.len() as u64 + u64::from(!record.marks.more);
+        let ends = record.lines > 0 && !record.marks.more;
+        let bytes = text.len() as u64 + u64::from(ends);
         let lines = record.first + u64::from(record.lines);
         writers.insert(record.writer, Count { lines, bytes: record.before + bytes });
     }
@@ -193,7 +207,8 @@ impl Reader {
                     Some(found) if found == wanted.segment => {}
                     Some(found) => {
                         self.position.cursor = Cursor { segment: found, offset: 0 };
-                        if wanted != Cursor::default() && !self.strict {
+                        if !self.knows {
+                            self.knows = true;
                             return Ok(Read::Gap);
                         }
                     }
@@ -387,6 +402,9 @@ pub(super) fn line(record: &Record, process: &Arc<str>, text: &[u8]) -> Line {
 /// The lines of a record's text.
 pub(super) fn lines(record: &Record, text: &[u8], give: &mut dyn FnMut(&[u8])) {
     let end = |text: &'_ [u8]| text.strip_suffix(b"\r").map_or(text.len(), <[u8]>::len);
+    if record.lines == 0 {
+        return;
+    }
     if record.lines == 1 {
         // A piece that goes on keeps its last byte, whatever it is.
         let length = if record.marks.more { text.len() } else { end(text) };

@@ -127,7 +127,7 @@ fn the_oldest_segment_makes_room_and_what_it_held_is_counted() {
         assert!(items.iter().any(|item| matches!(item, Item::Missed { .. })));
         assert_eq!(sums(&items), (1000, one.taken().bytes + two.taken().bytes));
     }
-    // Who comes later misses nothing that was there when he came.
+    // Who comes later misses nothing that was there when it came.
     let later = drain(&mut Reader::open(&bed.path));
     assert!(later.iter().all(|item| matches!(item, Item::Line(_))));
 }
@@ -315,6 +315,33 @@ fn pages_put_together_are_everything() {
     let found = page(&bed.path, None, &Filter::default(), 3).unwrap();
     let next = page(&bed.path, Some(found.lines[1].1), &Filter::default(), 1).unwrap();
     assert_eq!(texts(&next), ["2"]);
+}
+
+#[test]
+fn a_writer_whose_lines_are_all_gone_is_counted_by_its_end() {
+    let bed = bed(Limits { segment: 500, total: 2000 });
+    let mut reader = Reader::at_end(&bed.path).unwrap();
+    let (mut gone, mut loud) = (bed.writer(writer_id(1)), bed.writer(writer_id(2)));
+    put(&mut gone, "run.1", b"one\ntwo");
+    for number in 0..200u32 {
+        put(&mut loud, "web.1", number.to_string().as_bytes());
+    }
+    gone.end(tag("run.1"), Micros(9));
+    let items = drain(&mut reader);
+    let missed = Item::Missed { process: "run.1".into(), lines: 2, bytes: 8 };
+    assert_eq!(items.last(), Some(&missed));
+    assert_eq!(sums(&items).0, 202);
+}
+
+#[test]
+fn nothing_is_missed_that_was_before_the_reader() {
+    let bed = bed(WIDE);
+    // It began a few moments ago.
+    let mut writer = bed.writer(writer_id(1) - (1 << 20));
+    put(&mut writer, "web.1", b"before");
+    let mut reader = Reader::at_end(&bed.path).unwrap();
+    put(&mut writer, "web.1", b"after");
+    assert_eq!(show(&drain(&mut reader)), ["after"]);
 }
 
 #[test]

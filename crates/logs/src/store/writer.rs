@@ -65,7 +65,7 @@ impl std::ops::AddAssign for Count {
 }
 
 impl Writer {
-    /// For the log in `folder`; `id` tells the writer apart from every other of that log.
+    /// For the log in `folder`; `id` is one of [`writer_id`](super::writer_id).
     pub fn new(folder: OwnedFd, id: u64, limits: Limits) -> Self {
         let (ring, open) = (VecDeque::new(), None);
         let (taken, lost) = Default::default();
@@ -92,6 +92,12 @@ impl Writer {
         let before = self.taken;
         let head = self.head(tag, stream, time, batch);
         self.put(&head, batch.bytes, before);
+    }
+
+    /// Says that nothing comes any more: a reader that has missed all of it knows how much.
+    pub fn end(&mut self, tag: Tag<'_>, time: Micros) {
+        let batch = Batch { bytes: &[], lines: 0, marks: crate::Marks::default() };
+        self.append(tag, Stream::Out, time, batch);
     }
 
     /// Takes in several lines, each with a tag and a time of its own, by one write.
@@ -132,7 +138,8 @@ impl Writer {
             sum: record::sum(&[name, batch.bytes]),
         };
         // Each line's end is a byte too, but for that of a line that goes on.
-        let bytes = batch.bytes.len() as u64 + u64::from(!batch.marks.more);
+        let ends = batch.lines > 0 && !batch.marks.more;
+        let bytes = batch.bytes.len() as u64 + u64::from(ends);
         self.taken += Count { lines: batch.lines.into(), bytes };
         [&record.to_bytes()[..], name].concat()
     }
