@@ -72,8 +72,7 @@ impl Encoder {
 /// The line that stands, for the receiver, where lines are missing.
 pub fn missing(process: &str, lines: u64) -> Line {
     let noun = if lines == 1 { "line" } else { "lines" };
-    let text =
-        format!("Error L10 (drain buffer overflow): {lines} {noun} of {process} dropped");
+    let text = format!("Error L10 (drain buffer overflow): {lines} {noun} of {process} dropped");
     Line::tolv("drain", text)
 }
 

@@ -15,6 +15,7 @@ mod auth;
 mod config;
 mod convert;
 mod deploys;
+mod drains;
 mod error;
 mod extract;
 mod git;
@@ -99,6 +100,8 @@ impl Server {
             )
             .route("/apps/{app}/deploys/{deploy}/config", get(config::list).patch(config::change))
             .route("/apps/{app}/deploys/{deploy}/config/{name}", get(config::show))
+            .route("/apps/{app}/deploys/{deploy}/drains", get(drains::list).post(drains::add))
+            .route("/apps/{app}/deploys/{deploy}/drains/{id}", delete(drains::remove))
             .route("/apps/{app}/deploys/{deploy}/processes", get(deploys::processes))
             .route("/operations/{id}", get(operations::show).delete(operations::cancel))
             .route("/operations/{id}/events", get(operations::events))

@@ -27,7 +27,8 @@ impl Store {
     fn drain(&self, row: &AnyRow) -> Result<Drain, Error> {
         let row = Columns(row);
         let id: DrainId = row.parsed("id")?;
-        let bad = || Error::corrupt("a drain")(format!("{id} was changed, or sealed with another key"));
+        let bad =
+            || Error::corrupt("a drain")(format!("{id} was changed, or sealed with another key"));
         let url = self.unseal(&owner(&id), &row.text("sealed")?).ok_or_else(bad)?;
         let error = row.maybe_text("error")?;
         Ok(Drain {

@@ -71,11 +71,8 @@ impl Encoder {
             write!(out, r#",{{"key":"{key}","value":{{"stringValue":"{value}"}}}}"#).ok();
         }
         if let Some(release) = line.release {
-            write!(
-                out,
-                r#",{{"key":"service.version","value":{{"stringValue":"v{release}"}}}}"#
-            )
-            .ok();
+            write!(out, r#",{{"key":"service.version","value":{{"stringValue":"v{release}"}}}}"#)
+                .ok();
         }
         out.extend(b"]}");
     }

@@ -1,7 +1,7 @@
 //! Syslog messages (RFC 5424), each behind its length (RFC 6587, octet counting).
 //!
 //! ```text
-//! 94 <14>1 2026-01-01T12:00:00.123456Z shop.production app web.1 - - GET /cart 200
+//! 77 <14>1 2026-01-01T12:00:00.123456Z shop.production app web.1 - - GET /cart 200
 //!    PRI        time                   HOSTNAME    APP-NAME PROCID MSGID SD  MSG
 //! ```
 //!

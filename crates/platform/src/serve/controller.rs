@@ -22,6 +22,7 @@ use tolv_run::{Endpoints, Local, Target};
 use tolv_store::Deploy;
 
 use super::carry::Carry;
+use super::drains::Drains;
 use super::error::{Kind, ServeError, chain};
 use super::kept::{Kept, Place};
 use super::options::Said;
@@ -37,6 +38,7 @@ pub(super) struct Controller {
     pub(super) place: Place,
     pub(super) engine: Local,
     pub(super) routes: Routes,
+    pub(super) drains: Arc<Drains>,
     wake: Notify,
     current: Mutex<Option<Current>>,
     /// The task has ended.
@@ -71,6 +73,7 @@ pub(super) fn begin(
         place: Place { id, path, host },
         engine,
         routes,
+        drains: Arc::new(Drains::new()),
         wake: Notify::new(),
         current: Mutex::default(),
         ended: CancellationToken::new(),
@@ -83,7 +86,9 @@ pub(super) fn begin(
             ended.run_until_cancelled(routes.follow()).await;
         }
     });
-    let id = controller.place.id.clone();
+    let Place { id, path, .. } = controller.place.clone();
+    let (drains, log) = (Arc::clone(&controller.drains), controller.engine.log());
+    inner.tasks.spawn(drains.run(platform.clone(), id.clone(), path, log));
     let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
     inner.tasks.spawn(task.run());
     Ok(controller)
@@ -327,6 +332,7 @@ impl Controller {
         deploy: &Deploy,
     ) -> Result<(), ServeError> {
         self.engine.stop().await;
+        self.drains.stop().await;
         self.routes.set_web(Web::Gone);
         Kept::remove(&platform.0.home, &deploy.id)?;
         let logs = platform.0.home.join("logs").join(deploy.id.as_str());

@@ -227,6 +227,7 @@ impl Platform {
         let controllers: Vec<_> = self.controllers().drain().collect();
         for (_, controller) in controllers {
             controller.ended().await;
+            controller.drains.ended().await;
         }
     }
 
@@ -474,7 +475,7 @@ impl Platform {
         }
     }
 
-    fn on(&self) -> Result<(), ServeError> {
+    pub(super) fn on(&self) -> Result<(), ServeError> {
         match self.0.ending.is_cancelled() {
             true => Err(ServeError::Stopping),
             false => Ok(()),

@@ -18,8 +18,7 @@ fn line(text: &[u8], stream: Stream, release: Option<u32>) -> Line {
 
 #[test]
 fn a_body_is_the_json_of_the_protocol() {
-    let mut encoder =
-        crate::drain::Encoder::new(Kind::Otlp, &"shop/production".parse().unwrap());
+    let mut encoder = crate::drain::Encoder::new(Kind::Otlp, &"shop/production".parse().unwrap());
     let mut out = Vec::new();
     encoder.begin(&mut out);
     encoder.line(&line(b"say \"hi\"\x1b", Stream::Out, Some(7)), &mut out);
@@ -61,7 +60,10 @@ fn a_body_is_the_json_of_the_protocol() {
 fn what_a_receiver_refuses_is_read() {
     let text = br#"{"partialSuccess":{"rejectedLogRecords":"3","errorMessage":"too old"}}"#;
     assert_eq!(refused(text), Some((3, "too old".to_owned())));
-    assert_eq!(refused(br#"{"partialSuccess":{"rejectedLogRecords":2}}"#), Some((2, String::new())));
+    assert_eq!(
+        refused(br#"{"partialSuccess":{"rejectedLogRecords":2}}"#),
+        Some((2, String::new()))
+    );
     for none in [b"{}".as_slice(), b"", br#"{"partialSuccess":{}}"#, b"<html>", b"[1]"] {
         assert_eq!(refused(none), None);
     }

@@ -32,7 +32,7 @@ fn the_strict_form_is_that_of_the_rfc() {
     let hello = line(Source::App, "web.1", Stream::Out, b"hello");
     assert_eq!(
         encoded(Form::Strict, &hello),
-        "70 <14>1 2026-01-01T12:00:00.000042Z shop.production app web.1 - - hello"
+        "69 <14>1 2026-01-01T12:00:00.000042Z shop.production app web.1 - - hello"
     );
     let loud = line(Source::App, "web.1", Stream::Err, b"x");
     assert!(encoded(Form::Strict, &loud).contains(" <12>1 "));
@@ -47,7 +47,7 @@ fn herokus_form_is_herokus() {
     let hello = line(Source::App, "web.1", Stream::Out, "grüß".as_bytes());
     assert_eq!(
         encoded(Form::Heroku, &hello),
-        "75 <190>1 2026-01-01T12:00:00.000042+00:00 shop.production app web.1 - grüß\n"
+        "74 <190>1 2026-01-01T12:00:00.000042+00:00 shop.production app web.1 - grüß\n"
     );
     let state = line(Source::Tolv, "web.1", Stream::Out, b"State changed");
     assert!(encoded(Form::Heroku, &state).contains(" <46>1 "));
