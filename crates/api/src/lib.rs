@@ -8,10 +8,12 @@
 
 pub mod client;
 mod drains;
+mod logs;
 pub mod problem;
 mod types;
 
 pub use drains::{Drain, NewDrain};
+pub use logs::{LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats};
 pub use problem::{Code, Problem};
 pub use types::{
     About, App, AuditLine, Config, ConfigChange, ConfigChanged, Deploy, Ledger, NewApp, NewDeploy,

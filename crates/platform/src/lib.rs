@@ -24,8 +24,8 @@ mod watch;
 pub use error::Error;
 pub use listen::ListenError;
 pub use serve::{
-    Actor, Blobs, Command, CopyFrom, Drain, Follow, Kind, Platform, Process, Progress, Said,
-    ServeError, ServeOptions, Standing, token_hash,
+    Actor, Blobs, Command, CopyFrom, Drain, Follow, Kind, Logged, Platform, Process, Progress,
+    Said, ServeError, ServeOptions, Standing, token_hash,
 };
 pub use tolv_logs::drain::DrainUrl;
 pub use tolv_store::{DatabaseUrl, SecretKey};

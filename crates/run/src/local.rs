@@ -191,6 +191,11 @@ impl Local {
         self.0.shared.journal.append(lines.iter());
     }
 
+    /// Most bytes of that log.
+    pub fn logs_bytes(&self) -> u64 {
+        self.0.shared.settings.logs_bytes
+    }
+
     /// The log of the deploy, which outlives the engine.
     pub fn log(&self) -> Log {
         Log(Arc::clone(&self.0.shared.journal))

@@ -93,7 +93,8 @@ impl Teller {
     ) -> (Self, impl Future<Output = ()>) {
         let (queue, messages) = mpsc::unbounded_channel();
         let stored = journal.stored();
-        (Self { queue, journal, tally }, run(messages, stored, reader, outlet))
+        let task = run(messages, stored, Arc::clone(&tally), reader, outlet);
+        (Self { queue, journal, tally }, task)
     }
 
     /// For one process of a release.
@@ -147,6 +148,7 @@ impl Pump {
 async fn run(
     mut queue: mpsc::UnboundedReceiver<Message>,
     mut stored: watch::Receiver<u64>,
+    tally: Arc<Tally>,
     reader: Reader,
     outlet: Outlet,
 ) {
@@ -168,8 +170,7 @@ async fn run(
             messages.push(message);
         }
         stored.borrow_and_update();
-        let Some(dry) = read_all(reader.take(), &outlet).await else { return };
-        let mut dry = dry;
+        let Some(mut dry) = read_all(reader.take(), &outlet).await else { return };
         let mut missed = Vec::new();
         for message in messages.drain(..) {
             match message {
@@ -178,8 +179,10 @@ async fn run(
                     shims.insert(writer, control);
                 }
                 Message::Bell(writer) => {
+                    let taken = dry.taken(writer);
+                    tally.seen(writer, taken);
                     if let Some(control) = shims.get(&writer) {
-                        control.order(&Order::Arm { lines: dry.taken(writer).lines });
+                        control.order(&Order::Arm { lines: taken.lines });
                     }
                 }
                 Message::Ended(writer, process, all) => {

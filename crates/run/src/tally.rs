@@ -34,6 +34,16 @@ impl Tally {
         counts.running.insert(writer, (Arc::clone(process), written));
     }
 
+    /// At least this much of a writer is in the log: it rings once, and writes on.
+    pub(crate) fn seen(&self, writer: u64, count: Count) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, written)) = counts.running.get_mut(&writer)
+            && count.lines > written.written.lines
+        {
+            written.written = count;
+        }
+    }
+
     /// A writer is done; this is the last that it said.
     pub(crate) fn end(&self, writer: u64, process: &Arc<str>, written: Option<Written>) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,6 +19,7 @@ mod drains;
 mod error;
 mod extract;
 mod git;
+mod logs;
 mod openapi;
 mod operations;
 mod tokens;
@@ -102,6 +103,8 @@ impl Server {
             .route("/apps/{app}/deploys/{deploy}/config/{name}", get(config::show))
             .route("/apps/{app}/deploys/{deploy}/drains", get(drains::list).post(drains::add))
             .route("/apps/{app}/deploys/{deploy}/drains/{id}", delete(drains::remove))
+            .route("/apps/{app}/deploys/{deploy}/logs", get(logs::show))
+            .route("/apps/{app}/deploys/{deploy}/logs/stats", get(logs::stats))
             .route("/apps/{app}/deploys/{deploy}/processes", get(deploys::processes))
             .route("/operations/{id}", get(operations::show).delete(operations::cancel))
             .route("/operations/{id}/events", get(operations::events))

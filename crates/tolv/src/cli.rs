@@ -10,6 +10,7 @@ pub(crate) mod drains;
 mod failure;
 mod follow;
 mod login;
+mod logs;
 mod processes;
 mod releases;
 mod show;
@@ -47,6 +48,7 @@ pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
         Platform::Restart(args) => processes::restart(&args, settings),
         Platform::Stop(which) => processes::stop(&which, settings),
         Platform::Start(which) => processes::start(&which, settings),
+        Platform::Logs(args) => logs::logs(&args, settings),
         Platform::Operations(args) => processes::operations(args, settings),
         Platform::Tokens(args) => tokens::tokens(args, settings),
         Platform::Audit(args) => tokens::audit(&args, settings),

@@ -31,7 +31,7 @@ pub struct Filter {
     /// With this in its text.
     pub grep: Option<Regex>,
     /// Put there by this writer.
-    pub(super) writer: Option<u64>,
+    pub writer: Option<u64>,
 }
 
 impl Filter {
@@ -43,6 +43,12 @@ impl Filter {
             && self.source.is_none_or(|source| record.source == source)
             && self.release.is_none_or(|release| record.release == release)
             && self.process.as_ref().is_none_or(|process| is_of(name, process.as_bytes()))
+    }
+
+    /// Whether lines of a process that are gone may have been among those that fit.
+    pub fn takes_missed(&self, source: Source, process: &str) -> bool {
+        let of = |wanted: &String| is_of(process.as_bytes(), wanted.as_bytes());
+        self.source.is_none_or(|wanted| wanted == source) && self.process.as_ref().is_none_or(of)
     }
 
     /// Whether a line fits.

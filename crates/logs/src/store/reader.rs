@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{self, LENGTH, Record};
 use super::{Count, Cursor, segment_name, segments, shared_name, writer_id};
-use crate::line::Line;
+use crate::line::{Line, Source};
 
 /// Bytes of one read.
 const READ: usize = 256 * 1024;
@@ -25,6 +25,8 @@ pub enum Item {
     Line(Line),
     /// Lines of a process that are not to be had any more.
     Missed {
+        /// Who wrote them.
+        source: Source,
         /// Whose.
         process: Arc<str>,
         /// How many.
@@ -132,11 +134,11 @@ impl Reader {
         self.position.writers.get(&writer).copied().unwrap_or_default()
     }
 
-    /// Everything of a writer is in the log, and these were all: gives what is missing of them,
+    /// Everything of an app's writer is in the log, and these were all: gives what is missing of them,
     /// and forgets the writer.
     pub fn finish(&mut self, writer: u64, process: &Arc<str>, all: Count) -> Option<Item> {
         let taken = self.position.writers.remove(&writer).unwrap_or_default();
-        missed(process, taken, all)
+        missed(Source::App, process, taken, all)
     }
 
     /// Appends some of what is there to `items`; `false` when all that is there was read.
@@ -178,7 +180,7 @@ impl Reader {
             None => return None,
         };
         let until = Count { lines: record.first, bytes: record.before };
-        missed(&shared_name(name), taken, until)
+        missed(record.source, &shared_name(name), taken, until)
     }
 
     fn count(&mut self, record: &Record, text: &[u8]) {
@@ -395,10 +397,10 @@ pub(super) fn end(folder: &Path) -> io::Result<Cursor> {
     Ok(Cursor { segment, offset: size.map_or(0, |meta| meta.len()) })
 }
 
-fn missed(process: &Arc<str>, taken: Count, until: Count) -> Option<Item> {
+fn missed(source: Source, process: &Arc<str>, taken: Count, until: Count) -> Option<Item> {
     let lines = until.lines.saturating_sub(taken.lines);
     let (process, bytes) = (Arc::clone(process), until.bytes.saturating_sub(taken.bytes));
-    (lines > 0).then_some(Item::Missed { process, lines, bytes })
+    (lines > 0).then_some(Item::Missed { source, process, lines, bytes })
 }
 
 pub(super) fn line(record: &Record, process: &Arc<str>, text: &[u8]) -> Line {

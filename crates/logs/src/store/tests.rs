@@ -101,7 +101,8 @@ fn a_tail_follows_two_writers() {
     assert_eq!(show(&drain(&mut reader)), ["", "four\u{fffd}\0\r"]);
     assert_eq!(reader.taken(1), web.taken());
     let process: Arc<str> = "web.1".into();
-    let missed = Item::Missed { process: Arc::clone(&process), lines: 1, bytes: 9 };
+    let missed =
+        Item::Missed { source: Source::App, process: Arc::clone(&process), lines: 1, bytes: 9 };
     let Count { lines, bytes } = web.taken();
     let all = Count { lines: lines + 1, bytes: bytes + 9 };
     assert_eq!(reader.finish(1, &process, all), Some(missed));
@@ -328,7 +329,7 @@ fn a_writer_whose_lines_are_all_gone_is_counted_by_its_end() {
     }
     gone.end(tag("run.1"), Micros(9));
     let items = drain(&mut reader);
-    let missed = Item::Missed { process: "run.1".into(), lines: 2, bytes: 8 };
+    let missed = Item::Missed { source: Source::App, process: "run.1".into(), lines: 2, bytes: 8 };
     assert_eq!(items.last(), Some(&missed));
     assert_eq!(sums(&items).0, 202);
 }

@@ -1,6 +1,6 @@
 //! What can be asked of the platform.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -91,6 +91,17 @@ impl From<tolv_run::Endpoint> for Process {
         let (name, release) = (endpoint.process, endpoint.release);
         Self { name, state, release, pid, restarts: endpoint.restarts }
     }
+}
+
+/// The log of a deploy.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// To read.
+    pub log: tolv_run::Log,
+    /// Process → what it has written.
+    pub written: BTreeMap<Arc<str>, tolv_run::Written>,
+    /// Most bytes of it.
+    pub limit: u64,
 }
 
 /// The platform. Clones are the same.
@@ -257,6 +268,19 @@ impl Platform {
             80 => format!("http://{}", deploy.host),
             port => format!("http://{}:{port}", deploy.host),
         }
+    }
+
+    /// The log of a deploy, and what was written to it since the platform began.
+    ///
+    /// # Errors
+    ///
+    /// There is no such deploy.
+    pub async fn log(&self, path: &DeployPath) -> Result<Logged, ServeError> {
+        let deploy = self.0.store.deploy(path).await?;
+        let controller = self.controllers().get(&deploy.id).cloned();
+        let controller = controller.ok_or(ServeError::Stopping)?;
+        let engine = &controller.engine;
+        Ok(Logged { log: engine.log(), written: engine.written(), limit: engine.logs_bytes() })
     }
 
     /// Makes an app, its repository and its first deploy.
