@@ -62,6 +62,12 @@ const NEEDS: &[Need] = &[
         why: "the store's tests run on it too, each on a server of its own",
     },
     Need {
+        what: "openssl",
+        check: &["openssl", "version"],
+        packages: &["openssl"],
+        why: "certificates of receivers in tests",
+    },
+    Need {
         what: "rsyslogd",
         check: &["/usr/sbin/rsyslogd", "-v"],
         packages: &["rsyslog"],

@@ -47,7 +47,7 @@ fn herokus_form_is_herokus() {
     let hello = line(Source::App, "web.1", Stream::Out, "grüß".as_bytes());
     assert_eq!(
         encoded(Form::Heroku, &hello),
-        "74 <190>1 2026-01-01T12:00:00.000042+00:00 shop.production app web.1 - grüß\n"
+        "75 <190>1 2026-01-01T12:00:00.000042+00:00 shop.production app web.1 - grüß\n"
     );
     let state = line(Source::Tolv, "web.1", Stream::Out, b"State changed");
     assert!(encoded(Form::Heroku, &state).contains(" <46>1 "));
