@@ -37,6 +37,7 @@ pub use db::Store;
 pub use error::Error;
 pub use secret::{KeyError, SecretKey};
 pub use types::{
-    App, AuditLine, CopyFrom, Deploy, Idempotent, NewRelease, Operation, Release, Slug, Token,
+    App, AuditLine, CopyFrom, Deploy, Idempotent, NewRelease, Operation, Release, Releasing, Slug,
+    Token,
 };
 pub use url::{DatabaseUrl, DatabaseUrlError};

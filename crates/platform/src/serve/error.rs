@@ -6,6 +6,7 @@ use tolv_model::env::EnvName;
 use tolv_model::id::OperationId;
 use tolv_model::ledger::Broken;
 use tolv_model::name::{Deploy, ProcessType};
+use tolv_model::operation::Outcome;
 use tolv_model::release::ReleaseNumber;
 
 use crate::home::HomeError;
@@ -111,6 +112,16 @@ pub enum ServeError {
         /// Promoted to.
         to: Deploy,
     },
+    /// There is nothing to try again.
+    #[error("release {number} of {deploy} did not fail: it is {outcome}")]
+    NotFailed {
+        /// Whose.
+        deploy: Deploy,
+        /// Which.
+        number: ReleaseNumber,
+        /// How it turned out.
+        outcome: Outcome,
+    },
     /// To itself.
     #[error("{0} cannot be promoted to itself")]
     Itself(Deploy),
@@ -203,6 +214,7 @@ impl ServeError {
             Self::NoRelease(_)
             | Self::NothingBefore { .. }
             | Self::FailedRelease { .. }
+            | Self::NotFailed { .. }
             | Self::SlugGone { .. }
             | Self::OtherCodebase { .. }
             | Self::MissingConfig(_)
@@ -249,6 +261,7 @@ impl ServeError {
                 let pairs: Vec<_> = names.iter().map(|name| format!("{name}=…")).collect();
                 format!("tolv config set {}", pairs.join(" "))
             }
+            Self::ReleasePhase { .. } => "to try it again: tolv releases retry".to_owned(),
             Self::DiskFull { advice, .. } => advice.clone(),
             Self::Run(error) => return run_hint(error),
             _ => return None,

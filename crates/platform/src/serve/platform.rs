@@ -21,7 +21,7 @@ use tolv_model::release::ReleaseNumber;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
-use tolv_store::{App, DatabaseUrl, Deploy, Operation, SecretKey, Store};
+use tolv_store::{App, DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
 
 use super::controller::{self, Controller};
 use super::error::{Kind, ServeError};
@@ -353,7 +353,7 @@ impl Platform {
         self.on()?;
         let deploy = self.0.store.deploy(path).await?;
         let request = self.request(&deploy, command).await?;
-        if let Request::Rollback { to } = &request {
+        if let Request::Rollback { to, .. } = &request {
             let release = self.0.store.release(&deploy.id, *to).await?;
             self.0.store.set_config_head(&deploy.id, release.row.config_version).await?;
         }
@@ -379,14 +379,17 @@ impl Platform {
         path: &DeployPath,
         if_version: Option<u32>,
         change: &Change,
+        no_release_phase: bool,
     ) -> Result<(u32, Option<Operation>), ServeError> {
         self.on()?;
         let store = &self.0.store;
         let deploy = store.deploy(path).await?;
         // Without a release there is nothing to release again: the first one takes it.
-        let actor = deploy.current.is_some().then_some(actor.name.as_str());
+        let actor = actor.name.as_str();
+        let releasing = deploy.current.map(|_| Releasing { actor, no_release_phase });
+        let now = Timestamp::now();
         let changed =
-            store.change_config(&deploy.id, if_version, change, actor, Timestamp::now()).await?;
+            store.change_config_for(&deploy.id, if_version, change, releasing, now).await?;
         self.wake(&deploy.id);
         Ok(changed)
     }
