@@ -6,6 +6,7 @@ mod database;
 mod deploys;
 mod disk;
 mod push;
+mod release_phase;
 mod restart;
 mod survival;
 
