@@ -169,6 +169,7 @@ macro_rules! on_both {
 }
 
 // Behind the macro, which they use.
+mod cron;
 mod races;
 mod size;
 
