@@ -90,6 +90,8 @@ pub struct Line {
     pub source: Source,
     /// Which process: `web.1`, `release.1`, `router`.
     pub process: Arc<str>,
+    /// Of which release, where it is of one.
+    pub release: Option<u32>,
     /// Which stream.
     pub stream: Stream,
     /// Whether it is a piece of a longer line.
@@ -105,9 +107,17 @@ impl Line {
             time: Micros::now(),
             source: Source::Tolv,
             process: process.into(),
+            release: None,
             stream: Stream::Out,
             marks: Marks::default(),
             text: text.into(),
         }
+    }
+
+    /// The same, of a release.
+    #[must_use]
+    pub fn of_release(mut self, release: u32) -> Self {
+        self.release = Some(release);
+        self
     }
 }

@@ -6,9 +6,9 @@
 //!
 //! ```text
 //!  Local ── one task per process ── control socket ── shim ── the app's process
-//!    │        (Unit decides)                            │
-//!    │ endpoints: watch                                 ▼ pipes
-//!    └ lines ◀── pump, one per process ◀── doorbell ── spool
+//!    │        (Unit decides)     │                      │
+//!    │ endpoints: watch          │ journal              ▼ pipes
+//!    └ lines ◀── pump ◀──────────┴───────────── the deploy's log
 //! ```
 //!
 //! The decisions are `tolv_model::unit` and `tolv_model::rollout`, without I/O; what is here
@@ -21,7 +21,8 @@
 //! local.restart(&Selection).await -> Result<Outcome, Error>    // new processes, same release
 //! local.run_once(OneOff).await -> Result<Exit, Error>          // its lines are in the receiver too
 //! local.endpoints() -> watch::Receiver<Endpoints>
-//! local.say(Line)                                              // into the same stream of lines
+//! local.say([Line])                                            // into the same log
+//! local.log() -> Log                                           // the same log, to read it
 //! local.stop().await                                           // SIGTERM, grace, SIGKILL; all gone
 //! local.kill()                                                 // SIGKILL now; `stop` then returns
 //! SHIM: (&str, tolv_sandbox::Body)                             // for `spawner_main`
@@ -40,6 +41,7 @@ mod board;
 mod child;
 #[cfg(test)]
 mod fixture;
+mod journal;
 mod listening;
 mod local;
 mod one_off;
@@ -53,11 +55,14 @@ mod rolling;
 mod session;
 mod shared;
 mod shim;
+mod tally;
 mod target;
 
+pub use journal::Log;
 pub use local::Local;
 pub use ports::Ports;
 pub use shim::SHIM;
+pub use tally::Written;
 pub use target::{
     Boot, Culprit, Drain, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState, Reason,
     Settings, Target, Timing,

@@ -62,9 +62,9 @@ impl Run {
                     Some(Word::Started { .. }) => {
                         self.pump.say("State changed from starting to up");
                     }
-                    Some(Word::Bell) => self.pump.bell(),
+                    Some(Word::Bell(written)) => self.pump.bell(session.writer, written),
                     Some(Word::ExecFailed { errno, what }) => {
-                        self.pump.ended(0);
+                        self.pump.ended(session.writer, None);
                         let reason = exec_failure(errno, &what);
                         let error = self.not_started(&reason);
                         return match reason {
