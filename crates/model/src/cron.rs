@@ -30,14 +30,8 @@ pub enum CronOutcome {
 
 impl CronOutcome {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Running,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Replaced,
-        Self::Skipped,
-        Self::Missed,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Running, Self::Succeeded, Self::Failed, Self::Replaced, Self::Skipped, Self::Missed];
 
     /// Its name.
     pub fn as_str(self) -> &'static str {

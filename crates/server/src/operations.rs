@@ -16,7 +16,7 @@ use tolv_model::formation::{Formation, MAX_QUANTITY};
 use tolv_model::id::OperationId;
 use tolv_model::operation::Selection;
 use tolv_model::release::ReleaseNumber;
-use tolv_platform::{Command, Progress};
+use tolv_platform::{Command, Follow, Progress};
 
 use crate::auth::Caller;
 use crate::error::Failure;
@@ -176,6 +176,15 @@ pub(crate) async fn events(
     let operation = found(&shared, &caller, &id, Act::View).await?;
     let follow = shared.0.platform.follow(&operation.id).await;
     let follow = follow.map_err(|error| shared.failure(error))?;
+    Ok(progress(&shared, follow, &headers))
+}
+
+/// What is followed as such events, behind the last that the client has seen.
+pub(crate) fn progress(
+    shared: &Shared,
+    follow: Follow,
+    headers: &HeaderMap,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<>> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let seen: usize = last.unwrap_or(0);
     let state = (follow.behind(seen), seen, shared.0.ending.clone());
@@ -192,5 +201,5 @@ pub(crate) async fn events(
         };
         Some((Ok(event), (follow, seen, ending)))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }

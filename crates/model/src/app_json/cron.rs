@@ -250,7 +250,10 @@ pub(super) fn read(place: &Place<'_>, report: &mut Report<'_>) -> Vec<CronJob> {
         if let Some(Read { name: Some(name), .. }) = job
             && !taken.insert(name.clone())
         {
-            report.error(place.span(), format!("`{}`: the name `{name}` is there already", place.path));
+            report.error(
+                place.span(),
+                format!("`{}`: the name `{name}` is there already", place.path),
+            );
         }
     }
     jobs.into_iter().filter_map(|(_, job)| job).map(|job| job.named(&mut taken)).collect()

@@ -37,9 +37,8 @@ fn ticks(schedule: &str, zone: &str, from: &str, to: &str) -> Vec<String> {
 #[test]
 fn an_hour_that_is_skipped() {
     // 29 March 2026, Oslo: behind 01:59 comes 03:00.
-    let day = |schedule| {
-        ticks(schedule, "Europe/Oslo", "2026-03-28T23:30:00Z", "2026-03-29T03:10:00Z")
-    };
+    let day =
+        |schedule| ticks(schedule, "Europe/Oslo", "2026-03-28T23:30:00Z", "2026-03-29T03:10:00Z");
     assert_eq!(day("30 2 * * *"), ["29 03:00 +0200"], "right behind the gap");
     assert_eq!(day("30 3 * * *"), ["29 03:30 +0200"]);
     assert_eq!(
@@ -60,9 +59,8 @@ fn an_hour_that_is_skipped() {
 #[test]
 fn an_hour_that_comes_twice() {
     // 25 October 2026, Oslo: behind 02:59 comes 02:00 once more.
-    let day = |schedule| {
-        ticks(schedule, "Europe/Oslo", "2026-10-24T23:30:00Z", "2026-10-25T02:10:00Z")
-    };
+    let day =
+        |schedule| ticks(schedule, "Europe/Oslo", "2026-10-24T23:30:00Z", "2026-10-25T02:10:00Z");
     assert_eq!(day("30 2 * * *"), ["25 02:30 +0200"], "once");
     assert_eq!(
         day("0 * * * *"),

@@ -139,9 +139,7 @@ impl Carry<'_> {
                 };
                 self.release(next).await
             }
-            Request::Config { version, set, unset, .. } => {
-                self.config(*version, set, unset).await
-            }
+            Request::Config { version, set, unset, .. } => self.config(*version, set, unset).await,
             Request::Scale { formation } => self.scale(formation).await,
             Request::Restart { processes } => self.restart(processes).await,
             Request::Stop => self.stop(true).await,
@@ -305,6 +303,11 @@ impl Carry<'_> {
 
     async fn append(&self, next: &Next) -> Result<Release, ServeError> {
         let runtime = self.platform.runtime(&next.slug).await?;
+        let schedules: Vec<_> = runtime
+            .cron
+            .iter()
+            .map(|job| format!("{} ({}, {})", job.name, job.schedule, job.zone.as_str()))
+            .collect();
         let reason = next.reason.clone();
         let release = self
             .platform
@@ -326,6 +329,9 @@ impl Carry<'_> {
         let (reason, actor) = (&release.row.reason, &self.operation.actor);
         self.tell(format!("Release {number} created by {actor}: {reason}"));
         self.head(format!("Release {number}: {reason}, slug {}", short(&next.slug.0)));
+        if !schedules.is_empty() {
+            self.head(format!("Schedules: {}", schedules.join(", ")));
+        }
         Ok(release)
     }
 

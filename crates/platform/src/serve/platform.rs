@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tolv_logs::Line;
 use tolv_model::config::Change;
 use tolv_model::env::EnvName;
-use tolv_model::id::{DeployId, OperationId};
+use tolv_model::id::{CronRunId, DeployId, OperationId};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessName};
 use tolv_model::operation::{Request, State};
 use tolv_model::release::ReleaseNumber;
@@ -122,7 +122,9 @@ pub(super) struct Inner {
     pub(super) hosts: Arc<Hosts>,
     http: SocketAddr,
     pub(super) ports: Arc<tolv_run::Ports>,
-    pub(super) outputs: Outputs,
+    pub(super) outputs: Outputs<OperationId>,
+    /// Of runs of schedules.
+    pub(super) run_outputs: Outputs<CronRunId>,
     pub(super) building: Semaphore,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
@@ -194,6 +196,7 @@ impl Platform {
             http,
             ports: tolv_run::Ports::new(),
             outputs: Outputs::default(),
+            run_outputs: Outputs::default(),
             building: Semaphore::new(BUILDS),
             controllers: Mutex::default(),
             lines,
@@ -501,7 +504,7 @@ impl Platform {
         }
     }
 
-    fn on(&self) -> Result<(), ServeError> {
+    pub(super) fn on(&self) -> Result<(), ServeError> {
         match self.0.ending.is_cancelled() {
             true => Err(ServeError::Stopping),
             false => Ok(()),

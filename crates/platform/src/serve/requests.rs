@@ -111,11 +111,7 @@ impl Platform {
         })
     }
 
-    async fn promotion(
-        &self,
-        to: &Deploy,
-        from: &DeployPath,
-    ) -> Result<ReleaseNumber, ServeError> {
+    async fn promotion(&self, to: &Deploy, from: &DeployPath) -> Result<ReleaseNumber, ServeError> {
         if from.app != to.name.app {
             return Err(ServeError::OtherApp { from: from.clone(), to: to.name.clone() });
         }

@@ -74,9 +74,8 @@ async fn runs_end_once_and_are_kept_for_a_while(bed: Bed) {
         }
     };
     let (first, _) = record(60, CronOutcome::Running).await;
-    let end = |outcome, status| {
-        store.end_cron_run(&first.id, outcome, Some(status), Some("why"), at(99))
-    };
+    let end =
+        |outcome, status| store.end_cron_run(&first.id, outcome, Some(status), Some("why"), at(99));
     assert!(end(CronOutcome::Failed, 143).await.unwrap());
     assert!(!end(CronOutcome::Succeeded, 0).await.unwrap(), "over is over");
     let ended = store.cron_run(&first.id).await.unwrap();
@@ -102,7 +101,10 @@ async fn runs_end_once_and_are_kept_for_a_while(bed: Bed) {
         let now = NewCronRun { now: at(180), ..new(&deploy, &tidy, Some(minute * 60)) };
         match store.record_cron_run(&now).await.unwrap() {
             Recorded::New(run, old) => {
-                store.end_cron_run(&run.id, CronOutcome::Succeeded, Some(0), None, at(1)).await.unwrap();
+                store
+                    .end_cron_run(&run.id, CronOutcome::Succeeded, Some(0), None, at(1))
+                    .await
+                    .unwrap();
                 forgotten.extend(old);
             }
             Recorded::Before => panic!("{minute}"),

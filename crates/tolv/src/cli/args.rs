@@ -315,6 +315,44 @@ pub(crate) struct Restart {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv cron\n  tolv cron history nightly\n  \
+    tolv cron run nightly\n\nSchedules are in app.json; they are those of the current release.")]
+pub(crate) struct Cron {
+    #[command(subcommand)]
+    pub(crate) command: Option<CronCommand>,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CronCommand {
+    /// Show what became of its ticks
+    History {
+        /// Its name
+        name: String,
+        /// How many
+        #[arg(short, long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+        number: u16,
+    },
+    /// Print what one run of it wrote, to its end
+    Output {
+        /// Its name
+        name: String,
+        /// Which run
+        id: String,
+    },
+    /// Run it now, and pass its exit status on
+    Run {
+        /// Its name
+        name: String,
+        /// Do not wait for its end
+        #[arg(long)]
+        detach: bool,
+    },
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  tolv operations\n  tolv operations show op_…\n  \
     tolv operations cancel op_…")]
 pub(crate) struct Operations {

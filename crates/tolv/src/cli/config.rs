@@ -34,7 +34,11 @@ pub(super) fn config(args: Config, settings: &Settings) -> Done {
         }
         Some(ConfigCommand::Set { secret, no_release_phase, pairs }) => {
             let set = pairs.iter().map(pair).collect::<Result<BTreeMap<_, _>, _>>()?;
-            change(&target, &path, &ConfigChange { set, unset: Vec::new(), secret, no_release_phase })
+            change(
+                &target,
+                &path,
+                &ConfigChange { set, unset: Vec::new(), secret, no_release_phase },
+            )
         }
         Some(ConfigCommand::Unset { no_release_phase, names }) => {
             for name in &names {
@@ -52,7 +56,11 @@ pub(super) fn config(args: Config, settings: &Settings) -> Done {
                 .map_err(|error| Failure::new(error.named(shown.clone()).to_string()))?;
             let set = parsed.iter().map(|(name, value)| (name.to_string(), Value::of(value)));
             let set = set.collect();
-            change(&target, &path, &ConfigChange { set, unset: Vec::new(), secret, no_release_phase })
+            change(
+                &target,
+                &path,
+                &ConfigChange { set, unset: Vec::new(), secret, no_release_phase },
+            )
         }
         Some(ConfigCommand::Export) => export(&target, &path),
     }

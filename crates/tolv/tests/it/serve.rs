@@ -2,6 +2,7 @@
 
 mod api;
 mod config;
+mod cron;
 mod database;
 mod deploys;
 mod disk;
