@@ -57,8 +57,7 @@ impl Access {
             }
             let lost = self.dropped.swap(0, Relaxed);
             if lost > 0 {
-                let text = format!("Error L10 (output buffer overflow): {lost} lines dropped");
-                batch.push(Request { host: None, line: Line::tolv("router", text) });
+                batch.push(Request { host: None, line: Line::dropped("router", Some(lost)) });
             }
             deliver(batch).await;
         }
