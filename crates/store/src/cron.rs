@@ -65,13 +65,13 @@ pub struct NewCronRun<'a> {
     pub now: Timestamp,
 }
 
-/// What came of recording a run.
+/// A run that was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recorded {
-    /// It is recorded; the ids of old runs that are forgotten for it.
-    New(CronRun, Vec<CronRunId>),
-    /// This tick was recorded before.
-    Before,
+pub struct Recorded {
+    /// It.
+    pub run: CronRun,
+    /// Old ones that are forgotten for it.
+    pub forgotten: Vec<CronRunId>,
 }
 
 fn run(row: &AnyRow) -> Result<CronRun, Error> {
@@ -94,12 +94,13 @@ fn run(row: &AnyRow) -> Result<CronRun, Error> {
 }
 
 impl Store {
-    /// Records a run before it starts. A tick of a schedule is recorded once, whoever asks.
+    /// Records a run before it starts; nothing where its tick was recorded before: that is done
+    /// once, whoever asks.
     ///
     /// # Errors
     ///
     /// The database's.
-    pub async fn record_cron_run(&self, new: &NewCronRun<'_>) -> Result<Recorded, Error> {
+    pub async fn record_cron_run(&self, new: &NewCronRun<'_>) -> Result<Option<Recorded>, Error> {
         let mut write = self.write().await?;
         // Ids decide the order, and clocks stand still for a millisecond or go back.
         let newest = sqlx::query(
@@ -135,7 +136,7 @@ impl Store {
         .execute(&mut *write.tx)
         .await?;
         if made.rows_affected() == 0 {
-            return Ok(Recorded::Before);
+            return Ok(None);
         }
         let old = sqlx::query(
             "SELECT id FROM cron_runs WHERE deploy = $1 AND name = $2 AND outcome <> 'running' \
@@ -157,7 +158,7 @@ impl Store {
             forgotten.push(id);
         }
         write.commit().await?;
-        Ok(Recorded::New(self.cron_run(&id).await?, forgotten))
+        Ok(Some(Recorded { run: self.cron_run(&id).await?, forgotten }))
     }
 
     /// Records how a run turned out; whether that was not known already.

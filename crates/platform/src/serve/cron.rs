@@ -334,9 +334,8 @@ impl Platform {
             outcome,
             now: Timestamp::now(),
         };
-        let (run, forgotten) = match inner.store.record_cron_run(&new).await? {
-            Recorded::New(run, forgotten) => (run, forgotten),
-            Recorded::Before => return Ok(None),
+        let Some(Recorded { run, forgotten }) = inner.store.record_cron_run(&new).await? else {
+            return Ok(None);
         };
         for old in forgotten {
             inner.blobs.delete(&run_key(&old)).await.ok();

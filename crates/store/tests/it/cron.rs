@@ -2,7 +2,7 @@
 
 use tolv_model::cron::CronOutcome;
 use tolv_model::name::ScheduleName;
-use tolv_store::{NewCronRun, Recorded};
+use tolv_store::NewCronRun;
 
 use super::*;
 
@@ -35,16 +35,16 @@ async fn a_tick_is_recorded_once(bed: Bed) {
         async move { store.record_cron_run(&new(&deploy, &tidy, Some(60))).await.unwrap() }
     });
     let made = futures(all.collect()).await;
-    let fresh: Vec<_> = made.iter().filter(|made| matches!(made, Recorded::New(..))).collect();
+    let fresh: Vec<_> = made.iter().flatten().collect();
     assert_eq!(fresh.len(), 1, "{made:?}");
-    let Recorded::New(run, forgotten) = fresh[0] else { unreachable!() };
-    assert!(forgotten.is_empty());
+    let run = &fresh[0].run;
+    assert!(fresh[0].forgotten.is_empty());
     assert_eq!(store.cron_run(&run.id).await.unwrap(), *run);
     assert_eq!((run.tick, run.outcome, run.ended), (Some(at(60)), CronOutcome::Running, None));
     // Another schedule, another deploy and whoever asks by hand are not in its way.
     let record = async |new: NewCronRun<'_>| {
         let recorded = store.record_cron_run(&new).await.unwrap();
-        assert!(matches!(recorded, Recorded::New(..)), "{recorded:?}");
+        assert!(recorded.is_some());
     };
     record(new(&deploy, &other, Some(60))).await;
     record(new(&deploy, &tidy, None)).await;
@@ -68,12 +68,9 @@ async fn runs_end_once_and_are_kept_for_a_while(bed: Bed) {
     let tidy = schedule("tidy");
     let record = async |tick: i64, outcome| {
         let new = NewCronRun { outcome, ..new(&deploy, &tidy, Some(tick)) };
-        match store.record_cron_run(&new).await.unwrap() {
-            Recorded::New(run, forgotten) => (run, forgotten),
-            Recorded::Before => panic!("{tick} was recorded before"),
-        }
+        store.record_cron_run(&new).await.unwrap().unwrap().run
     };
-    let (first, _) = record(60, CronOutcome::Running).await;
+    let first = record(60, CronOutcome::Running).await;
     let end =
         |outcome, status| store.end_cron_run(&first.id, outcome, Some(status), Some("why"), at(99));
     assert!(end(CronOutcome::Failed, 143).await.unwrap());
@@ -81,10 +78,10 @@ async fn runs_end_once_and_are_kept_for_a_while(bed: Bed) {
     let ended = store.cron_run(&first.id).await.unwrap();
     assert_eq!((ended.outcome, ended.status), (CronOutcome::Failed, Some(143)));
     assert_eq!((ended.ended, ended.error.as_deref()), (Some(at(99)), Some("why")));
-    let (skipped, _) = record(120, CronOutcome::Skipped).await;
+    let skipped = record(120, CronOutcome::Skipped).await;
     assert_eq!(skipped.ended, Some(at(120)));
     // The platform ended in the middle of one.
-    let (open, _) = record(180, CronOutcome::Running).await;
+    let open = record(180, CronOutcome::Running).await;
     assert_eq!(store.cut_off_cron_runs(&deploy.id, "cut off", at(181)).await.unwrap(), 1);
     let cut = store.cron_run(&open.id).await.unwrap();
     assert_eq!((cut.outcome, cut.error.as_deref()), (CronOutcome::Failed, Some("cut off")));
@@ -94,21 +91,15 @@ async fn runs_end_once_and_are_kept_for_a_while(bed: Bed) {
         runs.into_iter().map(|run| run.id).collect::<Vec<_>>()
     };
     assert_eq!(ids(None, 2).await, [open.id.clone(), skipped.id.clone()]);
-    assert_eq!(ids(Some(&skipped.id), 9).await, [first.id.clone()]);
+    assert_eq!(ids(Some(&skipped.id), 9).await, std::slice::from_ref(&first.id));
     let mut forgotten = Vec::new();
     for minute in 4..=202 {
         // All at one moment: the clock stands still.
         let now = NewCronRun { now: at(180), ..new(&deploy, &tidy, Some(minute * 60)) };
-        match store.record_cron_run(&now).await.unwrap() {
-            Recorded::New(run, old) => {
-                store
-                    .end_cron_run(&run.id, CronOutcome::Succeeded, Some(0), None, at(1))
-                    .await
-                    .unwrap();
-                forgotten.extend(old);
-            }
-            Recorded::Before => panic!("{minute}"),
-        }
+        let recorded = store.record_cron_run(&now).await.unwrap().unwrap();
+        let ended = (CronOutcome::Succeeded, Some(0), None, at(1));
+        store.end_cron_run(&recorded.run.id, ended.0, ended.1, ended.2, ended.3).await.unwrap();
+        forgotten.extend(recorded.forgotten);
     }
     assert_eq!(forgotten, [first.id, skipped.id]);
     assert_eq!(ids(None, 999).await.len(), 200);
