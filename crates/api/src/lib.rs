@@ -7,10 +7,12 @@
 #![warn(missing_docs)]
 
 pub mod client;
+mod cron;
 mod logs;
 pub mod problem;
 mod types;
 
+pub use cron::{CronRun, Schedule};
 pub use logs::{LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats};
 pub use problem::{Code, Problem};
 pub use types::{

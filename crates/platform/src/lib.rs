@@ -25,7 +25,7 @@ pub use error::Error;
 pub use listen::ListenError;
 pub use serve::{
     Actor, Blobs, Command, CopyFrom, Follow, Kind, Logged, Platform, Process, Progress, Said,
-    ServeError, ServeOptions, Standing, token_hash,
+    Scheduled, ServeError, ServeOptions, Standing, token_hash,
 };
 pub use tolv_store::{DatabaseUrl, SecretKey};
 pub use up::{Event, Options, Stop, up};

@@ -20,6 +20,7 @@
 
 mod carry;
 mod controller;
+mod cron;
 mod error;
 mod garbage;
 mod kept;
@@ -32,6 +33,7 @@ mod requests;
 mod target;
 mod tokens;
 
+pub use cron::Scheduled;
 pub use error::{Kind, ServeError};
 pub use options::{Blobs, Said, ServeOptions};
 pub use output::{Follow, Progress};

@@ -14,6 +14,7 @@ mod apps;
 mod auth;
 mod config;
 mod convert;
+mod cron;
 mod deploys;
 mod error;
 mod extract;
@@ -103,6 +104,13 @@ impl Server {
             .route("/apps/{app}/deploys/{deploy}/logs", get(logs::show))
             .route("/apps/{app}/deploys/{deploy}/logs/stats", get(logs::stats))
             .route("/apps/{app}/deploys/{deploy}/processes", get(deploys::processes))
+            .route("/apps/{app}/deploys/{deploy}/cron", get(cron::list))
+            .route(
+                "/apps/{app}/deploys/{deploy}/cron/{name}/runs",
+                get(cron::history).post(cron::create),
+            )
+            .route("/apps/{app}/deploys/{deploy}/cron/{name}/runs/{id}", get(cron::show))
+            .route("/apps/{app}/deploys/{deploy}/cron/{name}/runs/{id}/events", get(cron::events))
             .route("/operations/{id}", get(operations::show).delete(operations::cancel))
             .route("/operations/{id}/events", get(operations::events))
             .route("/tokens", get(tokens::list).post(tokens::create))

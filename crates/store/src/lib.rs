@@ -23,6 +23,7 @@ mod apps;
 mod audit;
 pub mod blobs;
 mod config;
+mod cron;
 mod db;
 mod error;
 mod idempotency;
@@ -33,10 +34,12 @@ mod tokens;
 mod types;
 mod url;
 
+pub use cron::{CronRun, NewCronRun, Recorded};
 pub use db::Store;
 pub use error::Error;
 pub use secret::{KeyError, SecretKey};
 pub use types::{
-    App, AuditLine, CopyFrom, Deploy, Idempotent, NewRelease, Operation, Release, Slug, Token,
+    App, AuditLine, CopyFrom, Deploy, Idempotent, NewRelease, Operation, Release, Releasing, Slug,
+    Token,
 };
 pub use url::{DatabaseUrl, DatabaseUrlError};

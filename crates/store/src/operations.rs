@@ -144,6 +144,28 @@ impl Store {
         operation(&row.ok_or_else(missing)?)
     }
 
+    /// The operation that made a release.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn operation_of_release(
+        &self,
+        deploy: &DeployId,
+        number: ReleaseNumber,
+    ) -> Result<Operation, Error> {
+        let row = sqlx::query(
+            "SELECT o.* FROM operations o JOIN releases r ON r.operation = o.id \
+             WHERE r.deploy = $1 AND r.number = $2",
+        )
+        .bind(deploy.as_str().to_owned())
+        .bind(i64::from(number.0))
+        .fetch_optional(self.pool())
+        .await?;
+        let missing = || Error::NotFound { what: "release", name: number.to_string() };
+        operation(&row.ok_or_else(missing)?)
+    }
+
     /// The operations of a deploy, the newest first, older than `before`.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use tolv_run::{Endpoints, Local, Target};
 use tolv_store::Deploy;
 
 use super::carry::Carry;
+use super::cron::{self, Cron};
 use super::error::{Kind, ServeError, chain};
 use super::kept::{Kept, Place};
 use super::options::Said;
@@ -37,10 +38,11 @@ pub(super) struct Controller {
     pub(super) place: Place,
     pub(super) engine: Local,
     pub(super) routes: Routes,
+    pub(super) cron: Cron,
     wake: Notify,
     current: Mutex<Option<Current>>,
     /// The task has ended.
-    ended: CancellationToken,
+    pub(super) ended: CancellationToken,
 }
 
 /// The operation that is being carried out.
@@ -72,6 +74,7 @@ pub(super) fn begin(
         place: Place { id, path, host },
         engine,
         routes,
+        cron: Cron::default(),
         wake: Notify::new(),
         current: Mutex::default(),
         ended: CancellationToken::new(),
@@ -84,6 +87,8 @@ pub(super) fn begin(
             ended.run_until_cancelled(routes.follow()).await;
         }
     });
+    let schedules = cron::Task { platform: platform.clone(), controller: Arc::clone(&controller) };
+    inner.tasks.spawn(schedules.run());
     let id = controller.place.id.clone();
     let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
     inner.tasks.spawn(task.run());
@@ -136,6 +141,7 @@ async fn forward(
 ) {
     while let Some(line) = lines.recv().await {
         controller.overhear(&line);
+        controller.cron.going.overhear(&line);
         to.send(Said { deploy: Some(controller.place.path.clone()), line }).await.ok();
     }
 }
@@ -178,10 +184,12 @@ impl Task {
                 Err(_) => break false,
             }
         };
+        self.controller.cron.changed();
         if restored && self.work().await == After::Gone {
             self.platform.controllers().remove(&self.id);
         } else {
             self.controller.engine.stop().await;
+            self.controller.cron.going.ended().await;
         }
         self.controller.ended.cancel();
     }
@@ -203,7 +211,10 @@ impl Task {
                 }
             };
             match self.carry_out(&operation.id).await {
-                Ok(After::GoOn) => patience = Patience::new(),
+                Ok(After::GoOn) => {
+                    self.controller.cron.changed();
+                    patience = Patience::new();
+                }
                 Ok(after) => return after,
                 // It is done again, from what was recorded of it.
                 Err(error) if self.wait(&mut patience, &error).await => {}
@@ -328,6 +339,7 @@ impl Controller {
         deploy: &Deploy,
     ) -> Result<(), ServeError> {
         self.engine.stop().await;
+        self.cron.going.ended().await;
         self.routes.set_web(Web::Gone);
         Kept::remove(&platform.0.home, &deploy.id)?;
         let logs = platform.0.home.join("logs").join(deploy.id.as_str());

@@ -14,14 +14,14 @@ use tokio_util::task::TaskTracker;
 use tolv_logs::Line;
 use tolv_model::config::Change;
 use tolv_model::env::EnvName;
-use tolv_model::id::{DeployId, OperationId};
+use tolv_model::id::{CronRunId, DeployId, OperationId};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessName};
 use tolv_model::operation::{Request, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
-use tolv_store::{App, DatabaseUrl, Deploy, Operation, SecretKey, Store};
+use tolv_store::{App, DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
 
 use super::controller::{self, Controller};
 use super::error::{Kind, ServeError};
@@ -122,7 +122,9 @@ pub(super) struct Inner {
     pub(super) hosts: Arc<Hosts>,
     http: SocketAddr,
     pub(super) ports: Arc<tolv_run::Ports>,
-    pub(super) outputs: Outputs,
+    pub(super) outputs: Outputs<OperationId>,
+    /// Of runs of schedules.
+    pub(super) run_outputs: Outputs<CronRunId>,
     pub(super) building: Semaphore,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
@@ -194,6 +196,7 @@ impl Platform {
             http,
             ports: tolv_run::Ports::new(),
             outputs: Outputs::default(),
+            run_outputs: Outputs::default(),
             building: Semaphore::new(BUILDS),
             controllers: Mutex::default(),
             lines,
@@ -379,7 +382,7 @@ impl Platform {
         self.on()?;
         let deploy = self.0.store.deploy(path).await?;
         let request = self.request(&deploy, command).await?;
-        if let Request::Rollback { to } = &request {
+        if let Request::Rollback { to, .. } = &request {
             let release = self.0.store.release(&deploy.id, *to).await?;
             self.0.store.set_config_head(&deploy.id, release.row.config_version).await?;
         }
@@ -405,14 +408,17 @@ impl Platform {
         path: &DeployPath,
         if_version: Option<u32>,
         change: &Change,
+        no_release_phase: bool,
     ) -> Result<(u32, Option<Operation>), ServeError> {
         self.on()?;
         let store = &self.0.store;
         let deploy = store.deploy(path).await?;
         // Without a release there is nothing to release again: the first one takes it.
-        let actor = deploy.current.is_some().then_some(actor.name.as_str());
+        let actor = actor.name.as_str();
+        let releasing = deploy.current.map(|_| Releasing { actor, no_release_phase });
+        let now = Timestamp::now();
         let changed =
-            store.change_config(&deploy.id, if_version, change, actor, Timestamp::now()).await?;
+            store.change_config_for(&deploy.id, if_version, change, releasing, now).await?;
         self.wake(&deploy.id);
         Ok(changed)
     }
@@ -498,7 +504,7 @@ impl Platform {
         }
     }
 
-    fn on(&self) -> Result<(), ServeError> {
+    pub(super) fn on(&self) -> Result<(), ServeError> {
         match self.0.ending.is_cancelled() {
             true => Err(ServeError::Stopping),
             false => Ok(()),

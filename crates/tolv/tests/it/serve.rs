@@ -2,11 +2,13 @@
 
 mod api;
 mod config;
+mod cron;
 mod database;
 mod deploys;
 mod disk;
 mod logs;
 mod push;
+mod release_phase;
 mod restart;
 mod survival;
 

@@ -131,6 +131,7 @@ fn each_role_may_do_what_it_is_for_and_to_its_app_alone() {
         ("PATCH", _) => "config",
         (_, path) if path.ends_with("/config/{name}") => "config",
         ("POST", path) if path.ends_with("/operations") => "deploy",
+        ("POST", path) if path.ends_with("/runs") => "run",
         ("POST", path) if path.ends_with("/deploys") => "manage",
         ("DELETE", path) if path.ends_with("/{deploy}") => "manage",
         _ => "view",
@@ -138,10 +139,10 @@ fn each_role_may_do_what_it_is_for_and_to_its_app_alone() {
     let all = requests(&api, "shop");
     for (role, kinds) in [
         ("view", &["any", "view"][..]),
-        ("deploy", &["any", "view", "deploy"]),
+        ("deploy", &["any", "view", "deploy", "run"]),
         ("config", &["any", "view", "config"]),
-        ("run", &["any", "view"]),
-        ("admin", &["any", "view", "deploy", "config", "manage"]),
+        ("run", &["any", "view", "run"]),
+        ("admin", &["any", "view", "deploy", "run", "config", "manage"]),
     ] {
         let (token, stranger) = (api.token(role, Some("shop")), api.token(role, Some("blog")));
         for (method, path, template) in &all {
