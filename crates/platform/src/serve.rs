@@ -24,6 +24,7 @@ mod cron;
 mod error;
 mod garbage;
 mod kept;
+mod metrics;
 mod options;
 mod output;
 mod platform;
@@ -35,6 +36,7 @@ mod tokens;
 
 pub use cron::Scheduled;
 pub use error::{Kind, ServeError};
+pub use metrics::METRICS_TYPE;
 pub use options::{Blobs, Said, ServeOptions};
 pub use output::{Follow, Progress};
 pub use platform::{Actor, CopyFrom, Logged, Platform, Process};

@@ -20,6 +20,7 @@ mod error;
 mod extract;
 mod git;
 mod logs;
+mod metrics;
 mod openapi;
 mod operations;
 mod tokens;
@@ -126,6 +127,7 @@ impl Server {
         Router::new()
             .nest("/v1", v1)
             .nest("/git", git)
+            .route("/metrics", get(metrics::serve))
             .fallback(error::not_found)
             .method_not_allowed_fallback(error::not_allowed)
             .layer(tower_http::catch_panic::CatchPanicLayer::new())

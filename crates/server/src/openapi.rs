@@ -68,6 +68,7 @@ const DEPLOY: &str = "/v1/apps/{app}/deploys/{deploy}";
 pub(crate) const ROUTES: &[Route] = &[
     Route { is_open: true, ..route("get", "/v1", "What answers here", None, (200, Some("About"))) },
     Route { is_open: true, ..route("get", "/v1/openapi.json", "This document", None, (200, None)) },
+    route("get", "/metrics", "What is measured, for Prometheus", None, (200, None)),
     route("get", "/v1/whoami", "Who the token is", None, (200, Some("Whoami"))),
     route("get", "/v1/apps", "Every app that the token may see", None, (200, Some("*App"))),
     route(

@@ -144,6 +144,29 @@ impl Store {
         operation(&row.ok_or_else(missing)?)
     }
 
+    /// How many operations wait, and how many run.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn unfinished(&self) -> Result<(u64, u64), Error> {
+        let rows = sqlx::query(
+            "SELECT state, COUNT(*) AS count FROM operations WHERE ended IS NULL GROUP BY state",
+        )
+        .fetch_all(self.pool())
+        .await?;
+        let (mut queued, mut running) = (0, 0);
+        for row in &rows {
+            let row = Columns(row);
+            let count = u64::try_from(row.number("count")?).unwrap_or(0);
+            match row.text("state")?.as_str() {
+                "queued" => queued = count,
+                _ => running += count,
+            }
+        }
+        Ok((queued, running))
+    }
+
     /// The operation that made a release.
     ///
     /// # Errors

@@ -207,7 +207,10 @@ impl Carry<'_> {
             stopped = self.stopped() => return Err(stopped),
         };
         let _room = room.map_err(|_| ServeError::Stopping)?;
-        let built = self.build(source).await?;
+        let began = tokio::time::Instant::now();
+        let built = self.build(source).await;
+        inner.counters.built(began.elapsed(), built.is_ok());
+        let built = built?;
         let runtime = Runtime::of(&built);
         let text = serde_json::to_string(&runtime)
             .map_err(|_| ServeError::Unreadable(built.slug.to_string()))?;

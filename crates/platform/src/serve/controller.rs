@@ -12,7 +12,7 @@ use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
@@ -25,6 +25,7 @@ use super::carry::Carry;
 use super::cron::{self, Cron};
 use super::error::{Kind, ServeError, chain};
 use super::kept::{Kept, Place};
+use super::metrics::samples;
 use super::options::Said;
 use super::output::Output;
 use super::platform::Platform;
@@ -39,6 +40,8 @@ pub(super) struct Controller {
     pub(super) engine: Local,
     pub(super) routes: Routes,
     pub(super) cron: Cron,
+    /// Whether the deploy's config asks for runtime metrics in its log.
+    samples: watch::Sender<bool>,
     wake: Notify,
     current: Mutex<Option<Current>>,
     /// The task has ended.
@@ -75,6 +78,7 @@ pub(super) fn begin(
         engine,
         routes,
         cron: Cron::default(),
+        samples: watch::Sender::new(false),
         wake: Notify::new(),
         current: Mutex::default(),
         ended: CancellationToken::new(),
@@ -89,6 +93,7 @@ pub(super) fn begin(
     });
     let schedules = cron::Task { platform: platform.clone(), controller: Arc::clone(&controller) };
     inner.tasks.spawn(schedules.run());
+    inner.tasks.spawn(samples::follow(Arc::clone(&controller), controller.samples.subscribe()));
     let id = controller.place.id.clone();
     let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
     inner.tasks.spawn(task.run());
@@ -284,6 +289,7 @@ impl Task {
     async fn restore_kept(&self) {
         let inner = &self.platform.0;
         let Some(target) = Kept::get(&inner.home, &inner.store, &self.id) else { return };
+        self.controller.samples.send_replace(samples::asks(&target.release.config));
         self.controller.route(&target);
         let restored = inner.ending.run_until_cancelled(self.controller.engine.restore(target));
         if let Some(Err(error)) = restored.await {
@@ -329,6 +335,7 @@ impl Patience {
 impl Controller {
     /// Keeps what runs from here on, for a start without the database.
     pub(super) fn keep(&self, platform: &Platform, target: &Target) -> Result<(), ServeError> {
+        self.samples.send_replace(samples::asks(&target.release.config));
         Kept::put(&platform.0.home, &platform.0.store, self.place.clone(), target)
     }
 

@@ -26,6 +26,7 @@ use tolv_store::{App, DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Stor
 use super::controller::{self, Controller};
 use super::error::{Kind, ServeError};
 use super::kept::{Kept, Place};
+use super::metrics::Counters;
 use super::options::{Said, ServeOptions};
 use super::output::{Follow, Outputs};
 use super::requests::Command;
@@ -126,6 +127,7 @@ pub(super) struct Inner {
     /// Of runs of schedules.
     pub(super) run_outputs: Outputs<CronRunId>,
     pub(super) building: Semaphore,
+    pub(super) counters: Counters,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
     pub(super) tasks: TaskTracker,
@@ -177,7 +179,8 @@ impl Platform {
         })?;
         lock.sign(&format!("pid {}", std::process::id()))?;
         let (lines, received) = mpsc::channel(LINES);
-        let (router, access) = access::router();
+        let traffic = Arc::default();
+        let (router, access) = access::router(Arc::clone(&traffic));
         let tasks = TaskTracker::new();
         tasks.spawn({
             let router = router.clone();
@@ -191,13 +194,14 @@ impl Platform {
             repos,
             spawner,
             level,
-            hosts: Hosts::new(router.clone()),
+            hosts: Hosts::new(router.clone(), traffic),
             router,
             http,
             ports: tolv_run::Ports::new(),
             outputs: Outputs::default(),
             run_outputs: Outputs::default(),
             building: Semaphore::new(BUILDS),
+            counters: Counters::default(),
             controllers: Mutex::default(),
             lines,
             tasks,

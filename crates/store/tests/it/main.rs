@@ -318,6 +318,7 @@ async fn operations_queue_and_supersede(bed: Bed) {
     assert_eq!(store.operation(&second.id).await.unwrap().state, State::Superseded);
     assert!(!store.begin(&second.id, at(6)).await.unwrap());
     assert_eq!(store.next(&deploy.id).await.unwrap().unwrap().id, first.id);
+    assert_eq!(store.unfinished().await.unwrap(), (2, 1));
     let slug = Slug {
         id: SlugId(Digest::of(b"slug")),
         app: deploy.app.clone(),

@@ -7,6 +7,7 @@ mod database;
 mod deploys;
 mod disk;
 mod logs;
+mod metrics;
 mod push;
 mod release_phase;
 mod restart;
