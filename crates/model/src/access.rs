@@ -3,9 +3,9 @@
 //! | act | view | deploy | config | run | admin |
 //! |---|---|---|---|---|---|
 //! | [`Act::View`]: apps, deploys, releases, processes, names of config variables | ✓ | ✓ | ✓ | ✓ | ✓ |
-//! | [`Act::Deploy`]: push, deploy, promote, roll back | | ✓ | | | ✓ |
+//! | [`Act::Deploy`]: push, deploy, promote, roll back, retry | | ✓ | | | ✓ |
 //! | [`Act::Config`]: read config values, set and unset them | | | ✓ | | ✓ |
-//! | [`Act::Run`]: scale, restart, stop, start | | ✓ | | ✓ | ✓ |
+//! | [`Act::Run`]: scale, restart, stop, start, run schedules | | ✓ | | ✓ | ✓ |
 //! | [`Act::Manage`]: create and destroy deploys and drains | | | | | ✓ |
 //!
 //! A grant is for one app or for all. [`Act::Own`] (create and destroy apps, tokens, the audit

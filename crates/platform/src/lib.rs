@@ -13,19 +13,21 @@
 
 mod access;
 mod error;
+mod histogram;
 pub mod home;
 mod listen;
 pub mod repo;
 mod routes;
 mod serve;
+mod traffic;
 mod up;
 mod watch;
 
 pub use error::Error;
 pub use listen::ListenError;
 pub use serve::{
-    Actor, Blobs, Command, CopyFrom, Drain, Follow, Kind, Logged, Platform, Process, Progress,
-    Said, ServeError, ServeOptions, Standing, token_hash,
+    Actor, Blobs, Command, CopyFrom, Drain, Follow, Kind, Logged, METRICS_TYPE, Platform, Process,
+    Progress, Said, Scheduled, ServeError, ServeOptions, Standing, token_hash,
 };
 pub use tolv_logs::drain::DrainUrl;
 pub use tolv_store::{DatabaseUrl, SecretKey};

@@ -20,10 +20,12 @@
 
 mod carry;
 mod controller;
+mod cron;
 mod drains;
 mod error;
 mod garbage;
 mod kept;
+mod metrics;
 mod options;
 mod output;
 mod platform;
@@ -33,8 +35,10 @@ mod requests;
 mod target;
 mod tokens;
 
+pub use cron::Scheduled;
 pub use drains::Drain;
 pub use error::{Kind, ServeError};
+pub use metrics::METRICS_TYPE;
 pub use options::{Blobs, Said, ServeOptions};
 pub use output::{Follow, Progress};
 pub use platform::{Actor, CopyFrom, Logged, Platform, Process};

@@ -76,13 +76,6 @@ impl Outlet {
     }
 }
 
-/// The line that counts what a slow reader missed.
-fn dropped(process: &Arc<str>, lines: u64) -> Line {
-    let noun = if lines == 1 { "line" } else { "lines" };
-    let text = format!("Error L10 (output buffer overflow): {lines} {noun} dropped");
-    Line::tolv(Arc::clone(process), text)
-}
-
 impl Teller {
     /// A handle and the task to spawn, which reads from `reader` on.
     pub(crate) fn new(
@@ -230,7 +223,7 @@ async fn read_all(reader: Option<Reader>, outlet: &Outlet) -> Option<Reader> {
 fn line(item: Item) -> Option<Line> {
     match item {
         Item::Line(line) => Some(line),
-        Item::Missed { process, lines, .. } => Some(dropped(&process, lines)),
+        Item::Missed { process, lines, .. } => Some(Line::dropped(process, Some(lines))),
         // A reader that was there from the beginning knows what it missed.
         Item::Gap => None,
     }

@@ -14,12 +14,14 @@ mod apps;
 mod auth;
 mod config;
 mod convert;
+mod cron;
 mod deploys;
 mod drains;
 mod error;
 mod extract;
 mod git;
 mod logs;
+mod metrics;
 mod openapi;
 mod operations;
 mod tokens;
@@ -106,6 +108,13 @@ impl Server {
             .route("/apps/{app}/deploys/{deploy}/logs", get(logs::show))
             .route("/apps/{app}/deploys/{deploy}/logs/stats", get(logs::stats))
             .route("/apps/{app}/deploys/{deploy}/processes", get(deploys::processes))
+            .route("/apps/{app}/deploys/{deploy}/cron", get(cron::list))
+            .route(
+                "/apps/{app}/deploys/{deploy}/cron/{name}/runs",
+                get(cron::history).post(cron::create),
+            )
+            .route("/apps/{app}/deploys/{deploy}/cron/{name}/runs/{id}", get(cron::show))
+            .route("/apps/{app}/deploys/{deploy}/cron/{name}/runs/{id}/events", get(cron::events))
             .route("/operations/{id}", get(operations::show).delete(operations::cancel))
             .route("/operations/{id}/events", get(operations::events))
             .route("/tokens", get(tokens::list).post(tokens::create))
@@ -121,6 +130,7 @@ impl Server {
         Router::new()
             .nest("/v1", v1)
             .nest("/git", git)
+            .route("/metrics", get(metrics::serve))
             .fallback(error::not_found)
             .method_not_allowed_fallback(error::not_allowed)
             .layer(tower_http::catch_panic::CatchPanicLayer::new())

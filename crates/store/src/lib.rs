@@ -24,6 +24,7 @@ mod apps;
 mod audit;
 pub mod blobs;
 mod config;
+mod cron;
 mod db;
 mod drains;
 mod error;
@@ -35,11 +36,12 @@ mod tokens;
 mod types;
 mod url;
 
+pub use cron::{CronRun, NewCronRun, Recorded};
 pub use db::Store;
 pub use error::Error;
 pub use secret::{KeyError, SecretKey};
 pub use types::{
     App, AuditLine, CopyFrom, Deploy, Drain, DrainProgress, Idempotent, NewRelease, Operation,
-    Release, Slug, Token,
+    Release, Releasing, Slug, Token,
 };
 pub use url::{DatabaseUrl, DatabaseUrlError};

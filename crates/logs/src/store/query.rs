@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use regex::bytes::Regex;
 
-use super::reader::{Read, Seen, end, line, lines};
+use super::reader::{Item, Read, Seen, end, line, lines};
 use super::record::Record;
 use super::{Cursor, Reader, segment_name, segments, shared_name};
 use crate::line::{Line, Micros, Source};
@@ -138,10 +138,10 @@ fn scan(
     let mut reader = Reader::at(folder, Cursor { segment, offset: 0 });
     let mut done = false;
     while !done {
-        let read = reader.read_with(&mut |_, seen| {
+        let read = reader.read_with(&mut |reader, seen| {
             done = seen.behind.segment != segment || seen.behind.offset > until;
             if !done {
-                pick(filter, &seen, &mut |line| give(line, seen.behind));
+                pick(reader, filter, &seen, &mut |line| give(line, seen.behind));
             }
             !done
         })?;
@@ -150,8 +150,16 @@ fn scan(
     Ok(())
 }
 
-fn pick(filter: &Filter, seen: &Seen<'_>, give: &mut dyn FnMut(Line)) {
+/// The lines of a record that fit, behind one that counts what is missing before it.
+fn pick(reader: &mut Reader, filter: &Filter, seen: &Seen<'_>, give: &mut dyn FnMut(Line)) {
     let Seen { record, name, text, .. } = seen;
+    if let Some(Item::Missed { source, process, lines, .. }) = reader.account(record, name)
+        && filter.takes_missed(source, &process)
+        && filter.grep.is_none()
+    {
+        give(Line { time: record.time, ..Line::dropped(process, Some(lines)) });
+    }
+    reader.count(record, text);
     if !filter.takes(record, name) {
         return;
     }
@@ -197,8 +205,8 @@ pub fn page(
     let mut reader = Reader::at(folder, start);
     let mut found = Found::default();
     while !found.more {
-        let read = reader.read_with(&mut |_, seen| {
-            pick(filter, &seen, &mut |line| found.lines.push((line, seen.behind)));
+        let read = reader.read_with(&mut |reader, seen| {
+            pick(reader, filter, &seen, &mut |line| found.lines.push((line, seen.behind)));
             found.more = found.lines.len() >= limit;
             !found.more
         })?;

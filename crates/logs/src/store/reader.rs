@@ -172,7 +172,7 @@ impl Reader {
     }
 
     /// What is missing before a record.
-    fn account(&self, record: &Record, name: &[u8]) -> Option<Item> {
+    pub(super) fn account(&self, record: &Record, name: &[u8]) -> Option<Item> {
         let known = self.position.writers.get(&record.writer).copied();
         let taken = match known {
             Some(taken) => taken,
@@ -183,7 +183,7 @@ impl Reader {
         missed(record.source, &shared_name(name), taken, until)
     }
 
-    fn count(&mut self, record: &Record, text: &[u8]) {
+    pub(super) fn count(&mut self, record: &Record, text: &[u8]) {
         let Position { writers, since, .. } = &mut self.position;
         if writers.len() >= WRITERS
             && !writers.contains_key(&record.writer)

@@ -207,6 +207,10 @@ fn damage_costs_the_record_alone() {
     fs::write(&path, &bytes).unwrap();
     let mut reader = bed.strict();
     assert_eq!(show(&drain(&mut reader)), ["one", "-1", "three"]);
+    let shown = texts(&tail(&bed.path, &Filter::default(), 9).unwrap());
+    let gap = "Error L10 (output buffer overflow): 1 line dropped";
+    assert_eq!(shown, ["one", gap, "three"]);
+    assert_eq!(texts(&page(&bed.path, None, &Filter::default(), 9).unwrap()), shown);
     let missed = reader.finish(1, &"web.1".into(), writer.taken());
     assert!(matches!(missed, Some(Item::Missed { lines: 2, .. })), "{missed:?}");
 }

@@ -146,14 +146,8 @@ impl Out {
 
     fn missed(&mut self, missed: &LogMissed) -> Result<(), Failure> {
         let process = missed.process.as_deref().unwrap_or("platform");
-        let count = match missed.lines {
-            Some(1) => "1 line".to_owned(),
-            Some(lines) => format!("{lines} lines"),
-            None => "an unknown number of lines".to_owned(),
-        };
-        let text = format!("Error L10 (output buffer overflow): {count} dropped");
         let mut shown = Vec::new();
-        self.view.write(&Line::tolv(process, text), &mut shown);
+        self.view.write(&Line::dropped(process, missed.lines), &mut shown);
         write(&shown)
     }
 }

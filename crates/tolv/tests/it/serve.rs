@@ -2,12 +2,15 @@
 
 mod api;
 mod config;
+mod cron;
 mod database;
 mod deploys;
 mod disk;
 mod drains;
 mod logs;
+mod metrics;
 mod push;
+mod release_phase;
 mod restart;
 mod survival;
 

@@ -128,11 +128,12 @@ fn each_role_may_do_what_it_is_for_and_to_its_app_alone() {
     let kind = |method: &str, template: &str| match (method, template) {
         (_, "/v1/whoami" | "/v1/apps") if method == "GET" => "any",
         (_, "/v1/apps" | "/v1/tokens" | "/v1/tokens/{id}" | "/v1/audit") => "own",
-        ("DELETE", "/v1/apps/{app}") => "own",
+        ("DELETE", "/v1/apps/{app}") | (_, "/metrics") => "own",
         (_, path) if path.starts_with("/v1/operations") => "skip",
         ("PATCH", _) => "config",
         (_, path) if path.ends_with("/config/{name}") => "config",
         ("POST", path) if path.ends_with("/operations") => "deploy",
+        ("POST", path) if path.ends_with("/runs") => "run",
         ("POST", path) if path.ends_with("/deploys") || path.ends_with("/drains") => "manage",
         ("DELETE", path) if path.ends_with("/drains/{id}") => "manage",
         ("DELETE", path) if path.ends_with("/{deploy}") => "manage",
@@ -141,10 +142,10 @@ fn each_role_may_do_what_it_is_for_and_to_its_app_alone() {
     let all = requests(&api, "shop");
     for (role, kinds) in [
         ("view", &["any", "view"][..]),
-        ("deploy", &["any", "view", "deploy"]),
+        ("deploy", &["any", "view", "deploy", "run"]),
         ("config", &["any", "view", "config"]),
-        ("run", &["any", "view"]),
-        ("admin", &["any", "view", "deploy", "config", "manage"]),
+        ("run", &["any", "view", "run"]),
+        ("admin", &["any", "view", "deploy", "run", "config", "manage"]),
     ] {
         let (token, stranger) = (api.token(role, Some("shop")), api.token(role, Some("blog")));
         for (method, path, template) in &all {
