@@ -227,10 +227,11 @@ impl Drains {
             .collect();
         for (id, now, saved) in all {
             // One that is not recorded now is the next time.
-            if now != saved && platform.0.store.set_drain_progress(&id, &now).await.is_ok() {
-                if let Some(running) = self.running().get_mut(&id) {
-                    running.saved = now;
-                }
+            if now != saved
+                && platform.0.store.set_drain_progress(&id, &now).await.is_ok()
+                && let Some(running) = self.running().get_mut(&id)
+            {
+                running.saved = now;
             }
         }
     }
@@ -254,8 +255,7 @@ impl Platform {
                     why: fault.to_string(),
                 })?;
             }
-            let reader =
-                Reader::at_end(&folder).and_then(|reader| Ok(sender::place(reader.position())));
+            let reader = Reader::at_end(&folder).map(|reader| sender::place(reader.position()));
             reader.map_err(|source| ServeError::System { what: "read a deploy's log", source })
         })
         .await?;

@@ -56,16 +56,16 @@ impl Http {
             Some(agent) => agent,
             none => none.insert(agent(url)?),
         };
-        let answer = agent.run(request).and_then(|mut response| {
+        let answer = agent.run(request).map(|mut response| {
             let header = response.headers().get("retry-after");
             let seconds = header.and_then(|value| value.to_str().ok()?.trim().parse().ok());
             let body = response.body_mut().with_config().limit(ANSWER).read_to_vec();
-            Ok(Answer {
+            Answer {
                 status: response.status().as_u16(),
                 retry_after: seconds.map(Duration::from_secs),
                 // It was taken or not, whatever else is said.
                 body: body.unwrap_or_default(),
-            })
+            }
         });
         answer.map_err(|error| {
             // The file of certificates may be another by the next time.

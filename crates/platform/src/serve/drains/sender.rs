@@ -23,7 +23,8 @@ use super::fault::Fault;
 use super::http::{Answer, Http};
 use super::stream::Connection;
 
-/// Between two looks at a connection that has nothing to do.
+/// Between two looks at a connection that has nothing to do, and at the log: whoever tells of new
+/// lines waits for the platform's own reader.
 const IDLE: Duration = Duration::from_secs(1);
 /// For more lines to come before a request is made.
 const GATHER: Duration = Duration::from_millis(200);
@@ -226,14 +227,17 @@ impl Sender {
             }
             if let Err(fault) = heard {
                 *connection = None;
-                // With nothing under way it is no fault.
-                if self.flow.head() != self.flow.settled() {
-                    return Err(fault);
-                }
+                self.unless_settled(fault)?;
             }
         }
         self.bell.wait(IDLE);
         Ok(())
+    }
+
+    /// The receiver closed the connection: with nothing under way it is no fault.
+    fn unless_settled(&self, fault: Fault) -> Result<(), Fault> {
+        let is_settled = self.flow.head().place == self.flow.settled().place;
+        if is_settled { Ok(()) } else { Err(fault) }
     }
 
     fn write(
@@ -242,11 +246,14 @@ impl Sender {
         items: &[Item],
         reader: &Reader,
     ) -> Result<(), Fault> {
+        if let Some(open) = connection
+            && let Err(fault) = open.listen()
+        {
+            *connection = None;
+            self.unless_settled(fault)?;
+        }
         let open = match connection {
-            Some(open) => {
-                open.listen()?;
-                open
-            }
+            Some(open) => open,
             none => none.insert(Connection::open(&self.url)?),
         };
         self.bytes.clear();
