@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{Home, free_port, poll};
 
 const PROGRAM: &str = "/usr/sbin/rsyslogd";
@@ -70,6 +72,17 @@ impl Rsyslog {
             .spawn();
         self.child = Some(child.unwrap_or_else(|error| panic!("start {PROGRAM}: {error}")));
         poll(PATIENCE, "rsyslog listens", || TcpStream::connect(("127.0.0.1", self.port)).ok());
+    }
+
+    /// Stops its time: its machine still takes what is sent, and it reads nothing.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    #[track_caller]
+    pub fn freeze(&self) {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), Signal::STOP).expect("freeze rsyslog");
     }
 
     /// Kills it, whatever it has not written yet.

@@ -79,7 +79,13 @@ fn rsyslog_gets_every_line_across_an_outage() {
     let id = add(&shop, &format!("syslog://127.0.0.1:{}", rsyslog.port()));
     say(&shop, "before", 20_000);
     poll(SOON, "lines come", || (!said(&rsyslog.messages(), "before").is_empty()).then_some(()));
-    // Killed with what it has not read or written yet.
+    // Killed with what its machine has acknowledged and it has not read.
+    rsyslog.freeze();
+    let sent = number(&drain(&shop, &id), "sent");
+    say(&shop, "frozen", 500);
+    poll(SOON, "lines are under way", || {
+        (number(&drain(&shop, &id), "sent") >= sent + 500).then_some(())
+    });
     rsyslog.kill();
     say(&shop, "away", 20_000);
     poll(SOON, "the failure shows", || {
@@ -90,7 +96,7 @@ fn rsyslog_gets_every_line_across_an_outage() {
     poll(SOON, "the log tells", || shop.tolv(&["logs"]).contains("is tried again").then_some(()));
     rsyslog.begin();
     say(&shop, "after", 1_000);
-    for (word, count) in [("before", 20_000), ("away", 20_000), ("after", 1_000)] {
+    for (word, count) in [("before", 20_000), ("frozen", 500), ("away", 20_000), ("after", 1_000)] {
         poll(LATE, word, || (said(&rsyslog.messages(), word).len() == count).then_some(()));
     }
     poll(SOON, "the log tells", || shop.tolv(&["logs"]).contains("works again").then_some(()));
