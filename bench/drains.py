@@ -46,9 +46,11 @@ class Sink:
 
         def took(data):
             with lock:
-                sink.lines += data.count(WORD)
-                sink.last = time.monotonic()
-                sink.first = sink.first or sink.last
+                count = data.count(WORD)
+                if count:
+                    sink.lines += count
+                    sink.last = time.monotonic()
+                    sink.first = sink.first or sink.last
 
         class Tcp(socketserver.BaseRequestHandler):
             def handle(self):
