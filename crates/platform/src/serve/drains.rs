@@ -328,6 +328,12 @@ impl Platform {
     pub async fn remove_drain(&self, path: &DeployPath, id: &DrainId) -> Result<(), ServeError> {
         let deploy = self.0.store.deploy(path).await?;
         self.0.store.remove_drain(&deploy.id, id).await?;
+        if let Some(controller) = self.controllers().get(&deploy.id)
+            && let Some(running) = controller.drains.running().remove(id)
+        {
+            running.bell.stop();
+        }
+        // One that was not running yet.
         self.look_at_drains(&deploy.id);
         Ok(())
     }

@@ -93,13 +93,17 @@ fn rsyslog_gets_every_line_across_an_outage() {
         let says = drain["error"].as_str().unwrap_or_default().contains("cannot connect");
         (drain["state"] == "failing" && says).then_some(())
     });
-    poll(SOON, "the log tells", || shop.tolv(&["logs"]).contains("is tried again").then_some(()));
+    poll(SOON, "the log tells", || {
+        shop.tolv(&["logs", "--process", "drain"]).contains("is tried again").then_some(())
+    });
     rsyslog.begin();
     say(&shop, "after", 1_000);
     for (word, count) in [("before", 20_000), ("frozen", 500), ("away", 20_000), ("after", 1_000)] {
         poll(LATE, word, || (said(&rsyslog.messages(), word).len() == count).then_some(()));
     }
-    poll(SOON, "the log tells", || shop.tolv(&["logs"]).contains("works again").then_some(()));
+    poll(SOON, "the log tells", || {
+        shop.tolv(&["logs", "--process", "drain"]).contains("works again").then_some(())
+    });
     // Sent is what was received, each content once.
     poll(SOON, "the counts agree", || {
         let drain = drain(&shop, &id);
@@ -312,7 +316,7 @@ fn lines_that_made_room_are_counted() {
         unique.iter().filter(|m| m.contains(" of web.1 dropped")).filter_map(gap).sum();
     assert_eq!(all + web, 180_000, "delivered and dropped are what was written");
     poll(SOON, "the log tells", || {
-        shop.tolv(&["logs", "-n", "1000"])
+        shop.tolv(&["logs", "--process", "drain"])
             .contains("Error L10 (drain buffer overflow): drain drn_")
             .then_some(())
     });
