@@ -167,9 +167,9 @@ class Served:
     """A running `tolv serve` with a user of its own, for a `with`."""
 
     def __init__(self, args, folder, env):
-        self.tolv, self.folder = args.tolv, folder / "served"
-        self.folder.mkdir(exist_ok=True)
         self.api, http = free_port(), free_port()
+        self.tolv, self.folder = args.tolv, folder / f"served-{self.api}"
+        self.folder.mkdir()
         self.own = {"TOLV_HOME": str(self.folder / "state"), "TOLV_LISTEN": f"127.0.0.1:{self.api}",
                     "TOLV_HTTP": f"127.0.0.1:{http}", **env}
 

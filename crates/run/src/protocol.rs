@@ -6,6 +6,7 @@
 //! | `stop` | the signal to the leader; after the grace, kill everything |
 //! | `kill` | kill everything |
 //! | `arm` | ring once when it has written more than `lines` lines |
+//! | `count` | say at once how much it has written, as a bell |
 //! | end of file | as `stop` with [`TETHER`], where the shim is tethered |
 //!
 //! | shim → supervisor | |
@@ -38,6 +39,7 @@ pub(crate) enum Order {
     Stop { signal: i32, grace_ms: u64 },
     Kill,
     Arm { lines: u64 },
+    Count,
 }
 
 /// From the shim.
