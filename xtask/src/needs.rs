@@ -62,6 +62,18 @@ const NEEDS: &[Need] = &[
         why: "the store's tests run on it too, each on a server of its own",
     },
     Need {
+        what: "openssl",
+        check: &["openssl", "version"],
+        packages: &["openssl"],
+        why: "certificates of receivers in tests",
+    },
+    Need {
+        what: "rsyslogd",
+        check: &["/usr/sbin/rsyslogd", "-v"],
+        packages: &["rsyslog"],
+        why: "tests send lines to it, each on a free port and with files of its own",
+    },
+    Need {
         what: "redis-server",
         check: &["redis-server", "--version"],
         packages: &["redis-server"],

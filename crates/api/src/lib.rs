@@ -8,11 +8,13 @@
 
 pub mod client;
 mod cron;
+mod drains;
 mod logs;
 pub mod problem;
 mod types;
 
 pub use cron::{CronRun, Schedule};
+pub use drains::{Drain, NewDrain};
 pub use logs::{LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats};
 pub use problem::{Code, Problem};
 pub use types::{

@@ -108,6 +108,10 @@ id! {
     TokenId, "tok"
 }
 id! {
+    /// A drain of a deploy's log.
+    DrainId, "drn"
+}
+id! {
     /// A line of the audit log.
     AuditId, "aud"
 }

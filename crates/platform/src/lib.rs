@@ -26,9 +26,10 @@ mod watch;
 pub use error::Error;
 pub use listen::ListenError;
 pub use serve::{
-    Actor, Blobs, Command, CopyFrom, Follow, Kind, Logged, METRICS_TYPE, Platform, Process,
+    Actor, Blobs, Command, CopyFrom, Drain, Follow, Kind, Logged, METRICS_TYPE, Platform, Process,
     Progress, Said, Scheduled, ServeError, ServeOptions, Standing, token_hash,
 };
+pub use tolv_logs::drain::DrainUrl;
 pub use tolv_store::{DatabaseUrl, SecretKey};
 pub use up::{Event, Options, Stop, up};
 pub use watch::WatchError;

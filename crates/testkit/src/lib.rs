@@ -12,6 +12,8 @@ mod home;
 pub mod http;
 mod poll;
 pub mod postgres;
+pub mod receiver;
+pub mod rsyslog;
 pub mod serve;
 mod tolv;
 
@@ -19,5 +21,7 @@ pub use free_port::free_port;
 pub use home::Home;
 pub use poll::poll;
 pub use postgres::Postgres;
+pub use receiver::Receiver;
+pub use rsyslog::Rsyslog;
 pub use serve::Serve;
 pub use tolv::{Line, Stream, Tolv};

@@ -87,6 +87,8 @@ pub(crate) enum Platform {
     Rollback(cli::Rollback),
     /// List, read, set and unset config variables
     Config(cli::Config),
+    /// List drains, which send the lines elsewhere too; add and remove them
+    Drains(crate::cli::drains::Drains),
     /// List processes
     #[command(after_help = "Example:\n  tolv ps -d shop/production")]
     Ps(cli::Which),

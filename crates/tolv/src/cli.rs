@@ -7,6 +7,7 @@ mod config;
 mod credentials;
 mod cron;
 mod deploys;
+pub(crate) mod drains;
 mod failure;
 mod follow;
 mod login;
@@ -44,6 +45,7 @@ pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
         Platform::Releases(args) => releases::releases(args, settings),
         Platform::Rollback(args) => releases::rollback(&args, settings),
         Platform::Config(args) => config::config(args, settings),
+        Platform::Drains(args) => drains::drains(args, settings),
         Platform::Ps(which) => processes::ps(&which, settings),
         Platform::Scale(args) => processes::scale(&args, settings),
         Platform::Restart(args) => processes::restart(&args, settings),

@@ -245,6 +245,7 @@ impl Platform {
         let controllers: Vec<_> = self.controllers().drain().collect();
         for (_, controller) in controllers {
             controller.ended().await;
+            controller.drains.ended().await;
         }
     }
 

@@ -170,6 +170,7 @@ macro_rules! on_both {
 
 // Behind the macro, which they use.
 mod cron;
+mod drains;
 mod races;
 mod size;
 

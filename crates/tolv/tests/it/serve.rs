@@ -6,6 +6,7 @@ mod cron;
 mod database;
 mod deploys;
 mod disk;
+mod drains;
 mod logs;
 mod metrics;
 mod push;
