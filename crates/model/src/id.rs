@@ -104,6 +104,10 @@ id! {
     TokenId, "tok"
 }
 id! {
+    /// One one-off run.
+    RunId, "run"
+}
+id! {
     /// A line of the audit log.
     AuditId, "aud"
 }

@@ -20,6 +20,7 @@
 //! local.restore(Target).await -> Result<Outcome, Error>       // what fails is tried again
 //! local.restart(&Selection).await -> Result<Outcome, Error>    // new processes, same release
 //! local.run_once(OneOff).await -> Result<Exit, Error>          // its lines are in the receiver too
+//! local.begin(Job) -> Result<Running, Error>                   // words as they are, pipes, a terminal
 //! local.endpoints() -> watch::Receiver<Endpoints>
 //! local.say(Line)                                              // into the same stream of lines
 //! local.stop().await                                           // SIGTERM, grace, SIGKILL; all gone
@@ -40,6 +41,7 @@ mod board;
 mod child;
 #[cfg(test)]
 mod fixture;
+mod job;
 mod listening;
 mod local;
 mod one_off;
@@ -53,11 +55,14 @@ mod rolling;
 mod session;
 mod shared;
 mod shim;
+mod streams;
 mod target;
 
+pub use job::{Connection, Ending, Job, Running, Stop};
 pub use local::Local;
 pub use ports::Ports;
 pub use shim::SHIM;
+pub use streams::{Handle, Input, Output, Streams};
 pub use target::{
     Boot, Culprit, Drain, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState, Reason,
     Settings, Target, Timing,

@@ -15,7 +15,7 @@ use tolv_model::operation::Selection;
 use tolv_model::unit::Policy;
 
 use crate::board::{Board, Command};
-use crate::one_off::Run;
+use crate::one_off::{Errand, Run};
 use crate::plan::Plan;
 use crate::pump::{Outlet, dropped};
 use crate::rolling::{self, Manner};
@@ -171,12 +171,17 @@ impl Local {
         let (done, exit) = oneshot::channel();
         let pump = shared.pump(&plan.name);
         self.0.shared.tasks.spawn(async move {
-            let run = Run { shared: Arc::clone(&shared), plan, commands, pump, cancel };
-            let exit = run.run().await;
+            let errand = Errand::line(shared.settings.timing.one_off);
+            let run = Run { shared: Arc::clone(&shared), plan, commands, pump, cancel, errand };
+            let exit = run.run().await.map(|ending| ending.exit);
             shared.board.remove(id);
             done.send(exit).ok();
         });
         exit.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
     }
 
     /// What runs, now and at every change.

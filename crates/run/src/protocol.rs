@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `stop` | the signal to the leader; after the grace, kill everything |
 //! | `kill` | kill everything |
+//! | `signal` | the signal to the leader's process group |
 //! | `arm` | ring once when the spool has more than `lines` lines |
 //! | end of file | as `stop` with [`TETHER`], where the shim is tethered |
 //!
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tolv_logs::spool;
 
 /// Changes when either side would misread the other.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Grace of a tethered app whose supervisor went away.
 pub(crate) const TETHER: Duration = Duration::from_millis(500);
@@ -35,6 +36,7 @@ pub(crate) const PACKET: usize = 4096;
 pub(crate) enum Order {
     Stop { signal: i32, grace_ms: u64 },
     Kill,
+    Signal { signal: i32 },
     Arm { lines: u64 },
 }
 
@@ -76,6 +78,18 @@ pub(crate) struct Orders {
     pub(crate) env: Vec<Vec<u8>>,
 }
 
+/// What the app's stdin, stdout and stderr are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Io {
+    /// Nothing, and two pipes that the shim reads.
+    Log,
+    /// Three pipes that come with the launch.
+    Pipes,
+    /// A terminal of the sandbox; its other end goes out by the socket that comes with the launch.
+    Terminal { rows: u16, columns: u16 },
+}
+
 /// The part of [`Orders`] that is text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
@@ -89,13 +103,15 @@ pub(crate) struct Head {
     /// the rest of the grace period.
     pub(crate) shell: bool,
     pub(crate) spool: spool::Limits,
+    pub(crate) io: Io,
     /// Number of arguments; the strings after them are the environment.
     arguments: usize,
 }
 
 impl Head {
     pub(crate) fn new(process: String, cwd: String, shell: bool, spool: spool::Limits) -> Self {
-        Self { version: VERSION, process, cwd, tethered: true, shell, spool, arguments: 0 }
+        let (version, io) = (VERSION, Io::Log);
+        Self { version, process, cwd, tethered: true, shell, spool, io, arguments: 0 }
     }
 }
 
