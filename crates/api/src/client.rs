@@ -153,10 +153,44 @@ impl Client {
         seen: &mut u64,
         event: &mut dyn FnMut(Event),
     ) -> Result<Option<State>, Error> {
-        let last = seen.to_string();
+        let mut over = None;
+        let mut last = seen.to_string();
         let path = format!("/v1/operations/{id}/events");
-        let headers = [("last-event-id", last.as_str())];
-        let response = self.good(self.call("GET", &path, &headers, None)?)?;
+        let streamed = self.stream(&path, &mut last, &mut |kind, data| match kind {
+            "output" => {
+                event(Event::Output(data));
+                true
+            }
+            "state" => {
+                over = State::ALL.into_iter().find(|state| state.as_str() == data);
+                over.is_none()
+            }
+            _ => true,
+        });
+        *seen = last.parse().unwrap_or(*seen);
+        streamed?;
+        if let Some(state) = over {
+            event(Event::Over(state));
+        }
+        Ok(over)
+    }
+
+    /// One connection of server-sent events: `event` gets the kind and the data of each until it
+    /// says `false`. `last` is the id of the last one seen, before and after; empty is none.
+    ///
+    /// # Errors
+    ///
+    /// Every variant of [`Error`]; the stream's end is none.
+    pub fn stream(
+        &self,
+        path: &str,
+        last: &mut String,
+        event: &mut dyn FnMut(&str, String) -> bool,
+    ) -> Result<(), Error> {
+        let sent = last.clone();
+        let header = [("last-event-id", sent.as_str())];
+        let headers: &[_] = if sent.is_empty() { &[] } else { &header };
+        let response = self.good(self.call("GET", path, headers, None)?)?;
         let lines = BufReader::new(response.into_body().into_reader()).lines();
         let (mut kind, mut data) = (String::new(), String::new());
         for line in lines {
@@ -166,22 +200,17 @@ impl Client {
             match field {
                 "event" => value.clone_into(&mut kind),
                 "data" => value.clone_into(&mut data),
-                "id" => *seen = value.parse().unwrap_or(*seen),
-                "" if line.is_empty() && kind == "output" => {
-                    event(Event::Output(std::mem::take(&mut data)));
-                    kind.clear();
-                }
-                "" if line.is_empty() && kind == "state" => {
-                    let state = State::ALL.into_iter().find(|state| state.as_str() == data);
-                    if let Some(state) = state {
-                        event(Event::Over(state));
-                        return Ok(Some(state));
+                "id" => value.clone_into(last),
+                "" if line.is_empty() && !kind.is_empty() => {
+                    if !event(&kind, std::mem::take(&mut data)) {
+                        return Ok(());
                     }
+                    kind.clear();
                 }
                 _ => {}
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     fn call(

@@ -7,9 +7,11 @@
 #![warn(missing_docs)]
 
 pub mod client;
+mod logs;
 pub mod problem;
 mod types;
 
+pub use logs::{LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats};
 pub use problem::{Code, Problem};
 pub use types::{
     About, App, AuditLine, Config, ConfigChange, ConfigChanged, Deploy, Ledger, NewApp, NewDeploy,

@@ -1,12 +1,12 @@
-//! Process streams as an event stream (factor XI): framing, spool, views.
+//! Process streams as an event stream (factor XI): framing, store, views.
 //!
 //! ```text
-//! pipe ─▶ Framer ─▶ spool::Writer ─▶ segment files ─▶ spool::Reader ─▶ Line ─▶ View
-//!         (shim, one per process)                      (supervisor, any tail)
+//! pipe ─▶ Framer ─▶ store::Writer ─▶ segment files ─▶ store::Reader ─▶ Line ─▶ View
+//!         (shim, one per process)    of the deploy     (platform, any tail, any drain)
 //! ```
 //!
-//! The spool is the buffer between a process and whoever reads it: a writer never waits for a
-//! reader, and what a slow reader misses is counted by sequence numbers.
+//! The store stands between the processes and whoever reads: a writer never waits for a reader,
+//! and what a slow reader misses is counted by the writers' numbers.
 //!
 //! # Invariants
 //!
@@ -18,7 +18,7 @@
 
 pub mod framer;
 pub mod line;
-pub mod spool;
+pub mod store;
 pub mod view;
 
 pub use line::{Line, Marks, Micros, Source, Stream};

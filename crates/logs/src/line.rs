@@ -90,6 +90,8 @@ pub struct Line {
     pub source: Source,
     /// Which process: `web.1`, `release.1`, `router`.
     pub process: Arc<str>,
+    /// Of which release, where it is of one.
+    pub release: Option<u32>,
     /// Which stream.
     pub stream: Stream,
     /// Whether it is a piece of a longer line.
@@ -105,9 +107,28 @@ impl Line {
             time: Micros::now(),
             source: Source::Tolv,
             process: process.into(),
+            release: None,
             stream: Stream::Out,
             marks: Marks::default(),
             text: text.into(),
         }
+    }
+
+    /// The line that counts what a reader of `process` does not get: it was too slow, the disk was
+    /// full, or a record is damaged (`L10`). Nothing where nobody knows how many.
+    pub fn dropped(process: impl Into<Arc<str>>, lines: Option<u64>) -> Self {
+        let count = match lines {
+            Some(1) => "1 line".to_owned(),
+            Some(lines) => format!("{lines} lines"),
+            None => "an unknown number of lines".to_owned(),
+        };
+        Self::tolv(process, format!("Error L10 (output buffer overflow): {count} dropped"))
+    }
+
+    /// The same, of a release.
+    #[must_use]
+    pub fn of_release(mut self, release: u32) -> Self {
+        self.release = Some(release);
+        self
     }
 }

@@ -133,6 +133,9 @@ impl View {
         write!(out, "\",\"source\":\"{}\",\"process\":", line.source).ok();
         quote(&line.process, out);
         write!(out, ",\"stream\":\"{}\"", line.stream.as_str()).ok();
+        if let Some(release) = line.release {
+            write!(out, ",\"release\":{release}").ok();
+        }
         if line.marks.more {
             out.extend(b",\"partial\":true");
         }

@@ -1,5 +1,5 @@
-//! Access lines on their way to a reader: a slow one loses lines, which are counted, and never
-//! holds up a request.
+//! Access lines on their way to the logs of their deploys. Where the disk is slow lines are dropped
+//! and counted; no request waits for them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -9,35 +9,67 @@ use tokio::sync::mpsc;
 use tolv_logs::Line;
 use tolv_router::Router;
 
-/// Access lines that may wait for the reader.
-const WAITING: usize = 1024;
+/// Access lines that may wait for the disk.
+const WAITING: usize = 8192;
+/// Lines that are handed on together.
+const AT_ONCE: usize = 512;
 
-/// A router, and the task that hands its lines to `deliver`.
-pub(crate) fn router<F, T>(deliver: F) -> (Router, impl Future<Output = ()> + Send)
-where
-    F: Fn(Line) -> T + Send,
-    T: Future<Output = ()> + Send,
-{
-    let (lines, mut waiting) = mpsc::channel::<Line>(WAITING);
+/// A request's line, and the host that it asked for.
+pub(crate) struct Request {
+    /// Without its port, in lower case; nothing where it has none that could be a deploy's.
+    pub(crate) host: Option<String>,
+    pub(crate) line: Line,
+}
+
+/// The lines of a router.
+pub(crate) struct Access {
+    waiting: mpsc::Receiver<Request>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// A router and its lines.
+pub(crate) fn router() -> (Router, Access) {
+    let (lines, waiting) = mpsc::channel::<Request>(WAITING);
     let dropped = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&dropped);
-    let task = async move {
-        while let Some(line) = waiting.recv().await {
-            let process = Arc::clone(&line.process);
-            deliver(line).await;
-            let lost = dropped.swap(0, Relaxed);
-            if lost > 0 {
-                let text = format!("Error L10 (output buffer overflow): {lost} lines dropped");
-                deliver(Line::tolv(process, text)).await;
-            }
-        }
-    };
     let name: Arc<str> = Arc::from("router");
     let on_line = move |line: tolv_router::AccessLine| {
+        let host = std::str::from_utf8(&line.host).ok().map(host_name);
         let line = Line::tolv(Arc::clone(&name), line.to_string());
-        if lines.try_send(line).is_err() {
+        if lines.try_send(Request { host, line }).is_err() {
             counter.fetch_add(1, Relaxed);
         }
     };
-    (Router::new(tolv_router::Settings::default(), Arc::new(on_line)), task)
+    let router = Router::new(tolv_router::Settings::default(), Arc::new(on_line));
+    (router, Access { waiting, dropped })
+}
+
+impl Access {
+    /// Hands the lines to `deliver`, many at a time, for as long as the router lives.
+    pub(crate) async fn run<T>(mut self, deliver: impl Fn(Vec<Request>) -> T)
+    where
+        T: Future<Output = ()> + Send,
+    {
+        loop {
+            let mut batch = Vec::new();
+            if self.waiting.recv_many(&mut batch, AT_ONCE).await == 0 {
+                return;
+            }
+            let lost = self.dropped.swap(0, Relaxed);
+            if lost > 0 {
+                batch.push(Request { host: None, line: Line::dropped("router", Some(lost)) });
+            }
+            deliver(batch).await;
+        }
+    }
+}
+
+/// As the routing table has it.
+fn host_name(host: &str) -> String {
+    let name = match host.rfind(':') {
+        // The last colon of `[::1]` is no port's.
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }

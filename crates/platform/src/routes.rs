@@ -1,12 +1,14 @@
 //! Endpoints to routing table: the one place where the engine's and the router's words meet.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 use tolv_logs::Line;
 use tolv_router::{Backend, Route, Router, State, Table};
-use tolv_run::{Endpoint, Endpoints, Local, ProcessState, Settings};
+use tolv_run::{Endpoint, Endpoints, Local, Log, ProcessState, Settings};
+
+use crate::access::Request;
 
 /// What the formation says of `web`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub(crate) enum Web {
 pub(crate) struct Hosts {
     router: Router,
     routes: Mutex<All>,
+    /// Whose log the requests for a host are in.
+    logs: Mutex<HashMap<String, Log>>,
 }
 
 #[derive(Default)]
@@ -36,7 +40,29 @@ struct All {
 
 impl Hosts {
     pub(crate) fn new(router: Router) -> Arc<Self> {
-        Arc::new(Self { router, routes: Mutex::default() })
+        Arc::new(Self { router, routes: Mutex::default(), logs: Mutex::default() })
+    }
+
+    /// Puts requests' lines into the logs of the deploys that they were for; gives the rest back.
+    pub(crate) fn record(&self, requests: Vec<Request>) -> Vec<Line> {
+        let (mut known, mut others) = (HashMap::<_, Vec<Line>>::new(), Vec::new());
+        let logs = self.logs();
+        for Request { host, line } in requests {
+            match host.filter(|host| logs.contains_key(host)) {
+                Some(host) => known.entry(host).or_default().push(line),
+                None => others.push(line),
+            }
+        }
+        for (host, lines) in known {
+            if let Some(log) = logs.get(&host) {
+                log.say(&lines);
+            }
+        }
+        others
+    }
+
+    fn logs(&self) -> MutexGuard<'_, HashMap<String, Log>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the routes and swaps the table in, before anybody else can.
@@ -93,6 +119,7 @@ impl Routes {
             self.hosts.change(|all| {
                 all.by_host.remove(&self.host);
             });
+            self.hosts.logs().remove(&self.host);
             return;
         }
         let route = Arc::new(route(*web, &self.endpoints.borrow()));
@@ -143,6 +170,7 @@ pub(crate) fn routed(
         })
     });
     let (engine, lines) = Local::new(settings)?;
+    hosts.logs().insert(host.clone(), engine.log());
     let routes = Routes::new(hosts, host, is_default, engine.endpoints());
     cell.set(routes.clone()).ok();
     Ok((engine, lines, routes))

@@ -35,7 +35,7 @@ mod tokens;
 pub use error::{Kind, ServeError};
 pub use options::{Blobs, Said, ServeOptions};
 pub use output::{Follow, Progress};
-pub use platform::{Actor, CopyFrom, Platform, Process};
+pub use platform::{Actor, CopyFrom, Logged, Platform, Process};
 pub use releases::Standing;
 pub use requests::Command;
 pub use tokens::token_hash;

@@ -2,7 +2,7 @@
 //!
 //! [`up`] returns when everything is stopped. It prints nothing: what there is to see goes out as
 //! [`Event`]s, in order. A slow reader of them holds up nothing but the reading: processes write
-//! to their spools, the router drops and counts.
+//! to the deploy's log.
 //!
 //! # Invariants
 //!
@@ -129,16 +129,7 @@ pub async fn up(
     home.sign(&format!("pid {}, {url}", std::process::id()))?;
 
     let mut tasks = JoinSet::new();
-    let (router, access) = access::router({
-        let events = events.clone();
-        move |line| {
-            let events = events.clone();
-            async move {
-                events.send(Event::Line(line)).await.ok();
-            }
-        }
-    });
-    tasks.spawn(access);
+    let (router, access) = access::router();
     tasks.spawn({
         let router = router.clone();
         async move { router.serve(listener).await }
@@ -149,6 +140,14 @@ pub async fn up(
     let (engine, lines, routes) = routed(settings, hosts, format!("{app}.localhost"), true)?;
     let (after, waiting) = mpsc::channel(1);
     tasks.spawn(forward(lines, waiting, events.clone()));
+    tasks.spawn({
+        let engine = engine.clone();
+        access.run(move |requests| {
+            let lines: Vec<_> = requests.into_iter().map(|request| request.line).collect();
+            engine.say(&lines);
+            std::future::ready(())
+        })
+    });
     tasks.spawn(routes.clone().follow());
 
     let mut stage = Stage {
@@ -349,7 +348,7 @@ impl Stage {
             release.number,
             tolv_model::slug::short(&release.slug.0)
         );
-        self.events.send(Event::Line(Line::tolv("release", created))).await.ok();
+        self.engine.say(&[Line::tolv("release", created).of_release(release.number.0)]);
         if let Some(command) = release.process_types.get(&ProcessType::release()) {
             let name = ProcessName { process_type: ProcessType::release(), number: 1 };
             let one_off = OneOff { target: target.clone(), name, command: command.clone() };
@@ -371,7 +370,7 @@ impl Stage {
             if cut > 0 {
                 let seconds = ROUTER_GRACE.as_secs();
                 let text = format!("Cut {cut} requests that were not done after {seconds} seconds");
-                self.engine.say(Line::tolv("router", text));
+                self.engine.say(&[Line::tolv("router", text)]);
             }
             self.engine.stop().await;
         };

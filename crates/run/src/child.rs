@@ -3,9 +3,9 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
 };
@@ -13,6 +13,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tolv_sandbox::{Launch, Launched, Level, Spawner, Spec, errno_text};
 
+use crate::journal::open_folder;
 use crate::protocol::{Order, Orders, PACKET, Word};
 use crate::shim::SHIM;
 use crate::streams::{Ends, Wiring};
@@ -64,7 +65,7 @@ impl Control {
 pub(crate) struct Start {
     pub(crate) orders: Orders,
     pub(crate) spec: Spec,
-    /// The spool's folder, to be made.
+    /// The folder of the deploy's log.
     pub(crate) folder: PathBuf,
 }
 
@@ -73,7 +74,6 @@ pub(crate) struct Start {
 pub(crate) struct Started {
     pub(crate) launched: Launched,
     pub(crate) control: OwnedFd,
-    pub(crate) folder: PathBuf,
     /// Its streams, where they do not go to the log.
     pub(crate) ends: Option<Ends>,
 }
@@ -85,28 +85,33 @@ pub(crate) struct Started {
 /// What failed, in words.
 pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, String> {
     let Start { orders, spec, folder } = start;
-    let spool = open_spool(&folder, &spec)
+    let log = open_log(&folder, &spec)
         .map_err(|error| format!("the log folder `{}`: {error}", folder.display()))?;
     let payload = orders.to_bytes().map_err(|error| error.to_string())?;
     let (control, other) = pair().map_err(|error| format!("a socket pair: {error}"))?;
     let mut wiring =
         Wiring::new(orders.head.io).map_err(|error| format!("its streams: {error}"))?;
-    let mut fds = vec![other, spool];
+    let mut fds = vec![other, log];
     fds.append(&mut wiring.theirs);
     let launch = Launch { body: SHIM.0, payload, fds, spec };
     let launched = spawner.launch(launch).map_err(|error| error.to_string())?;
     let ends = wiring.take().map_err(|error| format!("its terminal: {error}"))?;
-    Ok(Started { launched, control, folder, ends })
+    Ok(Started { launched, control, ends })
 }
 
-fn open_spool(folder: &Path, spec: &Spec) -> io::Result<OwnedFd> {
+fn open_log(folder: &Path, spec: &Spec) -> io::Result<OwnedFd> {
     fs::create_dir_all(folder)?;
-    if let (Level::User, Some(uid)) = (spec.level, spec.app_uid()) {
-        // In its user namespace the shim is not root.
-        std::os::unix::fs::chown(folder, Some(uid), Some(uid))?;
+    if let (Level::User, Some(uid)) = (spec.level, spec.app_uid())
+        && fs::metadata(folder)?.uid() != uid
+    {
+        // In its user namespace the shim is not root. The folder first: who makes a segment
+        // gives it to the folder's owner.
+        chown(folder, Some(uid), Some(uid))?;
+        for entry in fs::read_dir(folder)? {
+            chown(entry?.path(), Some(uid), Some(uid))?;
+        }
     }
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(folder, flags, Mode::empty())?)
+    open_folder(folder)
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {

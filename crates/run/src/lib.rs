@@ -6,9 +6,9 @@
 //!
 //! ```text
 //!  Local ── one task per process ── control socket ── shim ── the app's process
-//!    │        (Unit decides)                            │
-//!    │ endpoints: watch                                 ▼ pipes
-//!    └ lines ◀── pump, one per process ◀── doorbell ── spool
+//!    │        (Unit decides)     │                      │
+//!    │ endpoints: watch          │ journal              ▼ pipes
+//!    └ lines ◀── pump ◀──────────┴───────────── the deploy's log
 //! ```
 //!
 //! The decisions are `tolv_model::unit` and `tolv_model::rollout`, without I/O; what is here
@@ -22,7 +22,8 @@
 //! local.run_once(OneOff).await -> Result<Exit, Error>          // its lines are in the receiver too
 //! local.begin(Job) -> Result<Running, Error>                   // words as they are, pipes, a terminal
 //! local.endpoints() -> watch::Receiver<Endpoints>
-//! local.say(Line)                                              // into the same stream of lines
+//! local.say([Line])                                            // into the same log
+//! local.log() -> Log                                           // the same log, to read it
 //! local.stop().await                                           // SIGTERM, grace, SIGKILL; all gone
 //! local.kill()                                                 // SIGKILL now; `stop` then returns
 //! SHIM: (&str, tolv_sandbox::Body)                             // for `spawner_main`
@@ -42,6 +43,7 @@ mod child;
 #[cfg(test)]
 mod fixture;
 mod job;
+mod journal;
 mod listening;
 mod local;
 mod one_off;
@@ -56,13 +58,16 @@ mod session;
 mod shared;
 mod shim;
 mod streams;
+mod tally;
 mod target;
 
 pub use job::{Connection, Ending, Job, Running, Stop};
+pub use journal::Log;
 pub use local::Local;
 pub use ports::Ports;
 pub use shim::SHIM;
 pub use streams::{Handle, Input, Output, Streams};
+pub use tally::Written;
 pub use target::{
     Boot, Culprit, Drain, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState, Reason,
     Settings, Target, Timing,

@@ -1,6 +1,6 @@
 //! The engine: see the crate's page.
 
-use std::fs;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,21 +11,22 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_logs::Line;
+use tolv_logs::store::{self, Reader};
 use tolv_model::operation::Selection;
 use tolv_model::unit::Policy;
 
 use crate::board::{Board, Command};
+use crate::journal::{Journal, Log};
 use crate::one_off::{Errand, Run};
 use crate::plan::Plan;
-use crate::pump::{Outlet, dropped};
+use crate::pump::{Outlet, Teller};
 use crate::rolling::{self, Manner};
 use crate::shared::Shared;
+use crate::tally::{Tally, Written};
 use crate::target::{Endpoints, Error, Exit, OneOff, Outcome, Settings, Target};
 
-/// Lines between the engine and their reader; where it is slow, the rest waits in the spools.
+/// Lines between the engine and their reader; where it is slow, the rest waits in the log.
 const LINES: usize = 1024;
-/// Lines of `say` that may wait for the reader; more are dropped and counted.
-const SAID: usize = 1024;
 /// After everything is stopped, a reader that takes nothing for this long gets no more.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -37,8 +38,6 @@ pub struct Local(Arc<Owner>);
 /// Ends the engine with the last handle.
 struct Owner {
     shared: Arc<Shared>,
-    said: Mutex<Option<mpsc::Sender<Line>>>,
-    unsaid: Arc<AtomicU64>,
 }
 
 impl Local {
@@ -47,7 +46,7 @@ impl Local {
     ///
     /// # Errors
     ///
-    /// [`Error::Spool`], [`Error::Timing`].
+    /// [`Error::Log`], [`Error::Timing`].
     pub fn new(settings: Settings) -> Result<(Self, mpsc::Receiver<Line>), Error> {
         let timing = settings.timing;
         let policy = Policy::new(
@@ -57,11 +56,17 @@ impl Local {
             timing.boot,
             timing.grace,
         )?;
-        fs::create_dir_all(&settings.logs)
-            .map_err(|source| Error::Spool { path: settings.logs.clone(), source })?;
+        let logs = settings.logs.clone();
+        let failed = |source| Error::Log { path: settings.logs.clone(), source };
+        let limits = store::Limits::of(settings.logs_bytes);
+        let journal = Arc::new(Journal::open(&logs, limits).map_err(failed)?);
+        let reader = Reader::at_end(&logs).map_err(failed)?;
         let (lines, receiver) = mpsc::channel(LINES);
         let taken = Arc::new(AtomicU64::new(0));
         let outlet = Outlet { lines, taken: Arc::clone(&taken) };
+        let tally = Arc::<Tally>::default();
+        let (teller, telling) =
+            Teller::new(Arc::clone(&journal), Arc::clone(&tally), reader, outlet);
         let shared = Arc::new(Shared {
             settings,
             policy,
@@ -70,18 +75,15 @@ impl Local {
             ending: CancellationToken::new(),
             pumps: TaskTracker::new(),
             hush: CancellationToken::new(),
-            outlet: Mutex::new(Some(outlet.clone())),
+            journal,
+            tally,
+            teller: Mutex::new(Some(teller)),
             taken,
             turn: Arc::default(),
             began: Instant::now(),
-            tidied: Mutex::default(),
-            open: Mutex::default(),
         });
-        let (said, queue) = mpsc::channel(SAID);
-        let unsaid = Arc::new(AtomicU64::new(0));
-        shared.pump_task(speak(queue, Arc::clone(&unsaid), outlet));
-        let owner = Owner { shared, said: Mutex::new(Some(said)), unsaid };
-        Ok((Self(Arc::new(owner)), receiver))
+        shared.pump_task(telling);
+        Ok((Self(Arc::new(Owner { shared })), receiver))
     }
 
     /// Makes what runs equal to `target`; see the crate's page. A second call waits for the
@@ -169,7 +171,7 @@ impl Local {
         let cancel = CancellationToken::new();
         let _stop = cancel.clone().drop_guard();
         let (done, exit) = oneshot::channel();
-        let pump = shared.pump(&plan.name);
+        let pump = shared.pump(&plan).ok_or(Error::Stopped)?;
         self.0.shared.tasks.spawn(async move {
             let errand = Errand::line(shared.settings.timing.one_off);
             let run = Run { shared: Arc::clone(&shared), plan, commands, pump, cancel, errand };
@@ -189,12 +191,29 @@ impl Local {
         self.0.shared.board.subscribe()
     }
 
-    /// Puts a line of the platform among those of the processes. It never waits: where the
-    /// reader is slow, lines are dropped and counted.
-    pub fn say(&self, line: Line) {
-        let said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = said.as_ref().is_some_and(|said| said.try_send(line).is_err());
-        self.0.unsaid.fetch_add(u64::from(full), Ordering::Relaxed);
+    /// Puts lines of the platform among those of the processes, in the log. It never waits.
+    pub fn say(&self, lines: &[Line]) {
+        self.0.shared.journal.append(lines.iter());
+    }
+
+    /// Most bytes of that log.
+    pub fn logs_bytes(&self) -> u64 {
+        self.0.shared.settings.logs_bytes
+    }
+
+    /// The log of the deploy, which outlives the engine.
+    pub fn log(&self) -> Log {
+        Log(Arc::clone(&self.0.shared.journal))
+    }
+
+    /// What each process has written since the engine began, and the platform about them
+    /// (`tolv`).
+    pub fn written(&self) -> BTreeMap<Arc<str>, Written> {
+        let shared = &self.0.shared;
+        let (written, lost) = shared.journal.counts();
+        let mut all = shared.tally.all();
+        all.insert(Arc::from("tolv"), Written { written, lost });
+        all
     }
 
     /// Stops everything and waits until it is gone: SIGTERM, the grace period, SIGKILL. From
@@ -204,8 +223,7 @@ impl Local {
         shared.end(Command::Stop);
         shared.tasks.close();
         shared.tasks.wait().await;
-        self.0.said.lock().unwrap_or_else(PoisonError::into_inner).take();
-        shared.outlet.lock().unwrap_or_else(PoisonError::into_inner).take();
+        shared.teller.lock().unwrap_or_else(PoisonError::into_inner).take();
         shared.pumps.close();
         loop {
             let before = shared.taken.load(Ordering::Relaxed);
@@ -227,21 +245,7 @@ impl Local {
 impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.end(Command::Kill);
-        self.shared.outlet.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-}
-
-/// The lines of `say`, and how many of them were dropped.
-async fn speak(mut queue: mpsc::Receiver<Line>, unsaid: Arc<AtomicU64>, outlet: Outlet) {
-    while let Some(line) = queue.recv().await {
-        let process = Arc::clone(&line.process);
-        let lost = unsaid.swap(0, Ordering::Relaxed);
-        let count = (lost > 0).then(|| dropped(&process, lost));
-        for line in count.into_iter().chain([line]) {
-            if !outlet.send(line).await {
-                return;
-            }
-        }
+        self.shared.teller.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

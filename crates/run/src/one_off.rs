@@ -119,9 +119,9 @@ impl Run {
                             started.send(streams.take()).ok();
                         }
                     }
-                    Some(Word::Bell) => self.pump.bell(),
+                    Some(Word::Bell(written)) => self.pump.bell(session.writer, written),
                     Some(Word::ExecFailed { errno, what }) => {
-                        self.pump.ended(0);
+                        self.pump.ended(session.writer, None);
                         let reason = exec_failure(errno, &what);
                         let error = self.not_started(&reason);
                         return match reason {

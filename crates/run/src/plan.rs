@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tolv_logs::spool;
+use tolv_logs::store;
 use tolv_model::command::script;
 use tolv_model::env::{Env, EnvError};
 use tolv_model::name::ProcessName;
@@ -80,16 +80,22 @@ impl Plan {
     }
 
     /// What the shim is told.
-    pub(crate) fn orders(&self, settings: &Settings, port: u16) -> Result<Orders, EnvError> {
+    pub(crate) fn orders(
+        &self,
+        settings: &Settings,
+        port: u16,
+        writer: u64,
+    ) -> Result<Orders, EnvError> {
         let script = script(&self.command);
         let cwd = view(settings.level, &self.target.mounts, Path::new(HOME));
-        let spool = spool::Limits::of(settings.spool_bytes);
         Ok(Orders {
             head: Head::new(
                 self.name.to_string(),
+                self.target.release.number.0,
                 cwd.to_string_lossy().into_owned(),
                 !script.replaces_shell,
-                spool,
+                writer,
+                store::Limits::of(settings.logs_bytes),
             ),
             argv: vec![b"/bin/sh".to_vec(), b"-c".to_vec(), script.text.into_bytes()],
             env: self.env(settings, port)?.to_execve(),

@@ -179,12 +179,15 @@ impl Running {
 
     async fn word(&mut self, word: Option<Word>) {
         match word {
-            Some(Word::Bell) => self.process.pump.bell(),
+            Some(Word::Bell(written)) => {
+                if let Some(session) = &self.session {
+                    self.process.pump.bell(session.writer, written);
+                }
+            }
             Some(Word::Started { .. }) => self.started(),
             Some(Word::ExecFailed { errno, what }) => {
                 if let Some(session) = self.session.take() {
-                    self.process.pump.ended(0);
-                    drop(session);
+                    self.process.pump.ended(session.writer, None);
                 }
                 self.not_started(child::exec_failure(errno, &what));
             }
@@ -219,7 +222,7 @@ impl Running {
         let reason = self.reason.take().unwrap_or_else(|| session::reason(ended));
         if self.probation {
             let name = self.process.plan.name.clone();
-            let last_lines = session.last_lines(&name.to_string()).await;
+            let last_lines = session.last_lines().await;
             self.culprit = Some(Box::new(Culprit { process: name, reason, last_lines }));
         }
         // The port is free from here on.

@@ -6,20 +6,22 @@
 //! | `stop` | the signal to the leader; after the grace, kill everything |
 //! | `kill` | kill everything |
 //! | `signal` | the signal to the leader's process group |
-//! | `arm` | ring once when the spool has more than `lines` lines |
+//! | `arm` | ring once when it has written more than `lines` lines |
 //! | end of file | as `stop` with [`TETHER`], where the shim is tethered |
 //!
 //! | shim → supervisor | |
 //! |---|---|
 //! | `started` | the app runs |
 //! | `exec_failed` | it could not be executed; the last word |
-//! | `bell` | the spool has more than was armed for |
-//! | `exited` | everything is gone and all output is in the spool; the last word |
+//! | `bell` | it has written more than was armed for; how much |
+//! | `exited` | everything is gone and all output is in the log; the last word |
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tolv_logs::spool;
+use tolv_logs::store;
+
+use crate::tally::Written;
 
 /// Changes when either side would misread the other.
 pub(crate) const VERSION: u32 = 2;
@@ -46,7 +48,7 @@ pub(crate) enum Order {
 pub(crate) enum Word {
     Started { version: u32, pid: i32 },
     ExecFailed { errno: i32, what: String },
-    Bell,
+    Bell(Written),
     Exited(Ended),
 }
 
@@ -66,8 +68,8 @@ pub(crate) struct Ended {
     pub(crate) signal: Option<i32>,
     /// How many processes the kernel killed for want of memory.
     pub(crate) oom_kills: u64,
-    /// Lines written to the spool.
-    pub(crate) lines: u64,
+    /// What was written to the log.
+    pub(crate) written: Written,
 }
 
 /// What a shim runs.
@@ -102,16 +104,27 @@ pub(crate) struct Head {
     /// The leader is a shell that the app runs below: what is left when it ends on a stop has
     /// the rest of the grace period.
     pub(crate) shell: bool,
-    pub(crate) spool: spool::Limits,
+    /// Of which release.
+    pub(crate) release: u32,
+    /// Tells its hand in the log apart.
+    pub(crate) writer: u64,
+    pub(crate) log: store::Limits,
     pub(crate) io: Io,
     /// Number of arguments; the strings after them are the environment.
     arguments: usize,
 }
 
 impl Head {
-    pub(crate) fn new(process: String, cwd: String, shell: bool, spool: spool::Limits) -> Self {
-        let (version, io) = (VERSION, Io::Log);
-        Self { version, process, cwd, tethered: true, shell, spool, io, arguments: 0 }
+    pub(crate) fn new(
+        process: String,
+        release: u32,
+        cwd: String,
+        shell: bool,
+        writer: u64,
+        log: store::Limits,
+    ) -> Self {
+        let (version, tethered, io, arguments) = (VERSION, true, Io::Log, 0);
+        Self { version, process, cwd, tethered, shell, release, writer, log, io, arguments }
     }
 }
 

@@ -1,47 +1,57 @@
-//! From one process's spools to the reader of the lines.
+//! From a deploy's log to the reader of the engine's lines.
 //!
-//! One task per process, for all its starts: what the platform says of the process stands among
-//! its output where it belongs, and the end of a start comes after its last line. Where the
-//! reader is slow this task waits, and the spool drops; nobody else notices.
+//! One task an engine: it reads what is stored from the engine's beginning on, and hands it out.
+//! Where the reader is slow this task waits, and the oldest segments make room; nobody else
+//! notices. What was missed is counted in the stream, for this reader alone.
 
+use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tolv_logs::Line;
-use tolv_logs::spool::{Item, Reader};
+use tolv_logs::store::{Count, Item, Reader};
 
 use crate::child::Control;
-use crate::protocol::Order;
+use crate::journal::Journal;
+use crate::protocol::{Ended, Order};
+use crate::tally::{Tally, Written};
 
-/// What a pump is told.
+/// What the task is told.
 #[derive(Debug)]
 enum Message {
-    /// A start, with its spool and its shim.
-    Open(PathBuf, Arc<Control>),
-    /// The spool has more than was asked for.
-    Bell,
-    /// The spool is complete with this many lines.
-    Ended(u64),
-    Say(Line),
+    /// A start, with its shim.
+    Open(u64, Arc<Control>),
+    /// The shim has written more than was asked for.
+    Bell(u64),
+    /// All of this writer is stored.
+    Ended(u64, Arc<str>, Count),
     /// Everything before this was delivered.
     Mark(oneshot::Sender<()>),
 }
 
-/// The handle to a pump; it ends with the handle.
+/// Where processes report to; the task ends with the last of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Teller {
+    queue: mpsc::UnboundedSender<Message>,
+    journal: Arc<Journal>,
+    tally: Arc<Tally>,
+}
+
+/// What is said about one process, and what it writes.
 #[derive(Debug)]
 pub(crate) struct Pump {
     process: Arc<str>,
-    queue: mpsc::UnboundedSender<Message>,
+    release: u32,
+    teller: Teller,
 }
 
 /// Lines that go out together; the channel has room for more.
 const AT_ONCE: usize = 256;
 
-/// Where all pumps of an engine write to.
+/// Where the lines go.
 #[derive(Clone, Debug)]
 pub(crate) struct Outlet {
     pub(crate) lines: mpsc::Sender<Line>,
@@ -50,12 +60,8 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    /// Waits for room; false once nobody reads any more.
-    pub(crate) async fn send(&self, line: Line) -> bool {
-        self.send_all(vec![line]).await
-    }
-
-    /// As [`Outlet::send`], many at a time: waiting for room is what costs.
+    /// Waits for room, many lines at a time, for waiting is what costs; false once nobody reads
+    /// any more.
     async fn send_all(&self, lines: Vec<Line>) -> bool {
         let mut lines = lines.into_iter();
         while lines.len() > 0 {
@@ -70,157 +76,155 @@ impl Outlet {
     }
 }
 
-/// The line that counts what a slow reader missed.
-pub(crate) fn dropped(process: &Arc<str>, lines: u64) -> Line {
-    let noun = if lines == 1 { "line" } else { "lines" };
-    let text = format!("Error L10 (output buffer overflow): {lines} {noun} dropped");
-    Line::tolv(Arc::clone(process), text)
+impl Teller {
+    /// A handle and the task to spawn, which reads from `reader` on.
+    pub(crate) fn new(
+        journal: Arc<Journal>,
+        tally: Arc<Tally>,
+        reader: Reader,
+        outlet: Outlet,
+    ) -> (Self, impl Future<Output = ()>) {
+        let (queue, messages) = mpsc::unbounded_channel();
+        let stored = journal.stored();
+        let task = run(messages, stored, Arc::clone(&tally), reader, outlet);
+        (Self { queue, journal, tally }, task)
+    }
+
+    /// For one process of a release.
+    pub(crate) fn pump(&self, process: Arc<str>, release: u32) -> Pump {
+        Pump { process, release, teller: self.clone() }
+    }
+
+    fn tell(&self, message: Message) {
+        // A task that has ended has delivered what it will.
+        self.queue.send(message).ok();
+    }
 }
 
 impl Pump {
-    /// A handle and the task to spawn.
-    pub(crate) fn new(process: Arc<str>, outlet: Outlet) -> (Self, impl Future<Output = ()>) {
-        let (queue, messages) = mpsc::unbounded_channel();
-        (Self { process: Arc::clone(&process), queue }, run(process, messages, outlet))
+    /// A start: what its shim writes is looked for from here on.
+    pub(crate) fn open(&self, writer: u64, control: Arc<Control>) {
+        self.teller.tell(Message::Open(writer, control));
     }
 
-    pub(crate) fn open(&self, folder: PathBuf, control: Arc<Control>) {
-        self.queue.send(Message::Open(folder, control)).ok();
+    /// The shim has written this much.
+    pub(crate) fn bell(&self, writer: u64, written: Written) {
+        self.teller.tally.set(writer, &self.process, written);
+        self.teller.tell(Message::Bell(writer));
+        self.teller.journal.ring();
     }
 
-    pub(crate) fn bell(&self) {
-        self.queue.send(Message::Bell).ok();
-    }
-
-    pub(crate) fn ended(&self, lines: u64) {
-        self.queue.send(Message::Ended(lines)).ok();
+    /// The shim's last word, nothing where it died without one.
+    pub(crate) fn ended(&self, writer: u64, ended: Option<Ended>) {
+        let written = ended.map(|ended| ended.written);
+        self.teller.tally.end(writer, &self.process, written);
+        let all = written.map(|written| written.written).unwrap_or_default();
+        self.teller.tell(Message::Ended(writer, Arc::clone(&self.process), all));
+        self.teller.journal.ring();
     }
 
     /// Waits until everything so far was delivered; the reader decides how long that takes.
     pub(crate) async fn caught_up(&self) {
         let (mark, passed) = oneshot::channel();
-        self.queue.send(Message::Mark(mark)).ok();
-        // A pump that has ended has delivered what it will.
+        self.teller.tell(Message::Mark(mark));
+        // A task that has ended has delivered what it will.
         passed.await.ok();
     }
 
     /// A line of the platform about the process.
     pub(crate) fn say(&self, text: impl Into<Vec<u8>>) {
-        self.queue.send(Message::Say(Line::tolv(Arc::clone(&self.process), text))).ok();
+        let line = Line::tolv(Arc::clone(&self.process), text).of_release(self.release);
+        self.teller.journal.append([&line].into_iter());
     }
 }
 
-/// One spool that is being read.
-struct Tail {
+async fn run(
+    mut queue: mpsc::UnboundedReceiver<Message>,
+    mut stored: watch::Receiver<u64>,
+    tally: Arc<Tally>,
     reader: Reader,
-    control: Arc<Control>,
-}
-
-async fn run(process: Arc<str>, mut queue: mpsc::UnboundedReceiver<Message>, outlet: Outlet) {
-    let mut tail: Option<Tail> = None;
-    // Whether the spool may have more now.
-    let mut behind = false;
-    loop {
-        let message = if behind {
-            queue.try_recv().ok()
-        } else {
-            let Some(message) = queue.recv().await else { return };
-            Some(message)
-        };
-        let went_on = match message {
-            None => true,
-            Some(Message::Bell) => {
-                behind = tail.is_some();
-                true
+    outlet: Outlet,
+) {
+    let mut reader = Some(reader);
+    let mut shims: HashMap<u64, Arc<Control>> = HashMap::new();
+    let mut messages = Vec::new();
+    let mut open = true;
+    while open {
+        tokio::select! {
+            biased;
+            message = queue.recv() => match message {
+                Some(message) => messages.push(message),
+                None => open = false,
+            },
+            // The journal lives as long as a handle does.
+            Ok(()) = stored.changed() => {}
+        }
+        while let Ok(message) = queue.try_recv() {
+            messages.push(message);
+        }
+        stored.borrow_and_update();
+        let Some(mut dry) = read_all(reader.take(), &outlet).await else { return };
+        let mut missed = Vec::new();
+        for message in messages.drain(..) {
+            match message {
+                Message::Open(writer, control) => {
+                    control.order(&Order::Arm { lines: 0 });
+                    shims.insert(writer, control);
+                }
+                Message::Bell(writer) => {
+                    let taken = dry.taken(writer);
+                    tally.seen(writer, taken);
+                    if let Some(control) = shims.get(&writer) {
+                        control.order(&Order::Arm { lines: taken.lines });
+                    }
+                }
+                Message::Ended(writer, process, all) => {
+                    shims.remove(&writer);
+                    missed.extend(dry.finish(writer, &process, all));
+                }
+                Message::Mark(mark) => {
+                    mark.send(()).ok();
+                }
             }
-            Some(Message::Say(line)) => outlet.send(line).await,
-            Some(Message::Mark(mark)) => {
-                mark.send(()).ok();
-                true
-            }
-            Some(Message::Open(folder, control)) => {
-                control.order(&Order::Arm { lines: 0 });
-                tail = Some(Tail { reader: Reader::open(&folder, Arc::clone(&process)), control });
-                true
-            }
-            Some(Message::Ended(lines)) => {
-                behind = false;
-                finish(tail.take(), lines, &process, &outlet).await
-            }
-        };
-        if !went_on {
+        }
+        if !outlet.send_all(missed.into_iter().filter_map(line).collect()).await {
             return;
         }
-        if behind && let Some(open) = tail.take() {
-            match step(open.reader, &process, &outlet).await {
-                Step::More(reader) => tail = Some(Tail { reader, ..open }),
-                Step::Dry(reader) => {
-                    behind = false;
-                    open.control.order(&Order::Arm { lines: reader.position() });
-                    tail = Some(Tail { reader, ..open });
-                }
-                Step::Broken(_) => behind = false,
-                Step::Deaf => return,
-            }
-        }
+        reader = Some(dry);
     }
 }
 
-/// The rest of a spool that is complete; false once nobody reads any more.
-async fn finish(tail: Option<Tail>, lines: u64, process: &Arc<str>, outlet: &Outlet) -> bool {
-    let Some(Tail { mut reader, .. }) = tail else { return true };
+/// Delivers all that is stored; nothing once nobody reads any more.
+async fn read_all(reader: Option<Reader>, outlet: &Outlet) -> Option<Reader> {
+    let mut reader = reader?;
     loop {
-        match step(reader, process, outlet).await {
-            Step::More(next) => reader = next,
-            Step::Dry(next) | Step::Broken(Some(next)) => {
-                reader = next;
-                break;
+        let read = spawn_blocking(move || {
+            let mut items = Vec::new();
+            let more: io::Result<bool> = reader.read(&mut items);
+            (reader, items, more)
+        });
+        let (next, items, more) = read.await.ok()?;
+        if !outlet.send_all(items.into_iter().filter_map(line).collect()).await {
+            return None;
+        }
+        reader = next;
+        match more {
+            Ok(true) => {}
+            Ok(false) => return Some(reader),
+            Err(error) => {
+                let text = format!("The log cannot be read: {error}");
+                let told = outlet.send_all(vec![Line::tolv("platform", text)]).await;
+                return told.then_some(reader);
             }
-            Step::Broken(None) => return true,
-            Step::Deaf => return false,
-        }
-    }
-    match reader.finish(lines) {
-        Some(item) => outlet.send(line(item, process)).await,
-        None => true,
-    }
-}
-
-enum Step {
-    More(Reader),
-    /// All that is there was read.
-    Dry(Reader),
-    /// The spool cannot be read.
-    Broken(Option<Reader>),
-    /// Nobody reads any more.
-    Deaf,
-}
-
-/// Delivers what one read brings.
-async fn step(mut reader: Reader, process: &Arc<str>, outlet: &Outlet) -> Step {
-    let read = spawn_blocking(move || {
-        let mut items = Vec::new();
-        let more: io::Result<bool> = reader.read(&mut items);
-        (reader, items, more)
-    });
-    let Ok((reader, items, more)) = read.await else { return Step::Broken(None) };
-    if !outlet.send_all(items.into_iter().map(|item| line(item, process)).collect()).await {
-        return Step::Deaf;
-    }
-    match more {
-        Ok(true) => Step::More(reader),
-        Ok(false) => Step::Dry(reader),
-        Err(error) => {
-            let text = format!("The output cannot be read: {error}");
-            outlet.send(Line::tolv(Arc::clone(process), text)).await;
-            Step::Broken(Some(reader))
         }
     }
 }
 
-fn line(item: Item, process: &Arc<str>) -> Line {
+fn line(item: Item) -> Option<Line> {
     match item {
-        Item::Line(line) => line,
-        Item::Missed(lines) => dropped(process, lines),
+        Item::Line(line) => Some(line),
+        Item::Missed { process, lines, .. } => Some(Line::dropped(process, Some(lines))),
+        // A reader that was there from the beginning knows what it missed.
+        Item::Gap => None,
     }
 }

@@ -1,4 +1,4 @@
-//! One start of one process: its port, its spool and its shim, from the launch to the last word.
+//! One start of one process: its port and its shim, from the launch to the last word.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
-use tolv_logs::{Line, Micros, spool};
+use tolv_logs::{Line, store};
 use tolv_model::env::EnvError;
 use tolv_sandbox::Launched;
 
 use crate::child::{self, Control, Start, Started};
 use crate::plan::Plan;
-use crate::ports::Port;
+use crate::ports::{Port, random};
 use crate::protocol::{Ended, Order, Orders};
 use crate::pump::Pump;
 use crate::shared::Shared;
@@ -28,7 +28,8 @@ const LATE: Duration = Duration::from_secs(2);
 /// A launch that is under way.
 pub(crate) struct Launching {
     port: Port,
-    spool: Held,
+    writer: u64,
+    folder: PathBuf,
     launch: JoinHandle<Result<Started, String>>,
 }
 
@@ -46,18 +47,16 @@ impl Launching {
     ) -> Result<Self, Error> {
         let settings = &shared.settings;
         let port = shared.settings.ports.take().ok_or(Error::NoPort)?;
+        let writer = store::writer_id(random());
         let mut orders = plan
-            .orders(settings, port.number)
+            .orders(settings, port.number, writer)
             .map_err(|source| Error::Env { process: plan.name.clone(), source })?;
         change(&mut orders).map_err(|source| Error::Env { process: plan.name.clone(), source })?;
-        let spool =
-            Held::new(shared, format!("{:016}-{}-{}", Micros::now().0, port.number, plan.name));
-        let folder = settings.logs.join(&spool.name);
-        let start = Start { orders, spec: plan.spec(settings), folder };
-        shared.tidy_now_and_then();
+        let folder = settings.logs.clone();
+        let start = Start { orders, spec: plan.spec(settings), folder: folder.clone() };
         let spawner = settings.spawner.clone();
         let launch = spawn_blocking(move || child::launch(&spawner, start));
-        Ok(Self { port, spool, launch })
+        Ok(Self { port, writer, folder, launch })
     }
 
     /// Waits for it; may be dropped at any time, and called again.
@@ -67,36 +66,17 @@ impl Launching {
 
     /// What `done` gave becomes a session, whose output goes to the pump.
     pub(crate) fn open(self, started: Started, pump: &Pump) -> Result<Session, String> {
-        let Started { launched, control, folder, .. } = started;
+        let Started { launched, control, .. } = started;
         let control =
             Control::new(control).map_err(|error| format!("the control socket: {error}"))?;
         let control = Arc::new(control);
-        pump.open(folder.clone(), Arc::clone(&control));
-        let Self { port, spool, .. } = self;
-        Ok(Session { port, _spool: spool, control, launched, folder, deaf_at: None })
+        let Self { port, writer, folder, .. } = self;
+        pump.open(writer, Arc::clone(&control));
+        Ok(Session { port, control, launched, writer, folder, deaf_at: None })
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.port.number
-    }
-}
-
-/// A spool that is being written: it is not tidied away.
-struct Held {
-    shared: Arc<Shared>,
-    name: String,
-}
-
-impl Held {
-    fn new(shared: &Arc<Shared>, name: String) -> Self {
-        shared.hold(&name, true);
-        Self { shared: Arc::clone(shared), name }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.shared.hold(&self.name, false);
     }
 }
 
@@ -105,8 +85,9 @@ pub(crate) struct Session {
     pub(crate) port: Port,
     pub(crate) control: Arc<Control>,
     pub(crate) launched: Launched,
+    /// Its hand in the log.
+    pub(crate) writer: u64,
     folder: PathBuf,
-    _spool: Held,
     /// When the shim itself is killed.
     pub(crate) deaf_at: Option<Instant>,
 }
@@ -137,7 +118,7 @@ impl Session {
 
     /// Everything is gone: `ended` is the shim's last word, nothing where it died without one.
     pub(crate) fn ended(&self, ended: Option<Ended>, pump: &Pump) -> Exit {
-        pump.ended(ended.map_or(0, |ended| ended.lines));
+        pump.ended(self.writer, ended);
         let exit = exit_of(ended);
         if ended.is_some_and(|ended| ended.oom_kills > 0) {
             pump.say("Error R15 (Memory quota vastly exceeded)");
@@ -147,14 +128,13 @@ impl Session {
     }
 
     /// The last lines of its output.
-    pub(crate) async fn last_lines(&self, process: &str) -> Vec<Line> {
-        last_lines(self.folder.clone(), process).await
+    pub(crate) async fn last_lines(&self) -> Vec<Line> {
+        last_lines(self.folder.clone(), self.writer).await
     }
 }
 
-async fn last_lines(folder: PathBuf, process: &str) -> Vec<Line> {
-    let process: Arc<str> = Arc::from(process);
-    let read = spawn_blocking(move || spool::last_lines(&folder, process, LAST_LINES));
+async fn last_lines(folder: PathBuf, writer: u64) -> Vec<Line> {
+    let read = spawn_blocking(move || store::last_lines(&folder, writer, LAST_LINES));
     // No lines where they cannot be read: the message stands without them.
     read.await.ok().and_then(Result::ok).unwrap_or_default()
 }

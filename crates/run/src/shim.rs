@@ -1,6 +1,6 @@
 //! The shim: the parent of one app process, inside its sandbox.
 //!
-//! A single-threaded poll loop that owns the app's pipes, writes its spool, and holds its exit
+//! A single-threaded poll loop that owns the app's pipes, writes to the log of its deploy, and holds its exit
 //! status. It wakes up for output, signals, orders and its own deadlines, and for nothing else.
 //!
 //! ```text
@@ -15,7 +15,7 @@
 //!
 //! * The leader's end is not the group's: whatever it left below the shim, `setsid` and double
 //!   forks included, is told to go and then killed, before `exited` is said.
-//! * `exited` is said after all output is in the spool.
+//! * `exited` is said after all output is in the log.
 //! * Neither a full disk nor a deaf supervisor stops the app or the loop.
 
 mod stdio;
@@ -31,15 +31,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tolv_logs::framer::Framer;
-use tolv_logs::spool::Writer;
-use tolv_logs::{Micros, Stream};
+use tolv_logs::framer::{Batch, Framer};
+use tolv_logs::store::{Tag, Writer};
+use tolv_logs::{Micros, Source, Stream};
 use tolv_sandbox::{
     Body, Ended as End, Entered, SignalFd, has_children, kill_descendants, reap_all,
 };
 
-use crate::protocol::{Ended, Order, Orders, PACKET, TETHER, VERSION, Word};
+use crate::protocol::{Ended, Head, Order, Orders, PACKET, TETHER, VERSION, Word};
 use crate::shim::stdio::{Bad, Stdio};
+use crate::tally::Written;
 
 /// The shim's name and function, for `tolv_sandbox::spawner_main`.
 pub const SHIM: (&str, Body) = ("shim", shim);
@@ -64,6 +65,30 @@ fn shim(entered: Entered) -> i32 {
     }
 }
 
+/// The shim's hand in the log of its deploy.
+struct Hand {
+    process: String,
+    release: u32,
+    writer: Writer,
+}
+
+impl Hand {
+    fn append(&mut self, stream: Stream, time: Micros, batch: Batch<'_>) {
+        let (process, release) = (&self.process, Some(self.release));
+        self.writer.append(Tag { source: Source::App, process, release }, stream, time, batch);
+    }
+
+    fn end(&mut self) {
+        let (process, release) = (&self.process, Some(self.release));
+        let tag = Tag { source: Source::App, process, release };
+        self.writer.end(tag, Micros::now());
+    }
+
+    fn written(&self) -> Written {
+        Written { written: self.writer.taken(), lost: self.writer.lost() }
+    }
+}
+
 /// One of the two pipes.
 struct Pipe {
     stream: Stream,
@@ -80,7 +105,7 @@ impl Pipe {
     }
 
     /// One read; whether it brought something.
-    fn read(&mut self, spool: &mut Writer) -> bool {
+    fn read(&mut self, log: &mut Hand) -> bool {
         let Some(file) = &mut self.file else { return false };
         let read = match file.read(self.framer.space()) {
             Ok(read) => read,
@@ -90,27 +115,27 @@ impl Pipe {
         };
         let (time, stream) = (Micros::now(), self.stream);
         if read == 0 {
-            self.end(spool);
+            self.end(log);
             return false;
         }
-        self.framer.filled(read, |batch| spool.append(stream, time, batch));
+        self.framer.filled(read, |batch| log.append(stream, time, batch));
         self.flush_at = self.framer.is_pending().then(|| Instant::now() + IDLE_LINE);
         true
     }
 
-    fn flush_if_idle(&mut self, now: Instant, spool: &mut Writer) {
+    fn flush_if_idle(&mut self, now: Instant, log: &mut Hand) {
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush_at = None;
             let stream = self.stream;
-            self.framer.flush(false, |batch| spool.append(stream, Micros::now(), batch));
+            self.framer.flush(false, |batch| log.append(stream, Micros::now(), batch));
         }
     }
 
-    fn end(&mut self, spool: &mut Writer) {
+    fn end(&mut self, log: &mut Hand) {
         self.file = None;
         self.flush_at = None;
         let stream = self.stream;
-        self.framer.flush(true, |batch| spool.append(stream, Micros::now(), batch));
+        self.framer.flush(true, |batch| log.append(stream, Micros::now(), batch));
     }
 }
 
@@ -121,7 +146,7 @@ struct Shim {
     shell: bool,
     signals: SignalFd,
     pipes: [Pipe; 2],
-    spool: Writer,
+    log: Hand,
     leader: Pid,
     /// How the leader ended.
     end: Option<End>,
@@ -145,8 +170,9 @@ impl Shim {
             return Err(invalid());
         };
         let signals = SignalFd::new(&[libc::SIGCHLD])?;
-        let spool = Writer::new(folder, orders.head.process, orders.head.spool);
-        let stdio = match Stdio::new(orders.head.io, fds) {
+        let Head { process, release, writer, log, io, .. } = orders.head.clone();
+        let log = Hand { process, release, writer: Writer::new(folder, writer, log) };
+        let stdio = match Stdio::new(io, fds) {
             Ok(stdio) => Ok(stdio),
             Err(Bad::Exec(error)) => Err(error),
             Err(Bad::Io(error)) => return Err(error),
@@ -173,7 +199,7 @@ impl Shim {
             shell: orders.head.shell,
             signals,
             pipes: [Pipe::new(Stream::Out, out), Pipe::new(Stream::Err, err)],
-            spool,
+            log,
             leader,
             end: None,
             swept: false,
@@ -201,11 +227,11 @@ impl Shim {
                 break;
             }
             for pipe in &mut self.pipes {
-                pipe.flush_if_idle(now, &mut self.spool);
+                pipe.flush_if_idle(now, &mut self.log);
             }
             if self.retry_at.is_none_or(|at| at <= now) {
-                self.spool.retry();
-                self.retry_at = self.spool.is_behind().then(|| now + RETRY);
+                self.log.writer.retry();
+                self.retry_at = self.log.writer.is_behind().then(|| now + RETRY);
             }
             self.ring();
         }
@@ -235,7 +261,7 @@ impl Shim {
         self.signals.drain();
         for (pipe, ready) in self.pipes.iter_mut().zip(ready) {
             if ready {
-                pipe.read(&mut self.spool);
+                pipe.read(&mut self.log);
             }
         }
     }
@@ -306,11 +332,11 @@ impl Shim {
     }
 
     fn ring(&mut self) {
-        if self.armed.is_some_and(|lines| self.spool.lines() > lines)
+        if self.armed.is_some_and(|lines| self.log.writer.taken().lines > lines)
             && let Some(control) = &self.control
         {
             self.armed = None;
-            say(control, &Word::Bell, Duration::ZERO);
+            say(control, &Word::Bell(self.log.written()), Duration::ZERO);
         }
     }
 
@@ -320,20 +346,20 @@ impl Shim {
         for pipe in &mut self.pipes {
             while pipe.file.is_some() && Instant::now() < deadline {
                 // Empty but open: somebody outside holds it, and what he writes is not ours.
-                if !pipe.read(&mut self.spool) {
+                if !pipe.read(&mut self.log) {
                     break;
                 }
             }
-            pipe.end(&mut self.spool);
+            pipe.end(&mut self.log);
         }
-        self.spool.retry();
+        self.log.end();
         let (code, signal) = match self.end {
             Some(End::Exited(code)) => (Some(code), None),
             Some(End::Signaled(signal)) => (None, Some(signal)),
             None => (None, Some(libc::SIGKILL)),
         };
         let oom_kills = self.entered.oom_kills();
-        let ended = Ended { code, signal, oom_kills, lines: self.spool.lines() };
+        let ended = Ended { code, signal, oom_kills, written: self.log.written() };
         if let Some(control) = &self.control {
             say(control, &Word::Exited(ended), LAST_WORD);
         }

@@ -28,11 +28,9 @@ pub struct Settings {
     pub spawner: Spawner,
     /// How much to isolate.
     pub level: Level,
-    /// Folder of the log spools; made where missing.
+    /// Folder of the deploy's log; made where missing.
     pub logs: PathBuf,
-    /// Most bytes of one process's spool.
-    pub spool_bytes: u64,
-    /// Most bytes of all spools of the deploy.
+    /// Most bytes of that log.
     pub logs_bytes: u64,
     /// Time-outs.
     pub timing: Timing,
@@ -51,8 +49,7 @@ impl Settings {
             spawner,
             level,
             logs,
-            spool_bytes: 64 << 20,
-            logs_bytes: 512 << 20,
+            logs_bytes: 256 << 20,
             timing: Timing::default(),
             drain: None,
             search_path: tolv_model::process_env::STACK_PATH.to_owned(),
@@ -297,9 +294,9 @@ pub enum Error {
     /// No port from 20000 to 29999 is free.
     #[error("no port from 20000 to 29999 is free")]
     NoPort,
-    /// The spool cannot be made.
+    /// The log cannot be made.
     #[error("the log folder `{path}` cannot be used")]
-    Spool {
+    Log {
         /// Where.
         path: PathBuf,
         /// Why.

@@ -18,6 +18,7 @@ mod deploys;
 mod error;
 mod extract;
 mod git;
+mod logs;
 mod openapi;
 mod operations;
 mod tokens;
@@ -99,6 +100,8 @@ impl Server {
             )
             .route("/apps/{app}/deploys/{deploy}/config", get(config::list).patch(config::change))
             .route("/apps/{app}/deploys/{deploy}/config/{name}", get(config::show))
+            .route("/apps/{app}/deploys/{deploy}/logs", get(logs::show))
+            .route("/apps/{app}/deploys/{deploy}/logs/stats", get(logs::stats))
             .route("/apps/{app}/deploys/{deploy}/processes", get(deploys::processes))
             .route("/operations/{id}", get(operations::show).delete(operations::cancel))
             .route("/operations/{id}/events", get(operations::events))

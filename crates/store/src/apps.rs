@@ -325,6 +325,7 @@ impl Store {
         for statement in [
             "DELETE FROM outcomes WHERE deploy = $1",
             "DELETE FROM releases WHERE deploy = $1",
+            "DELETE FROM runs WHERE deploy = $1",
             "DELETE FROM operations WHERE deploy = $1",
             "DELETE FROM configs WHERE deploy = $1",
             "DELETE FROM deploys WHERE id = $1",

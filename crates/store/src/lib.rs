@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!  apps ─▶ deploys ─▶ configs (versions, sealed)
+//!             ├─▶ runs (before they start, and how they ended)
 //!             ├─▶ operations (queued, running, over)
 //!             └─▶ releases (append-only chain) ─▶ outcomes (said once)
 //! ```
@@ -28,6 +29,7 @@ mod error;
 mod idempotency;
 mod operations;
 mod releases;
+mod runs;
 mod secret;
 mod tokens;
 mod types;
@@ -35,6 +37,7 @@ mod url;
 
 pub use db::Store;
 pub use error::Error;
+pub use runs::{NewRun, Run};
 pub use secret::{KeyError, SecretKey};
 pub use types::{
     App, AuditLine, CopyFrom, Deploy, Idempotent, NewRelease, Operation, Release, Slug, Token,

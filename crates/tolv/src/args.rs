@@ -90,6 +90,8 @@ pub(crate) enum Platform {
     /// List processes
     #[command(after_help = "Example:\n  tolv ps -d shop/production")]
     Ps(cli::Which),
+    /// Show what processes, the router and the platform said, and follow it
+    Logs(cli::Logs),
     /// Change how many processes of each type run
     Scale(cli::Scale),
     /// Replace processes by new ones of the same release
@@ -120,7 +122,8 @@ The first start prints the owner's token, once. Ctrl-C or SIGTERM stop everythin
 next start brings every deploy back without a build.
 
 Environment: TOLV_HOME, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
-TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_KEEP_RELEASES.";
+TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_LOG_MIB,
+TOLV_KEEP_RELEASES.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -179,6 +182,11 @@ pub(crate) struct Serve {
     /// MiB that are kept free on the disk: a push is refused before it is fuller
     #[arg(long, value_name = "MIB", env = "TOLV_MIN_FREE", default_value_t = 512)]
     pub(crate) min_free: u64,
+
+    /// MiB of each deploy's log that are kept; the oldest lines make room
+    #[arg(long = "log", value_name = "MIB", env = "TOLV_LOG_MIB", default_value_t = 256,
+        value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(crate) log_mib: u64,
 
     /// Releases of each deploy whose slugs are kept
     #[arg(long, value_name = "N", env = "TOLV_KEEP_RELEASES", default_value_t = 10,

@@ -9,6 +9,7 @@ mod deploys;
 mod failure;
 mod follow;
 mod login;
+mod logs;
 mod processes;
 mod releases;
 mod show;
@@ -45,6 +46,7 @@ pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
         Platform::Restart(args) => processes::restart(&args, settings),
         Platform::Stop(which) => processes::stop(&which, settings),
         Platform::Start(which) => processes::start(&which, settings),
+        Platform::Logs(args) => logs::logs(&args, settings),
         Platform::Operations(args) => processes::operations(args, settings),
         Platform::Tokens(args) => tokens::tokens(args, settings),
         Platform::Audit(args) => tokens::audit(&args, settings),

@@ -159,6 +159,7 @@ fn options(args: &Serve, settings: &Settings) -> Result<ServeOptions, Failure> {
         sandbox: args.sandbox.choice,
         host: settings.host(),
         min_free: args.min_free << 20,
+        log_bytes: args.log_mib << 20,
         keep_releases: args.keep_releases,
     })
 }

@@ -31,7 +31,7 @@ pub(super) const MAY_USE: &[(&str, &[&str])] = &[
             "tolv-run",
         ],
     ),
-    ("tolv-server", &["tolv-model", "tolv-store", "tolv-platform", "tolv-api"]),
+    ("tolv-server", &["tolv-model", "tolv-logs", "tolv-store", "tolv-platform", "tolv-api"]),
     (
         "tolv",
         &[

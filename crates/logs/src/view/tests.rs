@@ -8,6 +8,7 @@ fn line(text: &[u8]) -> Line {
         time: Micros(1_767_268_800_123_456),
         source: Source::App,
         process: Arc::from("web.1"),
+        release: None,
         stream: Stream::Out,
         marks: Marks::default(),
         text: text.to_vec(),

@@ -480,6 +480,11 @@ impl Carry<'_> {
 
     /// A line among the deploy's own.
     fn tell(&self, text: String) {
-        self.controller.engine.say(Line::tolv("release", text));
+        let line = Line::tolv("release", text);
+        let release = self.operation.release.map(|number| number.0);
+        self.controller.engine.say(&[match release {
+            Some(number) => line.of_release(number),
+            None => line,
+        }]);
     }
 }

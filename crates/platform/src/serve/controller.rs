@@ -65,6 +65,7 @@ pub(super) fn begin(
     );
     settings.search_path = inner.options.host.search_path.to_string_lossy().into_owned();
     settings.ports = Arc::clone(&inner.ports);
+    settings.logs_bytes = inner.options.log_bytes;
     let hosts = Arc::clone(&inner.hosts);
     let (engine, lines, routes) = routed(settings, hosts, host.clone(), false)?;
     let controller = Arc::new(Controller {
@@ -280,7 +281,7 @@ impl Task {
     }
 
     fn say(&self, text: String) {
-        self.controller.engine.say(Line::tolv("platform", text));
+        self.controller.engine.say(&[Line::tolv("platform", text)]);
     }
 
     /// Waits before another try; false where the platform ends first.

@@ -44,6 +44,8 @@ pub struct ServeOptions {
     pub host: tolv_build::Host,
     /// A push is refused while the disk has fewer bytes free than this.
     pub min_free: u64,
+    /// Most bytes of each deploy's log.
+    pub log_bytes: u64,
     /// Releases of each deploy whose slugs are kept.
     pub keep_releases: u32,
 }

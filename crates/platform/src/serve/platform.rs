@@ -1,6 +1,6 @@
 //! What can be asked of the platform.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ use crate::listen::listen;
 use crate::repo::Repos;
 use crate::routes::Hosts;
 
-/// Lines on their way to standard output; a slow reader leaves the rest in the spools.
+/// Lines on their way to standard output; a slow reader leaves the rest in the logs.
 const LINES: usize = 1024;
 /// Builds at once: they are bound by CPU, and live apps come first.
 const BUILDS: usize = 2;
@@ -91,6 +91,17 @@ impl From<tolv_run::Endpoint> for Process {
         let (name, release) = (endpoint.process, endpoint.release);
         Self { name, state, release, pid, restarts: endpoint.restarts }
     }
+}
+
+/// The log of a deploy.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// To read.
+    pub log: tolv_run::Log,
+    /// Process → what it has written.
+    pub written: BTreeMap<Arc<str>, tolv_run::Written>,
+    /// Most bytes of it.
+    pub limit: u64,
 }
 
 /// The platform. Clones are the same.
@@ -164,17 +175,8 @@ impl Platform {
         })?;
         lock.sign(&format!("pid {}", std::process::id()))?;
         let (lines, received) = mpsc::channel(LINES);
-        let (router, access) = access::router({
-            let lines = lines.clone();
-            move |line| {
-                let lines = lines.clone();
-                async move {
-                    lines.send(Said { deploy: None, line }).await.ok();
-                }
-            }
-        });
+        let (router, access) = access::router();
         let tasks = TaskTracker::new();
-        tasks.spawn(access);
         tasks.spawn({
             let router = router.clone();
             async move { router.serve(listener).await }
@@ -200,6 +202,17 @@ impl Platform {
             collecting: tokio::sync::Mutex::default(),
             options,
         }));
+        platform.0.tasks.spawn({
+            let (hosts, lines) = (Arc::clone(&platform.0.hosts), platform.0.lines.clone());
+            access.run(move |requests| {
+                let (others, lines) = (hosts.record(requests), lines.clone());
+                async move {
+                    for line in others {
+                        lines.send(Said { deploy: None, line }).await.ok();
+                    }
+                }
+            })
+        });
         if is_away {
             for Place { id, path, host } in kept {
                 platform.control(id, path, host)?;
@@ -254,6 +267,19 @@ impl Platform {
             80 => format!("http://{}", deploy.host),
             port => format!("http://{}:{port}", deploy.host),
         }
+    }
+
+    /// The log of a deploy, and what was written to it since the platform began.
+    ///
+    /// # Errors
+    ///
+    /// There is no such deploy.
+    pub async fn log(&self, path: &DeployPath) -> Result<Logged, ServeError> {
+        let deploy = self.0.store.deploy(path).await?;
+        let controller = self.controllers().get(&deploy.id).cloned();
+        let controller = controller.ok_or(ServeError::Stopping)?;
+        let engine = &controller.engine;
+        Ok(Logged { log: engine.log(), written: engine.written(), limit: engine.logs_bytes() })
     }
 
     /// Makes an app, its repository and its first deploy.

@@ -2,6 +2,7 @@ use rustix::fd::AsFd as _;
 
 use super::*;
 use crate::protocol::Ended;
+use crate::tally::Written;
 
 fn say(shim: &OwnedFd, packet: &[u8]) {
     send(shim.as_fd(), packet, SendFlags::NOSIGNAL).unwrap();
@@ -11,14 +12,19 @@ fn say(shim: &OwnedFd, packet: &[u8]) {
 async fn words_come_one_by_one_and_then_the_end() {
     let (ours, shim) = pair().unwrap();
     let control = Control::new(ours).unwrap();
-    let ended = Word::Exited(Ended { code: Some(0), signal: None, oom_kills: 0, lines: 2 });
-    say(&shim, &serde_json::to_vec(&Word::Bell).unwrap());
+    let ended = Word::Exited(Ended {
+        code: Some(0),
+        signal: None,
+        oom_kills: 0,
+        written: Written::default(),
+    });
+    say(&shim, &serde_json::to_vec(&Word::Bell(Written::default())).unwrap());
     // Of a shim that knows more words than this supervisor.
     say(&shim, b"{\"sing\":{}}");
     say(&shim, b"not even JSON");
     say(&shim, &serde_json::to_vec(&ended).unwrap());
     drop(shim);
-    assert_eq!(control.word().await, Some(Word::Bell));
+    assert_eq!(control.word().await, Some(Word::Bell(Written::default())));
     assert_eq!(control.word().await, Some(ended));
     assert_eq!(control.word().await, None);
     assert_eq!(control.word().await, None);
@@ -30,7 +36,12 @@ async fn the_last_word_comes_although_an_order_was_not_read() {
     let (ours, shim) = pair().unwrap();
     let control = Control::new(ours).unwrap();
     assert!(control.order(&Order::Arm { lines: 0 }));
-    let ended = Word::Exited(Ended { code: Some(7), signal: None, oom_kills: 0, lines: 1 });
+    let ended = Word::Exited(Ended {
+        code: Some(7),
+        signal: None,
+        oom_kills: 0,
+        written: Written::default(),
+    });
     say(&shim, &serde_json::to_vec(&ended).unwrap());
     drop(shim);
     assert_eq!(control.word().await, Some(ended));

@@ -98,7 +98,7 @@ fn config_is_given_as_it_is() {
     });
     assert_eq!(value(&plan, Level::None, "DIR").unwrap(), "/app");
     let logs = tempfile::tempdir().unwrap();
-    let orders = plan.orders(&settings(Level::None, logs.path()), 1).unwrap();
+    let orders = plan.orders(&settings(Level::None, logs.path()), 1, 7).unwrap();
     assert!(orders.env.contains(&b"BYTES=a\xff\n".to_vec()));
 }
 
@@ -107,7 +107,7 @@ fn a_simple_command_replaces_the_shell_and_another_keeps_it() {
     let logs = tempfile::tempdir().unwrap();
     for (level, cwd) in [(Level::User, "/app"), (Level::None, "/srv/slug")] {
         let settings = settings(level, logs.path());
-        let orders = |command| plan("web.1", command).orders(&settings, 20_001).unwrap();
+        let orders = |command| plan("web.1", command).orders(&settings, 20_001, 7).unwrap();
         let simple = orders("serve --port $PORT");
         assert_eq!(simple.argv, [&b"/bin/sh"[..], b"-c", b"exec serve --port $PORT"]);
         assert!(!simple.head.shell);

@@ -1,10 +1,12 @@
 use proptest::prelude::*;
 use serde_json::{json, to_value};
+use tolv_logs::store::Count;
 
 use super::*;
 
 fn head() -> Head {
-    Head::new("web.1".to_owned(), "/app".to_owned(), false, spool::Limits::of(1 << 20))
+    let log = store::Limits::of(1 << 20);
+    Head::new("web.1".to_owned(), 3, "/app".to_owned(), false, 7, log)
 }
 
 /// What execve takes: any bytes but NUL.
@@ -22,14 +24,19 @@ fn any_order() -> impl Strategy<Value = Order> {
     ]
 }
 
+fn any_written() -> impl Strategy<Value = Written> {
+    let count = || any::<(u64, u64)>().prop_map(|(lines, bytes)| Count { lines, bytes });
+    (count(), count()).prop_map(|(written, lost)| Written { written, lost })
+}
+
 fn any_word() -> impl Strategy<Value = Word> {
-    let ended = (any::<Option<i32>>(), any::<Option<i32>>(), any::<u64>(), any::<u64>());
+    let ended = (any::<Option<i32>>(), any::<Option<i32>>(), any::<u64>(), any_written());
     prop_oneof![
         (any::<u32>(), any::<i32>()).prop_map(|(version, pid)| Word::Started { version, pid }),
         (any::<i32>(), ".{0,5000}").prop_map(|(errno, what)| Word::exec_failed(errno, &what)),
-        Just(Word::Bell),
-        ended.prop_map(|(code, signal, oom_kills, lines)| {
-            Word::Exited(Ended { code, signal, oom_kills, lines })
+        any_written().prop_map(Word::Bell),
+        ended.prop_map(|(code, signal, oom_kills, written)| {
+            Word::Exited(Ended { code, signal, oom_kills, written })
         }),
     ]
 }
@@ -116,20 +123,22 @@ fn the_words_on_the_wire_are_these() {
         to_value([Io::Log, Io::Pipes, terminal]).unwrap(),
         json!(["log", "pipes", { "terminal": { "rows": 24, "columns": 80 } }])
     );
-    let ended = Ended { code: Some(7), signal: None, oom_kills: 0, lines: 3 };
+    let written = Written { written: Count { lines: 3, bytes: 9 }, lost: Count::default() };
+    let ended = Ended { code: Some(7), signal: None, oom_kills: 0, written };
     let words = [
         Word::Started { version: 1, pid: 2 },
         Word::exec_failed(2, "exec"),
-        Word::Bell,
+        Word::Bell(written),
         Word::Exited(ended),
     ];
+    let told = json!({ "written": { "lines": 3, "bytes": 9 }, "lost": { "lines": 0, "bytes": 0 } });
     assert_eq!(
         to_value(words).unwrap(),
         json!([
             { "started": { "version": 1, "pid": 2 } },
             { "exec_failed": { "errno": 2, "what": "exec" } },
-            "bell",
-            { "exited": { "code": 7, "signal": null, "oom_kills": 0, "lines": 3 } },
+            { "bell": told },
+            { "exited": { "code": 7, "signal": null, "oom_kills": 0, "written": told } },
         ])
     );
 }

@@ -1,7 +1,8 @@
 use super::*;
+use crate::tally::Written;
 
 fn ended(code: Option<i32>, signal: Option<i32>, oom_kills: u64) -> Option<Ended> {
-    Some(Ended { code, signal, oom_kills, lines: 0 })
+    Some(Ended { code, signal, oom_kills, written: Written::default() })
 }
 
 #[test]

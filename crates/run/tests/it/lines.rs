@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use tolv_logs::store;
 use tolv_logs::{Line, Source, Stream};
 use tolv_run::Exit;
 use tolv_testkit::poll;
@@ -83,27 +84,30 @@ fn much_output_comes_whole_and_in_order() {
 #[test]
 fn a_reader_that_does_not_read_holds_up_no_app_and_what_it_missed_is_counted() {
     const LINES: u64 = 400_000;
-    let (bed, mut lines) = Bed::unread(best(), |settings| settings.spool_bytes = 1 << 20);
+    let (bed, mut lines) = Bed::unread(best(), |settings| settings.logs_bytes = 1 << 20);
     // It ends although nobody has read a line.
     assert_eq!(bed.run(&format!("seq {LINES}")).unwrap(), Exit::Code(0));
     let stop = bed.runtime().spawn({
         let engine = bed.engine().clone();
         async move { engine.stop().await }
     });
-    let (mut came, mut dropped, mut last) = (0, 0, String::new());
+    let (mut came, mut said, mut dropped, mut last) = (0, 0, 0, String::new());
     while let Some(line) = lines.blocking_recv() {
         let text = text(&line);
         if line.source == Source::App {
             came += 1;
             last = text;
         } else if let Some(count) = text.strip_prefix("Error L10 (output buffer overflow): ") {
-            let count = count.strip_suffix(" lines dropped").unwrap();
-            dropped += count.parse::<u64>().unwrap();
+            dropped += count.split(' ').next().unwrap().parse::<u64>().unwrap();
+        } else {
+            said += 1;
         }
     }
     bed.runtime().block_on(stop).unwrap();
     assert!(dropped > 0 && came > 0, "{came} came, {dropped} were dropped");
-    assert_eq!(came + dropped, LINES);
+    // Of what the platform said of it (that it starts, is up, exited, is complete) some may be
+    // among the dropped.
+    assert_eq!(came + said + dropped, LINES + 4);
     // The oldest make room, not the newest.
     assert_eq!(last, LINES.to_string());
 }
@@ -111,27 +115,17 @@ fn a_reader_that_does_not_read_holds_up_no_app_and_what_it_missed_is_counted() {
 #[test]
 fn a_slow_reader_of_one_process_holds_up_no_other() {
     let (bed, mut lines) = Bed::unread(best(), |settings| {
-        settings.spool_bytes = 1 << 20;
+        settings.logs_bytes = 1 << 20;
         settings.timing.uptime = Duration::from_millis(20);
     });
-    let noisy = "yes 'a line that is long enough to fill a spool'";
+    let noisy = "yes 'a line that is long enough to fill a log'";
     let beat = "while true; do echo . >> $SHARED/beats; sleep 0.01; done";
     bed.converge(bed.target(1, &[("noisy", noisy, 1), ("worker", beat, 1)])).unwrap();
     let beats = || fs::read(bed.shared().join("beats")).unwrap_or_default().len();
     poll(SOON, "both to have run", || (beats() > 20).then_some(()));
-    let spools = || {
-        let all = fs::read_dir(bed.shared().with_file_name("logs")).unwrap().flatten();
-        let noisy =
-            all.map(|spool| spool.path()).find(|path| path.to_string_lossy().contains("noisy"));
-        fs::read_dir(noisy.unwrap())
-            .unwrap()
-            .flatten()
-            .filter_map(|file| file.metadata().ok())
-            .map(|meta| meta.len())
-            .sum::<u64>()
-    };
-    poll(SOON, "a full spool", || (spools() > 800 << 10).then_some(()));
-    assert!(spools() < 3 << 20);
+    let logged = || store::size(&bed.shared().with_file_name("logs")).unwrap();
+    poll(SOON, "a full log", || (logged() > 800 << 10).then_some(()));
+    assert!(logged() < 3 << 20);
     let before = beats();
     poll(SOON, "the worker to go on", || (beats() > before + 4).then_some(()));
     // The engine hears commands all the same.
@@ -143,21 +137,12 @@ fn a_slow_reader_of_one_process_holds_up_no_other() {
 }
 
 #[test]
-fn old_spools_make_room_for_new_ones() {
-    let bed = Bed::with(best(), |settings| {
-        settings.spool_bytes = 256 << 10;
-        settings.logs_bytes = 512 << 10;
-    });
+fn old_lines_make_room_for_new_ones() {
+    let bed = Bed::with(best(), |settings| settings.logs_bytes = 512 << 10);
     for _ in 0..8 {
         bed.run("seq 40000").unwrap();
     }
     let logs = bed.shared().with_file_name("logs");
-    // They are looked at now and then, when something starts.
-    poll(SOON, "the old ones to be removed", || {
-        bed.run("seq 100").unwrap();
-        let spools = fs::read_dir(&logs).unwrap().flatten();
-        let segments = spools.filter_map(|spool| fs::read_dir(spool.path()).ok()).flatten();
-        let sizes = segments.flatten().filter_map(|segment| segment.metadata().ok());
-        (sizes.map(|meta| meta.len()).sum::<u64>() <= 768 << 10).then_some(())
-    });
+    let size = store::size(&logs).unwrap();
+    assert!(size > 256 << 10 && size <= 640 << 10, "{size}");
 }

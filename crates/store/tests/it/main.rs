@@ -170,6 +170,7 @@ macro_rules! on_both {
 
 // Behind the macro, which they use.
 mod races;
+mod runs;
 mod size;
 
 on_both!(

@@ -215,6 +215,56 @@ pub(crate) enum ConfigCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv logs -f\n  tolv logs --process web --since 10m\n  \
+    tolv logs --release v12 --source app --grep 'timeout|refused'\n  tolv logs --json | jq -r .text\n  \
+    tolv logs stats\n\nA slow terminal holds up no app: what it was too slow for is counted.")]
+pub(crate) struct Logs {
+    #[command(subcommand)]
+    pub(crate) command: Option<LogsCommand>,
+
+    /// The last N lines that fit; 100, or with --since all, without this
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=10_000))]
+    pub(crate) number: Option<u16>,
+
+    /// Go on with what comes, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// Not before: a moment, as 2026-01-31T12:00:00Z, or a time ago, as 10m, 2h, 3d
+    #[arg(long, value_name = "TIME", value_parser = super::logs::moment)]
+    pub(crate) since: Option<jiff::Timestamp>,
+
+    /// Before
+    #[arg(long, value_name = "TIME", value_parser = super::logs::moment)]
+    pub(crate) until: Option<jiff::Timestamp>,
+
+    /// Of a process, as `web.1`, or of all of a type, as `web`; `router` and `release` too
+    #[arg(short, long, value_name = "PROCESS")]
+    pub(crate) process: Option<String>,
+
+    /// app, or tolv for what the platform said
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+
+    /// Of a release, as `v12`
+    #[arg(long)]
+    pub(crate) release: Option<ReleaseNumber>,
+
+    /// With this regular expression in the line
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) grep: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogsCommand {
+    /// Show how much each process wrote, and what of it is stored or was dropped
+    Stats,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  tolv scale web=2 worker=1\n  tolv scale worker=0")]
 pub(crate) struct Scale {
     /// `TYPE=N`; types that are not named keep theirs
