@@ -142,7 +142,9 @@ fn a_terminal_can_be_resized_and_a_stop_hangs_it_up() {
 #[test]
 fn signals_reach_the_group_of_the_process() {
     let bed = Bed::new(best());
-    let script = "trap 'echo got it; exit 6' INT; echo begun; sleep $MARK";
+    // The one that hears it is not the leader, which waits for it.
+    let script = "trap : INT; sh -c \"trap 'echo got it; exit 6' INT; echo begun; \
+        while :; do sleep 0.05; done\"; exit $?";
     let mut running = begin(&bed, job(&bed, &["sh", "-c", script], Connection::Pipes));
     bed.runtime().block_on(async {
         let streams = (&mut running.started).await.unwrap().unwrap();
