@@ -9,6 +9,7 @@
 pub mod ring;
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -138,6 +139,44 @@ pub struct WindowSize {
     pub rows: u16,
     /// Characters in a line.
     pub columns: u16,
+}
+
+/// A signal that a run may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Signal(i32);
+
+/// Not such a signal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a signal: HUP, INT, QUIT, KILL, USR1, USR2, TERM or CONT")]
+pub struct SignalError(String);
+
+impl Signal {
+    const NAMES: [(&'static str, i32); 8] = [
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("USR2", 12),
+        ("TERM", 15),
+        ("CONT", 18),
+    ];
+
+    /// Its number on Linux.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
+impl FromStr for Signal {
+    type Err = SignalError;
+    /// Reads `INT` and `SIGINT`.
+    fn from_str(text: &str) -> Result<Self, SignalError> {
+        let name = text.strip_prefix("SIG").unwrap_or(text);
+        let found = Self::NAMES.iter().find(|(known, _)| *known == name);
+        let bad = || SignalError(text.chars().take(60).collect());
+        found.map(|&(_, number)| Self(number)).ok_or_else(bad)
+    }
 }
 
 /// How a run is connected.

@@ -24,8 +24,8 @@ mod watch;
 pub use error::Error;
 pub use listen::ListenError;
 pub use serve::{
-    Actor, Blobs, Command, CopyFrom, Follow, Kind, Logged, Platform, Process, Progress, Said,
-    ServeError, ServeOptions, Standing, token_hash,
+    Actor, Attachment, Blobs, Command, CopyFrom, Follow, Kind, Logged, Platform, Process, Progress,
+    RunOutput, RunRequest, RunStreams, Said, ServeError, ServeOptions, Standing, Taken, token_hash,
 };
 pub use tolv_store::{DatabaseUrl, SecretKey};
 pub use up::{Event, Options, Stop, up};

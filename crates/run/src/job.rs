@@ -15,7 +15,7 @@ use crate::one_off::{Errand, Run};
 use crate::plan::Plan;
 use crate::protocol::Io;
 use crate::shared::Shared;
-use crate::streams::Streams;
+use crate::streams::{Handle, Streams};
 use crate::target::{Error, Exit, Reason, Target};
 
 /// Letters of a command that the log shows.
@@ -53,7 +53,7 @@ pub enum Connection {
 #[derive(Debug)]
 pub struct Running {
     /// Once it runs, with its streams where it has some; dropped where it never does.
-    pub started: oneshot::Receiver<Option<Streams>>,
+    pub started: oneshot::Receiver<(Handle, Option<Streams>)>,
     /// Its end.
     pub ended: oneshot::Receiver<Result<Ending, Error>>,
     /// To stop it.
@@ -68,6 +68,8 @@ pub struct Ending {
     pub exit: Exit,
     /// What that means, where it is not the process's own doing: it was not found, memory.
     pub reason: Option<Reason>,
+    /// It was stopped because it did not end in time.
+    pub late: bool,
 }
 
 /// Stops a job.

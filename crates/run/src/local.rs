@@ -173,9 +173,13 @@ impl Local {
         let (done, exit) = oneshot::channel();
         let pump = shared.pump(&plan).ok_or(Error::Stopped)?;
         self.0.shared.tasks.spawn(async move {
-            let errand = Errand::line(shared.settings.timing.one_off);
+            let (process, limit) = (plan.name.clone(), shared.settings.timing.one_off);
+            let errand = Errand::line(limit);
             let run = Run { shared: Arc::clone(&shared), plan, commands, pump, cancel, errand };
-            let exit = run.run().await.map(|ending| ending.exit);
+            let exit = match run.run().await {
+                Ok(ending) if ending.late => Err(Error::TooLong { process, limit }),
+                ending => ending.map(|ending| ending.exit),
+            };
             shared.board.remove(id);
             done.send(exit).ok();
         });

@@ -19,7 +19,7 @@ use crate::protocol::{Io, Order, Orders, Word};
 use crate::pump::Pump;
 use crate::session::{self, Launching, Session, exit_timeout};
 use crate::shared::Shared;
-use crate::streams::Streams;
+use crate::streams::{Handle, Streams};
 use crate::target::{Error, Reason};
 
 /// For its last lines to reach their reader.
@@ -46,7 +46,7 @@ pub(crate) struct Errand {
     /// For it to end.
     pub(crate) limit: Duration,
     /// Told once it runs.
-    pub(crate) started: Option<oneshot::Sender<Option<Streams>>>,
+    pub(crate) started: Option<oneshot::Sender<(Handle, Option<Streams>)>>,
 }
 
 impl Errand {
@@ -90,7 +90,7 @@ impl Run {
         let opened = started.and_then(|mut started| {
             let ends = started.ends.take();
             let session = launching.open(started, pump)?;
-            let streams = ends.map(|ends| Streams::new(ends, &session.control)).transpose();
+            let streams = ends.map(Streams::new).transpose();
             Ok((session, streams.map_err(|error| format!("its streams: {error}"))?))
         });
         let (session, streams) =
@@ -104,7 +104,7 @@ impl Run {
         mut streams: Option<Streams>,
     ) -> Result<Ending, Error> {
         let timing = self.shared.settings.timing;
-        let (mut cancel, mut over) = (Some(self.cancel.clone()), false);
+        let (mut cancel, mut late) = (Some(self.cancel.clone()), false);
         let mut limit = Some(Instant::now() + self.errand.limit);
         let mut kill_at = None;
         loop {
@@ -116,7 +116,8 @@ impl Run {
                         self.pump.say("State changed from starting to up");
                         if let Some(started) = self.errand.started.take() {
                             // Nobody waits for it any more: then it is being stopped.
-                            started.send(streams.take()).ok();
+                            let handle = Handle::new(&session.control, streams.as_ref());
+                            started.send((handle, streams.take())).ok();
                         }
                     }
                     Some(Word::Bell(written)) => self.pump.bell(session.writer, written),
@@ -126,7 +127,7 @@ impl Run {
                         let error = self.not_started(&reason);
                         return match reason {
                             Reason::CommandNotFound(exit) => {
-                                Ok(Ending { exit, reason: Some(reason) })
+                                Ok(Ending { exit, reason: Some(reason), late: false })
                             }
                             _ => Err(error),
                         };
@@ -138,11 +139,11 @@ impl Run {
                             Reason::OutOfMemory(_)
                         );
                         let reason = memory.then_some(Reason::OutOfMemory(exit));
-                        return self.ended(Ending { exit, reason }, over);
+                        return Ok(self.ended(Ending { exit, reason, late }));
                     }
                     None => {
                         let exit = session.ended(None, &self.pump);
-                        return self.ended(Ending { exit, reason: None }, over);
+                        return Ok(self.ended(Ending { exit, reason: None, late }));
                     }
                 },
                 Some(command) = self.commands.recv() => match command {
@@ -156,7 +157,7 @@ impl Run {
                     kill_at.get_or_insert_with(|| self.terminate(&mut session));
                 }
                 () = maybe(limit.map(sleep_until)) => {
-                    (limit, over) = (None, true);
+                    (limit, late) = (None, true);
                     let limit = self.errand.limit;
                     self.pump.say(format!("Process did not end within {limit:?}"));
                     kill_at.get_or_insert_with(|| self.terminate(&mut session));
@@ -188,14 +189,10 @@ impl Run {
         session.kill();
     }
 
-    fn ended(&self, ending: Ending, over: bool) -> Result<Ending, Error> {
+    fn ended(&self, ending: Ending) -> Ending {
         let state = if ending.exit.is_success() { "complete" } else { "failed" };
         self.pump.say(format!("State changed from up to {state}"));
-        if over {
-            let limit = self.errand.limit;
-            return Err(Error::TooLong { process: self.plan.name.clone(), limit });
-        }
-        Ok(ending)
+        ending
     }
 
     fn not_started(&self, reason: &Reason) -> Error {

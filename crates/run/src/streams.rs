@@ -76,14 +76,11 @@ pub struct Streams {
     pub input: Input,
     /// What it writes: two of pipes, one of a terminal.
     pub outputs: Vec<(Stream, Output)>,
-    /// The rest of it.
-    pub handle: Handle,
 }
 
 impl Streams {
     /// Must be called inside a tokio runtime.
-    pub(crate) fn new(ends: Ends, control: &Arc<Control>) -> io::Result<Self> {
-        let control = Arc::downgrade(control);
+    pub(crate) fn new(ends: Ends) -> io::Result<Self> {
         Ok(match ends {
             Ends::Pipes { input, out, err } => Self {
                 input: Input { fd: open(input, Interest::WRITABLE)?, is_terminal: false },
@@ -91,12 +88,10 @@ impl Streams {
                     (Stream::Out, Output(open(out, Interest::READABLE)?)),
                     (Stream::Err, Output(open(err, Interest::READABLE)?)),
                 ],
-                handle: Handle { control, terminal: Weak::new() },
             },
             Ends::Terminal(master) => {
                 let fd = open(master, Interest::READABLE | Interest::WRITABLE)?;
                 Self {
-                    handle: Handle { control, terminal: Arc::downgrade(&fd) },
                     input: Input { fd: Arc::clone(&fd), is_terminal: true },
                     outputs: vec![(Stream::Out, Output(fd))],
                 }
@@ -176,6 +171,14 @@ pub struct Handle {
 }
 
 impl Handle {
+    pub(crate) fn new(control: &Arc<Control>, streams: Option<&Streams>) -> Self {
+        let terminal = streams.map(|streams| &streams.input).filter(|input| input.is_terminal);
+        Self {
+            control: Arc::downgrade(control),
+            terminal: terminal.map_or_else(Weak::new, |input| Arc::downgrade(&input.fd)),
+        }
+    }
+
     /// Sends a signal to the process and those of its group.
     pub fn signal(&self, signal: i32) {
         if let Some(control) = self.control.upgrade() {

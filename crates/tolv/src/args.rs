@@ -87,6 +87,8 @@ pub(crate) enum Platform {
     Rollback(cli::Rollback),
     /// List, read, set and unset config variables
     Config(cli::Config),
+    /// Run a command in a fresh process of the deploy; list, take up again and stop such runs
+    Run(cli::Run),
     /// List processes
     #[command(after_help = "Example:\n  tolv ps -d shop/production")]
     Ps(cli::Which),

@@ -12,6 +12,7 @@ mod login;
 mod logs;
 mod processes;
 mod releases;
+mod run;
 mod show;
 mod target;
 mod tokens;
@@ -27,6 +28,8 @@ use crate::settings::Settings;
 /// Runs one command; its result goes to standard output.
 pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
     let done = match command {
+        // Its status is that of the process.
+        Platform::Run(args) => return run::run(args, settings),
         Platform::Login(args) => login::login(&args, settings),
         Platform::Logout(at) => login::logout(&at, settings),
         Platform::Whoami(at) => login::whoami(&at, settings),

@@ -26,6 +26,15 @@ fn words_are_shown_as_a_person_would_type_them() {
 }
 
 #[test]
+fn signals_have_names() {
+    assert_eq!("INT".parse::<Signal>().unwrap().number(), 2);
+    assert_eq!("SIGTERM".parse::<Signal>().unwrap().number(), 15);
+    for bad in ["", "9", "STOP", "int"] {
+        assert!(bad.parse::<Signal>().is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn variables_of_the_platform_are_refused() {
     let one = |name: &str| check_env(&[(name.parse().unwrap(), b"x".to_vec())]);
     assert!(one("GREETING").is_ok());

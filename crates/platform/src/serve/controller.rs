@@ -27,6 +27,7 @@ use super::kept::{Kept, Place};
 use super::options::Said;
 use super::output::Output;
 use super::platform::Platform;
+use super::runs::Taps;
 use crate::routes::{Routes, Web, routed};
 
 /// Between two tries while the database is away: first, and most.
@@ -37,6 +38,7 @@ pub(super) struct Controller {
     pub(super) place: Place,
     pub(super) engine: Local,
     pub(super) routes: Routes,
+    pub(super) taps: Taps,
     wake: Notify,
     current: Mutex<Option<Current>>,
     /// The task has ended.
@@ -72,6 +74,7 @@ pub(super) fn begin(
         place: Place { id, path, host },
         engine,
         routes,
+        taps: Taps::default(),
         wake: Notify::new(),
         current: Mutex::default(),
         ended: CancellationToken::new(),
@@ -136,6 +139,7 @@ async fn forward(
 ) {
     while let Some(line) = lines.recv().await {
         controller.overhear(&line);
+        controller.overhear_run(&line);
         to.send(Said { deploy: Some(controller.place.path.clone()), line }).await.ok();
     }
 }
@@ -328,6 +332,7 @@ impl Controller {
         deploy: &Deploy,
     ) -> Result<(), ServeError> {
         self.engine.stop().await;
+        platform.remove_runs(&deploy.id).await?;
         self.routes.set_web(Web::Gone);
         Kept::remove(&platform.0.home, &deploy.id)?;
         let logs = platform.0.home.join("logs").join(deploy.id.as_str());

@@ -29,6 +29,7 @@ use super::kept::{Kept, Place};
 use super::options::{Said, ServeOptions};
 use super::output::{Follow, Outputs};
 use super::requests::Command;
+use super::runs::Runs;
 use super::target::Runtime;
 use crate::access;
 use crate::home::Home;
@@ -123,6 +124,7 @@ pub(super) struct Inner {
     http: SocketAddr,
     pub(super) ports: Arc<tolv_run::Ports>,
     pub(super) outputs: Outputs,
+    pub(super) runs: Runs,
     pub(super) building: Semaphore,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
@@ -194,6 +196,7 @@ impl Platform {
             http,
             ports: tolv_run::Ports::new(),
             outputs: Outputs::default(),
+            runs: Runs::default(),
             building: Semaphore::new(BUILDS),
             controllers: Mutex::default(),
             lines,
@@ -239,6 +242,7 @@ impl Platform {
         for (_, controller) in controllers {
             controller.ended().await;
         }
+        self.settle_runs().await;
     }
 
     /// The state, for reading.
@@ -498,7 +502,7 @@ impl Platform {
         }
     }
 
-    fn on(&self) -> Result<(), ServeError> {
+    pub(super) fn on(&self) -> Result<(), ServeError> {
         match self.0.ending.is_cancelled() {
             true => Err(ServeError::Stopping),
             false => Ok(()),
@@ -522,6 +526,7 @@ impl Platform {
 
     /// A controller for every deploy that has none.
     async fn control_all(&self) -> Result<(), ServeError> {
+        self.lose_runs().await?;
         for deploy in self.0.store.all_deploys().await? {
             self.control(deploy.id, deploy.name, deploy.host)?;
         }

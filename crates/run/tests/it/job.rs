@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tolv_model::env::EnvName;
 use tolv_model::run::{Argv, WindowSize};
-use tolv_run::{Connection, Ending, Error, Exit, Job, Reason, Running, Streams};
+use tolv_run::{Connection, Ending, Exit, Job, Reason, Running, Streams};
 
 use crate::bed::{Bed, SOON, best, each_level};
 
@@ -30,8 +30,8 @@ fn begin(bed: &Bed, job: Job) -> Running {
 fn talk(bed: &Bed, job: Job, input: &[u8]) -> (String, Ending) {
     let mut running = begin(bed, job);
     bed.runtime().block_on(async {
-        let Streams { input: to, outputs, handle: _ } =
-            (&mut running.started).await.unwrap().unwrap();
+        let (_, streams) = (&mut running.started).await.unwrap();
+        let Streams { input: to, outputs } = streams.unwrap();
         let write = async {
             let mut rest = input;
             while !rest.is_empty() {
@@ -71,7 +71,7 @@ async fn read_until(streams: &Streams, wanted: &str) {
 }
 
 fn code(code: i32) -> Ending {
-    Ending { exit: Exit::Code(code), reason: None }
+    Ending { exit: Exit::Code(code), reason: None, late: false }
 }
 
 #[test]
@@ -107,7 +107,8 @@ fn a_terminal_is_the_processs_own() {
             while :; do sleep 0.05; done";
         let mut running = begin(&bed, job(&bed, &["sh", "-c", script], terminal));
         bed.runtime().block_on(async {
-            let streams = (&mut running.started).await.unwrap().unwrap();
+            let (_, streams) = (&mut running.started).await.unwrap();
+            let streams = streams.unwrap();
             assert_eq!(streams.input.write(b"x\n\x04").await.unwrap(), 3);
             read_until(&streams, "read\r\n").await;
             assert_eq!(streams.input.write(b"\x03").await.unwrap(), 1);
@@ -126,16 +127,17 @@ fn a_terminal_can_be_resized_and_a_stop_hangs_it_up() {
     let terminal = Connection::Terminal(SIZE);
     let mut running = begin(&bed, job(&bed, &["sh", "-c", script], terminal));
     bed.runtime().block_on(async {
-        let streams = (&mut running.started).await.unwrap().unwrap();
+        let (handle, streams) = (&mut running.started).await.unwrap();
+        let streams = streams.unwrap();
         read_until(&streams, "begun").await;
-        streams.handle.resize(50, 100);
+        handle.resize(50, 100);
         read_until(&streams, "50 100").await;
         running.stop.stop();
         let ending = (&mut running.ended).await.unwrap().unwrap();
         assert_eq!(ending.exit, Exit::Signal(1));
         // After the end nothing of this has an effect, and nothing fails.
-        streams.handle.resize(1, 1);
-        streams.handle.signal(2);
+        handle.resize(1, 1);
+        handle.signal(2);
     });
 }
 
@@ -147,11 +149,12 @@ fn signals_reach_the_group_of_the_process() {
         while :; do sleep 0.05; done\"; exit $?";
     let mut running = begin(&bed, job(&bed, &["sh", "-c", script], Connection::Pipes));
     bed.runtime().block_on(async {
-        let streams = (&mut running.started).await.unwrap().unwrap();
+        let (handle, streams) = (&mut running.started).await.unwrap();
+        let streams = streams.unwrap();
         let mut buffer = [0; 64];
         let read = streams.outputs[0].1.read(&mut buffer).await.unwrap();
         assert_eq!(&buffer[..read], b"begun\n");
-        streams.handle.signal(2);
+        handle.signal(2);
         let read = streams.outputs[0].1.read(&mut buffer).await.unwrap();
         assert_eq!(&buffer[..read], b"got it\n");
         assert_eq!((&mut running.ended).await.unwrap().unwrap(), code(6));
@@ -166,7 +169,7 @@ fn variables_are_over_those_of_the_release_and_the_log_has_the_rest() {
     job.env = vec![(name, b"mine".to_vec())];
     let mut running = begin(&bed, job);
     bed.runtime().block_on(async {
-        assert!((&mut running.started).await.unwrap().is_none());
+        assert!((&mut running.started).await.unwrap().1.is_none());
         assert_eq!((&mut running.ended).await.unwrap().unwrap(), code(0));
     });
     bed.wait_for_line("run.1", "mine run.1");
@@ -183,7 +186,7 @@ fn what_cannot_be_executed_and_what_takes_too_long_is_said() {
                 let ending = bed.runtime().block_on(&mut running.ended).unwrap().unwrap();
                 let exit = Exit::Code(status);
                 let reason = Some(Reason::CommandNotFound(exit));
-                assert_eq!(ending, Ending { exit, reason }, "{level}: {connection:?}");
+                assert_eq!(ending, Ending { exit, reason, late: false }, "{level}: {connection:?}");
                 assert!(bed.runtime().block_on(&mut running.started).is_err());
             }
         }
@@ -192,10 +195,8 @@ fn what_cannot_be_executed_and_what_takes_too_long_is_said() {
     let mut late = job(&bed, &["sleep", &bed.mark], Connection::Pipes);
     late.limit = Duration::from_millis(300);
     let mut running = begin(&bed, late);
-    match bed.runtime().block_on(&mut running.ended).unwrap() {
-        Err(Error::TooLong { limit, .. }) => assert_eq!(limit.as_millis(), 300),
-        other => panic!("{other:?}"),
-    }
+    let ending = bed.runtime().block_on(&mut running.ended).unwrap().unwrap();
+    assert_eq!(ending, Ending { exit: Exit::Signal(15), reason: None, late: true });
     // Nobody who wants it any more.
     drop(begin(&bed, job(&bed, &["sleep", &bed.mark], Connection::Pipes)));
     bed.wait_until_none_is_left();
