@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use tolv_model::run::{Argv, Connection, State};
 use utoipa::ToSchema;
 
-use crate::Value;
 use crate::client::{Client, Error};
+use crate::{Code, Value};
 
 /// The media type of output.
 pub const FRAMES: &str = "application/vnd.tolv.frames";
@@ -27,6 +27,11 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const WAIT: Duration = Duration::from_secs(25);
 /// For an answer to come: more than any of them waits.
 const PATIENCE: Duration = Duration::from_secs(50);
+
+/// How often a run is asked for where nobody answers, and where the first request goes on.
+const BEGINS: (u32, u32) = (3, 60);
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A run to be begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -206,10 +211,26 @@ impl Client {
             .map_err(|error| Error::Odd { url: self.url().to_owned(), what: error.to_string() })?;
         let headers = [("content-type", "application/json"), ("idempotency-key", key)];
         let path = format!("{deploy}/runs");
-        let once = || self.read(self.call("POST", &path, &headers, Some(body.clone()))?);
-        match once() {
-            Err(Error::Broken { .. } | Error::Unreachable { .. }) => once(),
-            answer => answer,
+        let mut tries = 0;
+        loop {
+            let answer = self.call("POST", &path, &headers, Some(body.clone()));
+            let error = match answer.and_then(|answer| self.read(answer)) {
+                Ok(run) => return Ok(run),
+                Err(error) => error,
+            };
+            tries += 1;
+            let again = match &error {
+                Error::Broken { .. } | Error::Unreachable { .. } => tries < BEGINS.0,
+                // The first request, whose answer got lost, is being done still.
+                Error::Problem(problem) => {
+                    tries > 1 && problem.code == Code::Refused && tries < BEGINS.1
+                }
+                Error::Odd { .. } => false,
+            };
+            if !again {
+                return Err(error);
+            }
+            std::thread::sleep(PAUSE);
         }
     }
 

@@ -8,6 +8,7 @@ mod disk;
 mod logs;
 mod push;
 mod restart;
+mod run;
 mod survival;
 
 use std::net::SocketAddr;

@@ -8,7 +8,7 @@
 //!
 //! A connection that breaks is made again, and goes on where it was. The run does not need it.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, IsTerminal as _, Read as _, Write};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,7 +86,7 @@ impl Session {
         ])
         .map_err(cannot("signals cannot be taken"))?;
         let is_terminal = self.run.connection == Connection::Terminal;
-        let raw = match is_terminal && terminal::is_interactive() {
+        let raw = match is_terminal && io::stdin().is_terminal() {
             true => Some(Raw::enter().map_err(cannot("the terminal cannot be used"))?),
             false => None,
         };
