@@ -4,9 +4,11 @@ Everything is read from outside, the same way for every peer: CPU time from the 
 clock (nanoseconds, ended threads included), memory from smaps_rollup, ends from pidfds.
 """
 import argparse
+import json
 import os
 import select
 import signal
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -159,6 +161,67 @@ class Program:
             os.close(pidfd)
         self.child.wait()
         return seconds
+
+
+class Served:
+    """A running `tolv serve` with a user of its own, for a `with`."""
+
+    def __init__(self, args, folder, env):
+        self.tolv, self.folder = args.tolv, folder / "served"
+        self.folder.mkdir(exist_ok=True)
+        self.api, http = free_port(), free_port()
+        self.own = {"TOLV_HOME": str(self.folder / "state"), "TOLV_LISTEN": f"127.0.0.1:{self.api}",
+                    "TOLV_HTTP": f"127.0.0.1:{http}", **env}
+
+    def __enter__(self):
+        self.program = Program([self.tolv, "serve"], self.folder, self.folder / "output",
+                               env={**os.environ, **self.own})
+        self.program.wait_for(b"API at http", 60)
+        self.pid = self.program.pid
+        words = self.program.output().decode().split()
+        self.token = next(word for word in words if word.startswith("tolv_"))
+        return self
+
+    def __exit__(self, *_):
+        self.program.end()
+
+    def run(self, args, cwd=None):
+        """A command that has to succeed; what it wrote."""
+        env = {**os.environ, "HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder),
+               "TOLV_TOKEN": self.token, "TOLV_SERVER": f"http://127.0.0.1:{self.api}"}
+        words = [str(word) for word in args]
+        command = words if words[0] == "git" else [str(self.tolv), *words]
+        ran = subprocess.run(command, cwd=cwd or self.folder, env=env, capture_output=True)
+        if ran.returncode:
+            raise SystemExit(f"{command}: {ran.stderr.decode()}")
+        return ran.stdout
+
+    def json(self, args):
+        """What a command says with `--json`."""
+        return json.loads(self.run([*args, "--json"]))
+
+    def deploy(self, source, name):
+        """Makes a repository of a folder, and pushes it as an app."""
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        for words in (["init", "-q", "-b", "main"], ["add", "-A"], [*who, "commit", "-qm", "first"]):
+            subprocess.run(["git", *words], cwd=source, check=True)
+        # The helper that `create` sets up needs the credentials of a login.
+        self.run(["login", f"http://127.0.0.1:{self.api}", "--token", self.token])
+        self.run(["create", name], source)
+        self.run(["git", "push", "-q", "tolv", "main"], source)
+
+
+def free_port():
+    """A port that was free a moment ago."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def pss(root):
+    """Bytes of memory of tolv and its shims, shared pages divided."""
+    ours = [pid for pid in descendants(root) if argv(pid)[0].endswith(b"tolv")]
+    return sum(memory(pid)[0] for pid in ours)
 
 
 def open_pidfd(pid):

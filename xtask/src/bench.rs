@@ -37,10 +37,13 @@ pub(crate) fn run(steps: &mut Steps, names: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Ruby's foreman from Debian, honcho into an environment of its own.
+/// Ruby's foreman, s6-log and svlogd from Debian, honcho into an environment of its own.
 fn peers(folder: &Path) -> Result<(), Failure> {
     if !needs::succeeds("foreman", &["version"]) {
         needs::install(&["ruby-foreman"])?;
+    }
+    if !needs::succeeds("sh", &["-c", "command -v s6-log svlogd"]) {
+        needs::install(&["s6", "runit"])?;
     }
     let venv = folder.join("venv");
     if !venv.join("bin/honcho").exists() {

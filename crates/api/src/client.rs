@@ -129,11 +129,20 @@ impl Client {
     ///
     /// Every variant of [`Error`].
     pub fn follow(&self, id: &str, event: &mut dyn FnMut(Event)) -> Result<State, Error> {
+        self.follow_at(&format!("/v1/operations/{id}/events"), event)
+    }
+
+    /// As [`Client::follow`], for whatever has such events.
+    ///
+    /// # Errors
+    ///
+    /// Every variant of [`Error`].
+    pub fn follow_at(&self, path: &str, event: &mut dyn FnMut(Event)) -> Result<State, Error> {
         let mut seen = 0_u64;
         let mut tries = 0;
         loop {
             let before = seen;
-            match self.follow_once(id, &mut seen, event) {
+            match self.follow_once(path, &mut seen, event) {
                 Ok(Some(state)) => return Ok(state),
                 Ok(None) | Err(Error::Broken { .. } | Error::Unreachable { .. }) if tries < 60 => {}
                 Ok(None) => {
@@ -149,14 +158,13 @@ impl Client {
 
     fn follow_once(
         &self,
-        id: &str,
+        path: &str,
         seen: &mut u64,
         event: &mut dyn FnMut(Event),
     ) -> Result<Option<State>, Error> {
         let mut over = None;
         let mut last = seen.to_string();
-        let path = format!("/v1/operations/{id}/events");
-        let streamed = self.stream(&path, &mut last, &mut |kind, data| match kind {
+        let streamed = self.stream(path, &mut last, &mut |kind, data| match kind {
             "output" => {
                 event(Event::Output(data));
                 true

@@ -7,11 +7,13 @@
 #![warn(missing_docs)]
 
 pub mod client;
+mod cron;
 mod logs;
 pub mod problem;
 pub mod runs;
 mod types;
 
+pub use cron::{CronRun, Schedule};
 pub use logs::{LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats};
 pub use problem::{Code, Problem};
 pub use runs::{NewRun, Run, RunAttachment, RunInput, RunOutput, RunSignal, RunSize, Terminal};

@@ -169,17 +169,35 @@ pub enum NewOperation {
         /// Whether another codebase is meant.
         #[serde(default)]
         new_root: bool,
+        /// Whether the release phase is left out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_release_phase: bool,
     },
     /// Release what another deploy of the app runs.
     Promote {
         /// Its path.
         from: String,
+        /// Whether the release phase is left out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_release_phase: bool,
     },
     /// Make a release equal to an earlier one.
     Rollback {
         /// Which; the last one before the current that succeeded without it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<u32>,
+        /// Whether the release phase is left out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_release_phase: bool,
+    },
+    /// Release the slug of a release that failed again, with the config as it is now.
+    Retry {
+        /// Which; the newest without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        release: Option<u32>,
+        /// Whether the release phase is left out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_release_phase: bool,
     },
     /// Change quantities.
     Scale {
@@ -207,6 +225,9 @@ pub struct Operation {
     pub deploy: String,
     /// What, in a word.
     pub kind: String,
+    /// Whether the release phase is left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_release_phase: bool,
     /// Who asked for it.
     pub actor: String,
     /// Where it is: queued, running, succeeded, failed, cancelled or superseded.
@@ -304,6 +325,9 @@ pub struct ConfigChange {
     /// Whether the values set are never to be read again.
     #[serde(default)]
     pub secret: bool,
+    /// Whether the release phase is left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_release_phase: bool,
 }
 
 /// One process of a deploy.

@@ -3,9 +3,9 @@
 //! | act | view | deploy | config | run | admin |
 //! |---|---|---|---|---|---|
 //! | [`Act::View`]: apps, deploys, releases, processes, names of config variables | ✓ | ✓ | ✓ | ✓ | ✓ |
-//! | [`Act::Deploy`]: push, deploy, promote, roll back | | ✓ | | | ✓ |
+//! | [`Act::Deploy`]: push, deploy, promote, roll back, retry | | ✓ | | | ✓ |
 //! | [`Act::Config`]: read config values, set and unset them | | | ✓ | | ✓ |
-//! | [`Act::Run`]: scale, restart, stop, start, run one-offs | | ✓ | | ✓ | ✓ |
+//! | [`Act::Run`]: scale, restart, stop, start, run one-offs and schedules | | ✓ | | ✓ | ✓ |
 //! | [`Act::Manage`]: create and destroy deploys | | | | | ✓ |
 //!
 //! A one-off has the config in its environment, as every process has: who may run one can read it.

@@ -7,7 +7,7 @@
 //! | `formation` | process type → `quantity` (0 to 1000), `size` |
 //! | `scripts` | `postdeploy`: a command line, or an object with a `command` |
 //! | `healthchecks` | process type → array of checks, see below |
-//! | `cron` | array of `command`, `schedule`, `concurrency_policy` (`allow`, `forbid`, `replace`) |
+//! | `cron` | array of `command`, `schedule`, `name`, `timezone`, `concurrency_policy` (`allow`, `forbid`, `replace`) |
 //!
 //! A check has at most one of `path` (with `content`, `httpHeaders`, `scheme`), `command`,
 //! `listening` and `uptime`, and any of `type`, `name`, `port`, `attempts`, `timeout`, `wait`,
@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-pub use self::cron::{Concurrency, CronJob, Schedule, ScheduleError};
+pub use self::cron::{Concurrency, CronJob, Schedule, ScheduleError, Zone, ZoneError};
 use self::node::{Object, Place};
 use crate::env::{EnvName, MAX_VALUE};
 use crate::formation::{Formation, MAX_QUANTITY};

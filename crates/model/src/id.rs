@@ -100,6 +100,10 @@ id! {
     OperationId, "op"
 }
 id! {
+    /// One run of a schedule, or a tick that was left out.
+    CronRunId, "cron"
+}
+id! {
     /// A token; not the secret itself.
     TokenId, "tok"
 }

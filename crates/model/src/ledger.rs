@@ -43,6 +43,11 @@ pub enum Reason {
         /// Which.
         to: ReleaseNumber,
     },
+    /// A release that failed, tried again.
+    Retry {
+        /// Which.
+        of: ReleaseNumber,
+    },
     /// Config variables were set or unset: their names.
     Config {
         /// Set, in order.
@@ -53,12 +58,13 @@ pub enum Reason {
 }
 
 impl fmt::Display for Reason {
-    /// `Deploy`, `Promote shop/staging v3`, `Rollback to v2`, `Set FOO, unset BAR`.
+    /// `Deploy`, `Promote shop/staging v3`, `Rollback to v2`, `Retry of v4`, `Set FOO, unset BAR`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Deploy => write!(f, "Deploy"),
             Self::Promote { from, release } => write!(f, "Promote {from} {release}"),
             Self::Rollback { to } => write!(f, "Rollback to {to}"),
+            Self::Retry { of } => write!(f, "Retry of {of}"),
             Self::Config { set, unset } => match (set.is_empty(), unset.is_empty()) {
                 (false, true) => write!(f, "Set {}", set.join(", ")),
                 (true, false) => write!(f, "Unset {}", unset.join(", ")),
@@ -136,6 +142,10 @@ impl Reason {
             Self::Rollback { to } => {
                 put(b"rollback");
                 put(&to.0.to_be_bytes());
+            }
+            Self::Retry { of } => {
+                put(b"retry");
+                put(&of.0.to_be_bytes());
             }
             Self::Config { set, unset } => {
                 put(b"config");

@@ -134,25 +134,54 @@ name! {
     |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
+name! {
+    /// A schedule of an app: `nightly`.
+    ScheduleName, "schedule", 40, "a-z, 0-9, `_` and `-`, a letter first",
+    |c: char| c.is_ascii_lowercase(),
+    |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-'
+}
+
+/// The nearest label to any text: upper case is lowered, every other run of letters becomes one
+/// `-`; `other` when nothing is left.
+fn label(text: &str, most: usize, other: &str) -> String {
+    let mut name = String::new();
+    for letter in text.chars() {
+        match letter.to_ascii_lowercase() {
+            letter @ ('a'..='z') => name.push(letter),
+            letter @ ('0'..='9') if !name.is_empty() => name.push(letter),
+            _ if name.is_empty() || name.ends_with('-') => {}
+            _ => name.push('-'),
+        }
+        if name.len() == most {
+            break;
+        }
+    }
+    let name = name.trim_end_matches('-');
+    if name.is_empty() { other } else { name }.to_owned()
+}
+
+impl ScheduleName {
+    /// A name for a command that has none: its letters and digits, `-` between them.
+    pub fn from_command(command: &str) -> Self {
+        Self(label(command, 40, "job"))
+    }
+
+    /// Another one like it, for a second command with the same name: `clean-2`.
+    #[must_use]
+    pub fn numbered(&self, number: u32) -> Self {
+        let end = format!("-{number}");
+        let most = 40_usize.saturating_sub(end.len());
+        let start: String = self.0.chars().take(most).collect();
+        Self(start + &end)
+    }
+}
+
 impl AppName {
     /// The nearest valid name to any text, such as a folder's name; `app` when nothing is left.
     ///
     /// Total: upper case is lowered, every other run of letters becomes one `-`.
     pub fn from_text(text: &str) -> Self {
-        let mut name = String::new();
-        for letter in text.chars() {
-            match letter.to_ascii_lowercase() {
-                letter @ ('a'..='z') => name.push(letter),
-                letter @ ('0'..='9') if !name.is_empty() => name.push(letter),
-                _ if name.is_empty() || name.ends_with('-') => {}
-                _ => name.push('-'),
-            }
-            if name.len() == 30 {
-                break;
-            }
-        }
-        let name = name.trim_end_matches('-');
-        Self(if name.is_empty() { "app" } else { name }.to_owned())
+        Self(label(text, 30, "app"))
     }
 }
 
@@ -177,6 +206,11 @@ impl ProcessType {
     /// `release`: the one type that is the release phase, never part of a formation.
     pub fn release() -> Self {
         Self("release".to_owned())
+    }
+
+    /// `cron-nightly`: what runs for a schedule, never part of a formation.
+    pub fn scheduled(name: &ScheduleName) -> Self {
+        Self(format!("cron-{name}"))
     }
 
     /// Whether routed requests go to this type.

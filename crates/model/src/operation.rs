@@ -35,6 +35,9 @@ pub enum Request {
         commit: String,
         /// A branch of the deploy's repository that moves there when this has succeeded.
         branch: Option<String>,
+        /// Whether the release phase is left out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_release_phase: bool,
     },
     /// Release the slug that another deploy of the app runs.
     Promote {
@@ -42,11 +45,27 @@ pub enum Request {
         from: Deploy,
         /// Which of its releases.
         release: ReleaseNumber,
+        /// Whether the release phase is left out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_release_phase: bool,
     },
     /// Make a release equal to an earlier one.
     Rollback {
         /// Which.
         to: ReleaseNumber,
+        /// Whether the release phase is left out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_release_phase: bool,
+    },
+    /// Release the slug of a release that failed again, with the config as it is now.
+    Retry {
+        /// Which.
+        release: ReleaseNumber,
+        /// The branch that was to move with it, and moves when this has succeeded.
+        branch: Option<String>,
+        /// Whether the release phase is left out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_release_phase: bool,
     },
     /// Release a new version of the config.
     Config {
@@ -56,6 +75,9 @@ pub enum Request {
         set: Vec<String>,
         /// Names that were unset.
         unset: Vec<String>,
+        /// Whether the release phase is left out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_release_phase: bool,
     },
     /// Change quantities; types that are not named keep theirs.
     Scale {
@@ -81,12 +103,29 @@ impl Request {
         matches!((self, newer), (Self::Deploy { .. }, Self::Deploy { .. }))
     }
 
+    /// Whether it makes a release whose release phase is left out.
+    pub fn skips_release_phase(&self) -> bool {
+        match self {
+            Self::Deploy { no_release_phase, .. }
+            | Self::Promote { no_release_phase, .. }
+            | Self::Rollback { no_release_phase, .. }
+            | Self::Retry { no_release_phase, .. }
+            | Self::Config { no_release_phase, .. } => *no_release_phase,
+            Self::Scale { .. }
+            | Self::Restart { .. }
+            | Self::Stop
+            | Self::Start
+            | Self::Destroy => false,
+        }
+    }
+
     /// Its kind in one word, as in the API.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Deploy { .. } => "deploy",
             Self::Promote { .. } => "promote",
             Self::Rollback { .. } => "rollback",
+            Self::Retry { .. } => "retry",
             Self::Config { .. } => "config",
             Self::Scale { .. } => "scale",
             Self::Restart { .. } => "restart",
@@ -145,6 +184,12 @@ impl State {
 }
 
 impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

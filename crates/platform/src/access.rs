@@ -9,6 +9,8 @@ use tokio::sync::mpsc;
 use tolv_logs::Line;
 use tolv_router::Router;
 
+use crate::traffic::Traffic;
+
 /// Access lines that may wait for the disk.
 const WAITING: usize = 8192;
 /// Lines that are handed on together.
@@ -28,13 +30,14 @@ pub(crate) struct Access {
 }
 
 /// A router and its lines.
-pub(crate) fn router() -> (Router, Access) {
+pub(crate) fn router(traffic: Arc<Traffic>) -> (Router, Access) {
     let (lines, waiting) = mpsc::channel::<Request>(WAITING);
     let dropped = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&dropped);
     let name: Arc<str> = Arc::from("router");
     let on_line = move |line: tolv_router::AccessLine| {
         let host = std::str::from_utf8(&line.host).ok().map(host_name);
+        traffic.add(host.as_deref(), &line);
         let line = Line::tolv(Arc::clone(&name), line.to_string());
         if lines.try_send(Request { host, line }).is_err() {
             counter.fetch_add(1, Relaxed);

@@ -13,19 +13,22 @@
 
 mod access;
 mod error;
+mod histogram;
 pub mod home;
 mod listen;
 pub mod repo;
 mod routes;
 mod serve;
+mod traffic;
 mod up;
 mod watch;
 
 pub use error::Error;
 pub use listen::ListenError;
 pub use serve::{
-    Actor, Attachment, Blobs, Command, CopyFrom, Follow, Kind, Logged, Platform, Process, Progress,
-    RunOutput, RunRequest, RunStreams, Said, ServeError, ServeOptions, Standing, Taken, token_hash,
+    Actor, Attachment, Blobs, Command, CopyFrom, Follow, Kind, Logged, METRICS_TYPE, Platform,
+    Process, Progress, RunOutput, RunRequest, RunStreams, Said, Scheduled, ServeError,
+    ServeOptions, Standing, Taken, token_hash,
 };
 pub use tolv_store::{DatabaseUrl, SecretKey};
 pub use up::{Event, Options, Stop, up};

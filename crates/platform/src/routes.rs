@@ -9,6 +9,7 @@ use tolv_router::{Backend, Route, Router, State, Table};
 use tolv_run::{Endpoint, Endpoints, Local, Log, ProcessState, Settings};
 
 use crate::access::Request;
+use crate::traffic::Traffic;
 
 /// What the formation says of `web`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(crate) struct Hosts {
     routes: Mutex<All>,
     /// Whose log the requests for a host are in.
     logs: Mutex<HashMap<String, Log>>,
+    /// Their requests, counted.
+    traffic: Arc<Traffic>,
 }
 
 #[derive(Default)]
@@ -39,8 +42,18 @@ struct All {
 }
 
 impl Hosts {
-    pub(crate) fn new(router: Router) -> Arc<Self> {
-        Arc::new(Self { router, routes: Mutex::default(), logs: Mutex::default() })
+    pub(crate) fn new(router: Router, traffic: Arc<Traffic>) -> Arc<Self> {
+        Arc::new(Self { router, routes: Mutex::default(), logs: Mutex::default(), traffic })
+    }
+
+    /// Requests by host.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Requests that a process is answering.
+    pub(crate) fn in_flight(&self, endpoint: &Endpoint) -> usize {
+        self.router.in_flight(&backend(endpoint))
     }
 
     /// Puts requests' lines into the logs of the deploys that they were for; gives the rest back.
@@ -120,6 +133,7 @@ impl Routes {
                 all.by_host.remove(&self.host);
             });
             self.hosts.logs().remove(&self.host);
+            self.hosts.traffic.remove(&self.host);
             return;
         }
         let route = Arc::new(route(*web, &self.endpoints.borrow()));
@@ -171,6 +185,7 @@ pub(crate) fn routed(
     });
     let (engine, lines) = Local::new(settings)?;
     hosts.logs().insert(host.clone(), engine.log());
+    hosts.traffic.insert(host.clone());
     let routes = Routes::new(hosts, host, is_default, engine.endpoints());
     cell.set(routes.clone()).ok();
     Ok((engine, lines, routes))

@@ -20,9 +20,11 @@
 
 mod carry;
 mod controller;
+mod cron;
 mod error;
 mod garbage;
 mod kept;
+mod metrics;
 mod options;
 mod output;
 mod platform;
@@ -33,7 +35,9 @@ mod runs;
 mod target;
 mod tokens;
 
+pub use cron::Scheduled;
 pub use error::{Kind, ServeError};
+pub use metrics::METRICS_TYPE;
 pub use options::{Blobs, Said, ServeOptions};
 pub use output::{Follow, Progress};
 pub use platform::{Actor, CopyFrom, Logged, Platform, Process};

@@ -129,14 +129,15 @@ pub async fn up(
     home.sign(&format!("pid {}, {url}", std::process::id()))?;
 
     let mut tasks = JoinSet::new();
-    let (router, access) = access::router();
+    let traffic = Arc::default();
+    let (router, access) = access::router(Arc::clone(&traffic));
     tasks.spawn({
         let router = router.clone();
         async move { router.serve(listener).await }
     });
     let mut settings = tolv_run::Settings::new(spawner.clone(), level, home.root().join("logs"));
     settings.search_path = options.host.search_path.to_string_lossy().into_owned();
-    let hosts = Hosts::new(router.clone());
+    let hosts = Hosts::new(router.clone(), traffic);
     let (engine, lines, routes) = routed(settings, hosts, format!("{app}.localhost"), true)?;
     let (after, waiting) = mpsc::channel(1);
     tasks.spawn(forward(lines, waiting, events.clone()));

@@ -161,6 +161,20 @@ impl Local {
     /// [`Error::Stopped`]. A status other than 0 is no error here; a command that cannot be
     /// executed is status 126 or 127.
     pub async fn run_once(&self, one_off: OneOff) -> Result<Exit, Error> {
+        self.run_once_until(one_off, &CancellationToken::new()).await
+    }
+
+    /// As [`Local::run_once`], but stopped once `stop` is cancelled: it comes back when the
+    /// process and everything below it are gone.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Local::run_once`].
+    pub async fn run_once_until(
+        &self,
+        one_off: OneOff,
+        stop: &CancellationToken,
+    ) -> Result<Exit, Error> {
         let shared = Arc::clone(&self.0.shared);
         let OneOff { target, name, command } = one_off;
         let plan = Plan { target: Arc::new(target), name, command };
@@ -168,7 +182,7 @@ impl Local {
         // From before it is on the board: a stop that tells it waits for it.
         let _token = shared.tasks.token();
         let commands = shared.board.add(id, &plan, true).ok_or(Error::Stopped)?;
-        let cancel = CancellationToken::new();
+        let cancel = stop.child_token();
         let _stop = cancel.clone().drop_guard();
         let (done, exit) = oneshot::channel();
         let pump = shared.pump(&plan).ok_or(Error::Stopped)?;

@@ -97,6 +97,7 @@ pub(crate) async fn change(
                 .ok_or_else(|| Failure::invalid("If-Match is not the ETag of a config"))?,
         ),
     };
+    let no_release_phase = new.no_release_phase;
     let change = read(new)?;
     let names = |names: Vec<String>, word: &str| match names.is_empty() {
         true => String::new(),
@@ -107,7 +108,9 @@ pub(crate) async fn change(
     let detail = names(set, "set") + &names(unset, "unset");
     caller.audit(&shared, "config.change", &path, detail.trim_end()).await?;
     let platform = &shared.0.platform;
-    let changed = platform.change_config(&caller.actor(), &path, if_version, &change).await;
+    let actor = caller.actor();
+    let changed =
+        platform.change_config(&actor, &path, if_version, &change, no_release_phase).await;
     let (version, operation) = changed.map_err(|error| shared.failure(error))?;
     let status = if operation.is_some() { StatusCode::ACCEPTED } else { StatusCode::OK };
     let operation = operation.map(convert::operation);

@@ -69,6 +69,7 @@ pub(crate) fn operation(operation: store::Operation) -> api::Operation {
         id: operation.id.to_string(),
         deploy: operation.deploy_name.to_string(),
         kind: operation.request.kind().to_owned(),
+        no_release_phase: operation.request.skips_release_phase(),
         actor: operation.actor,
         state: operation.state,
         created: operation.created,

@@ -14,11 +14,13 @@ mod apps;
 mod auth;
 mod config;
 mod convert;
+mod cron;
 mod deploys;
 mod error;
 mod extract;
 mod git;
 mod logs;
+mod metrics;
 mod openapi;
 mod operations;
 mod runs;
@@ -104,6 +106,13 @@ impl Server {
             .route("/apps/{app}/deploys/{deploy}/logs", get(logs::show))
             .route("/apps/{app}/deploys/{deploy}/logs/stats", get(logs::stats))
             .route("/apps/{app}/deploys/{deploy}/processes", get(deploys::processes))
+            .route("/apps/{app}/deploys/{deploy}/cron", get(cron::list))
+            .route(
+                "/apps/{app}/deploys/{deploy}/cron/{name}/runs",
+                get(cron::history).post(cron::create),
+            )
+            .route("/apps/{app}/deploys/{deploy}/cron/{name}/runs/{id}", get(cron::show))
+            .route("/apps/{app}/deploys/{deploy}/cron/{name}/runs/{id}/events", get(cron::events))
             .route("/operations/{id}", get(operations::show).delete(operations::cancel))
             .route("/operations/{id}/events", get(operations::events))
             .route("/apps/{app}/deploys/{deploy}/runs", get(runs::list).post(runs::create))
@@ -127,6 +136,7 @@ impl Server {
         Router::new()
             .nest("/v1", v1)
             .nest("/git", git)
+            .route("/metrics", get(metrics::serve))
             .fallback(error::not_found)
             .method_not_allowed_fallback(error::not_allowed)
             .layer(tower_http::catch_panic::CatchPanicLayer::new())

@@ -16,6 +16,7 @@ use utoipa::OpenApi;
     tolv_api::Config,
     tolv_api::ConfigChange,
     tolv_api::ConfigChanged,
+    tolv_api::CronRun,
     tolv_api::Deploy,
     tolv_api::Ledger,
     tolv_api::LogAccount,
@@ -38,6 +39,7 @@ use utoipa::OpenApi;
     tolv_api::RunInput,
     tolv_api::RunSignal,
     tolv_api::RunSize,
+    tolv_api::Schedule,
     tolv_api::Token,
     tolv_api::TokenMade,
     tolv_api::Variable,
@@ -72,6 +74,7 @@ const DEPLOY: &str = "/v1/apps/{app}/deploys/{deploy}";
 pub(crate) const ROUTES: &[Route] = &[
     Route { is_open: true, ..route("get", "/v1", "What answers here", None, (200, Some("About"))) },
     Route { is_open: true, ..route("get", "/v1/openapi.json", "This document", None, (200, None)) },
+    route("get", "/metrics", "What is measured, for Prometheus", None, (200, None)),
     route("get", "/v1/whoami", "Who the token is", None, (200, Some("Whoami"))),
     route("get", "/v1/apps", "Every app that the token may see", None, (200, Some("*App"))),
     route(
@@ -148,6 +151,23 @@ pub(crate) const ROUTES: &[Route] = &[
         (200, Some("LogStats")),
     ),
     route("get", "D/processes", "What runs", None, (200, Some("*Process"))),
+    route("get", "D/cron", "The current release's schedules", None, (200, Some("*Schedule"))),
+    route(
+        "get",
+        "D/cron/{name}/runs",
+        "Runs of a schedule, the newest first",
+        None,
+        (200, Some("*CronRun")),
+    ),
+    route("post", "D/cron/{name}/runs", "Run a schedule now", None, (202, Some("CronRun"))),
+    route("get", "D/cron/{name}/runs/{id}", "One run", None, (200, Some("CronRun"))),
+    route(
+        "get",
+        "D/cron/{name}/runs/{id}/events",
+        "Its output, as server-sent events",
+        None,
+        (200, None),
+    ),
     route("get", "/v1/operations/{id}", "One operation", None, (200, Some("Operation"))),
     route("delete", "/v1/operations/{id}", "Cancel an operation", None, (200, Some("Operation"))),
     route(

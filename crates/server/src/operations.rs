@@ -16,7 +16,7 @@ use tolv_model::formation::{Formation, MAX_QUANTITY};
 use tolv_model::id::OperationId;
 use tolv_model::operation::Selection;
 use tolv_model::release::ReleaseNumber;
-use tolv_platform::{Command, Progress};
+use tolv_platform::{Command, Follow, Progress};
 
 use crate::auth::Caller;
 use crate::error::Failure;
@@ -53,7 +53,8 @@ pub(crate) async fn create(
     let act = match &new {
         NewOperation::Deploy { .. }
         | NewOperation::Promote { .. }
-        | NewOperation::Rollback { .. } => Act::Deploy,
+        | NewOperation::Rollback { .. }
+        | NewOperation::Retry { .. } => Act::Deploy,
         NewOperation::Scale { .. }
         | NewOperation::Restart { .. }
         | NewOperation::Stop
@@ -73,19 +74,24 @@ pub(crate) async fn create(
 
 fn command(new: NewOperation) -> Result<(&'static str, String, Command), Failure> {
     Ok(match new {
-        NewOperation::Deploy { commit, new_root } => {
-            ("deploy.deploy", commit.clone(), Command::Deploy { commit, branch: None, new_root })
+        NewOperation::Deploy { commit, new_root, no_release_phase } => {
+            let detail = commit.clone();
+            let command = Command::Deploy { commit, branch: None, new_root, no_release_phase };
+            ("deploy.deploy", detail, command)
         }
-        NewOperation::Promote { from } => {
-            ("deploy.promote", from.clone(), Command::Promote { from: parse(&from)? })
+        NewOperation::Promote { from, no_release_phase } => {
+            let command = Command::Promote { from: parse(&from)?, no_release_phase };
+            ("deploy.promote", from, command)
         }
-        NewOperation::Rollback { to } => {
-            let to = match to {
-                Some(0) => return Err(Failure::invalid("releases are numbered from 1")),
-                to => to.map(ReleaseNumber),
-            };
+        NewOperation::Rollback { to, no_release_phase } => {
+            let to = number(to)?;
             let detail = to.map(|to| to.to_string()).unwrap_or_default();
-            ("deploy.rollback", detail, Command::Rollback { to })
+            ("deploy.rollback", detail, Command::Rollback { to, no_release_phase })
+        }
+        NewOperation::Retry { release, no_release_phase } => {
+            let release = number(release)?;
+            let detail = release.map(|release| release.to_string()).unwrap_or_default();
+            ("deploy.retry", detail, Command::Retry { release, no_release_phase })
         }
         NewOperation::Scale { formation } => {
             let formation = quantities(formation)?;
@@ -103,6 +109,13 @@ fn command(new: NewOperation) -> Result<(&'static str, String, Command), Failure
         NewOperation::Stop => ("deploy.stop", String::new(), Command::Stop),
         NewOperation::Start => ("deploy.start", String::new(), Command::Start),
     })
+}
+
+fn number(number: Option<u32>) -> Result<Option<ReleaseNumber>, Failure> {
+    match number {
+        Some(0) => Err(Failure::invalid("releases are numbered from 1")),
+        number => Ok(number.map(ReleaseNumber)),
+    }
 }
 
 fn quantities(asked: BTreeMap<String, u16>) -> Result<Formation, Failure> {
@@ -163,6 +176,15 @@ pub(crate) async fn events(
     let operation = found(&shared, &caller, &id, Act::View).await?;
     let follow = shared.0.platform.follow(&operation.id).await;
     let follow = follow.map_err(|error| shared.failure(error))?;
+    Ok(progress(&shared, follow, &headers))
+}
+
+/// What is followed as such events, behind the last that the client has seen.
+pub(crate) fn progress(
+    shared: &Shared,
+    follow: Follow,
+    headers: &HeaderMap,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<>> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let seen: usize = last.unwrap_or(0);
     let state = (follow.behind(seen), seen, shared.0.ending.clone());
@@ -179,5 +201,5 @@ pub(crate) async fn events(
         };
         Some((Ok(event), (follow, seen, ending)))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }

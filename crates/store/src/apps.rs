@@ -323,6 +323,7 @@ impl Store {
     pub async fn destroy_deploy(&self, id: &DeployId) -> Result<(), Error> {
         let mut write = self.write().await?;
         for statement in [
+            "DELETE FROM cron_runs WHERE deploy = $1",
             "DELETE FROM outcomes WHERE deploy = $1",
             "DELETE FROM releases WHERE deploy = $1",
             "DELETE FROM runs WHERE deploy = $1",

@@ -15,7 +15,7 @@ use tolv_model::slug::Digest;
 
 use crate::db::{Columns, Store, micros};
 use crate::error::Error;
-use crate::types::Operation;
+use crate::types::{Operation, Releasing};
 
 /// A version as it is sealed: values in base 64, for they are bytes.
 #[derive(Serialize, Deserialize)]
@@ -179,6 +179,23 @@ impl Store {
         actor: Option<&str>,
         now: Timestamp,
     ) -> Result<(u32, Option<Operation>), Error> {
+        let releasing = actor.map(|actor| Releasing { actor, no_release_phase: false });
+        self.change_config_for(deploy, if_version, change, releasing, now).await
+    }
+
+    /// As [`Store::change_config`], with more to say about the release.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::change_config`].
+    pub async fn change_config_for(
+        &self,
+        deploy: &DeployId,
+        if_version: Option<u32>,
+        change: &Change,
+        releasing: Option<Releasing<'_>>,
+        now: Timestamp,
+    ) -> Result<(u32, Option<Operation>), Error> {
         let mut write = self.write().await?;
         let (current, config) = self.config_in(&mut write.tx, deploy, None).await?;
         if let Some(expected) = if_version
@@ -197,13 +214,14 @@ impl Store {
         .await?;
         let version = Columns(&row).u32("last")? + 1;
         self.put_config(&mut write.tx, deploy, version, &next, now).await?;
-        let operation = match actor {
+        let operation = match releasing {
             None => None,
-            Some(actor) => {
+            Some(Releasing { actor, no_release_phase }) => {
                 let request = Request::Config {
                     version,
                     set: change.set.keys().map(ToString::to_string).collect(),
                     unset: unset.into_iter().map(ToString::to_string).collect(),
+                    no_release_phase,
                 };
                 Some(self.put_operation(&mut write.tx, deploy, &request, actor, now).await?)
             }

@@ -24,6 +24,7 @@ mod apps;
 mod audit;
 pub mod blobs;
 mod config;
+mod cron;
 mod db;
 mod error;
 mod idempotency;
@@ -35,11 +36,13 @@ mod tokens;
 mod types;
 mod url;
 
+pub use cron::{CronRun, NewCronRun, Recorded};
 pub use db::Store;
 pub use error::Error;
 pub use runs::{NewRun, Run};
 pub use secret::{KeyError, SecretKey};
 pub use types::{
-    App, AuditLine, CopyFrom, Deploy, Idempotent, NewRelease, Operation, Release, Slug, Token,
+    App, AuditLine, CopyFrom, Deploy, Idempotent, NewRelease, Operation, Release, Releasing, Slug,
+    Token,
 };
 pub use url::{DatabaseUrl, DatabaseUrlError};

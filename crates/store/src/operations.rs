@@ -144,6 +144,51 @@ impl Store {
         operation(&row.ok_or_else(missing)?)
     }
 
+    /// How many operations wait, and how many run.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn unfinished(&self) -> Result<(u64, u64), Error> {
+        let rows = sqlx::query(
+            "SELECT state, COUNT(*) AS count FROM operations WHERE ended IS NULL GROUP BY state",
+        )
+        .fetch_all(self.pool())
+        .await?;
+        let (mut queued, mut running) = (0, 0);
+        for row in &rows {
+            let row = Columns(row);
+            let count = u64::try_from(row.number("count")?).unwrap_or(0);
+            match row.text("state")?.as_str() {
+                "queued" => queued = count,
+                _ => running += count,
+            }
+        }
+        Ok((queued, running))
+    }
+
+    /// The operation that made a release.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn operation_of_release(
+        &self,
+        deploy: &DeployId,
+        number: ReleaseNumber,
+    ) -> Result<Operation, Error> {
+        let row = sqlx::query(
+            "SELECT o.* FROM operations o JOIN releases r ON r.operation = o.id \
+             WHERE r.deploy = $1 AND r.number = $2",
+        )
+        .bind(deploy.as_str().to_owned())
+        .bind(i64::from(number.0))
+        .fetch_optional(self.pool())
+        .await?;
+        let missing = || Error::NotFound { what: "release", name: number.to_string() };
+        operation(&row.ok_or_else(missing)?)
+    }
+
     /// The operations of a deploy, the newest first, older than `before`.
     ///
     /// # Errors

@@ -90,6 +90,15 @@ pub struct Operation {
     pub error: Option<String>,
 }
 
+/// That a change of the config is to be released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Releasing<'a> {
+    /// Who asks for it.
+    pub actor: &'a str,
+    /// Whether the release phase is left out.
+    pub no_release_phase: bool,
+}
+
 /// A release that is to be appended.
 #[derive(Clone, Debug)]
 pub struct NewRelease {

@@ -104,6 +104,8 @@ pub(crate) enum Platform {
     Start(cli::Which),
     /// Open a deploy in the browser, or print where it is
     Open(cli::Which),
+    /// List schedules, see how they went, run one now
+    Cron(cli::Cron),
     /// List what was done to a deploy; follow or cancel it
     Operations(cli::Operations),
     /// List, make and revoke tokens

@@ -5,6 +5,7 @@ mod apps;
 pub(crate) mod args;
 mod config;
 mod credentials;
+mod cron;
 mod deploys;
 mod failure;
 mod follow;
@@ -28,8 +29,9 @@ use crate::settings::Settings;
 /// Runs one command; its result goes to standard output.
 pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
     let done = match command {
-        // Its status is that of the process.
+        // Their exit status may be that of what they ran.
         Platform::Run(args) => return run::run(args, settings),
+        Platform::Cron(args) => return cron::cron(args, settings),
         Platform::Login(args) => login::login(&args, settings),
         Platform::Logout(at) => login::logout(&at, settings),
         Platform::Whoami(at) => login::whoami(&at, settings),

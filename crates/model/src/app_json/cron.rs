@@ -1,28 +1,38 @@
 //! `cron` of `app.json`: commands to run at set times.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
-use jiff::{Timestamp, Zoned, tz::TimeZone};
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::{Timestamp, Zoned};
+use serde::{Deserialize, Serialize};
 
 use super::node::Place;
+use crate::name::ScheduleName;
 use crate::source::{Report, quote};
 
 /// A command and when it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CronJob {
+    /// What it is called: that of the file, or one made of the command.
+    pub name: ScheduleName,
     /// A command line.
     pub command: String,
     /// When.
     pub schedule: Schedule,
+    /// Whose clock that is by.
+    pub zone: Zone,
     /// What happens at a tick while the one before still runs.
     pub concurrency: Concurrency,
 }
 
 /// What happens at a tick while the run of an earlier one goes on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Concurrency {
     /// Both run.
     #[default]
@@ -33,8 +43,91 @@ pub enum Concurrency {
     Replace,
 }
 
+impl Concurrency {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Forbid => "forbid",
+            Self::Replace => "replace",
+        }
+    }
+}
+
+/// A time zone by its name: `Europe/Oslo`. The rules are those of the IANA database that this
+/// program was built with, so that a schedule means the same on every machine.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Zone {
+    name: String,
+    zone: TimeZone,
+}
+
+/// Not a time zone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no time zone; `UTC` and `Europe/Oslo` are some")]
+pub struct ZoneError(String);
+
+static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
+
+impl Zone {
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self { name: "UTC".to_owned(), zone: TimeZone::UTC }
+    }
+}
+
+impl FromStr for Zone {
+    type Err = ZoneError;
+    fn from_str(name: &str) -> Result<Self, ZoneError> {
+        let no = || ZoneError(quote(name));
+        let zone = ZONES.get(name).map_err(|_| no())?;
+        let name = zone.iana_name().ok_or_else(no)?.to_owned();
+        Ok(Self { name, zone })
+    }
+}
+
+impl TryFrom<String> for Zone {
+    type Error = ZoneError;
+    fn try_from(name: String) -> Result<Self, ZoneError> {
+        name.parse()
+    }
+}
+
+impl From<Zone> for String {
+    fn from(zone: Zone) -> Self {
+        zone.name
+    }
+}
+
+impl fmt::Debug for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.name)
+    }
+}
+
+impl CronJob {
+    /// The first tick after a moment; none if there is none to come.
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        let after = after.to_zoned(self.zone.zone.clone());
+        self.schedule.next(&after).map(|tick| tick.timestamp())
+    }
+}
+
 /// A time pattern in the five fields of cron: minute, hour, day of month, month, day of week.
-#[derive(Clone, PartialEq, Eq)]
+///
+/// On days when clocks change: a pattern with set minutes and hours whose time is skipped matches
+/// the first moment after the gap, and one whose time comes twice matches the first of the two. A
+/// pattern with `*` in minutes or hours goes by the time that passes: it has no match in an hour
+/// that is skipped, and matches in both of an hour that comes twice.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Schedule {
     text: String,
     cron: Cron,
@@ -92,6 +185,19 @@ impl FromStr for Schedule {
     }
 }
 
+impl TryFrom<String> for Schedule {
+    type Error = ScheduleError;
+    fn try_from(text: String) -> Result<Self, ScheduleError> {
+        text.parse()
+    }
+}
+
+impl From<Schedule> for String {
+    fn from(schedule: Schedule) -> Self {
+        schedule.text
+    }
+}
+
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -137,12 +243,52 @@ fn stray_word(text: &str) -> Option<&str> {
 /// Reads the array.
 pub(super) fn read(place: &Place<'_>, report: &mut Report<'_>) -> Vec<CronJob> {
     let Some(jobs) = place.array(report) else { return Vec::new() };
-    jobs.iter().filter_map(|job| read_one(job, report)).collect()
+    let jobs: Vec<_> = jobs.iter().map(|job| (job, read_one(job, report))).collect();
+    // Names that were given first: those that are made keep out of their way.
+    let mut taken = BTreeSet::new();
+    for (place, job) in &jobs {
+        if let Some(Read { name: Some(name), .. }) = job
+            && !taken.insert(name.clone())
+        {
+            report.error(
+                place.span(),
+                format!("`{}`: the name `{name}` is there already", place.path),
+            );
+        }
+    }
+    jobs.into_iter().filter_map(|(_, job)| job).map(|job| job.named(&mut taken)).collect()
 }
 
-fn read_one(place: &Place<'_>, report: &mut Report<'_>) -> Option<CronJob> {
+/// One of the array, whose name may be missing.
+struct Read {
+    name: Option<ScheduleName>,
+    command: String,
+    schedule: Schedule,
+    zone: Zone,
+    concurrency: Concurrency,
+}
+
+impl Read {
+    fn named(self, taken: &mut BTreeSet<ScheduleName>) -> CronJob {
+        let name = self.name.unwrap_or_else(|| {
+            let own = ScheduleName::from_command(&self.command);
+            let others = (2..).map(|number| own.numbered(number));
+            let mut names = std::iter::once(own.clone()).chain(others);
+            let free = names.find(|name| !taken.contains(name)).unwrap_or_else(|| own.clone());
+            taken.insert(free.clone());
+            free
+        });
+        let Self { command, schedule, zone, concurrency, .. } = self;
+        CronJob { name, command, schedule, zone, concurrency }
+    }
+}
+
+fn read_one(place: &Place<'_>, report: &mut Report<'_>) -> Option<Read> {
     let object = place.object(report)?;
-    object.warn_unknown(report, &["command", "schedule", "concurrency_policy"], &[]);
+    let known = ["name", "command", "schedule", "timezone", "concurrency_policy"];
+    object.warn_unknown(report, &known, &[]);
+    let name = object.get("name").map(|place| parsed::<ScheduleName>(&place, report));
+    let zone = object.get("timezone").map(|place| parsed::<Zone>(&place, report));
     let command =
         object.required("command", report).and_then(|place| super::command(&place, report));
     let schedule = object.required("schedule", report).and_then(|place| schedule(&place, report));
@@ -153,11 +299,25 @@ fn read_one(place: &Place<'_>, report: &mut Report<'_>) -> Option<CronJob> {
     ];
     let concurrency =
         object.get("concurrency_policy").and_then(|place| place.one_of(&policies, report));
-    Some(CronJob {
+    Some(Read {
+        name: name.map_or(Some(None), |name| name.map(Some))?,
         command: command?,
         schedule: schedule?,
+        zone: zone.unwrap_or_else(|| Some(Zone::default()))?,
         concurrency: concurrency.unwrap_or_default(),
     })
+}
+
+/// A text with a grammar of its own.
+fn parsed<T: FromStr<Err: fmt::Display>>(place: &Place<'_>, report: &mut Report<'_>) -> Option<T> {
+    let text = place.string(report)?;
+    match text.parse() {
+        Ok(value) => Some(value),
+        Err(error) => {
+            report.error(place.span(), format!("`{}`: {error}", place.path));
+            None
+        }
+    }
 }
 
 fn schedule(place: &Place<'_>, report: &mut Report<'_>) -> Option<Schedule> {

@@ -133,6 +133,23 @@ fn reads_cron() {
 }
 
 #[test]
+fn schedules_have_names_and_zones() {
+    let jobs = app(r#"{"cron": [
+            {"command": "bin/tidy", "schedule": "@daily"},
+            {"command": "bin/tidy --all", "schedule": "@daily", "name": "bin-tidy-2"},
+            {"command": "bin/tidy", "schedule": "@hourly", "timezone": "europe/oslo"}
+        ]}"#)
+    .cron;
+    let names: Vec<_> = jobs.iter().map(|job| job.name.as_str()).collect();
+    assert_eq!(names, ["bin-tidy", "bin-tidy-2", "bin-tidy-3"]);
+    let zones: Vec<_> = jobs.iter().map(|job| job.zone.as_str()).collect();
+    assert_eq!(zones, ["UTC", "UTC", "Europe/Oslo"]);
+    // As it is recorded with a slug.
+    let text = serde_json::to_string(&jobs).unwrap();
+    assert_eq!(serde_json::from_str::<Vec<CronJob>>(&text).unwrap(), jobs);
+}
+
+#[test]
 fn an_empty_object_says_nothing() {
     assert_eq!(app("{}"), AppJson::default());
     assert_eq!(app("\u{feff}{}"), AppJson::default());

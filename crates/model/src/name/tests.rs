@@ -22,7 +22,28 @@ fn a_process_name_reads_back() {
     assert!("web".parse::<ProcessName>().is_err());
 }
 
+#[test]
+fn a_schedule_is_named_after_its_command() {
+    let name = |command: &str| ScheduleName::from_command(command).to_string();
+    assert_eq!(name("python manage.py clearsessions"), "python-manage-py-clearsessions");
+    assert_eq!(name("./bin/Tidy --all 7d"), "bin-tidy-all-7d");
+    assert_eq!(name("\"$X\" > /dev/null"), "x-dev-null");
+    assert_eq!(name("42"), "job");
+    let long = ScheduleName::from_command(&"a".repeat(99));
+    assert_eq!(long.numbered(12).to_string(), format!("{}-12", "a".repeat(37)));
+}
+
 proptest! {
+    #[test]
+    fn any_command_makes_a_name_of_a_schedule_and_of_its_process(text in any::<String>()) {
+        let name = ScheduleName::from_command(&text);
+        prop_assert_eq!(&name.as_str().parse::<ScheduleName>().unwrap(), &name);
+        let numbered = name.numbered(u32::MAX);
+        prop_assert_eq!(&numbered.as_str().parse::<ScheduleName>().unwrap(), &numbered);
+        let kind = ProcessType::scheduled(&name);
+        prop_assert_eq!(kind.as_str().parse::<ProcessType>().unwrap(), kind);
+    }
+
     #[test]
     fn any_text_becomes_a_valid_app_name(text in any::<String>()) {
         let name = AppName::from_text(&text);

@@ -86,7 +86,7 @@ impl Carry<'_> {
     /// Does it; nothing where it is to be ended as succeeded.
     async fn request(&self) -> Result<Option<After>, ServeError> {
         match &self.operation.request {
-            Request::Deploy { commit, branch } => {
+            Request::Deploy { commit, branch, .. } => {
                 self.starts().await?;
                 let slug = self.built(commit).await?;
                 // The build may have set defaults.
@@ -100,7 +100,7 @@ impl Carry<'_> {
                 };
                 self.release(next).await
             }
-            Request::Promote { from, release } => {
+            Request::Promote { from, release, .. } => {
                 self.starts().await?;
                 let source = self.platform.0.store.deploy(from).await?;
                 let row = self.platform.proven(&source, *release).await?.row;
@@ -115,7 +115,7 @@ impl Carry<'_> {
                 };
                 self.release(next).await
             }
-            Request::Rollback { to } => {
+            Request::Rollback { to, .. } => {
                 self.starts().await?;
                 let row = self.platform.proven(&self.deploy, *to).await?.row;
                 let next = Next {
@@ -127,7 +127,19 @@ impl Carry<'_> {
                 };
                 self.release(next).await
             }
-            Request::Config { version, set, unset } => self.config(*version, set, unset).await,
+            Request::Retry { release, branch, .. } => {
+                self.starts().await?;
+                let row = self.platform.proven(&self.deploy, *release).await?.row;
+                let next = Next {
+                    slug: row.slug,
+                    commit: row.commit,
+                    config_version: self.now().await?.config_version,
+                    reason: Reason::Retry { of: *release },
+                    branch: branch.clone(),
+                };
+                self.release(next).await
+            }
+            Request::Config { version, set, unset, .. } => self.config(*version, set, unset).await,
             Request::Scale { formation } => self.scale(formation).await,
             Request::Restart { processes } => self.restart(processes).await,
             Request::Stop => self.stop(true).await,
@@ -195,7 +207,10 @@ impl Carry<'_> {
             stopped = self.stopped() => return Err(stopped),
         };
         let _room = room.map_err(|_| ServeError::Stopping)?;
-        let built = self.build(source).await?;
+        let began = tokio::time::Instant::now();
+        let built = self.build(source).await;
+        inner.counters.built(began.elapsed(), built.is_ok());
+        let built = built?;
         let runtime = Runtime::of(&built);
         let text = serde_json::to_string(&runtime)
             .map_err(|_| ServeError::Unreadable(built.slug.to_string()))?;
@@ -291,6 +306,11 @@ impl Carry<'_> {
 
     async fn append(&self, next: &Next) -> Result<Release, ServeError> {
         let runtime = self.platform.runtime(&next.slug).await?;
+        let schedules: Vec<_> = runtime
+            .cron
+            .iter()
+            .map(|job| format!("{} ({}, {})", job.name, job.schedule, job.zone.as_str()))
+            .collect();
         let reason = next.reason.clone();
         let release = self
             .platform
@@ -312,6 +332,9 @@ impl Carry<'_> {
         let (reason, actor) = (&release.row.reason, &self.operation.actor);
         self.tell(format!("Release {number} created by {actor}: {reason}"));
         self.head(format!("Release {number}: {reason}, slug {}", short(&next.slug.0)));
+        if !schedules.is_empty() {
+            self.head(format!("Schedules: {}", schedules.join(", ")));
+        }
         Ok(release)
     }
 
@@ -320,18 +343,38 @@ impl Carry<'_> {
         let deploy = self.now().await?;
         let target = self.platform.target(&deploy, release, None).await?;
         if let Some(command) = target.release.process_types.get(&ProcessType::release()) {
-            self.head(format!("Release phase: {command}"));
-            let name = ProcessName { process_type: ProcessType::release(), number: 1 };
-            let one_off = OneOff { target: target.clone(), name, command: command.clone() };
-            let exit = tokio::select! {
-                exit = self.controller.engine.run_once(one_off) => exit?,
-                stopped = self.stopped() => return Err(stopped),
-            };
-            if !exit.is_success() {
-                return Err(ServeError::ReleasePhase { exit, command: command.clone() });
+            match self.operation.request.skips_release_phase() {
+                true => {
+                    self.head(format!("Release phase left out: {command}"));
+                    self.tell(format!("Release phase left out: {command}"));
+                }
+                false => self.release_phase(&target, command).await?,
             }
         }
         self.converge(target).await
+    }
+
+    /// Runs the release phase to its end; given up, it comes back once the process is gone, so
+    /// that the next one never runs beside it.
+    async fn release_phase(&self, target: &Target, command: &str) -> Result<(), ServeError> {
+        self.head(format!("Release phase: {command}"));
+        let name = ProcessName { process_type: ProcessType::release(), number: 1 };
+        let one_off = OneOff { target: target.clone(), name, command: command.to_owned() };
+        let stop = CancellationToken::new();
+        let phase = self.controller.engine.run_once_until(one_off, &stop);
+        tokio::pin!(phase);
+        let exit = tokio::select! {
+            exit = &mut phase => exit?,
+            stopped = self.stopped() => {
+                stop.cancel();
+                phase.await.ok();
+                return Err(stopped);
+            }
+        };
+        match exit.is_success() {
+            true => Ok(()),
+            false => Err(ServeError::ReleasePhase { exit, command: command.to_owned() }),
+        }
     }
 
     async fn converge(&self, target: Target) -> Result<(), ServeError> {

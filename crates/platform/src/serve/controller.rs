@@ -12,7 +12,7 @@ use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
@@ -22,8 +22,10 @@ use tolv_run::{Endpoints, Local, Target};
 use tolv_store::Deploy;
 
 use super::carry::Carry;
+use super::cron::{self, Cron};
 use super::error::{Kind, ServeError, chain};
 use super::kept::{Kept, Place};
+use super::metrics::samples;
 use super::options::Said;
 use super::output::Output;
 use super::platform::Platform;
@@ -39,10 +41,13 @@ pub(super) struct Controller {
     pub(super) engine: Local,
     pub(super) routes: Routes,
     pub(super) taps: Taps,
+    pub(super) cron: Cron,
+    /// Whether the deploy's config asks for runtime metrics in its log.
+    samples: watch::Sender<bool>,
     wake: Notify,
     current: Mutex<Option<Current>>,
     /// The task has ended.
-    ended: CancellationToken,
+    pub(super) ended: CancellationToken,
 }
 
 /// The operation that is being carried out.
@@ -75,6 +80,8 @@ pub(super) fn begin(
         engine,
         routes,
         taps: Taps::default(),
+        cron: Cron::default(),
+        samples: watch::Sender::new(false),
         wake: Notify::new(),
         current: Mutex::default(),
         ended: CancellationToken::new(),
@@ -87,6 +94,9 @@ pub(super) fn begin(
             ended.run_until_cancelled(routes.follow()).await;
         }
     });
+    let schedules = cron::Task { platform: platform.clone(), controller: Arc::clone(&controller) };
+    inner.tasks.spawn(schedules.run());
+    inner.tasks.spawn(samples::follow(Arc::clone(&controller), controller.samples.subscribe()));
     let id = controller.place.id.clone();
     let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
     inner.tasks.spawn(task.run());
@@ -140,6 +150,7 @@ async fn forward(
     while let Some(line) = lines.recv().await {
         controller.overhear(&line);
         controller.overhear_run(&line);
+        controller.cron.going.overhear(&line);
         to.send(Said { deploy: Some(controller.place.path.clone()), line }).await.ok();
     }
 }
@@ -182,10 +193,12 @@ impl Task {
                 Err(_) => break false,
             }
         };
+        self.controller.cron.changed();
         if restored && self.work().await == After::Gone {
             self.platform.controllers().remove(&self.id);
         } else {
             self.controller.engine.stop().await;
+            self.controller.cron.going.ended().await;
         }
         self.controller.ended.cancel();
     }
@@ -207,7 +220,10 @@ impl Task {
                 }
             };
             match self.carry_out(&operation.id).await {
-                Ok(After::GoOn) => patience = Patience::new(),
+                Ok(After::GoOn) => {
+                    self.controller.cron.changed();
+                    patience = Patience::new();
+                }
                 Ok(after) => return after,
                 // It is done again, from what was recorded of it.
                 Err(error) if self.wait(&mut patience, &error).await => {}
@@ -277,6 +293,7 @@ impl Task {
     async fn restore_kept(&self) {
         let inner = &self.platform.0;
         let Some(target) = Kept::get(&inner.home, &inner.store, &self.id) else { return };
+        self.controller.samples.send_replace(samples::asks(&target.release.config));
         self.controller.route(&target);
         let restored = inner.ending.run_until_cancelled(self.controller.engine.restore(target));
         if let Some(Err(error)) = restored.await {
@@ -322,6 +339,7 @@ impl Patience {
 impl Controller {
     /// Keeps what runs from here on, for a start without the database.
     pub(super) fn keep(&self, platform: &Platform, target: &Target) -> Result<(), ServeError> {
+        self.samples.send_replace(samples::asks(&target.release.config));
         Kept::put(&platform.0.home, &platform.0.store, self.place.clone(), target)
     }
 
@@ -332,6 +350,7 @@ impl Controller {
         deploy: &Deploy,
     ) -> Result<(), ServeError> {
         self.engine.stop().await;
+        self.cron.going.ended().await;
         platform.remove_runs(&deploy.id).await?;
         self.routes.set_web(Web::Gone);
         Kept::remove(&platform.0.home, &deploy.id)?;

@@ -5,7 +5,8 @@ use std::io;
 use tolv_model::env::EnvName;
 use tolv_model::id::{OperationId, RunId};
 use tolv_model::ledger::Broken;
-use tolv_model::name::{Deploy, ProcessType};
+use tolv_model::name::{Deploy, ProcessType, ScheduleName};
+use tolv_model::operation::Outcome;
 use tolv_model::release::ReleaseNumber;
 
 use crate::home::HomeError;
@@ -111,6 +112,29 @@ pub enum ServeError {
         /// Promoted to.
         to: Deploy,
     },
+    /// There is nothing to try again.
+    #[error("release {number} of {deploy} did not fail: it is {outcome}")]
+    NotFailed {
+        /// Whose.
+        deploy: Deploy,
+        /// Which.
+        number: ReleaseNumber,
+        /// How it turned out.
+        outcome: Outcome,
+    },
+    /// No schedule of this name.
+    #[error("{deploy} has no schedule `{name}`{}", also(.known))]
+    NoSchedule {
+        /// Whose.
+        deploy: Deploy,
+        /// As given.
+        name: ScheduleName,
+        /// Those that it has.
+        known: Vec<ScheduleName>,
+    },
+    /// Two runs of it must not go on at once.
+    #[error("a run of `{0}` goes on, and its concurrency_policy is forbid")]
+    ScheduleRuns(ScheduleName),
     /// To itself.
     #[error("{0} cannot be promoted to itself")]
     Itself(Deploy),
@@ -209,6 +233,14 @@ pub enum ServeError {
     Stopping,
 }
 
+fn also(known: &[ScheduleName]) -> String {
+    let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!("; it has {}", names.join(", ")),
+    }
+}
+
 fn list(names: &[EnvName]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
@@ -223,11 +255,16 @@ impl ServeError {
             Self::Store(tolv_store::Error::Conflict { .. }) => Kind::Conflict,
             Self::Store(tolv_store::Error::Env(_)) => Kind::Invalid,
             Self::Store(tolv_store::Error::Key(_)) => Kind::Internal,
-            Self::NoCommit { .. } | Self::NoProcess { .. } | Self::NotRecorded(_) => Kind::NotFound,
+            Self::NoCommit { .. }
+            | Self::NoProcess { .. }
+            | Self::NoSchedule { .. }
+            | Self::NotRecorded(_) => Kind::NotFound,
             Self::OtherApp { .. } | Self::Itself(_) | Self::UnknownType { .. } => Kind::Invalid,
             Self::NoRelease(_)
             | Self::NothingBefore { .. }
             | Self::FailedRelease { .. }
+            | Self::NotFailed { .. }
+            | Self::ScheduleRuns(_)
             | Self::SlugGone { .. }
             | Self::OtherCodebase { .. }
             | Self::MissingConfig(_)
@@ -280,6 +317,7 @@ impl ServeError {
             }
             Self::ManyRuns { .. } => "end some: tolv run list, tolv run stop ID".to_owned(),
             Self::NotRecorded(_) => "ask for that next time: tolv run --record".to_owned(),
+            Self::ReleasePhase { .. } => "to try it again: tolv releases retry".to_owned(),
             Self::DiskFull { advice, .. } => advice.clone(),
             Self::Run(error) => return run_hint(error),
             _ => return None,

@@ -1,10 +1,10 @@
 //! The output of operations: kept while they run, replayed to whoever follows.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
-use tolv_model::id::OperationId;
 use tolv_model::operation::State;
 
 /// Lines of one operation that are kept; further ones are counted.
@@ -21,26 +21,31 @@ pub enum Progress {
     Over(State),
 }
 
-/// The output of all operations that are not over.
-#[derive(Default)]
-pub(super) struct Outputs(Mutex<HashMap<OperationId, Arc<Output>>>);
+/// The output of all operations that are not over, or of whatever else has such ids.
+pub(super) struct Outputs<Id>(Mutex<HashMap<Id, Arc<Output>>>);
 
-impl Outputs {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<OperationId, Arc<Output>>> {
+impl<Id> Default for Outputs<Id> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<Id: Clone + Eq + Hash> Outputs<Id> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Arc<Output>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The output of an operation, made where there is none.
-    pub(super) fn begin(&self, id: &OperationId) -> Arc<Output> {
+    pub(super) fn begin(&self, id: &Id) -> Arc<Output> {
         Arc::clone(self.lock().entry(id.clone()).or_default())
     }
 
-    pub(super) fn follow(&self, id: &OperationId) -> Option<Follow> {
+    pub(super) fn follow(&self, id: &Id) -> Option<Follow> {
         self.lock().get(id).map(Output::follow_arc)
     }
 
     /// Ends an operation's output and lets it go; those who follow still read it.
-    pub(super) fn over(&self, id: &OperationId, state: State) {
+    pub(super) fn over(&self, id: &Id, state: State) {
         if let Some(output) = self.lock().remove(id) {
             output.end(state);
         }

@@ -14,18 +14,19 @@ use tokio_util::task::TaskTracker;
 use tolv_logs::Line;
 use tolv_model::config::Change;
 use tolv_model::env::EnvName;
-use tolv_model::id::{DeployId, OperationId};
+use tolv_model::id::{CronRunId, DeployId, OperationId};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessName};
 use tolv_model::operation::{Request, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
-use tolv_store::{App, DatabaseUrl, Deploy, Operation, SecretKey, Store};
+use tolv_store::{App, DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
 
 use super::controller::{self, Controller};
 use super::error::{Kind, ServeError};
 use super::kept::{Kept, Place};
+use super::metrics::Counters;
 use super::options::{Said, ServeOptions};
 use super::output::{Follow, Outputs};
 use super::requests::Command;
@@ -123,9 +124,12 @@ pub(super) struct Inner {
     pub(super) hosts: Arc<Hosts>,
     http: SocketAddr,
     pub(super) ports: Arc<tolv_run::Ports>,
-    pub(super) outputs: Outputs,
+    pub(super) outputs: Outputs<OperationId>,
     pub(super) runs: Runs,
+    /// Of runs of schedules.
+    pub(super) run_outputs: Outputs<CronRunId>,
     pub(super) building: Semaphore,
+    pub(super) counters: Counters,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
     pub(super) tasks: TaskTracker,
@@ -177,7 +181,8 @@ impl Platform {
         })?;
         lock.sign(&format!("pid {}", std::process::id()))?;
         let (lines, received) = mpsc::channel(LINES);
-        let (router, access) = access::router();
+        let traffic = Arc::default();
+        let (router, access) = access::router(Arc::clone(&traffic));
         let tasks = TaskTracker::new();
         tasks.spawn({
             let router = router.clone();
@@ -191,13 +196,15 @@ impl Platform {
             repos,
             spawner,
             level,
-            hosts: Hosts::new(router.clone()),
+            hosts: Hosts::new(router.clone(), traffic),
             router,
             http,
             ports: tolv_run::Ports::new(),
             outputs: Outputs::default(),
             runs: Runs::default(),
+            run_outputs: Outputs::default(),
             building: Semaphore::new(BUILDS),
+            counters: Counters::default(),
             controllers: Mutex::default(),
             lines,
             tasks,
@@ -383,7 +390,7 @@ impl Platform {
         self.on()?;
         let deploy = self.0.store.deploy(path).await?;
         let request = self.request(&deploy, command).await?;
-        if let Request::Rollback { to } = &request {
+        if let Request::Rollback { to, .. } = &request {
             let release = self.0.store.release(&deploy.id, *to).await?;
             self.0.store.set_config_head(&deploy.id, release.row.config_version).await?;
         }
@@ -409,14 +416,17 @@ impl Platform {
         path: &DeployPath,
         if_version: Option<u32>,
         change: &Change,
+        no_release_phase: bool,
     ) -> Result<(u32, Option<Operation>), ServeError> {
         self.on()?;
         let store = &self.0.store;
         let deploy = store.deploy(path).await?;
         // Without a release there is nothing to release again: the first one takes it.
-        let actor = deploy.current.is_some().then_some(actor.name.as_str());
+        let actor = actor.name.as_str();
+        let releasing = deploy.current.map(|_| Releasing { actor, no_release_phase });
+        let now = Timestamp::now();
         let changed =
-            store.change_config(&deploy.id, if_version, change, actor, Timestamp::now()).await?;
+            store.change_config_for(&deploy.id, if_version, change, releasing, now).await?;
         self.wake(&deploy.id);
         Ok(changed)
     }

@@ -10,6 +10,8 @@ use tolv_model::operation::State;
 
 /// The push option that says that another codebase is meant.
 const NEW_ROOT: &str = "new-root";
+/// The push option that leaves out the release phase.
+const NO_RELEASE_PHASE: &str = "no-release-phase";
 
 impl Platform {
     /// Decides about each ref of a push and does it. What the operation says goes to `push.say`;
@@ -85,8 +87,17 @@ impl Platform {
         commit: String,
         branch: String,
     ) -> Result<(), String> {
-        let new_root = push.options.iter().any(|option| option == NEW_ROOT);
-        let command = Command::Deploy { commit, branch: Some(branch), new_root };
+        let asked = |wanted| push.options.iter().any(|option| option == wanted);
+        let known = [NEW_ROOT, NO_RELEASE_PHASE];
+        for option in push.options.iter().filter(|option| !known.contains(&option.as_str())) {
+            say(push, format!(" !     push option `{option}` is not known")).await;
+        }
+        let command = Command::Deploy {
+            commit,
+            branch: Some(branch),
+            new_root: asked(NEW_ROOT),
+            no_release_phase: asked(NO_RELEASE_PHASE),
+        };
         let operation = match self.submit(actor, path, command).await {
             Ok(operation) => operation,
             Err(error) => return Err(self.refuse(push, &error).await),

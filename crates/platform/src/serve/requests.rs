@@ -22,16 +22,29 @@ pub enum Command {
         branch: Option<String>,
         /// Whether a codebase without a root commit in common is meant.
         new_root: bool,
+        /// Whether the release phase is left out.
+        no_release_phase: bool,
     },
     /// Release what another deploy of the app runs.
     Promote {
         /// Whose.
         from: DeployPath,
+        /// Whether the release phase is left out.
+        no_release_phase: bool,
     },
     /// Make a release equal to an earlier one.
     Rollback {
         /// Which; the last one before the current that succeeded, without it.
         to: Option<ReleaseNumber>,
+        /// Whether the release phase is left out.
+        no_release_phase: bool,
+    },
+    /// Release the slug of a release that failed again, with the config as it is now.
+    Retry {
+        /// Which; the newest, without it.
+        release: Option<ReleaseNumber>,
+        /// Whether the release phase is left out.
+        no_release_phase: bool,
     },
     /// Change quantities.
     Scale {
@@ -61,12 +74,21 @@ impl Platform {
         command: Command,
     ) -> Result<Request, ServeError> {
         Ok(match command {
-            Command::Deploy { commit, branch, new_root } => {
+            Command::Deploy { commit, branch, new_root, no_release_phase } => {
                 let commit = self.commit(deploy, commit, new_root).await?;
-                Request::Deploy { commit, branch }
+                Request::Deploy { commit, branch, no_release_phase }
             }
-            Command::Promote { from } => self.promotion(deploy, from).await?,
-            Command::Rollback { to } => self.rollback(deploy, to).await?,
+            Command::Promote { from, no_release_phase } => {
+                let release = self.promotion(deploy, &from).await?;
+                Request::Promote { from, release, no_release_phase }
+            }
+            Command::Rollback { to, no_release_phase } => {
+                Request::Rollback { to: self.rollback(deploy, to).await?, no_release_phase }
+            }
+            Command::Retry { release, no_release_phase } => {
+                let (release, branch) = self.retry(deploy, release).await?;
+                Request::Retry { release, branch, no_release_phase }
+            }
             Command::Scale { formation } => {
                 if let Some(current) = deploy.current {
                     let release = self.0.store.release(&deploy.id, current).await?;
@@ -89,23 +111,52 @@ impl Platform {
         })
     }
 
-    async fn promotion(&self, to: &Deploy, from: DeployPath) -> Result<Request, ServeError> {
+    async fn promotion(&self, to: &Deploy, from: &DeployPath) -> Result<ReleaseNumber, ServeError> {
         if from.app != to.name.app {
-            return Err(ServeError::OtherApp { from, to: to.name.clone() });
+            return Err(ServeError::OtherApp { from: from.clone(), to: to.name.clone() });
         }
-        if from == to.name {
-            return Err(ServeError::Itself(from));
+        if *from == to.name {
+            return Err(ServeError::Itself(from.clone()));
         }
-        let source = self.0.store.deploy(&from).await?;
-        let release = source.current.ok_or_else(|| ServeError::NoRelease(from.clone()))?;
-        Ok(Request::Promote { from, release })
+        let source = self.0.store.deploy(from).await?;
+        source.current.ok_or_else(|| ServeError::NoRelease(from.clone()))
+    }
+
+    /// A release that failed, and the branch that was to move with it.
+    async fn retry(
+        &self,
+        deploy: &Deploy,
+        number: Option<ReleaseNumber>,
+    ) -> Result<(ReleaseNumber, Option<String>), ServeError> {
+        let store = &self.0.store;
+        let release = match number {
+            Some(number) => self.proven(deploy, number).await?,
+            None => {
+                let newest = store.releases(&deploy.id, None, 1).await?.pop();
+                newest.ok_or_else(|| ServeError::NoRelease(deploy.name.clone()))?
+            }
+        };
+        let number = release.row.number;
+        if release.outcome != Outcome::Failed {
+            let outcome = release.outcome;
+            return Err(ServeError::NotFailed { deploy: deploy.name.clone(), number, outcome });
+        }
+        if store.slug(&release.row.slug).await.is_err() {
+            return Err(ServeError::SlugGone { number, commit: release.row.commit });
+        }
+        let made_by = store.operation_of_release(&deploy.id, number).await?;
+        let branch = match made_by.request {
+            Request::Deploy { branch, .. } | Request::Retry { branch, .. } => branch,
+            _ => None,
+        };
+        Ok((number, branch))
     }
 
     async fn rollback(
         &self,
         deploy: &Deploy,
         to: Option<ReleaseNumber>,
-    ) -> Result<Request, ServeError> {
+    ) -> Result<ReleaseNumber, ServeError> {
         let store = &self.0.store;
         let current = deploy.current.ok_or_else(|| ServeError::NoRelease(deploy.name.clone()))?;
         let release = match to {
@@ -132,7 +183,7 @@ impl Platform {
         if store.slug(&release.row.slug).await.is_err() {
             return Err(ServeError::SlugGone { number, commit: release.row.commit });
         }
-        Ok(Request::Rollback { to: number })
+        Ok(number)
     }
 
     async fn restartable(&self, deploy: &Deploy, processes: &Selection) -> Result<(), ServeError> {

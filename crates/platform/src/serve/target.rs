@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tolv_build::Built;
-use tolv_model::app_json::Variable;
+use tolv_model::app_json::{CronJob, Variable};
 use tolv_model::env::EnvName;
 use tolv_model::formation::Formation;
 use tolv_model::health::HealthCheck;
@@ -38,6 +38,9 @@ pub(super) struct Runtime {
     pub(super) formation: Formation,
     /// Config that app.json declares.
     pub(super) env: BTreeMap<EnvName, Variable>,
+    /// app.json's schedules.
+    #[serde(default)]
+    pub(super) cron: Vec<CronJob>,
 }
 
 impl Runtime {
@@ -50,6 +53,7 @@ impl Runtime {
             checks: built.app_json.checks(),
             formation: built.app_json.formation(),
             env: built.app_json.env.clone(),
+            cron: built.app_json.cron.clone(),
         }
     }
 }

@@ -104,7 +104,7 @@ impl Bed {
 
 async fn release_in(store: &Store, deploy: &Deploy, outcome: Outcome) -> (Operation, Release) {
     // Not a deploy: of those a newer one supersedes the others.
-    let request = Request::Rollback { to: ReleaseNumber(1) };
+    let request = Request::Rollback { to: ReleaseNumber(1), no_release_phase: false };
     let operation = store.enqueue(&deploy.id, &request, "ada", at(2)).await.unwrap().0;
     assert!(store.begin(&operation.id, at(3)).await.unwrap());
     let version = store.deploy_by_id(&deploy.id).await.unwrap().config_version;
@@ -169,6 +169,7 @@ macro_rules! on_both {
 }
 
 // Behind the macro, which they use.
+mod cron;
 mod races;
 mod runs;
 mod size;
@@ -250,7 +251,12 @@ async fn config_versions_are_kept_and_sealed(bed: Bed) {
     let request = operation.unwrap().request;
     assert_eq!(
         request,
-        Request::Config { version: 2, set: vec!["B".into()], unset: vec!["BYTES".into()] }
+        Request::Config {
+            version: 2,
+            set: vec!["B".into()],
+            unset: vec!["BYTES".into()],
+            no_release_phase: false,
+        }
     );
     let first = store.config(&deploy.id, 1).await.unwrap();
     assert_eq!(first.vars.get("BYTES").unwrap().as_bytes(), bytes);
@@ -295,7 +301,11 @@ async fn a_change_that_another_overtook_is_refused(bed: Bed) {
 async fn operations_queue_and_supersede(bed: Bed) {
     let store = &bed.store;
     let deploy = bed.shop().await;
-    let push = |commit: &str| Request::Deploy { commit: commit.to_owned(), branch: None };
+    let push = |commit: &str| Request::Deploy {
+        commit: commit.to_owned(),
+        branch: None,
+        no_release_phase: false,
+    };
     let queue = async |request: &Request, second| {
         store.enqueue(&deploy.id, request, "ada", at(second)).await.unwrap()
     };
@@ -309,6 +319,7 @@ async fn operations_queue_and_supersede(bed: Bed) {
     assert_eq!(store.operation(&second.id).await.unwrap().state, State::Superseded);
     assert!(!store.begin(&second.id, at(6)).await.unwrap());
     assert_eq!(store.next(&deploy.id).await.unwrap().unwrap().id, first.id);
+    assert_eq!(store.unfinished().await.unwrap(), (2, 1));
     let slug = Slug {
         id: SlugId(Digest::of(b"slug")),
         app: deploy.app.clone(),

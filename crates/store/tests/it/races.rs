@@ -73,7 +73,7 @@ async fn what_is_queued_in_one_moment_keeps_its_order(bed: Bed) {
     let mut queued = Vec::new();
     // The clock stands still, and then goes back.
     for second in std::iter::repeat_n(9, 8).chain([3, 1]) {
-        let request = Request::Rollback { to: ReleaseNumber(1) };
+        let request = Request::Rollback { to: ReleaseNumber(1), no_release_phase: false };
         let asked = bed.store.enqueue(&deploy.id, &request, "ada", at(second)).await;
         queued.push(asked.unwrap().0.id);
     }

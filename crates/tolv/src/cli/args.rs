@@ -103,6 +103,10 @@ pub(crate) struct Deploy {
     #[arg(long)]
     pub(crate) new_root: bool,
 
+    /// Leave out the release phase
+    #[arg(long)]
+    pub(crate) no_release_phase: bool,
+
     #[command(flatten)]
     pub(crate) which: Which,
 }
@@ -114,13 +118,17 @@ pub(crate) struct Promote {
     /// The deploy whose slug is released
     pub(crate) from: Named,
 
+    /// Leave out the release phase
+    #[arg(long)]
+    pub(crate) no_release_phase: bool,
+
     #[command(flatten)]
     pub(crate) which: Which,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  tolv releases\n  tolv releases info v3\n  \
-    tolv releases verify\n  tolv releases diff v3 v5")]
+    tolv releases verify\n  tolv releases diff v3 v5\n  tolv releases retry")]
 pub(crate) struct Releases {
     #[command(subcommand)]
     pub(crate) command: Option<ReleasesCommand>,
@@ -149,6 +157,14 @@ pub(crate) enum ReleasesCommand {
         /// The later
         to: ReleaseNumber,
     },
+    /// Try a release that failed again: its slug, with the config as it is now
+    Retry {
+        /// Which; the newest without it
+        release: Option<ReleaseNumber>,
+        /// Leave out the release phase
+        #[arg(long)]
+        no_release_phase: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -157,6 +173,10 @@ pub(crate) enum ReleasesCommand {
 pub(crate) struct Rollback {
     /// To which release; the last one that succeeded before this without it
     pub(crate) release: Option<ReleaseNumber>,
+
+    /// Leave out the release phase
+    #[arg(long)]
+    pub(crate) no_release_phase: bool,
 
     #[command(flatten)]
     pub(crate) which: Which,
@@ -191,12 +211,18 @@ pub(crate) enum ConfigCommand {
         /// The values may never be read again
         #[arg(long)]
         secret: bool,
+        /// Leave out the release phase
+        #[arg(long)]
+        no_release_phase: bool,
         /// `NAME=VALUE`
         #[arg(required = true, value_name = "NAME=VALUE")]
         pairs: Vec<std::ffi::OsString>,
     },
     /// Unset variables
     Unset {
+        /// Leave out the release phase
+        #[arg(long)]
+        no_release_phase: bool,
         /// Their names
         #[arg(required = true)]
         names: Vec<String>,
@@ -209,6 +235,9 @@ pub(crate) enum ConfigCommand {
         /// The values may never be read again
         #[arg(long)]
         secret: bool,
+        /// Leave out the release phase
+        #[arg(long)]
+        no_release_phase: bool,
     },
     /// Print the variables as a `.env` file
     Export,
@@ -283,6 +312,44 @@ pub(crate) struct Restart {
 
     #[command(flatten)]
     pub(crate) which: Which,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv cron\n  tolv cron history nightly\n  \
+    tolv cron run nightly\n\nSchedules are in app.json; they are those of the current release.")]
+pub(crate) struct Cron {
+    #[command(subcommand)]
+    pub(crate) command: Option<CronCommand>,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CronCommand {
+    /// Show what became of its ticks
+    History {
+        /// Its name
+        name: String,
+        /// How many
+        #[arg(short, long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+        number: u16,
+    },
+    /// Print what one run of it wrote, to its end
+    Output {
+        /// Its name
+        name: String,
+        /// Which run
+        id: String,
+    },
+    /// Run it now, and pass its exit status on
+    Run {
+        /// Its name
+        name: String,
+        /// Do not wait for its end
+        #[arg(long)]
+        detach: bool,
+    },
 }
 
 #[derive(Debug, Args)]

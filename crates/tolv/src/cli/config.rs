@@ -32,17 +32,23 @@ pub(super) fn config(args: Config, settings: &Settings) -> Done {
             bytes.push(b'\n');
             Ok(bytes)
         }
-        Some(ConfigCommand::Set { secret, pairs }) => {
+        Some(ConfigCommand::Set { secret, no_release_phase, pairs }) => {
             let set = pairs.iter().map(pair).collect::<Result<BTreeMap<_, _>, _>>()?;
-            change(&target, &path, &ConfigChange { set, unset: Vec::new(), secret })
+            change(
+                &target,
+                &path,
+                &ConfigChange { set, unset: Vec::new(), secret, no_release_phase },
+            )
         }
-        Some(ConfigCommand::Unset { names }) => {
+        Some(ConfigCommand::Unset { no_release_phase, names }) => {
             for name in &names {
                 named(name)?;
             }
-            change(&target, &path, &ConfigChange { unset: names, ..ConfigChange::default() })
+            let unset = names;
+            let new = ConfigChange { unset, no_release_phase, ..ConfigChange::default() };
+            change(&target, &path, &new)
         }
-        Some(ConfigCommand::Import { file, secret }) => {
+        Some(ConfigCommand::Import { file, secret, no_release_phase }) => {
             let shown = file.display().to_string();
             let text = std::fs::read(&file)
                 .map_err(|error| Failure::new(format!("`{shown}` cannot be read: {error}")))?;
@@ -50,7 +56,11 @@ pub(super) fn config(args: Config, settings: &Settings) -> Done {
                 .map_err(|error| Failure::new(error.named(shown.clone()).to_string()))?;
             let set = parsed.iter().map(|(name, value)| (name.to_string(), Value::of(value)));
             let set = set.collect();
-            change(&target, &path, &ConfigChange { set, unset: Vec::new(), secret })
+            change(
+                &target,
+                &path,
+                &ConfigChange { set, unset: Vec::new(), secret, no_release_phase },
+            )
         }
         Some(ConfigCommand::Export) => export(&target, &path),
     }

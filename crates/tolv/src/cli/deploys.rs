@@ -102,6 +102,9 @@ pub(super) fn deploy(args: &Deploy, settings: &Settings) -> Done {
     if args.new_root {
         command.args(["-o", "new-root"]);
     }
+    if args.no_release_phase {
+        command.args(["-o", "no-release-phase"]);
+    }
     command.arg(&deploy.git).arg(format!("HEAD:refs/heads/{branch}"));
     let status = command.stdout(Stdio::null()).status();
     let status = status.map_err(|error| Failure::new(format!("git cannot run: {error}")))?;
@@ -145,7 +148,8 @@ pub(super) fn promote(args: &Promote, settings: &Settings) -> Done {
     }
     let target = Target::of_deploy(&which, settings)?;
     let from = args.from.to_string();
-    let operation = follow::ask(&target, &NewOperation::Promote { from })?;
+    let no_release_phase = args.no_release_phase;
+    let operation = follow::ask(&target, &NewOperation::Promote { from, no_release_phase })?;
     if target.json {
         return Ok(json(&operation)?.into_bytes());
     }

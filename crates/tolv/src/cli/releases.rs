@@ -49,6 +49,16 @@ pub(super) fn releases(args: Releases, settings: &Settings) -> Done {
             }
             Ok(info(&release).into_bytes())
         }
+        Some(ReleasesCommand::Retry { release, no_release_phase }) => {
+            let release = release.map(|number| number.0);
+            let new = NewOperation::Retry { release, no_release_phase };
+            let operation = follow::ask(&target, &new)?;
+            if target.json {
+                return Ok(json(&operation)?.into_bytes());
+            }
+            let number = operation.release.unwrap_or_default();
+            Ok(format!("{} is at v{number}\n", operation.deploy).into_bytes())
+        }
         Some(ReleasesCommand::Verify) => verify(&target, &path),
         Some(ReleasesCommand::Diff { from, to }) => {
             let (from, to) = (get(from)?, get(to)?);
@@ -145,7 +155,8 @@ fn changes(
 pub(super) fn rollback(args: &Rollback, settings: &Settings) -> Done {
     let target = Target::of_deploy(&args.which, settings)?;
     let to = args.release.map(|number| number.0);
-    let operation = follow::ask(&target, &NewOperation::Rollback { to })?;
+    let no_release_phase = args.no_release_phase;
+    let operation = follow::ask(&target, &NewOperation::Rollback { to, no_release_phase })?;
     if target.json {
         return Ok(json(&operation)?.into_bytes());
     }

@@ -2,11 +2,14 @@
 
 mod api;
 mod config;
+mod cron;
 mod database;
 mod deploys;
 mod disk;
 mod logs;
+mod metrics;
 mod push;
+mod release_phase;
 mod restart;
 mod run;
 mod survival;

@@ -1,5 +1,7 @@
 use jiff::Timestamp;
 
+use tolv_model::id::OperationId;
+
 use super::*;
 
 fn id() -> OperationId {
