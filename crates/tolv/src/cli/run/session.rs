@@ -54,7 +54,7 @@ pub(super) struct Session {
 /// How it was left.
 pub(super) enum Left {
     /// The run is over.
-    Over(Run),
+    Over(Box<Run>),
     /// The run goes on; this ends with a status.
     Alone(u8),
     /// Nobody reads the output any more: the run is told to end.
@@ -145,7 +145,7 @@ fn write_all(happened: &Receiver<Event>, json: bool) -> Result<Left, Failure> {
             Event::Missed(bytes) => {
                 say(&format!("{bytes} bytes of the output are not kept"), false);
             }
-            Event::Over(run) => return Ok(Left::Over(*run)),
+            Event::Over(run) => return Ok(Left::Over(run)),
             Event::Leave(status) => return Ok(Left::Alone(status)),
             Event::Failed(failure) => return Err(failure),
         }
