@@ -14,6 +14,7 @@ mod poll;
 pub mod postgres;
 pub mod receiver;
 pub mod rsyslog;
+mod screen;
 pub mod serve;
 mod tolv;
 
@@ -23,5 +24,6 @@ pub use poll::poll;
 pub use postgres::Postgres;
 pub use receiver::Receiver;
 pub use rsyslog::Rsyslog;
+pub use screen::Screen;
 pub use serve::Serve;
 pub use tolv::{Line, Stream, Tolv};

@@ -172,6 +172,7 @@ macro_rules! on_both {
 mod cron;
 mod drains;
 mod races;
+mod runs;
 mod size;
 
 on_both!(

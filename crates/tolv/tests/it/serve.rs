@@ -12,6 +12,7 @@ mod metrics;
 mod push;
 mod release_phase;
 mod restart;
+mod run;
 mod survival;
 
 use std::net::SocketAddr;
