@@ -8,6 +8,7 @@ mod credentials;
 mod deploys;
 mod failure;
 mod follow;
+mod interrupt;
 mod login;
 mod processes;
 mod releases;
@@ -51,7 +52,10 @@ pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
     };
     match done {
         Ok(text) => output::print_bytes(&text),
-        Err(Failure { text, hint }) => output::fail_text(&text, hint.as_deref()),
+        Err(Failure { text, hint, status }) => {
+            output::fail_text(&text, hint.as_deref());
+            ExitCode::from(status)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod config;
 mod database;
 mod deploys;
 mod disk;
+mod interrupt;
 mod push;
 mod restart;
 mod survival;
