@@ -12,6 +12,7 @@ mod home;
 pub mod http;
 mod poll;
 pub mod postgres;
+mod s3;
 pub mod serve;
 mod tolv;
 
@@ -19,5 +20,6 @@ pub use free_port::free_port;
 pub use home::Home;
 pub use poll::poll;
 pub use postgres::Postgres;
+pub use s3::S3;
 pub use serve::Serve;
 pub use tolv::{Line, Stream, Tolv};
