@@ -37,10 +37,14 @@ pub(crate) fn run(steps: &mut Steps, names: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Ruby's foreman from Debian, honcho into an environment of its own.
+/// Ruby's foreman from Debian, honcho into an environment of its own; and what ends the apps of the
+/// hook that `serve` is measured against.
 fn peers(folder: &Path) -> Result<(), Failure> {
     if !needs::succeeds("foreman", &["version"]) {
         needs::install(&["ruby-foreman"])?;
+    }
+    if !needs::succeeds("fuser", &["-V"]) {
+        needs::install(&["psmisc"])?;
     }
     let venv = folder.join("venv");
     if !venv.join("bin/honcho").exists() {
