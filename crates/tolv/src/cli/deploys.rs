@@ -11,7 +11,7 @@ use super::Done;
 use super::args::{Deploy, Deploys, DeploysCommand, Promote, Which};
 use super::failure::{Failure, harmless};
 use super::follow;
-use super::interrupt::{at_once, goes_on, nothing_begun, unless_interrupted};
+use super::interrupt::{at_once, goes_on, line_end, nothing_begun, unless_interrupted};
 use super::show::{json, short, table};
 use super::target::{Target, git, shell_word};
 use crate::settings::Settings;
@@ -127,6 +127,7 @@ fn pushed(command: &mut Command, target: &Target) -> Result<bool, Failure> {
         if ended.signal() != Some(Signal::INT.as_raw()) {
             return Ok(ended.success());
         }
+        line_end();
     }
     // A terminal tells git too; whoever tells this process alone does not.
     handle.and_then(|git| pidfd_send_signal(git, Signal::INT).ok());

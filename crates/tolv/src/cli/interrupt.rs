@@ -43,11 +43,17 @@ pub(super) fn unless_interrupted<T: Send + 'static>(
     let wait = move || tell.send(Some(work())).ok();
     thread::Builder::new().name("work".to_owned()).spawn(wait).map_err(failed)?;
     let first = told.recv();
-    if matches!(first, Ok(None)) && std::io::stderr().is_terminal() {
-        // Behind the `^C` that the terminal shows.
-        writeln!(std::io::stderr()).ok();
+    if matches!(first, Ok(None)) {
+        line_end();
     }
     Ok(first.unwrap_or(None))
+}
+
+/// Ends the line of the `^C` that a terminal shows.
+pub(super) fn line_end() {
+    if std::io::stderr().is_terminal() {
+        writeln!(std::io::stderr()).ok();
+    }
 }
 
 /// Does something in a thread of its own, for a moment at most: the user wants to be gone.
