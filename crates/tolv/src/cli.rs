@@ -10,6 +10,7 @@ mod deploys;
 pub(crate) mod drains;
 mod failure;
 mod follow;
+mod interrupt;
 mod login;
 mod logs;
 mod processes;
@@ -60,7 +61,10 @@ pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
     };
     match done {
         Ok(text) => output::print_bytes(&text),
-        Err(Failure { text, hint }) => output::fail_text(&text, hint.as_deref()),
+        Err(Failure { text, hint, status }) => {
+            output::fail_text(&text, hint.as_deref());
+            ExitCode::from(status)
+        }
     }
 }
 
