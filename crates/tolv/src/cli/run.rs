@@ -34,7 +34,7 @@ const SHOWN: usize = 60;
 pub(super) fn run(args: Args, settings: &Settings) -> ExitCode {
     match carried_out(args, settings) {
         Ok(status) => ExitCode::from(status),
-        Err(Failure { text, hint }) => {
+        Err(Failure { text, hint, .. }) => {
             output::fail_text(&text, hint.as_deref());
             ExitCode::from(OURS)
         }
