@@ -8,12 +8,14 @@
 
 pub mod client;
 mod cron;
+mod drains;
 mod logs;
 pub mod problem;
 pub mod runs;
 mod types;
 
 pub use cron::{CronRun, Schedule};
+pub use drains::{Drain, NewDrain};
 pub use logs::{LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats};
 pub use problem::{Code, Problem};
 pub use runs::{NewRun, Run, RunAttachment, RunInput, RunOutput, RunSignal, RunSize, Terminal};

@@ -16,8 +16,10 @@
 
 #![warn(missing_docs)]
 
+pub mod drain;
 pub mod framer;
 pub mod line;
+mod stamp;
 pub mod store;
 pub mod view;
 

@@ -145,6 +145,21 @@ pub fn size(folder: &Path) -> io::Result<u64> {
     Ok(total)
 }
 
+/// Bytes of the log in `folder` that lie behind a cursor.
+///
+/// # Errors
+///
+/// The folder cannot be listed.
+pub fn behind(folder: &Path, cursor: Cursor) -> io::Result<u64> {
+    let mut total = 0;
+    for index in segments(folder)?.into_iter().filter(|&index| index >= cursor.segment) {
+        // One that made room meanwhile has none.
+        let size = std::fs::metadata(folder.join(segment_name(index))).map_or(0, |meta| meta.len());
+        total += if index == cursor.segment { size.saturating_sub(cursor.offset) } else { size };
+    }
+    Ok(total)
+}
+
 /// The last `count` lines that a writer put into the log in `folder`.
 ///
 /// # Errors

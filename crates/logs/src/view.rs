@@ -10,6 +10,7 @@
 use std::io::Write as _;
 
 use crate::line::{Line, Micros};
+use crate::stamp::Stamp;
 
 /// Which view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +30,7 @@ pub enum Form {
 #[derive(Debug)]
 pub struct View {
     form: Form,
-    /// The last second that was formatted, and its text without the fraction.
-    second: (i64, String),
+    stamp: Stamp,
 }
 
 const RESET: &[u8] = b"\x1b[0m";
@@ -51,7 +51,7 @@ const COLORS: [&[u8]; 10] = [
 impl View {
     /// For one form.
     pub fn new(form: Form) -> Self {
-        Self { form, second: (i64::MIN, String::new()) }
+        Self { form, stamp: Stamp::new() }
     }
 
     /// Appends the line and its `\n` to `out`.
@@ -70,19 +70,7 @@ impl View {
     }
 
     fn time(&mut self, time: Micros, zone: &[u8], out: &mut Vec<u8>) {
-        let (second, micros) = (time.0.div_euclid(1_000_000), time.0.rem_euclid(1_000_000));
-        if self.second.0 != second {
-            let stamp = jiff::Timestamp::from_second(second).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-            self.second = (second, stamp.strftime("%Y-%m-%dT%H:%M:%S").to_string());
-        }
-        out.extend(self.second.1.as_bytes());
-        // By hand, for it is done for every line: formatting costs more than all the rest.
-        let (mut digits, mut rest) = (*b".000000", micros);
-        for place in digits[1..].iter_mut().rev() {
-            *place = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-            rest /= 10;
-        }
-        out.extend(digits);
+        self.stamp.write(time, out);
         out.extend(zone);
     }
 
@@ -156,7 +144,7 @@ impl View {
     }
 }
 
-fn quote(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn quote(text: &str, out: &mut Vec<u8>) {
     // A string into a Vec cannot fail.
     serde_json::to_writer(out, text).ok();
 }
@@ -214,7 +202,7 @@ fn sgr(tail: &str) -> Option<usize> {
     body[end..].starts_with('m').then_some(end + 2)
 }
 
-fn base64(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for chunk in bytes.chunks(3) {
         let at = |place: usize| u32::from(chunk.get(place).copied().unwrap_or(0));

@@ -6,7 +6,7 @@
 //! | [`Act::Deploy`]: push, deploy, promote, roll back, retry | | ✓ | | | ✓ |
 //! | [`Act::Config`]: read config values, set and unset them | | | ✓ | | ✓ |
 //! | [`Act::Run`]: scale, restart, stop, start, run one-offs and schedules | | ✓ | | ✓ | ✓ |
-//! | [`Act::Manage`]: create and destroy deploys | | | | | ✓ |
+//! | [`Act::Manage`]: create and destroy deploys and drains | | | | | ✓ |
 //!
 //! A one-off has the config in its environment, as every process has: who may run one can read it.
 //!
@@ -82,7 +82,7 @@ pub enum Act {
     Config,
     /// Start and stop processes.
     Run,
-    /// Create and destroy deploys of an app.
+    /// Create and destroy deploys and drains of an app.
     Manage,
     /// What concerns the whole platform.
     Own,
@@ -96,7 +96,7 @@ impl Act {
             Self::Deploy => "deploy this app",
             Self::Config => "read or change the config of this app",
             Self::Run => "start or stop processes of this app",
-            Self::Manage => "create or destroy deploys of this app",
+            Self::Manage => "create or destroy deploys or drains of this app",
             Self::Own => "manage apps, tokens or the audit log",
         }
     }

@@ -108,6 +108,10 @@ id! {
     TokenId, "tok"
 }
 id! {
+    /// A drain of a deploy's log.
+    DrainId, "drn"
+}
+id! {
     /// One one-off run.
     RunId, "run"
 }

@@ -12,6 +12,7 @@ pub mod command;
 pub mod config;
 pub mod cron;
 pub mod dotenv;
+pub mod drain;
 pub mod env;
 pub mod formation;
 pub mod health;

@@ -43,7 +43,7 @@ impl Millis {
         Self(self.0.saturating_add(delay))
     }
 
-    fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }

@@ -26,10 +26,11 @@ mod watch;
 pub use error::Error;
 pub use listen::ListenError;
 pub use serve::{
-    Actor, Attachment, Blobs, Command, CopyFrom, Follow, Kind, Logged, METRICS_TYPE, Platform,
-    Process, Progress, RunOutput, RunRequest, RunStreams, Said, Scheduled, ServeError,
+    Actor, Attachment, Blobs, Command, CopyFrom, Drain, Follow, Kind, Logged, METRICS_TYPE,
+    Platform, Process, Progress, RunOutput, RunRequest, RunStreams, Said, Scheduled, ServeError,
     ServeOptions, Standing, Taken, token_hash,
 };
+pub use tolv_logs::drain::DrainUrl;
 pub use tolv_store::{DatabaseUrl, SecretKey};
 pub use up::{Event, Options, Stop, up};
 pub use watch::WatchError;

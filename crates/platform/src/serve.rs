@@ -21,6 +21,7 @@
 mod carry;
 mod controller;
 mod cron;
+mod drains;
 mod error;
 mod garbage;
 mod kept;
@@ -36,6 +37,7 @@ mod target;
 mod tokens;
 
 pub use cron::Scheduled;
+pub use drains::Drain;
 pub use error::{Kind, ServeError};
 pub use metrics::METRICS_TYPE;
 pub use options::{Blobs, Said, ServeOptions};

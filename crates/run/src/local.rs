@@ -226,10 +226,10 @@ impl Local {
 
     /// What each process has written since the engine began, and the platform about them
     /// (`tolv`).
-    pub fn written(&self) -> BTreeMap<Arc<str>, Written> {
+    pub async fn written(&self) -> BTreeMap<Arc<str>, Written> {
         let shared = &self.0.shared;
+        let mut all = shared.tally.all().await;
         let (written, lost) = shared.journal.counts();
-        let mut all = shared.tally.all();
         all.insert(Arc::from("tolv"), Written { written, lost });
         all
     }

@@ -7,6 +7,7 @@
 //! | `kill` | kill everything |
 //! | `signal` | the signal to the leader's process group |
 //! | `arm` | ring once when it has written more than `lines` lines |
+//! | `count` | say at once how much it has written, as a bell |
 //! | end of file | as `stop` with [`TETHER`], where the shim is tethered |
 //!
 //! | shim → supervisor | |
@@ -40,6 +41,7 @@ pub(crate) enum Order {
     Kill,
     Signal { signal: i32 },
     Arm { lines: u64 },
+    Count,
 }
 
 /// From the shim.

@@ -281,6 +281,9 @@ impl Shim {
                     Ok(Order::Signal { signal }) => self.signal(signal),
                     Ok(Order::Kill) => self.kill_at = Some(now),
                     Ok(Order::Arm { lines }) => self.armed = Some(lines),
+                    Ok(Order::Count) => {
+                        say(control, &Word::Bell(self.log.written()), Duration::ZERO);
+                    }
                     // A supervisor of another version; it can still hang up.
                     Err(_) => {}
                 },

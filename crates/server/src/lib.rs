@@ -16,6 +16,7 @@ mod config;
 mod convert;
 mod cron;
 mod deploys;
+mod drains;
 mod error;
 mod extract;
 mod git;
@@ -103,6 +104,8 @@ impl Server {
             )
             .route("/apps/{app}/deploys/{deploy}/config", get(config::list).patch(config::change))
             .route("/apps/{app}/deploys/{deploy}/config/{name}", get(config::show))
+            .route("/apps/{app}/deploys/{deploy}/drains", get(drains::list).post(drains::add))
+            .route("/apps/{app}/deploys/{deploy}/drains/{id}", delete(drains::remove))
             .route("/apps/{app}/deploys/{deploy}/logs", get(logs::show))
             .route("/apps/{app}/deploys/{deploy}/logs/stats", get(logs::stats))
             .route("/apps/{app}/deploys/{deploy}/processes", get(deploys::processes))

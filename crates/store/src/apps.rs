@@ -329,6 +329,7 @@ impl Store {
             "DELETE FROM runs WHERE deploy = $1",
             "DELETE FROM operations WHERE deploy = $1",
             "DELETE FROM configs WHERE deploy = $1",
+            "DELETE FROM drains WHERE deploy = $1",
             "DELETE FROM deploys WHERE id = $1",
         ] {
             sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;

@@ -31,6 +31,14 @@ pub enum Error {
         /// What is.
         current: u32,
     },
+    /// There are as many as there may be.
+    #[error("there are {most} {what} already, and no more than that")]
+    TooMany {
+        /// What was to be made.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
     /// It cannot be done while something else is there.
     #[error("app `{0}` still has deploys")]
     HasDeploys(String),

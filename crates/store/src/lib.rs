@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!  apps ─▶ deploys ─▶ configs (versions, sealed)
+//!             ├─▶ drains (addresses, sealed)
 //!             ├─▶ runs (before they start, and how they ended)
 //!             ├─▶ operations (queued, running, over)
 //!             └─▶ releases (append-only chain) ─▶ outcomes (said once)
@@ -26,6 +27,7 @@ pub mod blobs;
 mod config;
 mod cron;
 mod db;
+mod drains;
 mod error;
 mod idempotency;
 mod operations;
@@ -42,7 +44,7 @@ pub use error::Error;
 pub use runs::{NewRun, Run};
 pub use secret::{KeyError, SecretKey};
 pub use types::{
-    App, AuditLine, CopyFrom, Deploy, Idempotent, NewRelease, Operation, Release, Releasing, Slug,
-    Token,
+    App, AuditLine, CopyFrom, Deploy, Drain, DrainProgress, Idempotent, NewRelease, Operation,
+    Release, Releasing, Slug, Token,
 };
 pub use url::{DatabaseUrl, DatabaseUrlError};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tolv_model::access::Grant;
 use tolv_model::formation::Formation;
-use tolv_model::id::{AppId, AuditId, DeployId, OperationId, TokenId};
+use tolv_model::id::{AppId, AuditId, DeployId, DrainId, OperationId, TokenId};
 use tolv_model::ledger::{Reason, Row};
 use tolv_model::name::{AppName, Deploy as DeployPath, ProcessType};
 use tolv_model::operation::{Outcome, Request, State};
@@ -204,4 +204,40 @@ pub enum Idempotent {
     Running,
     /// The key was used for another request.
     Mismatch,
+}
+
+/// Where the lines of a deploy's log go besides. `Debug` does not show the URL.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// Which.
+    pub id: DrainId,
+    /// Whose.
+    pub deploy: DeployId,
+    /// Where to, secrets too.
+    pub url: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// How far it has come.
+    pub progress: DrainProgress,
+}
+
+impl std::fmt::Debug for Drain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Drain({} {:?})", self.id, self.progress)
+    }
+}
+
+/// How far a drain has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DrainProgress {
+    /// The place in the log: a text of the platform's own.
+    pub place: String,
+    /// Lines that were sent.
+    pub sent: u64,
+    /// Lines that were sent more than once.
+    pub retried: u64,
+    /// Lines that could not be sent any more.
+    pub dropped: u64,
+    /// The last error, and when it was.
+    pub error: Option<(String, Timestamp)>,
 }

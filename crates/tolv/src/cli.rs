@@ -7,8 +7,10 @@ mod config;
 mod credentials;
 mod cron;
 mod deploys;
+pub(crate) mod drains;
 mod failure;
 mod follow;
+mod interrupt;
 mod login;
 mod logs;
 mod processes;
@@ -46,6 +48,7 @@ pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
         Platform::Releases(args) => releases::releases(args, settings),
         Platform::Rollback(args) => releases::rollback(&args, settings),
         Platform::Config(args) => config::config(args, settings),
+        Platform::Drains(args) => drains::drains(args, settings),
         Platform::Ps(which) => processes::ps(&which, settings),
         Platform::Scale(args) => processes::scale(&args, settings),
         Platform::Restart(args) => processes::restart(&args, settings),
@@ -58,7 +61,10 @@ pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
     };
     match done {
         Ok(text) => output::print_bytes(&text),
-        Err(Failure { text, hint }) => output::fail_text(&text, hint.as_deref()),
+        Err(Failure { text, hint, status }) => {
+            output::fail_text(&text, hint.as_deref());
+            ExitCode::from(status)
+        }
     }
 }
 

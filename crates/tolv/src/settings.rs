@@ -7,6 +7,7 @@
 //! | `DATABASE_URL`, `OBJECT_STORE_URL`, `TOLV_SECRET_KEY` | backing services and key of `serve` |
 //! | `AWS_*` | options of an object store |
 //! | `TOLV_TOKEN` | the token of the platform that commands go to |
+//! | `SSL_CERT_FILE`, `SSL_CERT_DIR` | where root certificates are (read by what makes encrypted connections) |
 //! | `XDG_CONFIG_HOME`, `HOME` | where credentials are stored |
 //! | `NO_COLOR`, `CLICOLOR_FORCE` | no colours, or colours even into a pipe |
 //! | `PATH` | where toolchains are looked for |

@@ -58,6 +58,20 @@ impl Position {
     }
 }
 
+impl Position {
+    /// The same place, which knows of the `most` writers alone that began last.
+    #[must_use]
+    pub fn newest(&self, most: usize) -> Self {
+        let mut position = self.clone();
+        while position.writers.len() > most
+            && let Some((oldest, _)) = position.writers.pop_first()
+        {
+            position.since = oldest.max(position.since);
+        }
+        position
+    }
+}
+
 /// Reads the log of a deploy.
 #[derive(Debug)]
 pub struct Reader {

@@ -409,3 +409,36 @@ proptest! {
         prop_assert_eq!(record::Record::from_bytes(&record.to_bytes()), Some(record));
     }
 }
+
+#[test]
+fn what_lies_behind_a_cursor_is_known() {
+    let bed = bed(Limits { segment: 500, total: 4000 });
+    let mut writer = bed.writer(writer_id(1));
+    put(&mut writer, "web.1", b"before");
+    let mut reader = Reader::open(&bed.path);
+    drain(&mut reader);
+    assert_eq!(behind(&bed.path, reader.cursor()).unwrap(), 0);
+    for number in 0..20u32 {
+        put(&mut writer, "web.1", number.to_string().as_bytes());
+    }
+    let (whole, before) = (size(&bed.path).unwrap(), reader.cursor().offset);
+    assert_eq!(behind(&bed.path, reader.cursor()).unwrap(), whole - before);
+    drain(&mut reader);
+    assert_eq!(behind(&bed.path, reader.cursor()).unwrap(), 0);
+    assert_eq!(behind(Path::new("/nonexistent/log"), reader.cursor()).unwrap(), 0);
+}
+
+#[test]
+fn a_place_that_knows_fewer_writers_misses_nothing_it_cannot_know() {
+    let bed = bed(WIDE);
+    let [mut old, mut new] = [1, 2].map(|n| bed.writer(writer_id(0) + (n << 12)));
+    let mut reader = Reader::at_end(&bed.path).unwrap();
+    put(&mut old, "web.1", b"one");
+    put(&mut new, "web.2", b"one");
+    drain(&mut reader);
+    let place = reader.position().newest(1);
+    put(&mut old, "web.1", b"two");
+    put(&mut new, "web.2", b"two");
+    let items = drain(&mut Reader::resume(&bed.path, place));
+    assert_eq!(show(&items), ["two", "two"]);
+}

@@ -23,6 +23,7 @@ use tolv_store::Deploy;
 
 use super::carry::Carry;
 use super::cron::{self, Cron};
+use super::drains::Drains;
 use super::error::{Kind, ServeError, chain};
 use super::kept::{Kept, Place};
 use super::metrics::samples;
@@ -40,6 +41,7 @@ pub(super) struct Controller {
     pub(super) place: Place,
     pub(super) engine: Local,
     pub(super) routes: Routes,
+    pub(super) drains: Arc<Drains>,
     pub(super) taps: Taps,
     pub(super) cron: Cron,
     /// Whether the deploy's config asks for runtime metrics in its log.
@@ -79,6 +81,7 @@ pub(super) fn begin(
         place: Place { id, path, host },
         engine,
         routes,
+        drains: Arc::new(Drains::new()),
         taps: Taps::default(),
         cron: Cron::default(),
         samples: watch::Sender::new(false),
@@ -97,7 +100,9 @@ pub(super) fn begin(
     let schedules = cron::Task { platform: platform.clone(), controller: Arc::clone(&controller) };
     inner.tasks.spawn(schedules.run());
     inner.tasks.spawn(samples::follow(Arc::clone(&controller), controller.samples.subscribe()));
-    let id = controller.place.id.clone();
+    let Place { id, path, .. } = controller.place.clone();
+    let (drains, log) = (Arc::clone(&controller.drains), controller.engine.log());
+    inner.tasks.spawn(drains.run(platform.clone(), id.clone(), path, log));
     let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
     inner.tasks.spawn(task.run());
     Ok(controller)
@@ -350,6 +355,7 @@ impl Controller {
         deploy: &Deploy,
     ) -> Result<(), ServeError> {
         self.engine.stop().await;
+        self.drains.stop().await;
         self.cron.going.ended().await;
         platform.remove_runs(&deploy.id).await?;
         self.routes.set_web(Web::Gone);

@@ -154,6 +154,14 @@ pub enum ServeError {
         /// Those that exist.
         known: String,
     },
+    /// No drain.
+    #[error("lines cannot be sent to {url}: {why}")]
+    Drain {
+        /// Where to, without secrets.
+        url: String,
+        /// Why not.
+        why: String,
+    },
     /// No process to restart.
     #[error("{deploy} has no process `{process}`")]
     NoProcess {
@@ -254,12 +262,16 @@ impl ServeError {
             Self::Store(tolv_store::Error::NotFound { .. }) => Kind::NotFound,
             Self::Store(tolv_store::Error::Conflict { .. }) => Kind::Conflict,
             Self::Store(tolv_store::Error::Env(_)) => Kind::Invalid,
+            Self::Store(tolv_store::Error::TooMany { .. }) => Kind::Refused,
             Self::Store(tolv_store::Error::Key(_)) => Kind::Internal,
             Self::NoCommit { .. }
             | Self::NoProcess { .. }
             | Self::NoSchedule { .. }
             | Self::NotRecorded(_) => Kind::NotFound,
-            Self::OtherApp { .. } | Self::Itself(_) | Self::UnknownType { .. } => Kind::Invalid,
+            Self::OtherApp { .. }
+            | Self::Itself(_)
+            | Self::UnknownType { .. }
+            | Self::Drain { .. } => Kind::Invalid,
             Self::NoRelease(_)
             | Self::NothingBefore { .. }
             | Self::FailedRelease { .. }

@@ -248,6 +248,7 @@ impl Platform {
         let controllers: Vec<_> = self.controllers().drain().collect();
         for (_, controller) in controllers {
             controller.ended().await;
+            controller.drains.ended().await;
         }
         self.settle_runs().await;
     }
@@ -290,7 +291,11 @@ impl Platform {
         let controller = self.controllers().get(&deploy.id).cloned();
         let controller = controller.ok_or(ServeError::Stopping)?;
         let engine = &controller.engine;
-        Ok(Logged { log: engine.log(), written: engine.written(), limit: engine.logs_bytes() })
+        Ok(Logged {
+            log: engine.log(),
+            written: engine.written().await,
+            limit: engine.logs_bytes(),
+        })
     }
 
     /// Makes an app, its repository and its first deploy.

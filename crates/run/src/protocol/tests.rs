@@ -19,6 +19,7 @@ fn any_order() -> impl Strategy<Value = Order> {
         (any::<i32>(), any::<u64>())
             .prop_map(|(signal, grace_ms)| Order::Stop { signal, grace_ms }),
         Just(Order::Kill),
+        Just(Order::Count),
         any::<i32>().prop_map(|signal| Order::Signal { signal }),
         any::<u64>().prop_map(|lines| Order::Arm { lines }),
     ]
@@ -108,11 +109,15 @@ fn nothing_to_execute_is_refused() {
 #[test]
 fn the_words_on_the_wire_are_these() {
     assert_eq!(VERSION, 2);
-    let orders =
-        [Order::Stop { signal: 15, grace_ms: 30_000 }, Order::Kill, Order::Arm { lines: 3 }];
+    let orders = [
+        Order::Stop { signal: 15, grace_ms: 30_000 },
+        Order::Kill,
+        Order::Arm { lines: 3 },
+        Order::Count,
+    ];
     assert_eq!(
         to_value(orders).unwrap(),
-        json!([{ "stop": { "signal": 15, "grace_ms": 30_000 } }, "kill", { "arm": { "lines": 3 } }])
+        json!([{ "stop": { "signal": 15, "grace_ms": 30_000 } }, "kill", { "arm": { "lines": 3 } }, "count"])
     );
     assert_eq!(
         to_value([Order::Signal { signal: 2 }]).unwrap(),

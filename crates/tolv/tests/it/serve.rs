@@ -6,6 +6,8 @@ mod cron;
 mod database;
 mod deploys;
 mod disk;
+mod drains;
+mod interrupt;
 mod logs;
 mod metrics;
 mod push;

@@ -69,6 +69,7 @@ fn example(method: &str, path: &str) -> Value {
         ("post", "apps") => json!({"name": "Not a name"}),
         ("post", "deploys") => json!({"name": "Not a name"}),
         ("post", "operations") => json!({"kind": "rollback", "to": 9}),
+        ("post", "drains") => json!({"url": "not one"}),
         ("post", "runs") if path.ends_with("/{deploy}/runs") => json!({"argv": ["true"]}),
         ("post", "tokens") => json!({"name": "", "role": "view"}),
         ("patch", "config") => json!({"set": {}}),
@@ -87,6 +88,7 @@ fn requests(api: &Api, app: &str) -> Vec<(String, String, String)> {
             }
             let id = match path.split('/').nth(2) {
                 Some("tokens") => "tok_00000000000000000000",
+                _ if path.contains("/drains/") => "drn_00000000000000000000",
                 Some("runs") => "run_00000000000000000000",
                 _ => "op_00000000000000000000",
             };
@@ -136,7 +138,8 @@ fn each_role_may_do_what_it_is_for_and_to_its_app_alone() {
         (_, path) if path.ends_with("/config/{name}") => "config",
         ("POST", path) if path.ends_with("/operations") => "deploy",
         ("POST", path) if path.ends_with("/runs") => "run",
-        ("POST", path) if path.ends_with("/deploys") => "manage",
+        ("POST", path) if path.ends_with("/deploys") || path.ends_with("/drains") => "manage",
+        ("DELETE", path) if path.ends_with("/drains/{id}") => "manage",
         ("DELETE", path) if path.ends_with("/{deploy}") => "manage",
         _ => "view",
     };

@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::*;
 
 /// Says what it is asked to say.
-const TALKER: &str = r#"
+pub(super) const TALKER: &str = r#"
 import http.server, os, sys, urllib.parse
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):

@@ -1,0 +1,95 @@
+//! A receiver over HTTP: it says what it has taken.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tolv_logs::drain::DrainUrl;
+use ureq::Agent;
+use ureq::http::Request;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use super::fault::Fault;
+use super::trust;
+
+/// For a connection to be made, and for a whole request.
+const CONNECT: Duration = Duration::from_secs(10);
+const WHOLE: Duration = Duration::from_secs(30);
+/// Most bytes of an answer that are looked at.
+const ANSWER: u64 = 64 * 1024;
+
+#[derive(Default)]
+pub(super) struct Http {
+    agent: Option<Agent>,
+}
+
+/// What a receiver says of a body.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Http {
+    /// Sends a body.
+    pub(super) fn post(
+        &mut self,
+        url: &DrainUrl,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer, Fault> {
+        let failed = |error: String| Fault::Http(url.authority(), error);
+        let scheme = if url.tls { "https" } else { "http" };
+        let mut request = Request::post(format!("{scheme}://{}{}", url.authority(), url.target));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some((user, password)) = &url.user {
+            let basic = STANDARD.encode(format!("{user}:{password}"));
+            request = request.header("authorization", format!("Basic {basic}"));
+        }
+        for (name, value) in &url.headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(body).map_err(|_| failed("no such request".to_owned()))?;
+        let agent = match &mut self.agent {
+            Some(agent) => agent,
+            none => none.insert(agent(url)?),
+        };
+        let answer = agent.run(request).map(|mut response| {
+            let header = response.headers().get("retry-after");
+            let seconds = header.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+            let body = response.body_mut().with_config().limit(ANSWER).read_to_vec();
+            Answer {
+                status: response.status().as_u16(),
+                retry_after: seconds.map(Duration::from_secs),
+                // It was taken or not, whatever else is said.
+                body: body.unwrap_or_default(),
+            }
+        });
+        answer.map_err(|error| {
+            // The file of certificates may be another by the next time.
+            self.agent = None;
+            failed(error.to_string())
+        })
+    }
+}
+
+fn agent(url: &DrainUrl) -> Result<Agent, Fault> {
+    let mut config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .timeout_connect(Some(CONNECT))
+        .timeout_global(Some(WHOLE))
+        .user_agent(concat!("tolv/", env!("CARGO_PKG_VERSION")));
+    if url.tls {
+        let roots = trust::roots(url.ca.as_deref())?;
+        let roots: Vec<_> =
+            roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+        let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots)).build();
+        config = config.tls_config(tls);
+    }
+    Ok(config.build().into())
+}

@@ -1,0 +1,147 @@
+//! Drains: where a deploy's lines go besides, and how far each has come.
+//!
+//! Who knows a drain's URL may write to its receiver: it is sealed, bound to its drain.
+
+use jiff::Timestamp;
+use sqlx::any::AnyRow;
+use tolv_model::id::{DeployId, DrainId};
+
+use crate::db::{Columns, Store, micros};
+use crate::error::Error;
+use crate::types::{Drain, DrainProgress};
+
+fn owner(id: &DrainId) -> String {
+    format!("drain {id}")
+}
+
+fn count(number: i64, name: &'static str) -> Result<u64, Error> {
+    u64::try_from(number).map_err(|_| Error::corrupt(name)(number.to_string()))
+}
+
+/// A count as a database takes it.
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+impl Store {
+    fn drain(&self, row: &AnyRow) -> Result<Drain, Error> {
+        let row = Columns(row);
+        let id: DrainId = row.parsed("id")?;
+        let bad =
+            || Error::corrupt("a drain")(format!("{id} was changed, or sealed with another key"));
+        let url = self.unseal(&owner(&id), &row.text("sealed")?).ok_or_else(bad)?;
+        let error = row.maybe_text("error")?;
+        Ok(Drain {
+            url: String::from_utf8(url).map_err(|_| bad())?,
+            deploy: row.parsed("deploy")?,
+            created: row.time("created")?,
+            progress: DrainProgress {
+                place: row.text("place")?,
+                sent: count(row.number("sent")?, "sent")?,
+                retried: count(row.number("retried")?, "retried")?,
+                dropped: count(row.number("dropped")?, "dropped")?,
+                error: error.zip(row.maybe_time("error_at")?),
+            },
+            id,
+        })
+    }
+
+    /// Adds a drain that begins at a place in the log; at most `most` a deploy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooMany`].
+    pub async fn add_drain(
+        &self,
+        deploy: &DeployId,
+        url: &str,
+        place: &str,
+        most: usize,
+        now: Timestamp,
+    ) -> Result<Drain, Error> {
+        let id = DrainId::new(now, self.random()?);
+        let sealed = self.seal(&owner(&id), url.as_bytes())?;
+        let mut write = self.write().await?;
+        let there = sqlx::query("SELECT id FROM drains WHERE deploy = $1")
+            .bind(deploy.as_str().to_owned())
+            .fetch_all(&mut *write.tx)
+            .await?;
+        if there.len() >= most {
+            return Err(Error::TooMany { what: "drains", most });
+        }
+        sqlx::query(
+            "INSERT INTO drains (id, deploy, sealed, created, place, sent, retried, dropped) \
+             VALUES ($1, $2, $3, $4, $5, 0, 0, 0)",
+        )
+        .bind(id.as_str().to_owned())
+        .bind(deploy.as_str().to_owned())
+        .bind(sealed)
+        .bind(micros(now))
+        .bind(place.to_owned())
+        .execute(&mut *write.tx)
+        .await?;
+        write.commit().await?;
+        let progress = DrainProgress { place: place.to_owned(), ..DrainProgress::default() };
+        let (deploy, url) = (deploy.clone(), url.to_owned());
+        Ok(Drain { id, deploy, url, created: now, progress })
+    }
+
+    /// The drains of a deploy, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] where one was changed behind our back.
+    pub async fn drains(&self, deploy: &DeployId) -> Result<Vec<Drain>, Error> {
+        let rows = sqlx::query("SELECT * FROM drains WHERE deploy = $1 ORDER BY id")
+            .bind(deploy.as_str().to_owned())
+            .fetch_all(self.pool())
+            .await?;
+        rows.iter().map(|row| self.drain(row)).collect()
+    }
+
+    /// Records how far a drain has come; of one that was removed, nothing.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn set_drain_progress(
+        &self,
+        id: &DrainId,
+        progress: &DrainProgress,
+    ) -> Result<(), Error> {
+        let (error, at) = progress.error.clone().unzip();
+        let mut write = self.write().await?;
+        sqlx::query(
+            "UPDATE drains SET place = $1, sent = $2, retried = $3, dropped = $4, error = $5, \
+             error_at = $6 WHERE id = $7",
+        )
+        .bind(progress.place.clone())
+        .bind(number(progress.sent))
+        .bind(number(progress.retried))
+        .bind(number(progress.dropped))
+        .bind(error)
+        .bind(at.map(micros))
+        .bind(id.as_str().to_owned())
+        .execute(&mut *write.tx)
+        .await?;
+        write.commit().await
+    }
+
+    /// Removes a drain of a deploy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn remove_drain(&self, deploy: &DeployId, id: &DrainId) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        let gone = sqlx::query("DELETE FROM drains WHERE id = $1 AND deploy = $2")
+            .bind(id.as_str().to_owned())
+            .bind(deploy.as_str().to_owned())
+            .execute(&mut *write.tx)
+            .await?;
+        if gone.rows_affected() == 0 {
+            return Err(Error::NotFound { what: "drain", name: id.to_string() });
+        }
+        write.commit().await
+    }
+}
