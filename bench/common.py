@@ -96,14 +96,19 @@ def memory(pid):
     return fields.get(b"Pss:", 0), private
 
 
-def wakeups(pid):
-    """How often the threads of a process went to sleep of their own will."""
-    total = 0
+def wakeups_of_threads(pid):
+    """How often each thread of a process went to sleep of its own will."""
+    found = {}
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
         for line in read(status).splitlines():
             if line.startswith(b"voluntary_ctxt_switches:"):
-                total += int(line.split()[1])
-    return total
+                found[int(status.parent.name)] = int(line.split()[1])
+    return found
+
+
+def wakeups(pid):
+    """How often the threads of a process went to sleep of their own will."""
+    return sum(wakeups_of_threads(pid).values())
 
 
 # Programs under test
@@ -167,9 +172,9 @@ class Served:
     """A running `tolv serve` with a user of its own, for a `with`."""
 
     def __init__(self, args, folder, env):
-        self.tolv, self.folder = args.tolv, folder / "served"
-        self.folder.mkdir(exist_ok=True)
         self.api, http = free_port(), free_port()
+        self.tolv, self.folder = args.tolv, folder / f"served-{self.api}"
+        self.folder.mkdir()
         self.own = {"TOLV_HOME": str(self.folder / "state"), "TOLV_LISTEN": f"127.0.0.1:{self.api}",
                     "TOLV_HTTP": f"127.0.0.1:{http}", **env}
 

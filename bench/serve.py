@@ -26,6 +26,8 @@ import common
 from common import Program
 
 IDLE = 10.0
+# Threads that blocked on files end after 10 s without work.
+SETTLE = 12.0
 HOOK = """#!/bin/sh
 read -r old new ref
 live="$APP/$new"
@@ -120,6 +122,7 @@ def boot(folder):
 def deploys(args):
     """Push, redeploy, config, rollback, beside the hook."""
     rounds = {name: [] for name in ("push", "redeploy", "config", "rollback", "hook", "boot")}
+    last = ""
     with common.workspace() as name:
         folder = Path(name)
         source = folder / "shop"
@@ -139,7 +142,6 @@ def deploys(args):
             shutil.move(folder / "packages/node_modules", app / "node_modules")
             shutil.copytree(app / "node_modules", source / "node_modules", symlinks=True)
             (source / ".git/info/exclude").write_text("node_modules\n")
-            last = ""
             for number in range(args.repetitions):
                 remote = f"remote{number}"
                 platform.run([args.tolv, "create", f"shop{number}", "--remote", remote], source)
@@ -157,15 +159,21 @@ def deploys(args):
                 rounds["hook"].append(time.monotonic() - began)
                 rounds["boot"].append(boot(source))
                 last = port
-            subprocess.run(["fuser", "-k", "-TERM", f"{last}/tcp"], capture_output=True)
         finally:
             platform.end()
+            if last:
+                subprocess.run(["fuser", "-k", "-TERM", f"{last}/tcp"], capture_output=True)
     floor, own = statistics.median(rounds["hook"]), statistics.median(rounds["boot"])
     print("\n## Deploying hello-node\n")
     print("|  | s | × hook | outside the app's own boot s |\n|---|---|---|---|")
     for name, figures in rounds.items():
         value = statistics.median(figures)
         print(f"| {name} | {value:.3f} | {value / floor:.2f}× | {max(0.0, value - own):.3f} |")
+
+
+def threads(tree):
+    """How often each thread of these processes went to sleep of its own will."""
+    return {one: count for pid in tree for one, count in common.wakeups_of_threads(pid).items()}
 
 
 def idle(args):
@@ -179,11 +187,12 @@ def idle(args):
             try:
                 for number in range(count):
                     platform.run([args.tolv, "create", f"app{number}"], folder)
-                time.sleep(2)
+                time.sleep(SETTLE)
                 tree = common.descendants(platform.program.pid)
-                cpu, woken = sum(map(common.cpu, tree)), sum(map(common.wakeups, tree))
+                cpu, before = sum(map(common.cpu, tree)), threads(tree)
                 time.sleep(IDLE)
-                cpu, woken = sum(map(common.cpu, tree)) - cpu, sum(map(common.wakeups, tree)) - woken
+                cpu = sum(map(common.cpu, tree)) - cpu
+                woken = sum(now - before.get(one, 0) for one, now in threads(tree).items())
                 pss = sum(common.memory(pid)[0] for pid in tree) / 1e6
                 print(f"| {count} | {pss:.1f} | {cpu * 1000:.2f} | {woken} |")
             finally:

@@ -37,13 +37,17 @@ pub(crate) fn run(steps: &mut Steps, names: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Ruby's foreman, s6-log and svlogd from Debian, honcho into an environment of its own.
+/// Ruby's foreman, s6-log, svlogd from Debian, honcho into an environment of its own; and what ends
+/// the apps of the hook that `serve` is measured against.
 fn peers(folder: &Path) -> Result<(), Failure> {
     if !needs::succeeds("foreman", &["version"]) {
         needs::install(&["ruby-foreman"])?;
     }
     if !needs::succeeds("sh", &["-c", "command -v s6-log svlogd"]) {
         needs::install(&["s6", "runit"])?;
+    }
+    if !needs::succeeds("fuser", &["-V"]) {
+        needs::install(&["psmisc"])?;
     }
     let venv = folder.join("venv");
     if !venv.join("bin/honcho").exists() {

@@ -38,7 +38,7 @@ const NEEDS: &[Need] = &[
         what: "python3's venv and pip",
         check: &["python3", "-c", "import venv, ensurepip"],
         packages: &["python3-venv"],
-        why: "the bench's peers are installed with them",
+        why: "the tests' S3 server and the bench's peers are installed with them",
     },
     Need { what: "node", check: &["node", "--version"], packages: &["nodejs"], why: "Node apps" },
     Need { what: "npm", check: &["npm", "--version"], packages: &["npm"], why: "Node apps" },
@@ -81,6 +81,9 @@ const NEEDS: &[Need] = &[
     },
 ];
 
+/// An S3 server, from PyPI, for the tests of blobs: moto's, and what it needs for S3 alone.
+const MOTO: [&str; 3] = ["moto[s3]==5.2.1", "flask==3.1.3", "flask-cors==6.0.2"];
+
 /// Whether a command runs and ends well.
 pub(crate) fn succeeds(program: &str, args: &[&str]) -> bool {
     Command::new(program)
@@ -104,7 +107,7 @@ pub(crate) fn provide() -> Result<(), Failure> {
     }
     install(&packages)?;
     match NEEDS.iter().find(|need| !here(need)) {
-        None => Ok(()),
+        None => moto(),
         Some(need) => Err(Failure(format!(
             "{} is still not there: `{}` fails after installing {}",
             need.what,
@@ -144,6 +147,23 @@ pub(crate) fn install(packages: &[&str]) -> Result<(), Failure> {
     };
     apt(&["update"])?;
     apt(&[&["install", "-y", "--no-install-recommends"], packages].concat())
+}
+
+/// moto's server into an environment of its own, where the tests look for it.
+fn moto() -> Result<(), Failure> {
+    let venv = crate::root().join("target/needs/moto");
+    let server = venv.join("bin/moto_server");
+    // pip writes it last: an environment that was cut off has none.
+    if server.exists() {
+        return Ok(());
+    }
+    say("  moto's server is missing (an S3 server, for the tests of blobs)");
+    crate::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+    crate::run(Command::new(venv.join("bin/pip")).args(["install", "--quiet"]).args(MOTO))?;
+    match server.exists() {
+        true => Ok(()),
+        false => Err(Failure(format!("{} is still not there", server.display()))),
+    }
 }
 
 /// The two parts of Rust that rustup's minimal profile leaves out.

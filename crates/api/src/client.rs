@@ -221,8 +221,32 @@ impl Client {
         Ok(())
     }
 
-    fn call(
+    pub(crate) fn call(
         &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> Result<Response<Body>, Error> {
+        self.call_for(None, method, path, headers, body)
+    }
+
+    /// As [`Client::call`], but the whole answer has to come in time: a connection that is dead
+    /// without a word ends.
+    pub(crate) fn call_within(
+        &self,
+        patience: Duration,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> Result<Response<Body>, Error> {
+        self.call_for(Some(patience), method, path, headers, body)
+    }
+
+    fn call_for(
+        &self,
+        patience: Option<Duration>,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
@@ -242,17 +266,19 @@ impl Client {
         match body {
             Some(body) => {
                 let request = request.body(body).map_err(|error| odd(error.to_string()))?;
-                self.agent.run(request).map_err(unreachable)
+                let request = self.agent.configure_request(request).timeout_global(patience);
+                self.agent.run(request.build()).map_err(unreachable)
             }
             None => {
                 let request = request.body(()).map_err(|error| odd(error.to_string()))?;
-                self.agent.run(request).map_err(unreachable)
+                let request = self.agent.configure_request(request).timeout_global(patience);
+                self.agent.run(request.build()).map_err(unreachable)
             }
         }
     }
 
     /// The answer, or the problem that it is.
-    fn good(&self, mut response: Response<Body>) -> Result<Response<Body>, Error> {
+    pub(crate) fn good(&self, mut response: Response<Body>) -> Result<Response<Body>, Error> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -265,12 +291,23 @@ impl Client {
         })
     }
 
-    fn read<T: DeserializeOwned>(&self, response: Response<Body>) -> Result<T, Error> {
-        let mut response = self.good(response)?;
+    pub(crate) fn read<T: DeserializeOwned>(&self, response: Response<Body>) -> Result<T, Error> {
+        let response = self.good(response)?;
         let odd = |what: String| Error::Odd { url: self.url.clone(), what };
-        let bytes = response.body_mut().with_config().limit(ANSWER).read_to_vec();
-        let bytes = bytes.map_err(|error| odd(error.to_string()))?;
+        let bytes = self.bytes(response)?;
         let text = if bytes.is_empty() { b"null".as_slice() } else { &bytes };
         serde_json::from_slice(text).map_err(|error| odd(error.to_string()))
+    }
+
+    /// The body of an answer.
+    pub(crate) fn bytes(&self, mut response: Response<Body>) -> Result<Vec<u8>, Error> {
+        let bytes = response.body_mut().with_config().limit(ANSWER).read_to_vec();
+        bytes.map_err(|error| match error {
+            ureq::Error::Io(source) => Error::Broken { url: self.url.clone(), source },
+            ureq::Error::Timeout(_) => {
+                Error::Broken { url: self.url.clone(), source: std::io::ErrorKind::TimedOut.into() }
+            }
+            error => Error::Odd { url: self.url.clone(), what: error.to_string() },
+        })
     }
 }

@@ -11,12 +11,14 @@ mod cron;
 mod drains;
 mod logs;
 pub mod problem;
+pub mod runs;
 mod types;
 
 pub use cron::{CronRun, Schedule};
 pub use drains::{Drain, NewDrain};
 pub use logs::{LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats};
 pub use problem::{Code, Problem};
+pub use runs::{NewRun, Run, RunAttachment, RunInput, RunOutput, RunSignal, RunSize, Terminal};
 pub use types::{
     About, App, AuditLine, Config, ConfigChange, ConfigChanged, Deploy, Ledger, NewApp, NewDeploy,
     NewOperation, NewToken, Operation, Page, Process, Release, Token, TokenMade, Value, Variable,

@@ -5,8 +5,10 @@
 //! | [`Act::View`]: apps, deploys, releases, processes, names of config variables | ✓ | ✓ | ✓ | ✓ | ✓ |
 //! | [`Act::Deploy`]: push, deploy, promote, roll back, retry | | ✓ | | | ✓ |
 //! | [`Act::Config`]: read config values, set and unset them | | | ✓ | | ✓ |
-//! | [`Act::Run`]: scale, restart, stop, start, run schedules | | ✓ | | ✓ | ✓ |
+//! | [`Act::Run`]: scale, restart, stop, start, run one-offs and schedules | | ✓ | | ✓ | ✓ |
 //! | [`Act::Manage`]: create and destroy deploys and drains | | | | | ✓ |
+//!
+//! A one-off has the config in its environment, as every process has: who may run one can read it.
 //!
 //! A grant is for one app or for all. [`Act::Own`] (create and destroy apps, tokens, the audit
 //! log) needs `admin` for all.

@@ -112,6 +112,10 @@ id! {
     DrainId, "drn"
 }
 id! {
+    /// One one-off run.
+    RunId, "run"
+}
+id! {
     /// A line of the audit log.
     AuditId, "aud"
 }

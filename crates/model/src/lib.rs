@@ -24,6 +24,7 @@ pub mod process_env;
 pub mod procfile;
 pub mod release;
 pub mod rollout;
+pub mod run;
 pub mod slug;
 pub mod source;
 pub mod timetable;

@@ -26,8 +26,9 @@ mod watch;
 pub use error::Error;
 pub use listen::ListenError;
 pub use serve::{
-    Actor, Blobs, Command, CopyFrom, Drain, Follow, Kind, Logged, METRICS_TYPE, Platform, Process,
-    Progress, Said, Scheduled, ServeError, ServeOptions, Standing, token_hash,
+    Actor, Attachment, Blobs, Command, CopyFrom, Drain, Follow, Kind, Logged, METRICS_TYPE,
+    Platform, Process, Progress, RunOutput, RunRequest, RunStreams, Said, Scheduled, ServeError,
+    ServeOptions, Standing, Taken, token_hash,
 };
 pub use tolv_logs::drain::DrainUrl;
 pub use tolv_store::{DatabaseUrl, SecretKey};

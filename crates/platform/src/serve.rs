@@ -32,6 +32,7 @@ mod platform;
 mod push;
 mod releases;
 mod requests;
+mod runs;
 mod target;
 mod tokens;
 
@@ -44,4 +45,5 @@ pub use output::{Follow, Progress};
 pub use platform::{Actor, CopyFrom, Logged, Platform, Process};
 pub use releases::Standing;
 pub use requests::Command;
+pub use runs::{Attachment, RunOutput, RunRequest, RunStreams, Taken};
 pub use tokens::token_hash;

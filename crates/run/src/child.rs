@@ -16,6 +16,7 @@ use tolv_sandbox::{Launch, Launched, Level, Spawner, Spec, errno_text};
 use crate::journal::open_folder;
 use crate::protocol::{Order, Orders, PACKET, Word};
 use crate::shim::SHIM;
+use crate::streams::{Ends, Wiring};
 use crate::target::{Exit, Reason};
 
 /// The control socket. The shim ends its app when this is closed.
@@ -73,6 +74,8 @@ pub(crate) struct Start {
 pub(crate) struct Started {
     pub(crate) launched: Launched,
     pub(crate) control: OwnedFd,
+    /// Its streams, where they do not go to the log.
+    pub(crate) ends: Option<Ends>,
 }
 
 /// Launches a shim. Blocks for some milliseconds.
@@ -86,9 +89,14 @@ pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, String>
         .map_err(|error| format!("the log folder `{}`: {error}", folder.display()))?;
     let payload = orders.to_bytes().map_err(|error| error.to_string())?;
     let (control, other) = pair().map_err(|error| format!("a socket pair: {error}"))?;
-    let launch = Launch { body: SHIM.0, payload, fds: vec![other, log], spec };
+    let mut wiring =
+        Wiring::new(orders.head.io).map_err(|error| format!("its streams: {error}"))?;
+    let mut fds = vec![other, log];
+    fds.append(&mut wiring.theirs);
+    let launch = Launch { body: SHIM.0, payload, fds, spec };
     let launched = spawner.launch(launch).map_err(|error| error.to_string())?;
-    Ok(Started { launched, control })
+    let ends = wiring.take().map_err(|error| format!("its terminal: {error}"))?;
+    Ok(Started { launched, control, ends })
 }
 
 fn open_log(folder: &Path, spec: &Spec) -> io::Result<OwnedFd> {

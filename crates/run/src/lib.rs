@@ -20,6 +20,7 @@
 //! local.restore(Target).await -> Result<Outcome, Error>       // what fails is tried again
 //! local.restart(&Selection).await -> Result<Outcome, Error>    // new processes, same release
 //! local.run_once(OneOff).await -> Result<Exit, Error>          // its lines are in the receiver too
+//! local.begin(Job) -> Result<Running, Error>                   // words as they are, pipes, a terminal
 //! local.endpoints() -> watch::Receiver<Endpoints>
 //! local.say([Line])                                            // into the same log
 //! local.log() -> Log                                           // the same log, to read it
@@ -41,6 +42,7 @@ mod board;
 mod child;
 #[cfg(test)]
 mod fixture;
+mod job;
 mod journal;
 mod listening;
 mod local;
@@ -55,13 +57,16 @@ mod rolling;
 mod session;
 mod shared;
 mod shim;
+mod streams;
 mod tally;
 mod target;
 
+pub use job::{Connection, Ending, Job, Running, Stop};
 pub use journal::Log;
 pub use local::Local;
 pub use ports::Ports;
 pub use shim::SHIM;
+pub use streams::{Handle, Input, Output, Streams};
 pub use tally::Written;
 pub use target::{
     Boot, Culprit, Drain, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState, Reason,

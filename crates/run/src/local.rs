@@ -17,7 +17,7 @@ use tolv_model::unit::Policy;
 
 use crate::board::{Board, Command};
 use crate::journal::{Journal, Log};
-use crate::one_off::Run;
+use crate::one_off::{Errand, Run};
 use crate::plan::Plan;
 use crate::pump::{Outlet, Teller};
 use crate::rolling::{self, Manner};
@@ -187,12 +187,21 @@ impl Local {
         let (done, exit) = oneshot::channel();
         let pump = shared.pump(&plan).ok_or(Error::Stopped)?;
         self.0.shared.tasks.spawn(async move {
-            let run = Run { shared: Arc::clone(&shared), plan, commands, pump, cancel };
-            let exit = run.run().await;
+            let (process, limit) = (plan.name.clone(), shared.settings.timing.one_off);
+            let errand = Errand::line(limit);
+            let run = Run { shared: Arc::clone(&shared), plan, commands, pump, cancel, errand };
+            let exit = match run.run().await {
+                Ok(ending) if ending.late => Err(Error::TooLong { process, limit }),
+                ending => ending.map(|ending| ending.exit),
+            };
             shared.board.remove(id);
             done.send(exit).ok();
         });
         exit.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
     }
 
     /// What runs, now and at every change.
@@ -217,10 +226,10 @@ impl Local {
 
     /// What each process has written since the engine began, and the platform about them
     /// (`tolv`).
-    pub fn written(&self) -> BTreeMap<Arc<str>, Written> {
+    pub async fn written(&self) -> BTreeMap<Arc<str>, Written> {
         let shared = &self.0.shared;
+        let mut all = shared.tally.all().await;
         let (written, lost) = shared.journal.counts();
-        let mut all = shared.tally.all();
         all.insert(Arc::from("tolv"), Written { written, lost });
         all
     }

@@ -4,18 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tolv_model::env::{EnvError, EnvName, MAX_TOTAL};
+use tolv_model::run::Argv;
 
 use crate::board::Command;
 use crate::child::exec_failure;
+use crate::job::Ending;
 use crate::plan::Plan;
 use crate::process::maybe;
-use crate::protocol::Word;
+use crate::protocol::{Io, Order, Orders, Word};
 use crate::pump::Pump;
-use crate::session::{Launching, Session, exit_timeout};
+use crate::session::{self, Launching, Session, exit_timeout};
 use crate::shared::Shared;
-use crate::target::{Error, Exit, Reason};
+use crate::streams::{Handle, Streams};
+use crate::target::{Error, Reason};
 
 /// For its last lines to reach their reader.
 const LAST_LINES: Duration = Duration::from_millis(250);
@@ -28,31 +33,79 @@ pub(crate) struct Run {
     pub(crate) pump: Pump,
     /// Nobody waits for it any more.
     pub(crate) cancel: CancellationToken,
+    pub(crate) errand: Errand,
+}
+
+/// What is particular about it.
+pub(crate) struct Errand {
+    /// Executed as they are; the plan's line without them.
+    pub(crate) argv: Option<Argv>,
+    /// Over the release's variables.
+    pub(crate) env: Vec<(EnvName, Vec<u8>)>,
+    pub(crate) io: Io,
+    /// For it to end.
+    pub(crate) limit: Duration,
+    /// Told once it runs.
+    pub(crate) started: Option<oneshot::Sender<(Handle, Option<Streams>)>>,
+}
+
+impl Errand {
+    /// A line of the Procfile.
+    pub(crate) fn line(limit: Duration) -> Self {
+        Self { argv: None, env: Vec::new(), io: Io::Log, limit, started: None }
+    }
+
+    fn change(&self, orders: &mut Orders) -> Result<(), EnvError> {
+        orders.head.io = self.io;
+        if let Some(argv) = &self.argv {
+            orders.argv = argv.words().to_vec();
+            orders.head.shell = false;
+        }
+        for (name, value) in &self.env {
+            let start = [name.as_str().as_bytes(), b"="].concat();
+            orders.env.retain(|pair| !pair.starts_with(&start));
+            orders.env.push([start.as_slice(), value].concat());
+        }
+        match orders.env.iter().map(|pair| pair.len() + 1).sum() {
+            0..=MAX_TOTAL => Ok(()),
+            total => Err(EnvError::TooLarge(total)),
+        }
+    }
 }
 
 impl Run {
     /// Its whole life.
-    pub(crate) async fn run(mut self) -> Result<Exit, Error> {
+    pub(crate) async fn run(mut self) -> Result<Ending, Error> {
         let exit = self.live().await;
         // What comes next is shown after its last lines, unless the reader is slow.
         timeout(LAST_LINES, self.pump.caught_up()).await.ok();
         exit
     }
 
-    async fn live(&mut self) -> Result<Exit, Error> {
-        let Self { shared, plan, pump, .. } = &self;
+    async fn live(&mut self) -> Result<Ending, Error> {
+        let Self { shared, plan, pump, errand, .. } = &self;
         pump.say(format!("Starting process with command `{}`", plan.command));
-        let mut launching = Launching::begin(shared, plan)?;
+        let mut launching = Launching::begin_as(shared, plan, |orders| errand.change(orders))?;
         let started = launching.done().await;
-        let opened = started.and_then(|started| launching.open(started, pump));
-        let session = opened.map_err(|reason| self.not_started(&Reason::NotStarted(reason)))?;
-        self.attend(session).await
+        let opened = started.and_then(|mut started| {
+            let ends = started.ends.take();
+            let session = launching.open(started, pump)?;
+            let streams = ends.map(Streams::new).transpose();
+            Ok((session, streams.map_err(|error| format!("its streams: {error}"))?))
+        });
+        let (session, streams) =
+            opened.map_err(|reason| self.not_started(&Reason::NotStarted(reason)))?;
+        self.attend(session, streams).await
     }
 
-    async fn attend(&mut self, mut session: Session) -> Result<Exit, Error> {
+    async fn attend(
+        &mut self,
+        mut session: Session,
+        mut streams: Option<Streams>,
+    ) -> Result<Ending, Error> {
         let timing = self.shared.settings.timing;
-        let (mut cancel, mut over) = (Some(self.cancel.clone()), false);
-        let mut limit = Some(Instant::now() + timing.one_off);
+        let (mut cancel, mut late) = (Some(self.cancel.clone()), false);
+        let mut limit = Some(Instant::now() + self.errand.limit);
         let mut kill_at = None;
         loop {
             let deaf_at = session.deaf_at;
@@ -61,6 +114,11 @@ impl Run {
                 word = session.control.word() => match word {
                     Some(Word::Started { .. }) => {
                         self.pump.say("State changed from starting to up");
+                        if let Some(started) = self.errand.started.take() {
+                            // Nobody waits for it any more: then it is being stopped.
+                            let handle = Handle::new(&session.control, streams.as_ref());
+                            started.send((handle, streams.take())).ok();
+                        }
                     }
                     Some(Word::Bell(written)) => self.pump.bell(session.writer, written),
                     Some(Word::ExecFailed { errno, what }) => {
@@ -68,17 +126,24 @@ impl Run {
                         let reason = exec_failure(errno, &what);
                         let error = self.not_started(&reason);
                         return match reason {
-                            Reason::CommandNotFound(exit) => Ok(exit),
+                            Reason::CommandNotFound(exit) => {
+                                Ok(Ending { exit, reason: Some(reason), late: false })
+                            }
                             _ => Err(error),
                         };
                     }
                     Some(Word::Exited(ended)) => {
                         let exit = session.ended(Some(ended), &self.pump);
-                        return self.ended(exit, over);
+                        let memory = matches!(
+                            session::reason(Some(ended)),
+                            Reason::OutOfMemory(_)
+                        );
+                        let reason = memory.then_some(Reason::OutOfMemory(exit));
+                        return Ok(self.ended(Ending { exit, reason, late }));
                     }
                     None => {
                         let exit = session.ended(None, &self.pump);
-                        return self.ended(exit, over);
+                        return Ok(self.ended(Ending { exit, reason: None, late }));
                     }
                 },
                 Some(command) = self.commands.recv() => match command {
@@ -92,8 +157,9 @@ impl Run {
                     kill_at.get_or_insert_with(|| self.terminate(&mut session));
                 }
                 () = maybe(limit.map(sleep_until)) => {
-                    (limit, over) = (None, true);
-                    self.pump.say(format!("Process did not end within {:?}", timing.one_off));
+                    (limit, late) = (None, true);
+                    let limit = self.errand.limit;
+                    self.pump.say(format!("Process did not end within {limit:?}"));
                     kill_at.get_or_insert_with(|| self.terminate(&mut session));
                 }
                 () = maybe(kill_at.map(sleep_until)) => {
@@ -110,6 +176,10 @@ impl Run {
     fn terminate(&self, session: &mut Session) -> Instant {
         let grace = self.shared.settings.timing.grace;
         self.pump.say("Stopping all processes with SIGTERM");
+        if let Io::Terminal { .. } = self.errand.io {
+            // As a terminal that is closed: an interactive shell does not hear SIGTERM.
+            session.control.order(&Order::Signal { signal: libc::SIGHUP });
+        }
         session.terminate(grace);
         Instant::now() + grace
     }
@@ -119,14 +189,10 @@ impl Run {
         session.kill();
     }
 
-    fn ended(&self, exit: Exit, over: bool) -> Result<Exit, Error> {
-        let state = if exit.is_success() { "complete" } else { "failed" };
+    fn ended(&self, ending: Ending) -> Ending {
+        let state = if ending.exit.is_success() { "complete" } else { "failed" };
         self.pump.say(format!("State changed from up to {state}"));
-        if over {
-            let limit = self.shared.settings.timing.one_off;
-            return Err(Error::TooLong { process: self.plan.name.clone(), limit });
-        }
-        Ok(exit)
+        ending
     }
 
     fn not_started(&self, reason: &Reason) -> Error {

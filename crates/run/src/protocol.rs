@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `stop` | the signal to the leader; after the grace, kill everything |
 //! | `kill` | kill everything |
+//! | `signal` | the signal to the leader's process group |
 //! | `arm` | ring once when it has written more than `lines` lines |
+//! | `count` | say at once how much it has written, as a bell |
 //! | end of file | as `stop` with [`TETHER`], where the shim is tethered |
 //!
 //! | shim → supervisor | |
@@ -37,7 +39,9 @@ pub(crate) const PACKET: usize = 4096;
 pub(crate) enum Order {
     Stop { signal: i32, grace_ms: u64 },
     Kill,
+    Signal { signal: i32 },
     Arm { lines: u64 },
+    Count,
 }
 
 /// From the shim.
@@ -78,6 +82,18 @@ pub(crate) struct Orders {
     pub(crate) env: Vec<Vec<u8>>,
 }
 
+/// What the app's stdin, stdout and stderr are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Io {
+    /// Nothing, and two pipes that the shim reads.
+    Log,
+    /// Three pipes that come with the launch.
+    Pipes,
+    /// A terminal of the sandbox; its other end goes out by the socket that comes with the launch.
+    Terminal { rows: u16, columns: u16 },
+}
+
 /// The part of [`Orders`] that is text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
@@ -95,6 +111,7 @@ pub(crate) struct Head {
     /// Tells its hand in the log apart.
     pub(crate) writer: u64,
     pub(crate) log: store::Limits,
+    pub(crate) io: Io,
     /// Number of arguments; the strings after them are the environment.
     arguments: usize,
 }
@@ -108,8 +125,8 @@ impl Head {
         writer: u64,
         log: store::Limits,
     ) -> Self {
-        let (version, tethered, arguments) = (VERSION, true, 0);
-        Self { version, process, cwd, tethered, shell, release, writer, log, arguments }
+        let (version, tethered, io, arguments) = (VERSION, true, Io::Log, 0);
+        Self { version, process, cwd, tethered, shell, release, writer, log, io, arguments }
     }
 }
 

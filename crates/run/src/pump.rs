@@ -86,7 +86,7 @@ impl Teller {
     ) -> (Self, impl Future<Output = ()>) {
         let (queue, messages) = mpsc::unbounded_channel();
         let stored = journal.stored();
-        let task = run(messages, stored, Arc::clone(&tally), reader, outlet);
+        let task = run(messages, stored, reader, outlet);
         (Self { queue, journal, tally }, task)
     }
 
@@ -104,12 +104,13 @@ impl Teller {
 impl Pump {
     /// A start: what its shim writes is looked for from here on.
     pub(crate) fn open(&self, writer: u64, control: Arc<Control>) {
+        self.teller.tally.begin(writer, &self.process, Arc::clone(&control));
         self.teller.tell(Message::Open(writer, control));
     }
 
     /// The shim has written this much.
     pub(crate) fn bell(&self, writer: u64, written: Written) {
-        self.teller.tally.set(writer, &self.process, written);
+        self.teller.tally.set(writer, written);
         self.teller.tell(Message::Bell(writer));
         self.teller.journal.ring();
     }
@@ -141,7 +142,6 @@ impl Pump {
 async fn run(
     mut queue: mpsc::UnboundedReceiver<Message>,
     mut stored: watch::Receiver<u64>,
-    tally: Arc<Tally>,
     reader: Reader,
     outlet: Outlet,
 ) {
@@ -172,10 +172,8 @@ async fn run(
                     shims.insert(writer, control);
                 }
                 Message::Bell(writer) => {
-                    let taken = dry.taken(writer);
-                    tally.seen(writer, taken);
                     if let Some(control) = shims.get(&writer) {
-                        control.order(&Order::Arm { lines: taken.lines });
+                        control.order(&Order::Arm { lines: dry.taken(writer).lines });
                     }
                 }
                 Message::Ended(writer, process, all) => {

@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 use tolv_logs::{Line, store};
+use tolv_model::env::EnvError;
 use tolv_sandbox::Launched;
 
 use crate::child::{self, Control, Start, Started};
 use crate::plan::Plan;
 use crate::ports::{Port, random};
-use crate::protocol::{Ended, Order};
+use crate::protocol::{Ended, Order, Orders};
 use crate::pump::Pump;
 use crate::shared::Shared;
 use crate::target::{Error, Exit, Reason};
@@ -35,12 +36,22 @@ pub(crate) struct Launching {
 impl Launching {
     /// Begins a launch.
     pub(crate) fn begin(shared: &Arc<Shared>, plan: &Plan) -> Result<Self, Error> {
+        Self::begin_as(shared, plan, |_| Ok(()))
+    }
+
+    /// As [`Launching::begin`], with other orders.
+    pub(crate) fn begin_as(
+        shared: &Arc<Shared>,
+        plan: &Plan,
+        change: impl FnOnce(&mut Orders) -> Result<(), EnvError>,
+    ) -> Result<Self, Error> {
         let settings = &shared.settings;
         let port = shared.settings.ports.take().ok_or(Error::NoPort)?;
         let writer = store::writer_id(random());
-        let orders = plan
+        let mut orders = plan
             .orders(settings, port.number, writer)
             .map_err(|source| Error::Env { process: plan.name.clone(), source })?;
+        change(&mut orders).map_err(|source| Error::Env { process: plan.name.clone(), source })?;
         let folder = settings.logs.clone();
         let start = Start { orders, spec: plan.spec(settings), folder: folder.clone() };
         let spawner = settings.spawner.clone();
@@ -55,7 +66,7 @@ impl Launching {
 
     /// What `done` gave becomes a session, whose output goes to the pump.
     pub(crate) fn open(self, started: Started, pump: &Pump) -> Result<Session, String> {
-        let Started { launched, control } = started;
+        let Started { launched, control, .. } = started;
         let control =
             Control::new(control).map_err(|error| format!("the control socket: {error}"))?;
         let control = Arc::new(control);

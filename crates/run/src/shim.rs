@@ -18,19 +18,19 @@
 //! * `exited` is said after all output is in the log.
 //! * Neither a full disk nor a deaf supervisor stops the app or the loop.
 
+mod stdio;
 mod tree;
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tolv_logs::framer::{Batch, Framer};
 use tolv_logs::store::{Tag, Writer};
 use tolv_logs::{Micros, Source, Stream};
@@ -39,6 +39,7 @@ use tolv_sandbox::{
 };
 
 use crate::protocol::{Ended, Head, Order, Orders, PACKET, TETHER, VERSION, Word};
+use crate::shim::stdio::{Bad, Stdio};
 use crate::tally::Written;
 
 /// The shim's name and function, for `tolv_sandbox::spawner_main`.
@@ -99,8 +100,8 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn new(stream: Stream, end: OwnedFd) -> Self {
-        Self { stream, file: Some(File::from(end)), framer: Framer::new(), flush_at: None }
+    fn new(stream: Stream, end: Option<OwnedFd>) -> Self {
+        Self { stream, file: end.map(File::from), framer: Framer::new(), flush_at: None }
     }
 
     /// One read; whether it brought something.
@@ -168,21 +169,21 @@ impl Shim {
         let (Some(control), Some(folder)) = (fds.next(), fds.next()) else {
             return Err(invalid());
         };
-        drop(fds);
         let signals = SignalFd::new(&[libc::SIGCHLD])?;
-        let Head { process, release, writer, log, .. } = orders.head.clone();
+        let Head { process, release, writer, log, io, .. } = orders.head.clone();
         let log = Hand { process, release, writer: Writer::new(folder, writer, log) };
-        let null = File::open("/dev/null")?;
-        let (out, out_end) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (err, err_end) = pipe_with(PipeFlags::CLOEXEC)?;
-        for end in [&out, &err] {
-            // Only ours: the app's end stays blocking.
-            rustix::io::ioctl_fionbio(end, true)?;
-        }
-        let stdio = [null.as_fd(), out_end.as_fd(), err_end.as_fd()];
+        let stdio = match Stdio::new(io, fds) {
+            Ok(stdio) => Ok(stdio),
+            Err(Bad::Exec(error)) => Err(error),
+            Err(Bad::Io(error)) => return Err(error),
+        };
         let cwd = Path::new(&orders.head.cwd);
-        let leader = match entered.exec(&orders.argv, &orders.env, cwd, stdio) {
-            Ok(leader) => leader,
+        let executed = stdio.and_then(|stdio| {
+            let leader = entered.exec(&orders.argv, &orders.env, cwd, stdio.app())?;
+            Ok((leader, stdio.ours))
+        });
+        let (leader, [out, err]) = match executed {
+            Ok(executed) => executed,
             Err(error) => {
                 let word = Word::exec_failed(error.errno, &error.what);
                 say(&control, &word, LAST_WORD);
@@ -277,8 +278,12 @@ impl Shim {
                     Ok(Order::Stop { signal, grace_ms }) => {
                         self.stop(signal, now + Duration::from_millis(grace_ms));
                     }
+                    Ok(Order::Signal { signal }) => self.signal(signal),
                     Ok(Order::Kill) => self.kill_at = Some(now),
                     Ok(Order::Arm { lines }) => self.armed = Some(lines),
+                    Ok(Order::Count) => {
+                        say(control, &Word::Bell(self.log.written()), Duration::ZERO);
+                    }
                     // A supervisor of another version; it can still hang up.
                     Err(_) => {}
                 },
@@ -298,6 +303,12 @@ impl Shim {
             let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
             // Gone already is seen at the next reaping.
             kill_process(self.leader, signal).ok();
+        }
+    }
+
+    fn signal(&self, signal: i32) {
+        if let (None, Some(signal)) = (self.end, Signal::from_named_raw(signal)) {
+            kill_process_group(self.leader, signal).ok();
         }
     }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::fs::{FileType, fchown, fstat};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Signal, Uid};
+use rustix::termios::isatty;
 
 use crate::cgroup::MemoryFile;
 use crate::error::ExecError;
@@ -38,7 +39,7 @@ pub struct Entered {
 
 impl Entered {
     /// Starts the app with every privilege gone: a session of its own, the stdio given, nothing
-    /// else open, signals as a shell gives them.
+    /// else open, signals as a shell gives them. A terminal at its stdin is the session's.
     ///
     /// A program without a slash is searched in the `PATH` of `env`. Returns once the program
     /// runs.
@@ -115,6 +116,9 @@ impl Entered {
         for (number, fd) in (0..).zip(stdio) {
             sys::dup_to(fd, number).map_err(io("dup2"))?;
         }
+        if isatty(stdio[0]) {
+            at("take the terminal", || rustix::process::ioctl_tiocsctty(stdio[0]))?;
+        }
         sys::cloexec_all().map_err(io("close_range"))?;
         rules::limits(&self.spec, self.cgroup_counts)?;
         let root = rustix::process::geteuid().is_root();
@@ -151,13 +155,14 @@ impl Entered {
     }
 }
 
-/// From root to the app's uid. Its pipes become its own, so that `/dev/stdout` can be opened.
+/// From root to the app's uid. Its pipes and its terminal become its own, so that `/dev/stdout`
+/// and the terminal's own name can be opened.
 fn become_uid(uid: u32, stdio: [BorrowedFd<'_>; 3]) -> Result<(), Reason> {
     let (owner, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
     for fd in stdio {
         let kind = fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
-        if kind == Ok(FileType::Fifo) {
-            at("fchown a pipe", || fchown(fd, Some(owner), Some(group)))?;
+        if kind == Ok(FileType::Fifo) || isatty(fd) {
+            at("fchown a pipe or terminal", || fchown(fd, Some(owner), Some(group)))?;
         }
     }
     at("setgroups", || rustix::thread::set_thread_groups(&[]))?;

@@ -32,6 +32,7 @@ mod serve;
 mod spawner;
 mod spec;
 mod sys;
+mod terminal;
 mod wire;
 
 pub use app::Entered;
@@ -45,3 +46,4 @@ pub use run::{Cancel, ExitStatus, Job, Stream, run};
 pub use serve::spawner_main;
 pub use spawner::{Body, Launch, Launched, Spawner};
 pub use spec::{Access, FIRST_UID, Limits, Mount, Spec, UIDS, uid_of, view};
+pub use terminal::{Handover, Terminal, WindowSize};

@@ -24,6 +24,7 @@ mod logs;
 mod metrics;
 mod openapi;
 mod operations;
+mod runs;
 mod tokens;
 mod whole;
 
@@ -117,6 +118,14 @@ impl Server {
             .route("/apps/{app}/deploys/{deploy}/cron/{name}/runs/{id}/events", get(cron::events))
             .route("/operations/{id}", get(operations::show).delete(operations::cancel))
             .route("/operations/{id}/events", get(operations::events))
+            .route("/apps/{app}/deploys/{deploy}/runs", get(runs::list).post(runs::create))
+            .route("/runs/{id}", get(runs::show).delete(runs::stop))
+            .route("/runs/{id}/attach", post(runs::attach))
+            .route("/runs/{id}/output", get(runs::output))
+            .route("/runs/{id}/input", post(runs::input))
+            .route("/runs/{id}/resize", post(runs::resize))
+            .route("/runs/{id}/signal", post(runs::signal))
+            .route("/runs/{id}/record", get(runs::record))
             .route("/tokens", get(tokens::list).post(tokens::create))
             .route("/tokens/{id}", delete(tokens::revoke))
             .route("/audit", get(tokens::audit))

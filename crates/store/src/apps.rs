@@ -326,6 +326,7 @@ impl Store {
             "DELETE FROM cron_runs WHERE deploy = $1",
             "DELETE FROM outcomes WHERE deploy = $1",
             "DELETE FROM releases WHERE deploy = $1",
+            "DELETE FROM runs WHERE deploy = $1",
             "DELETE FROM operations WHERE deploy = $1",
             "DELETE FROM configs WHERE deploy = $1",
             "DELETE FROM drains WHERE deploy = $1",

@@ -7,6 +7,7 @@
 //! ```text
 //!  apps ─▶ deploys ─▶ configs (versions, sealed)
 //!             ├─▶ drains (addresses, sealed)
+//!             ├─▶ runs (before they start, and how they ended)
 //!             ├─▶ operations (queued, running, over)
 //!             └─▶ releases (append-only chain) ─▶ outcomes (said once)
 //! ```
@@ -31,6 +32,7 @@ mod error;
 mod idempotency;
 mod operations;
 mod releases;
+mod runs;
 mod secret;
 mod tokens;
 mod types;
@@ -39,6 +41,7 @@ mod url;
 pub use cron::{CronRun, NewCronRun, Recorded};
 pub use db::Store;
 pub use error::Error;
+pub use runs::{NewRun, Run};
 pub use secret::{KeyError, SecretKey};
 pub use types::{
     App, AuditLine, CopyFrom, Deploy, Drain, DrainProgress, Idempotent, NewRelease, Operation,

@@ -14,6 +14,8 @@ mod poll;
 pub mod postgres;
 pub mod receiver;
 pub mod rsyslog;
+mod s3;
+mod screen;
 pub mod serve;
 mod tolv;
 
@@ -23,5 +25,7 @@ pub use poll::poll;
 pub use postgres::Postgres;
 pub use receiver::Receiver;
 pub use rsyslog::Rsyslog;
+pub use s3::S3;
+pub use screen::Screen;
 pub use serve::Serve;
 pub use tolv::{Line, Stream, Tolv};

@@ -89,6 +89,8 @@ pub(crate) enum Platform {
     Config(cli::Config),
     /// List drains, which send the lines elsewhere too; add and remove them
     Drains(crate::cli::drains::Drains),
+    /// Run a command in a fresh process of the deploy; list, take up again and stop such runs
+    Run(cli::Run),
     /// List processes
     #[command(after_help = "Example:\n  tolv ps -d shop/production")]
     Ps(cli::Which),

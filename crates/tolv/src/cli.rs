@@ -10,10 +10,12 @@ mod deploys;
 pub(crate) mod drains;
 mod failure;
 mod follow;
+mod interrupt;
 mod login;
 mod logs;
 mod processes;
 mod releases;
+mod run;
 mod show;
 mod target;
 mod tokens;
@@ -29,7 +31,8 @@ use crate::settings::Settings;
 /// Runs one command; its result goes to standard output.
 pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
     let done = match command {
-        // Its exit status may be that of what it ran.
+        // Their exit status may be that of what they ran.
+        Platform::Run(args) => return run::run(args, settings),
         Platform::Cron(args) => return cron::cron(args, settings),
         Platform::Login(args) => login::login(&args, settings),
         Platform::Logout(at) => login::logout(&at, settings),
@@ -58,7 +61,10 @@ pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
     };
     match done {
         Ok(text) => output::print_bytes(&text),
-        Err(Failure { text, hint }) => output::fail_text(&text, hint.as_deref()),
+        Err(Failure { text, hint, status }) => {
+            output::fail_text(&text, hint.as_deref());
+            ExitCode::from(status)
+        }
     }
 }
 

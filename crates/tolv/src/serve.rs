@@ -30,7 +30,7 @@ pub(crate) fn serve(args: Serve, settings: &Settings) -> ExitCode {
     };
     let code = match runtime.block_on(run(args, settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { text, hint }) => output::fail_text(&text, hint.as_deref()),
+        Err(Failure { text, hint, .. }) => output::fail_text(&text, hint.as_deref()),
     };
     runtime.shutdown_background();
     code
@@ -52,7 +52,7 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     let domain = options.domain.clone();
     let started = Platform::start(options).await;
     let (platform, lines) =
-        started.map_err(|error| Failure { text: error.chain(), hint: error.hint() })?;
+        started.map_err(|error| Failure { hint: error.hint(), ..Failure::new(error.chain()) })?;
     let form = match args.json {
         true => Form::Json,
         false => Form::Text { color: settings.color(), terminal: io::stdout().is_terminal() },
@@ -69,7 +69,9 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     let token = match platform.first_token().await {
         // It is not the first start, then.
         Err(error) if error.kind() == Kind::Unavailable => None,
-        token => token.map_err(|error| Failure { text: error.chain(), hint: error.hint() })?,
+        token => {
+            token.map_err(|error| Failure { hint: error.hint(), ..Failure::new(error.chain()) })?
+        }
     };
     if let Some(token) = token {
         say(format!("The owner's token, shown this once: {token}"));

@@ -122,6 +122,11 @@ impl Settings {
         self.home.clone().unwrap_or_else(own)
     }
 
+    /// What the terminal understands.
+    pub(crate) fn term(&self) -> Option<String> {
+        self.term.as_ref()?.to_str().map(str::to_owned)
+    }
+
     /// What a build may know of this machine.
     pub(crate) fn host(&self) -> tolv_build::Host {
         tolv_build::Host {

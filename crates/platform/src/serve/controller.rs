@@ -30,6 +30,7 @@ use super::metrics::samples;
 use super::options::Said;
 use super::output::Output;
 use super::platform::Platform;
+use super::runs::Taps;
 use crate::routes::{Routes, Web, routed};
 
 /// Between two tries while the database is away: first, and most.
@@ -41,6 +42,7 @@ pub(super) struct Controller {
     pub(super) engine: Local,
     pub(super) routes: Routes,
     pub(super) drains: Arc<Drains>,
+    pub(super) taps: Taps,
     pub(super) cron: Cron,
     /// Whether the deploy's config asks for runtime metrics in its log.
     samples: watch::Sender<bool>,
@@ -80,6 +82,7 @@ pub(super) fn begin(
         engine,
         routes,
         drains: Arc::new(Drains::new()),
+        taps: Taps::default(),
         cron: Cron::default(),
         samples: watch::Sender::new(false),
         wake: Notify::new(),
@@ -151,6 +154,7 @@ async fn forward(
 ) {
     while let Some(line) = lines.recv().await {
         controller.overhear(&line);
+        controller.overhear_run(&line);
         controller.cron.going.overhear(&line);
         to.send(Said { deploy: Some(controller.place.path.clone()), line }).await.ok();
     }
@@ -353,6 +357,7 @@ impl Controller {
         self.engine.stop().await;
         self.drains.stop().await;
         self.cron.going.ended().await;
+        platform.remove_runs(&deploy.id).await?;
         self.routes.set_web(Web::Gone);
         Kept::remove(&platform.0.home, &deploy.id)?;
         let logs = platform.0.home.join("logs").join(deploy.id.as_str());

@@ -3,7 +3,7 @@
 use std::io;
 
 use tolv_model::env::EnvName;
-use tolv_model::id::OperationId;
+use tolv_model::id::{OperationId, RunId};
 use tolv_model::ledger::Broken;
 use tolv_model::name::{Deploy, ProcessType, ScheduleName};
 use tolv_model::operation::Outcome;
@@ -187,6 +187,31 @@ pub enum ServeError {
         /// Where.
         source: Broken,
     },
+    /// More runs than a deploy may have at once.
+    #[error("{deploy} has {most} runs under way, as many as it may have")]
+    ManyRuns {
+        /// Whose.
+        deploy: Deploy,
+        /// At once.
+        most: usize,
+    },
+    /// Input was left out.
+    #[error("the input begins at byte {at}, and only {taken} were taken so far")]
+    InputGap {
+        /// Bytes that were taken.
+        taken: u64,
+        /// Where the piece begins.
+        at: u64,
+    },
+    /// Another one reads it now.
+    #[error("somebody else is attached to {0} now")]
+    AttachedElsewhere(RunId),
+    /// It was not asked for.
+    #[error("no output of {0} is kept")]
+    NotRecorded(RunId),
+    /// A name that the platform made.
+    #[error(transparent)]
+    Name(tolv_model::name::NameError),
     /// The disk.
     #[error("the disk has {free} MiB free, less than the {min} MiB that are kept free")]
     DiskFull {
@@ -239,9 +264,10 @@ impl ServeError {
             Self::Store(tolv_store::Error::Env(_)) => Kind::Invalid,
             Self::Store(tolv_store::Error::TooMany { .. }) => Kind::Refused,
             Self::Store(tolv_store::Error::Key(_)) => Kind::Internal,
-            Self::NoCommit { .. } | Self::NoProcess { .. } | Self::NoSchedule { .. } => {
-                Kind::NotFound
-            }
+            Self::NoCommit { .. }
+            | Self::NoProcess { .. }
+            | Self::NoSchedule { .. }
+            | Self::NotRecorded(_) => Kind::NotFound,
             Self::OtherApp { .. }
             | Self::Itself(_)
             | Self::UnknownType { .. }
@@ -256,6 +282,9 @@ impl ServeError {
             | Self::MissingConfig(_)
             | Self::Unconfirmed(_)
             | Self::Over(_)
+            | Self::ManyRuns { .. }
+            | Self::InputGap { .. }
+            | Self::AttachedElsewhere(_)
             | Self::Ledger { .. }
             | Self::ReleasePhase { .. }
             | Self::Cancelled
@@ -270,6 +299,7 @@ impl ServeError {
             | Self::Repo(_)
             | Self::Build(_)
             | Self::System { .. }
+            | Self::Name(_)
             | Self::Unreadable(_) => Kind::Internal,
         }
     }
@@ -297,6 +327,8 @@ impl ServeError {
                 let pairs: Vec<_> = names.iter().map(|name| format!("{name}=…")).collect();
                 format!("tolv config set {}", pairs.join(" "))
             }
+            Self::ManyRuns { .. } => "end some: tolv run list, tolv run stop ID".to_owned(),
+            Self::NotRecorded(_) => "ask for that next time: tolv run --record".to_owned(),
             Self::ReleasePhase { .. } => "to try it again: tolv releases retry".to_owned(),
             Self::DiskFull { advice, .. } => advice.clone(),
             Self::Run(error) => return run_hint(error),

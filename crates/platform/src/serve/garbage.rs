@@ -62,7 +62,8 @@ impl Platform {
 
     async fn collect(&self) -> Result<(), ServeError> {
         let inner = &self.0;
-        let kept = inner.store.kept(inner.options.keep_releases).await?;
+        let mut kept = inner.store.kept(inner.options.keep_releases).await?;
+        kept.extend(inner.runs.slugs());
         let gone: Vec<_> =
             inner.store.slugs().await?.into_iter().filter(|s| !kept.contains(&s.id)).collect();
         let (home, keep) = (inner.home.clone(), kept.clone());

@@ -4,10 +4,12 @@ mod proc;
 pub(super) mod samples;
 mod text;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
 use tolv_run::Endpoint;
 
 use self::proc::Processes;
@@ -79,10 +81,10 @@ impl Platform {
         self.about_platform(&mut text, all.len()).await;
         self.about_requests(&mut text, &all);
         let processes = tokio::task::spawn_blocking(Processes::read).await.unwrap_or_default();
+        about_logs(&mut text, &all).await;
         // The rest reads a few files a process.
         let text = tokio::task::spawn_blocking(move || {
             about_processes(&mut text, &all, &processes);
-            about_logs(&mut text, &all);
             text.done()
         });
         text.await.unwrap_or_default()
@@ -226,8 +228,19 @@ fn about_processes(text: &mut Text, all: &[Seen], processes: &Processes) {
     }
 }
 
-fn about_logs(text: &mut Text, all: &[Seen]) {
-    let written: Vec<_> = all.iter().map(|seen| seen.controller.engine.written()).collect();
+async fn about_logs(text: &mut Text, all: &[Seen]) {
+    // All at once: a shim that is stopped does not answer, and is waited for a while.
+    let mut asked = JoinSet::new();
+    for (place, seen) in all.iter().enumerate() {
+        let engine = seen.controller.engine.clone();
+        asked.spawn(async move { (place, engine.written().await) });
+    }
+    let mut written = vec![BTreeMap::new(); all.len()];
+    while let Some(answer) = asked.join_next().await {
+        if let Ok((place, counts)) = answer {
+            written[place] = counts;
+        }
+    }
     type Read = fn(&tolv_run::Written) -> u64;
     let families: [(&'static str, &str, Read); 3] = [
         ("tolv_log_lines_total", "Lines that were written.", |count| count.written.lines),

@@ -30,6 +30,7 @@ use super::metrics::Counters;
 use super::options::{Said, ServeOptions};
 use super::output::{Follow, Outputs};
 use super::requests::Command;
+use super::runs::Runs;
 use super::target::Runtime;
 use crate::access;
 use crate::home::Home;
@@ -124,6 +125,7 @@ pub(super) struct Inner {
     http: SocketAddr,
     pub(super) ports: Arc<tolv_run::Ports>,
     pub(super) outputs: Outputs<OperationId>,
+    pub(super) runs: Runs,
     /// Of runs of schedules.
     pub(super) run_outputs: Outputs<CronRunId>,
     pub(super) building: Semaphore,
@@ -199,6 +201,7 @@ impl Platform {
             http,
             ports: tolv_run::Ports::new(),
             outputs: Outputs::default(),
+            runs: Runs::default(),
             run_outputs: Outputs::default(),
             building: Semaphore::new(BUILDS),
             counters: Counters::default(),
@@ -247,6 +250,7 @@ impl Platform {
             controller.ended().await;
             controller.drains.ended().await;
         }
+        self.settle_runs().await;
     }
 
     /// The state, for reading.
@@ -287,7 +291,11 @@ impl Platform {
         let controller = self.controllers().get(&deploy.id).cloned();
         let controller = controller.ok_or(ServeError::Stopping)?;
         let engine = &controller.engine;
-        Ok(Logged { log: engine.log(), written: engine.written(), limit: engine.logs_bytes() })
+        Ok(Logged {
+            log: engine.log(),
+            written: engine.written().await,
+            limit: engine.logs_bytes(),
+        })
     }
 
     /// Makes an app, its repository and its first deploy.
@@ -533,6 +541,7 @@ impl Platform {
 
     /// A controller for every deploy that has none.
     async fn control_all(&self) -> Result<(), ServeError> {
+        self.lose_runs().await?;
         for deploy in self.0.store.all_deploys().await? {
             self.control(deploy.id, deploy.name, deploy.host)?;
         }

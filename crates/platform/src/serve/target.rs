@@ -105,6 +105,17 @@ impl Platform {
         release: &Release,
         asked: Option<&Formation>,
     ) -> Result<Target, ServeError> {
+        self.prove(release.row.slug).await?;
+        self.trusted_target(deploy, release, asked).await
+    }
+
+    /// As [`Platform::target`], of a slug that was proved before.
+    pub(super) async fn trusted_target(
+        &self,
+        deploy: &Deploy,
+        release: &Release,
+        asked: Option<&Formation>,
+    ) -> Result<Target, ServeError> {
         let row = &release.row;
         prove(deploy, release)?;
         let store = &self.0.store;
@@ -114,7 +125,6 @@ impl Platform {
                 source: Broken::Changed(row.number),
             });
         }
-        self.prove(row.slug).await?;
         let runtime = self.runtime(&row.slug).await?;
         let config = store.config(&deploy.id, row.config_version).await?;
         let asked = asked.unwrap_or(&deploy.formation);

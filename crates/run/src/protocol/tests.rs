@@ -19,6 +19,8 @@ fn any_order() -> impl Strategy<Value = Order> {
         (any::<i32>(), any::<u64>())
             .prop_map(|(signal, grace_ms)| Order::Stop { signal, grace_ms }),
         Just(Order::Kill),
+        Just(Order::Count),
+        any::<i32>().prop_map(|signal| Order::Signal { signal }),
         any::<u64>().prop_map(|lines| Order::Arm { lines }),
     ]
 }
@@ -107,11 +109,24 @@ fn nothing_to_execute_is_refused() {
 #[test]
 fn the_words_on_the_wire_are_these() {
     assert_eq!(VERSION, 2);
-    let orders =
-        [Order::Stop { signal: 15, grace_ms: 30_000 }, Order::Kill, Order::Arm { lines: 3 }];
+    let orders = [
+        Order::Stop { signal: 15, grace_ms: 30_000 },
+        Order::Kill,
+        Order::Arm { lines: 3 },
+        Order::Count,
+    ];
     assert_eq!(
         to_value(orders).unwrap(),
-        json!([{ "stop": { "signal": 15, "grace_ms": 30_000 } }, "kill", { "arm": { "lines": 3 } }])
+        json!([{ "stop": { "signal": 15, "grace_ms": 30_000 } }, "kill", { "arm": { "lines": 3 } }, "count"])
+    );
+    assert_eq!(
+        to_value([Order::Signal { signal: 2 }]).unwrap(),
+        json!([{ "signal": { "signal": 2 } }])
+    );
+    let terminal = Io::Terminal { rows: 24, columns: 80 };
+    assert_eq!(
+        to_value([Io::Log, Io::Pipes, terminal]).unwrap(),
+        json!(["log", "pipes", { "terminal": { "rows": 24, "columns": 80 } }])
     );
     let written = Written { written: Count { lines: 3, bytes: 9 }, lost: Count::default() };
     let ended = Ended { code: Some(7), signal: None, oom_kills: 0, written };

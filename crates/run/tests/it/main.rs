@@ -10,6 +10,7 @@ mod checks;
 mod crash;
 mod death;
 mod formation;
+mod job;
 mod lines;
 mod one_off;
 mod restart;

@@ -1,4 +1,5 @@
-//! One suite for every database: SQLite in a file, and PostgreSQL's own server.
+//! One suite for every database: SQLite in a file, and PostgreSQL's own server; and one for
+//! every store of blobs.
 
 #![expect(clippy::unwrap_used, reason = "what cannot be had fails the test")]
 
@@ -169,9 +170,11 @@ macro_rules! on_both {
 }
 
 // Behind the macro, which they use.
+mod blobs;
 mod cron;
 mod drains;
 mod races;
+mod runs;
 mod size;
 
 on_both!(

@@ -442,3 +442,95 @@ pub(crate) struct Destroy {
     #[command(flatten)]
     pub(crate) at: At,
 }
+
+#[derive(Debug, Args)]
+#[command(
+    subcommand_negates_reqs = true,
+    after_help = "Examples:\n  tolv run python manage.py migrate\n  tolv run bash\n  \
+    tolv run -- python -c 'print(\"a  b\")'\n  tolv run psql < dump.sql\n  \
+    tolv run --detach --record ./nightly\n  tolv run attach run.3\n\n\
+    The words are executed as they are, without a shell. In front of a terminal the process has\n\
+    one too; elsewhere it has pipes. A connection that breaks is made again, and the run goes on\n\
+    without it. A program that is called like a command of this is run by: tolv run -- list\n\n\
+    Exit codes: that of the process, 128 and the signal's number where one ended it; 125 where\n\
+    Tolv failed, 126 and 127 where the command cannot be executed or was not found."
+)]
+pub(crate) struct Run {
+    #[command(subcommand)]
+    pub(crate) command: Option<RunCommand>,
+
+    /// With this release; the current one without it
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) release: Option<ReleaseNumber>,
+
+    /// Set a variable for this run, over those of the release
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<std::ffi::OsString>,
+
+    /// Print the run's id and do not wait: its output goes to the log
+    #[arg(long)]
+    pub(crate) detach: bool,
+
+    /// Keep the output, up to 4 MiB
+    #[arg(long)]
+    pub(crate) record: bool,
+
+    /// Give it a terminal though standard output is none
+    #[arg(short = 't', long, conflicts_with_all = ["no_tty", "detach"])]
+    pub(crate) tty: bool,
+
+    /// Give it pipes though this is a terminal
+    #[arg(short = 'T', long)]
+    pub(crate) no_tty: bool,
+
+    /// The command and its words
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) argv: Vec<std::ffi::OsString>,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+impl Run {
+    /// Whether nothing is said of a new run.
+    pub(crate) fn is_plain(&self) -> bool {
+        let flags = [self.detach, self.record, self.tty, self.no_tty];
+        !flags.contains(&true)
+            && self.release.is_none()
+            && self.env.is_empty()
+            && self.argv.is_empty()
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunCommand {
+    /// List runs
+    List {
+        /// How many
+        #[arg(short, long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+        number: u16,
+    },
+    /// Take a run up again: its output from where it was left, its input, its terminal
+    Attach {
+        /// Its id, or its name as in `run.3`
+        id: String,
+    },
+    /// Stop a run
+    Stop {
+        /// Its id, or its name as in `run.3`
+        id: String,
+        /// At once, without the grace period
+        #[arg(long)]
+        kill: bool,
+    },
+    /// Show one run
+    Show {
+        /// Its id, or its name as in `run.3`
+        id: String,
+    },
+    /// Print what is kept of a run's output
+    Output {
+        /// Its id, or its name as in `run.3`
+        id: String,
+    },
+}

@@ -25,7 +25,10 @@ pub(super) fn cron(args: Cron, settings: &Settings) -> ExitCode {
     };
     match done {
         Ok(text) => output::print_bytes(&text),
-        Err(Failure { text, hint }) => output::fail_text(&text, hint.as_deref()),
+        Err(Failure { text, hint, status }) => {
+            output::fail_text(&text, hint.as_deref());
+            ExitCode::from(status)
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! Deploys: list, create, deploy a commit, promote, open.
 
 use std::fmt::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
-use tolv_api::{Deploy as ApiDeploy, NewDeploy, NewOperation, Page};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tolv_api::{Deploy as ApiDeploy, NewDeploy, NewOperation, Operation, Page};
 
 use super::Done;
 use super::args::{Deploy, Deploys, DeploysCommand, Promote, Which};
 use super::failure::{Failure, harmless};
 use super::follow;
+use super::interrupt::{at_once, goes_on, line_end, nothing_begun, unless_interrupted};
 use super::show::{json, short, table};
 use super::target::{Target, git, shell_word};
 use crate::settings::Settings;
@@ -106,9 +109,7 @@ pub(super) fn deploy(args: &Deploy, settings: &Settings) -> Done {
         command.args(["-o", "no-release-phase"]);
     }
     command.arg(&deploy.git).arg(format!("HEAD:refs/heads/{branch}"));
-    let status = command.stdout(Stdio::null()).status();
-    let status = status.map_err(|error| Failure::new(format!("git cannot run: {error}")))?;
-    if !status.success() {
+    if !pushed(&mut command, &target)? {
         return Err(Failure::new(format!("{} was not deployed", deploy.name)));
     }
     let deploy: ApiDeploy = target.client.get(&path)?;
@@ -117,6 +118,34 @@ pub(super) fn deploy(args: &Deploy, settings: &Settings) -> Done {
     }
     let number = deploy.release.map_or_else(|| "-".to_owned(), |number| format!("v{number}"));
     Ok(format!("{} is at {number}, {}\n", deploy.name, deploy.url).into_bytes())
+}
+
+/// Runs `git push`; whether it succeeded. Ctrl-C ends git, and not what it had begun.
+fn pushed(command: &mut Command, target: &Target) -> Result<bool, Failure> {
+    let failed = |error| Failure::new(format!("git cannot run: {error}"));
+    let mut git = command.stdout(Stdio::null()).spawn().map_err(failed)?;
+    let handle = pidfd_open(Pid::from_child(&git), PidfdFlags::empty()).ok();
+    if let Some(ended) = unless_interrupted(move || git.wait())? {
+        let ended = ended.map_err(failed)?;
+        if ended.signal() != Some(Signal::INT.as_raw()) {
+            return Ok(ended.success());
+        }
+        line_end();
+    }
+    // A terminal tells git too; whoever tells this process alone does not.
+    handle.and_then(|git| pidfd_send_signal(git, Signal::INT).ok());
+    let (client, path) = (target.client.clone(), format!("{}/operations?limit=20", target.path()?));
+    // Git may have been the first to hear of it: this process's own signal is still to come then.
+    let found = at_once(move || client.get::<Page<Operation>>(&path));
+    let items = found.and_then(Result::ok).map(|page| page.items).unwrap_or_default();
+    let mine = |operation: &&Operation| operation.kind == "deploy" && !operation.state.is_over();
+    Err(items.iter().find(mine).map_or_else(
+        || {
+            let hint = target.deploy().map(|deploy| format!("tolv operations -d {deploy}"));
+            nothing_begun("the deploy", format!("what goes on: {}", hint.unwrap_or_default()))
+        },
+        goes_on,
+    ))
 }
 
 fn refuse_dirty(settings: &Settings) -> Result<(), Failure> {

@@ -8,15 +8,22 @@ use tolv_api::{Code, Problem};
 pub(crate) struct Failure {
     pub(crate) text: String,
     pub(crate) hint: Option<String>,
+    /// The command's exit status.
+    pub(crate) status: u8,
 }
 
 impl Failure {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), hint: None }
+        Self { text: text.into(), hint: None, status: 1 }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn status(mut self, status: u8) -> Self {
+        self.status = status;
         self
     }
 }
@@ -28,7 +35,8 @@ impl From<Error> for Failure {
                 let Problem { code, detail, hint, .. } = *problem;
                 let own = (code == Code::Unauthorized)
                     .then(|| "log in: tolv login URL --token tolv_…".to_owned());
-                Self { text: harmless(&detail), hint: hint.map(|hint| harmless(&hint)).or(own) }
+                let hint = hint.map(|hint| harmless(&hint)).or(own);
+                Self { hint, ..Self::new(harmless(&detail)) }
             }
             Error::Unreachable { url, source } => {
                 Self::new(format!("nobody answers at {url}: {source}"))

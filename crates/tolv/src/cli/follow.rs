@@ -2,22 +2,29 @@
 
 use std::io::Write as _;
 
-use tolv_api::client::Event;
+use tolv_api::client::{Error, Event};
 use tolv_api::{Operation, Page};
 use tolv_model::operation::State;
 
 use super::failure::{Failure, harmless};
+use super::interrupt::{goes_on, unless_interrupted};
 use super::target::Target;
 
-/// Follows an operation; fails where it did not succeed.
+/// Follows an operation; fails where it did not succeed, or where Ctrl-C comes first.
 pub(super) fn finish(target: &Target, operation: Operation) -> Result<Operation, Failure> {
-    let quiet = target.json;
-    let state = target.client.follow(&operation.id, &mut |event| {
-        if let (Event::Output(line), false) = (event, quiet) {
-            // A terminal that is gone must not end what was asked for.
-            writeln!(std::io::stderr(), "{}", harmless(&line)).ok();
-        }
+    let (client, quiet, id) = (target.client.clone(), target.json, operation.id.clone());
+    let followed = unless_interrupted(move || {
+        let state = client.follow(&id, &mut |event| {
+            if let (Event::Output(line), false) = (event, quiet) {
+                // A terminal that is gone must not end what was asked for.
+                writeln!(std::io::stderr(), "{}", harmless(&line)).ok();
+            }
+        })?;
+        // A destroyed deploy has taken its operations along.
+        Ok((state, client.get::<Operation>(&format!("/v1/operations/{id}"))))
     })?;
+    let followed: Result<_, Error> = followed.ok_or_else(|| goes_on(&operation))?;
+    let (state, now) = followed?;
     let failed = |error: Option<String>| {
         let what = format!("the {} of {}", operation.kind, operation.deploy);
         let text = match (state, error) {
@@ -26,8 +33,6 @@ pub(super) fn finish(target: &Target, operation: Operation) -> Result<Operation,
         };
         Failure::new(text).hint(format!("its output: tolv operations show {}", operation.id))
     };
-    // A destroyed deploy has taken its operations along.
-    let now = target.client.get::<Operation>(&format!("/v1/operations/{}", operation.id));
     match (state, now) {
         (State::Succeeded, Ok(now)) => Ok(now),
         (State::Succeeded, Err(_)) => Ok(Operation { state, ..operation }),

@@ -90,7 +90,8 @@ fn verify(target: &Target, path: &str) -> Done {
     if target.json {
         return Ok(json(&ledger)?.into_bytes());
     }
-    Ok(format!("The ledger of {deploy} holds: {} releases\n", ledger.rows).into_bytes())
+    let releases = if ledger.rows == 1 { "release" } else { "releases" };
+    Ok(format!("The ledger of {deploy} holds: {} {releases}\n", ledger.rows).into_bytes())
 }
 
 fn info(release: &Release) -> String {

@@ -1,6 +1,7 @@
 //! Which platform, which deploy, which token: from flags, the environment, the folder's git
 //! remotes and the last login, in this order.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
@@ -81,6 +82,22 @@ fn choose(mut remotes: Vec<Remote>) -> Result<Option<Remote>, Failure> {
     Ok(remotes.pop())
 }
 
+/// Where they are, whichever of them is meant: on one platform, or on that of the one called
+/// `tolv`.
+fn platform(remotes: &[Remote]) -> Result<Option<String>, Failure> {
+    let servers: BTreeSet<_> = remotes.iter().map(|remote| &remote.server).collect();
+    let ours = remotes.iter().find(|remote| remote.name == "tolv");
+    if servers.len() > 1 && ours.is_none() {
+        let names: Vec<_> = servers.iter().map(|server| format!("`{server}`")).collect();
+        let names = names.join(", ");
+        return Err(Failure::new(format!(
+            "this repository has deploys on several platforms: {names}"
+        ))
+        .hint("say which one: --server URL"));
+    }
+    Ok(ours.or(remotes.first()).map(|remote| remote.server.clone()))
+}
+
 /// The system's git, in the current folder.
 pub(crate) fn git(settings: &Settings) -> Command {
     let mut command = Command::new("git");
@@ -99,37 +116,54 @@ pub(crate) struct Target {
 impl Target {
     /// The platform alone.
     pub(crate) fn of(at: &At, settings: &Settings) -> Result<Self, Failure> {
-        Self::find(at, None, settings)
+        let server = match &at.server {
+            Some(_) => None,
+            None => platform(&remotes(settings))?,
+        };
+        Self::at(at, server, None, None, settings)
     }
 
     /// The platform and a deploy of it.
     pub(crate) fn of_deploy(which: &Which, settings: &Settings) -> Result<Self, Failure> {
-        Self::find(&which.at, which.deploy.as_ref(), settings)
-    }
-
-    fn find(at: &At, named: Option<&Named>, settings: &Settings) -> Result<Self, Failure> {
-        let known = Credentials::load(settings)?;
-        let all = remotes(settings);
-        let named = named.map(|named| named.0.clone());
+        let (at, all) = (&which.at, remotes(settings));
+        let named = which.deploy.as_ref().map(|named| named.0.clone());
         // Where the deploy is named, the folder only says where the platform is.
-        let remote = match (&named, &at.server) {
-            (Some(_), Some(_)) => None,
-            (Some(_), None) => all.into_iter().next(),
+        let (remote, server) = match (&named, &at.server) {
+            (Some(_), Some(_)) => (None, None),
+            (Some(named), None) => {
+                let own = all.iter().find(|remote| remote.deploy == *named);
+                let own = own.map(|remote| remote.server.clone());
+                (None, own.map_or_else(|| platform(&all), |own| Ok(Some(own)))?)
+            }
             (None, Some(server)) => {
                 let here = |remote: &Remote| remote.server == server.trim_end_matches('/');
-                choose(all.into_iter().filter(here).collect())?
+                (choose(all.into_iter().filter(here).collect())?, None)
             }
-            (None, None) => choose(all)?,
+            (None, None) => {
+                let chosen = choose(all)?;
+                let server = chosen.as_ref().map(|remote| remote.server.clone());
+                (chosen, server)
+            }
         };
-        let server = at
-            .server
-            .clone()
-            .or_else(|| remote.as_ref().map(|remote| remote.server.clone()))
-            .or_else(|| known.last().map(str::to_owned))
-            .ok_or_else(|| {
-                Failure::new("which platform is meant is not known")
-                    .hint("log in first: tolv login URL --token tolv_…")
-            })?;
+        Self::at(at, server, remote, named, settings)
+    }
+
+    /// On the platform that is asked for, that the folder says, or of the last login.
+    fn at(
+        at: &At,
+        server: Option<String>,
+        remote: Option<Remote>,
+        named: Option<DeployPath>,
+        settings: &Settings,
+    ) -> Result<Self, Failure> {
+        let known = Credentials::load(settings)?;
+        let server =
+            at.server.clone().or(server).or_else(|| known.last().map(str::to_owned)).ok_or_else(
+                || {
+                    Failure::new("which platform is meant is not known")
+                        .hint("log in first: tolv login URL --token tolv_…")
+                },
+            )?;
         let token = settings.token.clone().or_else(|| known.token(&server).map(str::to_owned));
         Ok(Self { client: Client::new(&server, token), json: at.json, remote, named })
     }
@@ -196,6 +230,17 @@ mod tests {
         assert_eq!(choose(vec![remote("staging")]).unwrap().unwrap().name, "staging");
         assert_eq!(choose(vec![remote("a"), remote("tolv")]).unwrap().unwrap().name, "tolv");
         assert!(choose(vec![remote("a"), remote("b")]).is_err());
+    }
+
+    #[test]
+    fn several_deploys_on_one_platform_leave_no_doubt_where_it_is() {
+        let at = |name: &str, server: &str| Remote { server: server.to_owned(), ..remote(name) };
+        assert_eq!(platform(&[]).unwrap(), None);
+        assert_eq!(platform(&[remote("a"), remote("b")]).unwrap().unwrap(), "http://h:1");
+        let two = [at("a", "http://one"), at("b", "http://two")];
+        assert!(platform(&two).unwrap_err().text.contains("http://two"));
+        let tolv = [at("a", "http://one"), at("tolv", "http://two")];
+        assert_eq!(platform(&tolv).unwrap().unwrap(), "http://two");
     }
 
     #[test]

@@ -7,11 +7,13 @@ mod database;
 mod deploys;
 mod disk;
 mod drains;
+mod interrupt;
 mod logs;
 mod metrics;
 mod push;
 mod release_phase;
 mod restart;
+mod run;
 mod survival;
 
 use std::net::SocketAddr;

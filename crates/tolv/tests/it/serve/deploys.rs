@@ -171,23 +171,43 @@ fn a_changed_slug_does_not_run() {
     assert_eq!(shop.text("shop.localhost", "/"), "two");
 }
 
+/// A platform whose slugs are gone, started again.
+fn without_slugs(shop: &mut Shop) {
+    shop.serve.end(rustix::process::Signal::INT);
+    std::fs::remove_dir_all(shop.serve.state().join("slugs")).unwrap();
+    shop.serve.begin();
+}
+
 #[test]
 fn a_slug_that_is_gone_comes_back_from_the_object_store() {
     let store = tolv_testkit::Home::new();
     let url = format!("file://{}", store.path().display());
     let mut shop = Shop::site("one", &[("OBJECT_STORE_URL", &url)]);
     shop.pushed(&["tolv", "main"]);
-    shop.serve.end(rustix::process::Signal::INT);
-    std::fs::remove_dir_all(shop.serve.state().join("slugs")).unwrap();
-    shop.serve.begin();
+    without_slugs(&mut shop);
     until_text(&shop, "shop.localhost", "one");
     // A copy that was changed is no slug.
-    shop.serve.end(rustix::process::Signal::INT);
-    std::fs::remove_dir_all(shop.serve.state().join("slugs")).unwrap();
     let copies = std::fs::read_dir(store.path().join("slugs")).unwrap();
     for copy in copies.flatten() {
         std::fs::write(copy.path(), "something else").unwrap();
     }
-    shop.serve.begin();
+    without_slugs(&mut shop);
     shop.serve.running().wait_for_line(|line| line.contains("Release v1 cannot run"), SOON);
+}
+
+#[test]
+fn a_slug_comes_back_from_s3() {
+    let s3 = tolv_testkit::S3::start();
+    let (url, options) = (s3.url(), s3.options());
+    let mut extra: Vec<_> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    extra.push(("OBJECT_STORE_URL", &url));
+    let mut shop = Shop::site("one", &extra);
+    shop.pushed(&["tolv", "main"]);
+    without_slugs(&mut shop);
+    until_text(&shop, "shop.localhost", "one");
+    // The output of an operation is kept there too.
+    let operations = shop.json(&["operations"]);
+    let id = operations["items"][0]["id"].as_str().unwrap();
+    let shown = shop.ran(&["operations", "show", id]);
+    assert!(shown.err.contains("Release v1 is up"), "{}{}", shown.out, shown.err);
 }
