@@ -83,6 +83,16 @@ fn root() -> &'static Path {
 fn cargo() -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root());
+    // `cargo run` has put in what it says of xtask. Build scripts look at these: with them, and then
+    // without, half of the dependencies would be compiled again.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_MANIFEST_", "CARGO_PKG_"]
+            .iter()
+            .any(|own| name.to_string_lossy().starts_with(own))
+        {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
