@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::histogram::Counted;
 
-/// The media type of what [`Text::done`] gives.
+/// The media type of the metrics.
 pub const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Metrics as text, family by family.
