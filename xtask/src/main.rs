@@ -17,6 +17,17 @@ use steps::{Failure, Steps, say};
 /// What every cargo call builds: one set, so that nothing is compiled twice.
 const EVERYTHING: [&str; 2] = ["--workspace", "--all-targets"];
 
+/// What `cargo run` says of xtask in the environment and build scripts look at: with it, and then
+/// without, half of the dependencies would be compiled again.
+const OF_XTASK: [&str; 6] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+];
+
 /// The chores: name, what it does.
 const CHORES: &[(&str, &str)] = &[
     ("test", "everything a change must pass: tools, format, tidy, clippy, docs, tests"),
@@ -84,15 +95,8 @@ fn root() -> &'static Path {
 fn cargo() -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root());
-    // `cargo run` has put in what it says of xtask. Build scripts look at these: with them, and then
-    // without, half of the dependencies would be compiled again.
-    for (name, _) in std::env::vars_os() {
-        if ["CARGO_MANIFEST_", "CARGO_PKG_"]
-            .iter()
-            .any(|own| name.to_string_lossy().starts_with(own))
-        {
-            command.env_remove(name);
-        }
+    for name in OF_XTASK {
+        command.env_remove(name);
     }
     command
 }
