@@ -91,7 +91,6 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-#[expect(clippy::disallowed_methods, reason = "a chore has no settings; it hands cargo's on")]
 fn cargo() -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root());
