@@ -449,7 +449,7 @@ fn who_may_not_run_is_refused_and_sees_no_words() {
 #[test]
 fn a_run_ends_with_its_deploy_and_with_the_platform() {
     let mut shop = shop();
-    let mut child = shop.spawn(&["sleep", "1000"], Stdio::piped());
+    let mut child = shop.spawn(&["sleep", "86411"], Stdio::piped());
     let run = shop.until_run("up");
     // A release leaves it alone.
     shop.tolv(&["config", "set", "GREETING=other"]);
@@ -459,11 +459,11 @@ fn a_run_ends_with_its_deploy_and_with_the_platform() {
     assert!(matches!(status, Some(143 | 125)), "{status:?}");
     let ran = shop.ran(&["run", "show", run["id"].as_str().unwrap()]);
     assert!(ran.err.contains("there is no run"), "{}", ran.err);
-    assert!(!runs_somewhere("sleep\x001000"));
+    assert!(!runs_somewhere("sleep\x0086411"));
     // The platform is killed: the process goes with it, and that is known afterwards.
     shop.tolv(&["deploys", "create", "production", "-d", "shop"]);
     shop.pushed(&["tolv", "main"]);
-    let mut child = shop.spawn(&["sh", "-c", "echo begun; exec sleep 1001"], Stdio::piped());
+    let mut child = shop.spawn(&["sh", "-c", "echo begun; exec sleep 86412"], Stdio::piped());
     let mut first = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     let id = shop.until_run("up")["id"].as_str().unwrap().to_owned();
@@ -475,9 +475,9 @@ fn a_run_ends_with_its_deploy_and_with_the_platform() {
     assert!(text.contains("was lost: the platform ended"), "{text}");
     let run = shop.json(&["run", "show", &id]);
     assert_eq!((&run["state"], &run["status"]), (&"lost".into(), &Value::Null));
-    poll(SOON, "the process is gone", || (!runs_somewhere("sleep\x001001")).then_some(()));
+    poll(SOON, "the process is gone", || (!runs_somewhere("sleep\x0086412")).then_some(()));
     // An orderly end is one too.
-    let child = shop.spawn(&["--detach", "sleep", "1002"], Stdio::null());
+    let child = shop.spawn(&["--detach", "sleep", "86413"], Stdio::null());
     let out = child.wait_with_output().unwrap();
     let id = String::from_utf8(out.stdout).unwrap().trim().to_owned();
     shop.until_run("up");
