@@ -78,16 +78,6 @@ impl Timetable {
             .collect();
     }
 
-    /// The schedules.
-    pub fn jobs(&self) -> impl Iterator<Item = &CronJob> {
-        self.entries.iter().map(|entry| &entry.job)
-    }
-
-    /// The schedule of this name.
-    pub fn job(&self, name: &ScheduleName) -> Option<&CronJob> {
-        self.jobs().find(|job| job.name == *name)
-    }
-
     /// When something is due next; none if nothing ever is.
     pub fn next(&self) -> Option<Timestamp> {
         self.entries.iter().filter_map(|entry| entry.job.next(entry.since)).min()

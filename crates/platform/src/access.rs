@@ -36,7 +36,7 @@ pub(crate) fn router(traffic: Arc<Traffic>) -> (Router, Access) {
     let counter = Arc::clone(&dropped);
     let name: Arc<str> = Arc::from("router");
     let on_line = move |line: tolv_router::AccessLine| {
-        let host = std::str::from_utf8(&line.host).ok().map(host_name);
+        let host = std::str::from_utf8(&line.host).ok().map(tolv_router::host_name);
         traffic.add(host.as_deref(), &line);
         let line = Line::tolv(Arc::clone(&name), line.to_string());
         if lines.try_send(Request { host, line }).is_err() {
@@ -65,14 +65,4 @@ impl Access {
             deliver(batch).await;
         }
     }
-}
-
-/// As the routing table has it.
-fn host_name(host: &str) -> String {
-    let name = match host.rfind(':') {
-        // The last colon of `[::1]` is no port's.
-        Some(colon) if !host[colon..].contains(']') => &host[..colon],
-        _ => host,
-    };
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }

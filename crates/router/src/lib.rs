@@ -52,4 +52,4 @@ mod tunnel;
 pub use access::{AccessLine, Code, Protocol};
 pub use router::{Drained, Router};
 pub use settings::{Network, NetworkError, Settings, TimeOuts};
-pub use table::{Backend, Route, State, Table};
+pub use table::{Backend, Route, State, Table, host_name};

@@ -74,7 +74,7 @@ impl Table {
 
     /// Routes `host` to `route`, in place of an earlier route of that host.
     pub fn insert(&mut self, host: &str, route: impl Into<Arc<Route>>) {
-        self.0.hosts.insert(normal(host).into_boxed_str(), route.into());
+        self.0.hosts.insert(host_name(host).into_boxed_str(), route.into());
     }
 
     /// Routes every host that has no route of its own.
@@ -121,12 +121,12 @@ impl<R> Default for Hosts<R> {
 
 impl<R> Hosts<R> {
     pub(crate) fn find(&self, host: Option<&str>) -> Option<&Arc<R>> {
-        host.and_then(|host| self.hosts.get(normal(host).as_str())).or(self.default.as_ref())
+        host.and_then(|host| self.hosts.get(host_name(host).as_str())).or(self.default.as_ref())
     }
 }
 
-/// A host without case, port and trailing dot.
-fn normal(host: &str) -> String {
+/// A host as the table has it: without case, port and trailing dot.
+pub fn host_name(host: &str) -> String {
     let name = match host.rfind(':') {
         // The last colon of `[::1]` is no port's.
         Some(colon) if !host[colon..].contains(']') => &host[..colon],

@@ -60,6 +60,7 @@ mod shim;
 mod streams;
 mod tally;
 mod target;
+mod usage;
 
 pub use job::{Connection, Ending, Job, Running, Stop};
 pub use journal::Log;
@@ -72,3 +73,4 @@ pub use target::{
     Boot, Culprit, Drain, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState, Reason,
     Settings, Target, Timing,
 };
+pub use usage::{Processes, Usage};

@@ -1,7 +1,7 @@
 //! Apps.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use tolv_api::{App, NewApp, Page};
@@ -10,7 +10,7 @@ use tolv_model::name::{AppName, DeployName};
 
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, Paging, parse};
+use crate::extract::{Body, Paging, Params, parse};
 use crate::{Shared, convert};
 
 pub(crate) async fn list(
@@ -88,7 +88,7 @@ pub(crate) async fn destroy(
     State(shared): State<Shared>,
     caller: Caller,
     Path(app): Path<String>,
-    Query(confirm): Query<Confirm>,
+    Params(confirm): Params<Confirm>,
 ) -> Result<StatusCode, Failure> {
     let name: AppName = parse(&app)?;
     caller.may(Act::View, Some(&name))?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use tolv_api::{Code, Config, ConfigChange, ConfigChanged, Value, Variable};
@@ -13,7 +13,7 @@ use tolv_model::env::EnvName;
 
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, parse, path};
+use crate::extract::{Body, Params, parse, path};
 use crate::{Shared, convert};
 
 /// Whether values are asked for.
@@ -27,7 +27,7 @@ pub(crate) async fn list(
     State(shared): State<Shared>,
     caller: Caller,
     Path((app, deploy)): Path<(String, String)>,
-    Query(Asked { values }): Query<Asked>,
+    Params(Asked { values }): Params<Asked>,
 ) -> Result<(HeaderMap, Json<Config>), Failure> {
     let path = path(&app, &deploy)?;
     caller.may(if values { Act::Config } else { Act::View }, Some(&path.app))?;

@@ -16,8 +16,8 @@ use tolv_platform::Scheduled;
 use crate::Shared;
 use crate::auth::Caller;
 use crate::error::Failure;
+use crate::events::progress;
 use crate::extract::{Paging, parse, path};
-use crate::operations::progress;
 
 fn run(run: tolv_store::CronRun) -> CronRun {
     CronRun {

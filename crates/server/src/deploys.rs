@@ -1,7 +1,7 @@
 //! Deploys, their releases and their processes.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use tolv_api::{Deploy, Ledger, NewDeploy, Operation, Page, Process, Release};
 use tolv_model::access::Act;
@@ -12,7 +12,7 @@ use tolv_platform::{Command, CopyFrom};
 use crate::apps::Confirm;
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, Paging, parse, path};
+use crate::extract::{Body, Paging, Params, parse, path};
 use crate::{Shared, convert};
 
 pub(crate) async fn list(
@@ -91,7 +91,7 @@ pub(crate) async fn destroy(
     State(shared): State<Shared>,
     caller: Caller,
     Path((app, deploy)): Path<(String, String)>,
-    Query(Confirm { confirm }): Query<Confirm>,
+    Params(Confirm { confirm }): Params<Confirm>,
 ) -> Result<(StatusCode, Json<Operation>), Failure> {
     let path = path(&app, &deploy)?;
     caller.may(Act::Manage, Some(&path.app))?;

@@ -37,6 +37,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
+/// A query that takes what its type has, and a problem document where it does not.
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(asked)| Self(asked)).map_err(|error| Failure::invalid(error.body_text()))
+    }
+}
+
 /// The query of a list.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,9 +69,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Paging {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let Query(asked) = Query::<Asked>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| Failure::invalid(error.body_text()))?;
+        let Params(asked) = Params::<Asked>::from_request_parts(parts, state).await?;
         let limit = asked.limit.unwrap_or(LIMIT.0);
         if !(1..=LIMIT.1).contains(&limit) {
             return Err(Failure::invalid(format!("limit is not from 1 to {}", LIMIT.1)));

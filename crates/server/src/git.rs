@@ -1,7 +1,7 @@
 //! git over HTTP: the smart protocol, authenticated by a token as the password of Basic.
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -17,7 +17,7 @@ use tolv_platform::repo::{Rpc, Service};
 use crate::Shared;
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::path;
+use crate::extract::{Params, path};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Asked {
@@ -89,7 +89,7 @@ fn protocol(headers: &HeaderMap) -> Option<String> {
 pub(crate) async fn advertise(
     State(shared): State<Shared>,
     Path((app, repo)): Path<(String, String)>,
-    Query(asked): Query<Asked>,
+    Params(asked): Params<Asked>,
     headers: HeaderMap,
 ) -> Response {
     let service = match asked.service.as_deref() {

@@ -18,6 +18,7 @@ mod cron;
 mod deploys;
 mod drains;
 mod error;
+mod events;
 mod extract;
 mod git;
 mod logs;

@@ -3,14 +3,13 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 use std::str::FromStr;
-use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::Stream;
 use futures_util::stream::unfold;
@@ -29,10 +28,9 @@ use tolv_platform::Logged;
 use crate::Shared;
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{parse, path};
+use crate::events::kept_alive;
+use crate::extract::{Params, parse, path};
 
-/// A comment on a stream that has nothing else to say, so that nobody in between closes it.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Lines of a page where nothing is said, and at most.
 const LIMIT: (usize, usize) = (100, 10_000);
 /// Bytes that a compiled pattern may have.
@@ -121,7 +119,7 @@ pub(crate) async fn show(
     State(shared): State<Shared>,
     caller: Caller,
     Path((app, deploy)): Path<(String, String)>,
-    Query(asked): Query<Asked>,
+    Params(asked): Params<Asked>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let logged = seen(&shared, &caller, &app, &deploy).await?;
@@ -194,7 +192,6 @@ async fn read<T: Send + 'static>(
 
 /// Whoever follows a log, between two events.
 struct Follower {
-    folder: PathBuf,
     filter: Filter,
     reader: Option<Reader>,
     /// Where the batch that is being sent began, and how many of its lines were.
@@ -213,14 +210,12 @@ async fn follow(
     filter: Filter,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>, Failure> {
     let folder = logged.log.folder().to_owned();
-    let begun = folder.clone();
     let reader = read(shared, move || match place {
-        Some(place) => Ok(Reader::at(&begun, place.cursor)),
-        None => Reader::at_end(&begun),
+        Some(place) => Ok(Reader::at(&folder, place.cursor)),
+        None => Reader::at_end(&folder),
     })
     .await?;
     let follower = Follower {
-        folder,
         filter,
         place: Place { cursor: reader.cursor(), lines: 0 },
         skip: place.map_or(0, |place| place.lines),
@@ -233,7 +228,7 @@ async fn follow(
         let event = follower.next().await?;
         Some((Ok(event), follower))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    Ok(kept_alive(events))
 }
 
 impl Follower {
@@ -290,12 +285,6 @@ impl Follower {
         };
         let event = Event::default().event(kind).data(data.ok()?);
         Some(if kind == "line" { event.id(self.place.to_string()) } else { event })
-    }
-}
-
-impl std::fmt::Debug for Follower {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {}", self.place, self.folder.display())
     }
 }
 

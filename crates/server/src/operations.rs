@@ -2,29 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::{Event, Sse};
 use futures_util::Stream;
-use futures_util::stream::unfold;
 use tolv_api::{NewOperation, Operation, Page};
 use tolv_model::access::Act;
 use tolv_model::formation::{Formation, MAX_QUANTITY};
 use tolv_model::id::OperationId;
 use tolv_model::operation::Selection;
 use tolv_model::release::ReleaseNumber;
-use tolv_platform::{Command, Follow, Progress};
+use tolv_platform::Command;
 
 use crate::auth::Caller;
 use crate::error::Failure;
+use crate::events::progress;
 use crate::extract::{Body, Paging, parse, path};
 use crate::{Shared, convert};
-
-/// A comment on a stream that has nothing else to say, so that nobody in between closes it.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn list(
     State(shared): State<Shared>,
@@ -177,29 +173,4 @@ pub(crate) async fn events(
     let follow = shared.0.platform.follow(&operation.id).await;
     let follow = follow.map_err(|error| shared.failure(error))?;
     Ok(progress(&shared, follow, &headers))
-}
-
-/// What is followed as such events, behind the last that the client has seen.
-pub(crate) fn progress(
-    shared: &Shared,
-    follow: Follow,
-    headers: &HeaderMap,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<>> {
-    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let seen: usize = last.unwrap_or(0);
-    let state = (follow.behind(seen), seen, shared.0.ending.clone());
-    let events = unfold(state, |(mut follow, seen, ending)| async move {
-        let progress = ending.run_until_cancelled(follow.next()).await??;
-        let (event, seen) = match progress {
-            Progress::Output(line) => {
-                // A line's end inside would be the event's.
-                let text = String::from_utf8_lossy(&line).replace(['\r', '\n'], "\u{fffd}");
-                let id = (seen + 1).to_string();
-                (Event::default().event("output").id(id).data(text), seen + 1)
-            }
-            Progress::Over(state) => (Event::default().event("state").data(state.as_str()), seen),
-        };
-        Some((Ok(event), (follow, seen, ending)))
-    });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -25,7 +25,7 @@ use tolv_platform::{RunOutput, RunRequest, RunStreams};
 use crate::Shared;
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, Paging, parse, path};
+use crate::extract::{Body, Paging, Params, parse, path};
 
 /// Letters of a command in the audit log.
 const SHOWN: usize = 2000;
@@ -197,7 +197,7 @@ pub(crate) async fn stop(
     State(shared): State<Shared>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(Stop { kill }): Query<Stop>,
+    Params(Stop { kill }): Params<Stop>,
 ) -> Result<Json<Run>, Failure> {
     let run = found(&shared, &caller, &id, Act::Run).await?;
     caller.audit(&shared, "run.stop", &run.deploy_name, run.id.as_str()).await?;
@@ -222,7 +222,7 @@ pub(crate) async fn output(
     State(shared): State<Shared>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(Place { from, attached, wait }): Query<Place>,
+    Params(Place { from, attached, wait }): Params<Place>,
 ) -> Result<Response, Failure> {
     let run = found(&shared, &caller, &id, Act::Run).await?;
     let wait = Duration::from_secs(wait).min(LONGEST_WAIT);
@@ -261,7 +261,7 @@ pub(crate) async fn input(
     State(shared): State<Shared>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(Piece { at, end, attached }): Query<Piece>,
+    Params(Piece { at, end, attached }): Params<Piece>,
     bytes: Bytes,
 ) -> Result<Json<RunInput>, Failure> {
     let run = found(&shared, &caller, &id, Act::Run).await?;

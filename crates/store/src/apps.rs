@@ -337,7 +337,7 @@ impl Store {
         write.commit().await
     }
 
-    /// Removes an app that has no deploys.
+    /// Removes an app that has no deploys, and the tokens that are for it alone.
     ///
     /// # Errors
     ///
@@ -347,7 +347,12 @@ impl Store {
         if !self.deploys(id).await?.is_empty() {
             return Err(Error::HasDeploys(id.to_string()));
         }
-        for statement in ["DELETE FROM slugs WHERE app = $1", "DELETE FROM apps WHERE id = $1"] {
+        for statement in [
+            // Another app of its name is none of theirs.
+            "DELETE FROM tokens WHERE app = (SELECT name FROM apps WHERE id = $1)",
+            "DELETE FROM slugs WHERE app = $1",
+            "DELETE FROM apps WHERE id = $1",
+        ] {
             sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;
         }
         write.commit().await

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use tolv_model::access::Grant;
 use tolv_model::id::TokenId;
-use tolv_model::name::AppName;
 use tolv_model::slug::Digest;
 
 use crate::db::{Columns, Store, limit, micros};
@@ -110,19 +109,5 @@ impl Store {
             0 => Err(Error::NotFound { what: "token", name: id.to_string() }),
             _ => Ok(()),
         }
-    }
-
-    /// Ends every token that is for this app alone.
-    ///
-    /// # Errors
-    ///
-    /// The database's.
-    pub async fn revoke_tokens_of(&self, app: &AppName) -> Result<(), Error> {
-        let mut write = self.write().await?;
-        sqlx::query("DELETE FROM tokens WHERE app = $1")
-            .bind(app.as_str().to_owned())
-            .execute(&mut *write.tx)
-            .await?;
-        write.commit().await
     }
 }

@@ -15,7 +15,7 @@ use crate::output::{self, BuildView};
 use crate::settings::Settings;
 
 /// Events between the platform and the writing thread. When a slow terminal fills it, lines wait
-/// in the processes' spools.
+/// in the log.
 const EVENTS: usize = 1024;
 /// Events that are written together.
 const AT_ONCE: usize = 512;

@@ -26,6 +26,7 @@ use tolv_store::{Deploy, NewRelease, Operation, Release, Slug};
 
 use super::controller::{After, Controller};
 use super::error::{Kind, ServeError, chain};
+use super::logs::Listener;
 use super::output::{Output, render};
 use super::platform::{Platform, blocking, output_key};
 use super::requests::known_types;
@@ -361,7 +362,12 @@ impl Carry<'_> {
         let name = ProcessName { process_type: ProcessType::release(), number: 1 };
         let one_off = OneOff { target: target.clone(), name, command: command.to_owned() };
         let stop = CancellationToken::new();
+        let listener = Listener::begin(self.controller, &one_off.name).await?;
         let phase = self.controller.engine.run_once_until(one_off, &stop);
+        // What it says goes to whoever waits for the operation too.
+        let phase = listener.until(phase, |line| {
+            self.output.say([b"       ", line.text.as_slice()].concat());
+        });
         tokio::pin!(phase);
         let exit = tokio::select! {
             exit = &mut phase => exit?,

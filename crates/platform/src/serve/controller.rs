@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 use tolv_model::id::{DeployId, OperationId};
 use tolv_model::name::Deploy as DeployPath;
+use tolv_model::slug::SlugId;
 use tolv_run::{Endpoints, Local, Target};
 use tolv_store::Deploy;
 
@@ -28,9 +29,7 @@ use super::error::{Kind, ServeError, chain};
 use super::kept::{Kept, Place};
 use super::metrics::samples;
 use super::options::Said;
-use super::output::Output;
 use super::platform::Platform;
-use super::runs::Taps;
 use crate::routes::{Routes, Web, routed};
 
 /// Between two tries while the database is away: first, and most.
@@ -42,12 +41,13 @@ pub(super) struct Controller {
     pub(super) engine: Local,
     pub(super) routes: Routes,
     pub(super) drains: Arc<Drains>,
-    pub(super) taps: Taps,
     pub(super) cron: Cron,
     /// Whether the deploy's config asks for runtime metrics in its log.
     samples: watch::Sender<bool>,
     wake: Notify,
     current: Mutex<Option<Current>>,
+    /// The slug of the current release that was proved last for a one-off.
+    proved: Mutex<Option<SlugId>>,
     /// The task has ended.
     pub(super) ended: CancellationToken,
 }
@@ -56,7 +56,6 @@ pub(super) struct Controller {
 struct Current {
     id: OperationId,
     cancel: CancellationToken,
-    output: Arc<Output>,
 }
 
 /// Starts the task of a deploy.
@@ -67,11 +66,8 @@ pub(super) fn begin(
     host: String,
 ) -> Result<Arc<Controller>, ServeError> {
     let inner = &platform.0;
-    let mut settings = tolv_run::Settings::new(
-        inner.spawner.clone(),
-        inner.level,
-        inner.home.join("logs").join(id.as_str()),
-    );
+    let mut settings =
+        tolv_run::Settings::new(inner.spawner.clone(), inner.level, platform.log_folder(&id));
     settings.search_path = inner.options.host.search_path.to_string_lossy().into_owned();
     settings.ports = Arc::clone(&inner.ports);
     settings.logs_bytes = inner.options.log_bytes;
@@ -82,11 +78,11 @@ pub(super) fn begin(
         engine,
         routes,
         drains: Arc::new(Drains::new()),
-        taps: Taps::default(),
         cron: Cron::default(),
         samples: watch::Sender::new(false),
         wake: Notify::new(),
         current: Mutex::default(),
+        proved: Mutex::default(),
         ended: CancellationToken::new(),
     });
     inner.tasks.spawn(forward(Arc::clone(&controller), lines, inner.lines.clone()));
@@ -125,6 +121,14 @@ impl Controller {
         found.inspect(|current| current.cancel.cancel()).is_some()
     }
 
+    pub(super) fn proved(&self) -> Option<SlugId> {
+        *self.proved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_proved(&self, slug: SlugId) {
+        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(slug);
+    }
+
     /// Waits for the end of the task.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
@@ -132,17 +136,6 @@ impl Controller {
 
     fn set_current(&self, current: Option<Current>) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
-    }
-
-    /// What the release phase says goes to whoever waits for the operation too.
-    fn overhear(&self, line: &Line) {
-        if !line.process.starts_with("release.") {
-            return;
-        }
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(current) = &*current {
-            current.output.say([b"       ", line.text.as_slice()].concat());
-        }
     }
 }
 
@@ -153,9 +146,6 @@ async fn forward(
     to: mpsc::Sender<Said>,
 ) {
     while let Some(line) = lines.recv().await {
-        controller.overhear(&line);
-        controller.overhear_run(&line);
-        controller.cron.going.overhear(&line);
         to.send(Said { deploy: Some(controller.place.path.clone()), line }).await.ok();
     }
 }
@@ -243,11 +233,7 @@ impl Task {
         let deploy = store.deploy_by_id(&self.id).await?;
         let cancel = CancellationToken::new();
         let output = self.platform.0.outputs.begin(id);
-        self.controller.set_current(Some(Current {
-            id: id.clone(),
-            cancel: cancel.clone(),
-            output: Arc::clone(&output),
-        }));
+        self.controller.set_current(Some(Current { id: id.clone(), cancel: cancel.clone() }));
         let carry = Carry {
             platform: &self.platform,
             controller: &self.controller,
@@ -360,7 +346,7 @@ impl Controller {
         platform.remove_runs(&deploy.id).await?;
         self.routes.set_web(Web::Gone);
         Kept::remove(&platform.0.home, &deploy.id)?;
-        let logs = platform.0.home.join("logs").join(deploy.id.as_str());
+        let logs = platform.log_folder(&deploy.id);
         super::platform::blocking(move || match fs::remove_dir_all(&logs) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 Err(ServeError::System { what: "remove a destroyed deploy's logs", source })

@@ -31,7 +31,6 @@ use tolv_model::id::CronRunId;
 use tolv_model::name::{Deploy as DeployPath, ScheduleName};
 use tolv_model::operation::State;
 use tolv_model::timetable::{Due, LATE, Timetable};
-use tolv_run::Target;
 use tolv_store::{CronRun, Deploy, NewCronRun, Recorded, Release};
 
 use self::going::Going;
@@ -54,8 +53,6 @@ pub(super) struct Cron {
     /// What is current may have changed.
     changed: Notify,
     pub(super) going: Going,
-    /// What the last run was of: a release and its slug are proven once, and not every minute.
-    proven: tokio::sync::Mutex<Option<Target>>,
 }
 
 /// A schedule as it is now.
@@ -82,23 +79,6 @@ impl Cron {
     /// The schedules may be others now.
     pub(super) fn changed(&self) {
         self.changed.notify_one();
-    }
-
-    /// What a release runs.
-    async fn target(
-        &self,
-        platform: &Platform,
-        deploy: &Deploy,
-        release: &Release,
-    ) -> Result<Target, ServeError> {
-        let mut proven = self.proven.lock().await;
-        let number = release.row.number;
-        if let Some(target) = proven.as_ref().filter(|target| target.release.number == number) {
-            return Ok(target.clone());
-        }
-        let target = platform.target(deploy, release, None).await?;
-        *proven = Some(target.clone());
-        Ok(target)
     }
 }
 
@@ -295,12 +275,6 @@ impl Platform {
             CronOutcome::Replaced | CronOutcome::Skipped | CronOutcome::Missed => State::Cancelled,
         };
         Ok(Follow::stored(&log, state))
-    }
-
-    async fn controller(&self, path: &DeployPath) -> Result<Arc<Controller>, ServeError> {
-        let deploy = self.0.store.deploy(path).await?;
-        let controller = self.controllers().get(&deploy.id).cloned();
-        controller.ok_or(ServeError::Stopping)
     }
 
     /// Records a run and starts it; nothing where its tick was recorded before.

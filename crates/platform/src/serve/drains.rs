@@ -28,7 +28,6 @@ mod trust;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -342,9 +341,5 @@ impl Platform {
         if let Some(controller) = self.controllers().get(deploy) {
             controller.drains.look.notify_one();
         }
-    }
-
-    fn log_folder(&self, deploy: &DeployId) -> PathBuf {
-        self.0.home.join("logs").join(deploy.as_str())
     }
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustix::fs::statvfs;
 use tolv_build::{
     collect, has_layer, layers_of, pack_layer, pack_slug, unpack_layer, unpack_slug, usage,
@@ -15,7 +16,7 @@ use tolv_build::{
 use tolv_model::slug::{Layer, SlugId};
 
 use super::error::{ServeError, chain};
-use super::platform::{Platform, blocking};
+use super::platform::{KEYS, Platform, blocking};
 
 /// What a build has just made and nobody has recorded yet is younger than this.
 const YOUNG: Duration = Duration::from_secs(3600);
@@ -62,6 +63,7 @@ impl Platform {
 
     async fn collect(&self) -> Result<(), ServeError> {
         let inner = &self.0;
+        inner.store.forget_idempotent(Timestamp::now() - KEYS, false).await?;
         let mut kept = inner.store.kept(inner.options.keep_releases).await?;
         kept.extend(inner.runs.slugs());
         let gone: Vec<_> =

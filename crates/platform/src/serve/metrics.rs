@@ -1,6 +1,5 @@
 //! What can be measured of the platform, as Prometheus reads it: collected when it asks.
 
-mod proc;
 pub(super) mod samples;
 mod text;
 
@@ -10,9 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
-use tolv_run::Endpoint;
+use tolv_run::{Endpoint, Processes};
 
-use self::proc::Processes;
 pub use self::text::METRICS_TYPE;
 use self::text::Text;
 use super::controller::Controller;
@@ -192,7 +190,7 @@ fn about_processes(text: &mut Text, all: &[Seen], processes: &Processes) {
         let [app, deploy, process] = seen.labels_of("process", name);
         family.count(&[app, deploy, process, ("release", release)], endpoint.restarts.into());
     }
-    type Read = fn(&proc::Usage) -> f64;
+    type Read = fn(&tolv_run::Usage) -> f64;
     #[expect(clippy::cast_precision_loss, reason = "exact to 2^53 bytes")]
     let families: [(&'static str, &str, &str, Read); 5] = [
         (

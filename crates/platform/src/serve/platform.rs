@@ -1,12 +1,12 @@
 //! What can be asked of the platform.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,8 @@ const BUILDS: usize = 2;
 /// For requests in flight when the platform ends.
 const ROUTER_GRACE: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// How long an answer is kept for a request that is sent again.
+pub(super) const KEYS: SignedDuration = SignedDuration::from_hours(24);
 /// Between two tries of a database that was away at the start.
 const AWAY: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -93,17 +95,6 @@ impl From<tolv_run::Endpoint> for Process {
         let (name, release) = (endpoint.process, endpoint.release);
         Self { name, state, release, pid, restarts: endpoint.restarts }
     }
-}
-
-/// The log of a deploy.
-#[derive(Clone, Debug)]
-pub struct Logged {
-    /// To read.
-    pub log: tolv_run::Log,
-    /// Process → what it has written.
-    pub written: BTreeMap<Arc<str>, tolv_run::Written>,
-    /// Most bytes of it.
-    pub limit: u64,
 }
 
 /// The platform. Clones are the same.
@@ -281,21 +272,14 @@ impl Platform {
         }
     }
 
-    /// The log of a deploy, and what was written to it since the platform began.
-    ///
-    /// # Errors
-    ///
-    /// There is no such deploy.
-    pub async fn log(&self, path: &DeployPath) -> Result<Logged, ServeError> {
+    /// The controller of a deploy.
+    pub(super) async fn controller(
+        &self,
+        path: &DeployPath,
+    ) -> Result<Arc<Controller>, ServeError> {
         let deploy = self.0.store.deploy(path).await?;
         let controller = self.controllers().get(&deploy.id).cloned();
-        let controller = controller.ok_or(ServeError::Stopping)?;
-        let engine = &controller.engine;
-        Ok(Logged {
-            log: engine.log(),
-            written: engine.written().await,
-            limit: engine.logs_bytes(),
-        })
+        controller.ok_or(ServeError::Stopping)
     }
 
     /// Makes an app, its repository and its first deploy.
@@ -542,6 +526,9 @@ impl Platform {
     /// A controller for every deploy that has none.
     async fn control_all(&self) -> Result<(), ServeError> {
         self.lose_runs().await?;
+        // What was not answered then never will be: it may be asked again.
+        let now = Timestamp::now();
+        self.0.store.forget_idempotent(now - KEYS, true).await?;
         for deploy in self.0.store.all_deploys().await? {
             self.control(deploy.id, deploy.name, deploy.host)?;
         }

@@ -25,21 +25,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tolv_logs::Line;
 use tolv_model::env::EnvName;
 use tolv_model::id::{DeployId, RunId};
 use tolv_model::name::{Deploy as DeployPath, ProcessName, ProcessType};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::run::{Argv, Connection, WindowSize, check_env};
 use tolv_model::slug::SlugId;
-use tolv_run::{Job, Target};
-use tolv_store::{Deploy, NewRun, Run};
+use tolv_run::Job;
+use tolv_store::{NewRun, Run};
 
 use self::life::{Life, record_key, records};
 use self::live::Live;
 pub use self::live::{Attachment, RunOutput, Taken};
-use super::controller::Controller;
 use super::error::ServeError;
+use super::logs::Listener;
 use super::platform::{Actor, Platform};
 
 /// For a run to end.
@@ -93,8 +92,6 @@ pub(super) struct Runs {
     /// Counts runs that are over.
     over: watch::Sender<u64>,
     slugs: Arc<Mutex<Vec<SlugId>>>,
-    /// Slugs of current releases that were proved here.
-    proved: Mutex<Vec<SlugId>>,
 }
 
 /// Keeps a slug from being collected.
@@ -121,7 +118,8 @@ impl Runs {
         lock(&self.live).get(id).cloned()
     }
 
-    fn hold(&self, slug: SlugId) -> Held {
+    /// Keeps a slug for as long as somebody has what comes back.
+    pub(super) fn hold(&self, slug: SlugId) -> Held {
         lock(&self.slugs).push(slug);
         Held { slug, slugs: Arc::clone(&self.slugs) }
     }
@@ -185,12 +183,12 @@ impl Platform {
             Some(number) => number,
             None => deploy.current.ok_or_else(|| ServeError::NoRelease(path.clone()))?,
         };
-        let controller = self.controllers().get(&deploy.id).cloned();
-        let controller = controller.ok_or(ServeError::Stopping)?;
+        let controller = self.controller(path).await?;
         if self.0.runs.under_way(Some(&deploy.id)) >= AT_ONCE {
             return Err(ServeError::ManyRuns { deploy: path.clone(), most: AT_ONCE });
         }
-        let (target, slug) = self.run_target(&deploy, number).await?;
+        let release = self.proven(&deploy, number).await?;
+        let (target, slug) = self.one_off_target(&controller, &deploy, &release).await?;
         let RunRequest { argv, mut env, streams, record, .. } = request;
         let names: Vec<_> = env.iter().map(|(name, _)| name.clone()).collect();
         let (connection, streams) = match streams {
@@ -215,6 +213,10 @@ impl Platform {
         };
         let run = store.begin_run(&new).await?;
         let name = process_name(&run)?;
+        let listener = match connection {
+            Connection::Detached => Some(Listener::begin(&controller, &name).await?),
+            Connection::Pipes | Connection::Terminal => None,
+        };
         let job = Job { target, name, argv, env, connection: streams, limit: LIMIT };
         let running = match controller.engine.begin(job) {
             Ok(running) => running,
@@ -230,44 +232,9 @@ impl Platform {
         };
         let live = Arc::new(Live::new(run.clone(), running.stop.clone(), slug, record));
         self.0.runs.insert(&live);
-        if connection == Connection::Detached {
-            controller.tap(&run, &live);
-        }
-        let life = Life { platform: self.clone(), controller, live, running };
+        let life = Life { platform: self.clone(), live, running, listener };
         self.0.tasks.spawn(life.live());
         Ok(run)
-    }
-
-    /// What a run runs. A slug that was proved for the current release is not proved again for
-    /// each of its processes.
-    async fn run_target(
-        &self,
-        deploy: &Deploy,
-        number: ReleaseNumber,
-    ) -> Result<(Target, Held), ServeError> {
-        let runs = &self.0.runs;
-        let release = self.proven(deploy, number).await?;
-        let slug = release.row.slug;
-        let held = runs.hold(slug);
-        let is_current = deploy.current == Some(number);
-        let target = match is_current && lock(&runs.proved).contains(&slug) {
-            true => self.trusted_target(deploy, &release, None).await,
-            false => self.target(deploy, &release, None).await,
-        };
-        let target = match target {
-            Ok(target) => target,
-            Err(_) if self.0.store.slug(&slug).await.is_err() => {
-                return Err(ServeError::SlugGone { number, commit: release.row.commit });
-            }
-            Err(error) => return Err(error),
-        };
-        if is_current {
-            let mut proved = lock(&runs.proved);
-            if !proved.contains(&slug) {
-                proved.push(slug);
-            }
-        }
-        Ok((target, held))
     }
 
     /// One run.
@@ -431,30 +398,4 @@ fn term_name() -> Result<EnvName, ServeError> {
 fn process_name(run: &Run) -> Result<ProcessName, ServeError> {
     let process_type: ProcessType = "run".parse().map_err(ServeError::Name)?;
     Ok(ProcessName { process_type, number: run.number })
-}
-
-/// Detached runs, whose lines are heard on their way.
-#[derive(Default)]
-pub(super) struct Taps(Mutex<HashMap<String, (RunId, Arc<Live>)>>);
-
-impl Controller {
-    fn tap(&self, run: &Run, live: &Arc<Live>) {
-        let name = format!("run.{}", run.number);
-        lock(&self.taps.0).insert(name, (run.id.clone(), Arc::clone(live)));
-    }
-
-    fn untap(&self, id: &RunId) {
-        lock(&self.taps.0).retain(|_, (of, _)| of != id);
-    }
-
-    /// What a detached run says goes to whoever attaches to it too.
-    pub(super) fn overhear_run(&self, line: &Line) {
-        if !line.process.starts_with("run.") {
-            return;
-        }
-        let live = lock(&self.taps.0).get(&*line.process).map(|(_, live)| Arc::clone(live));
-        if let Some(live) = live {
-            live.hear(line);
-        }
-    }
 }

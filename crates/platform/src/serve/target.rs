@@ -20,6 +20,7 @@ use tolv_store::{Deploy, Release};
 use super::controller::Controller;
 use super::error::ServeError;
 use super::platform::{Platform, blocking};
+use super::runs::Held;
 use crate::routes::Web;
 
 /// What a build said that the run stage needs: recorded with the slug, so that a start needs no
@@ -109,8 +110,33 @@ impl Platform {
         self.trusted_target(deploy, release, asked).await
     }
 
+    /// What a one-off of a release runs, and what keeps its slug meanwhile. The slug of the
+    /// current release is proved once, and not again for each of its one-offs.
+    pub(super) async fn one_off_target(
+        &self,
+        controller: &Controller,
+        deploy: &Deploy,
+        release: &Release,
+    ) -> Result<(Target, Held), ServeError> {
+        let (number, slug) = (release.row.number, release.row.slug);
+        let held = self.0.runs.hold(slug);
+        let is_current = deploy.current == Some(number);
+        if !(is_current && controller.proved() == Some(slug)) {
+            match self.prove(slug).await {
+                Ok(()) if is_current => controller.set_proved(slug),
+                Ok(()) => {}
+                Err(_) if self.0.store.slug(&slug).await.is_err() => {
+                    let commit = release.row.commit.clone();
+                    return Err(ServeError::SlugGone { number, commit });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((self.trusted_target(deploy, release, None).await?, held))
+    }
+
     /// As [`Platform::target`], of a slug that was proved before.
-    pub(super) async fn trusted_target(
+    async fn trusted_target(
         &self,
         deploy: &Deploy,
         release: &Release,

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tolv_logs::Line;
 use tolv_model::id::CronRunId;
 use tolv_model::name::{ProcessName, ProcessType, ScheduleName};
 
@@ -100,16 +99,5 @@ impl Going {
     pub(in crate::serve) async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-    }
-
-    /// A line of the deploy: what a run says goes to whoever follows it too.
-    pub(in crate::serve) fn overhear(&self, line: &Line) {
-        if !line.process.starts_with("cron-") {
-            return;
-        }
-        let runs = self.runs();
-        if let Some(run) = runs.iter().find(|run| run.process.to_string() == *line.process) {
-            run.output.say(&line.text);
-        }
     }
 }

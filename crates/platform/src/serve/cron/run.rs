@@ -13,6 +13,7 @@ use super::going::Entered;
 use super::{AWAY, run_key};
 use crate::serve::controller::Controller;
 use crate::serve::error::{Kind, ServeError, chain};
+use crate::serve::logs::Listener;
 use crate::serve::platform::Platform;
 
 pub(super) struct Run {
@@ -62,10 +63,15 @@ impl Run {
 
     async fn live(&self) -> Result<Exit, ServeError> {
         let deploy = self.platform.0.store.deploy_by_id(&self.run.deploy).await?;
-        let target = self.controller.cron.target(&self.platform, &deploy, &self.release).await?;
-        let name = self.entered.process.clone();
+        let (controller, entered) = (&self.controller, &self.entered);
+        let (target, _held) =
+            self.platform.one_off_target(controller, &deploy, &self.release).await?;
+        let name = entered.process.clone();
+        let listener = Listener::begin(controller, &name).await?;
         let one_off = OneOff { target, name, command: self.run.command.clone() };
-        Ok(self.controller.engine.run_once_until(one_off, &self.entered.stop).await?)
+        let run = controller.engine.run_once_until(one_off, &entered.stop);
+        // What it says goes to whoever follows it too.
+        Ok(listener.until(run, |line| entered.output.say(&line.text)).await?)
     }
 
     /// Records how it turned out; a database that is away is waited for while the platform runs.

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tolv_logs::Line;
 use tolv_model::env::Env;
+use tolv_run::{Processes, Usage};
 
-use super::proc::{Processes, Usage};
 use crate::serve::controller::Controller;
 
 /// Between two lines of a process.

@@ -8,13 +8,13 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tolv_logs::Stream;
 use tolv_model::id::{DeployId, RunId};
-use tolv_model::run::{Connection, End, State};
+use tolv_model::run::{End, State};
 use tolv_run::{Ending, Error, Output, Reason, Running, Streams};
 
 use super::live::{Live, Record};
 use super::{KEPT, LINGER};
-use crate::serve::controller::Controller;
 use crate::serve::error::chain;
+use crate::serve::logs::Listener;
 use crate::serve::platform::Platform;
 
 /// Most bytes of one read.
@@ -37,9 +37,10 @@ pub(super) fn records(deploy: &DeployId) -> String {
 /// The task of a run.
 pub(super) struct Life {
     pub(super) platform: Platform,
-    pub(super) controller: Arc<Controller>,
     pub(super) live: Arc<Live>,
     pub(super) running: Running,
+    /// Of one that is detached.
+    pub(super) listener: Option<Listener>,
 }
 
 impl Life {
@@ -60,13 +61,16 @@ impl Life {
             // It is recorded with its end at the latest.
             store.run_started(&run.id, Timestamp::now()).await.ok();
         }
-        let ended = (&mut self.running.ended).await.unwrap_or(Err(Error::Stopped));
+        let ended = match self.listener.take() {
+            // Whoever attaches to a detached one hears it in the log.
+            Some(listener) => {
+                listener.until(&mut self.running.ended, |line| self.live.hear(line)).await
+            }
+            None => (&mut self.running.ended).await,
+        };
+        let ended = ended.unwrap_or(Err(Error::Stopped));
         self.live.gone();
         self.live.close().await;
-        if run.connection == Connection::Detached && begun {
-            // A reader of the log that is slower than this has missed lines too.
-            timeout(REST, self.live.heard_all()).await.ok();
-        }
         let rest = async { while readers.join_next().await.is_some() {} };
         timeout(REST, rest).await.ok();
         readers.abort_all();
@@ -75,7 +79,6 @@ impl Life {
         let recorded = self.keep(&run.deploy, &run.id, record, &mut end).await;
         let now = Timestamp::now();
         self.settle(&run.id, &end, recorded, now).await;
-        self.controller.untap(&run.id);
         self.live.over(&end, recorded, now);
         self.platform.0.runs.say_over();
         self.forget(&run.deploy).await;

@@ -27,8 +27,6 @@ pub(super) const RECORD: usize = 4 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What a terminal takes as the end of the input: Ctrl-D.
 const END_OF_INPUT: &[u8] = b"\x04";
-/// How the log tells the end of a process's output.
-const LAST_WORD: &[u8] = b"State changed from up to ";
 
 /// Some of a run's output.
 #[derive(Clone, Debug)]
@@ -79,8 +77,6 @@ struct State {
     attached: u32,
     /// The process is gone: what is left in its pipes is all there will be.
     gone: bool,
-    /// All lines of a detached one were heard.
-    heard_all: bool,
     over: bool,
     stopped_by: Option<String>,
     /// Until it is over.
@@ -131,7 +127,6 @@ impl Live {
                 record: record.then(Record::default),
                 attached: 1,
                 gone: false,
-                heard_all: false,
                 over: false,
                 stopped_by: None,
                 _slug: Some(slug),
@@ -208,28 +203,20 @@ impl Live {
 
     /// Takes in a line of the log that is its: nobody waits for a reader here.
     pub(super) fn hear(&self, line: &Line) {
+        if line.source == Source::Tolv {
+            return;
+        }
+        let mut text = line.text.clone();
+        if !line.marks.more {
+            text.push(b'\n');
+        }
         let mut state = self.state();
-        match line.source {
-            Source::Tolv if line.text.starts_with(LAST_WORD) => state.heard_all = true,
-            Source::Tolv => return,
-            Source::App => {
-                let mut text = line.text.clone();
-                if !line.marks.more {
-                    text.push(b'\n');
-                }
-                state.ring.force(line.stream, &text);
-                if let Some(record) = &mut state.record {
-                    record.add(&text);
-                }
-            }
+        state.ring.force(line.stream, &text);
+        if let Some(record) = &mut state.record {
+            record.add(&text);
         }
         drop(state);
         self.changed();
-    }
-
-    /// Waits until all its lines were heard.
-    pub(super) async fn heard_all(&self) {
-        self.wait(|state| state.heard_all.then_some(())).await;
     }
 
     /// The process is gone.

@@ -216,6 +216,19 @@ fn bad_names_and_bodies_are_one_clear_problem() {
     let path = "/v1/apps/shop/deploys/production";
     bad("POST", &format!("{path}/operations"), &json!({"kind": "fly"}), 400, "fly");
     bad("POST", &format!("{path}/operations"), &json!({"kind": "rollback"}), 409, "no release");
+    for (query, wanted) in [
+        ("tail=x", "tail"),
+        ("tail=0&cursor=1-2", "exclude"),
+        ("tail=99999", "limit"),
+        ("cursor=here", "`here`"),
+        ("grep=(", "grep"),
+        ("source=x", "`x`"),
+        ("since=soon", "since"),
+        ("colour=1", "colour"),
+    ] {
+        bad("GET", &format!("{path}/logs?{query}"), &Value::Null, 400, wanted);
+    }
+    bad("GET", "/v1/runs/run_00000000000000000000/output?from=x", &Value::Null, 400, "from");
     let config = format!("{path}/config");
     bad("PATCH", &config, &json!({"set": {"PORT": {"text": "1"}}}), 400, "PORT");
     bad("PATCH", &config, &json!({"set": {"A": {"base64": "!"}}}), 400, "base 64");

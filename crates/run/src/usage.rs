@@ -21,7 +21,7 @@ struct Stat {
 
 /// All processes at one moment.
 #[derive(Debug, Default)]
-pub(super) struct Processes {
+pub struct Processes {
     stats: HashMap<i32, Stat>,
     children: HashMap<i32, Vec<i32>>,
     /// Seconds since the machine began.
@@ -30,15 +30,19 @@ pub(super) struct Processes {
 
 /// A process with everything below its shim.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Usage {
-    pub(super) cpu_seconds: f64,
+pub struct Usage {
+    /// Of all of them, and of those that have ended.
+    pub cpu_seconds: f64,
     /// Bytes; what processes share is counted for each.
-    pub(super) resident: u64,
-    pub(super) swapped: u64,
-    pub(super) processes: u64,
+    pub resident: u64,
+    /// Bytes.
+    pub swapped: u64,
+    /// How many.
+    pub processes: u64,
     /// Threads that run or wait for the disk.
-    pub(super) busy: u64,
-    pub(super) uptime_seconds: f64,
+    pub busy: u64,
+    /// Of the leader.
+    pub uptime_seconds: f64,
 }
 
 fn parse_stat(text: &str) -> Option<Stat> {
@@ -61,7 +65,8 @@ fn parse_status(text: &str) -> (u64, u64) {
 }
 
 impl Processes {
-    pub(super) fn read() -> Self {
+    /// Looks at all of them now.
+    pub fn read() -> Self {
         let mut all = Self::default();
         let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
         let seconds = uptime.split_ascii_whitespace().next();
@@ -82,7 +87,7 @@ impl Processes {
     }
 
     /// Of the process with this leader; nothing where it is gone.
-    pub(super) fn usage(&self, leader: i32) -> Option<Usage> {
+    pub fn usage(&self, leader: i32) -> Option<Usage> {
         let first = self.stats.get(&leader)?;
         let mut usage = Usage {
             uptime_seconds: (self.uptime - ticks(first.started)).max(0.0),

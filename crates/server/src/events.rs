@@ -1,0 +1,49 @@
+//! Server-sent events: streams that stay open while nothing happens, and can be resumed.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use tolv_platform::{Follow, Progress};
+
+use crate::Shared;
+
+/// A comment on a stream that has nothing else to say, so that nobody in between closes it.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Events as an answer.
+pub(crate) fn kept_alive<S>(events: S) -> Sse<KeepAliveStream<S>>
+where
+    S: Stream<Item = Result<Event, Infallible>> + Send + 'static,
+{
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}
+
+/// What is followed, behind the last that the client has seen: `output` with a line, each with its
+/// number as id, and at the end `state`.
+pub(crate) fn progress(
+    shared: &Shared,
+    follow: Follow,
+    headers: &HeaderMap,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<>> {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let seen: usize = last.unwrap_or(0);
+    let state = (follow.behind(seen), seen, shared.0.ending.clone());
+    let events = unfold(state, |(mut follow, seen, ending)| async move {
+        let progress = ending.run_until_cancelled(follow.next()).await??;
+        let (event, seen) = match progress {
+            Progress::Output(line) => {
+                // A line's end inside would be the event's.
+                let text = String::from_utf8_lossy(&line).replace(['\r', '\n'], "\u{fffd}");
+                let id = (seen + 1).to_string();
+                (Event::default().event("output").id(id).data(text), seen + 1)
+            }
+            Progress::Over(state) => (Event::default().event("state").data(state.as_str()), seen),
+        };
+        Some((Ok(event), (follow, seen, ending)))
+    });
+    kept_alive(events)
+}
