@@ -79,7 +79,8 @@ pub struct LogAccount {
 /// The accounts of a deploy's log since the platform began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogStats {
-    /// Process → what it has written; `tolv` is what the platform and the router said.
+    /// Process, or type of one-offs → what was written; `tolv` is what the platform and the
+    /// router said.
     pub processes: BTreeMap<String, LogAccount>,
     /// All of them together.
     pub total: LogAccount,

@@ -115,7 +115,7 @@ impl Local {
         let cancel = CancellationToken::new();
         let (started, is_started) = oneshot::channel();
         let (done, ended) = oneshot::channel();
-        let pump = shared.pump(&plan).ok_or(Error::Stopped)?;
+        let pump = shared.pump(&plan, true).ok_or(Error::Stopped)?;
         let errand = Errand {
             argv: Some(argv),
             env,

@@ -185,7 +185,7 @@ impl Local {
         let cancel = stop.child_token();
         let _stop = cancel.clone().drop_guard();
         let (done, exit) = oneshot::channel();
-        let pump = shared.pump(&plan).ok_or(Error::Stopped)?;
+        let pump = shared.pump(&plan, true).ok_or(Error::Stopped)?;
         self.0.shared.tasks.spawn(async move {
             let (process, limit) = (plan.name.clone(), shared.settings.timing.one_off);
             let errand = Errand::line(limit);
@@ -224,8 +224,8 @@ impl Local {
         Log(Arc::clone(&self.0.shared.journal))
     }
 
-    /// What each process has written since the engine began, and the platform about them
-    /// (`tolv`).
+    /// What each process of the formation, and the one-offs of each type together, have written
+    /// since the engine began, and the platform about them (`tolv`).
     pub async fn written(&self) -> BTreeMap<Arc<str>, Written> {
         let shared = &self.0.shared;
         let mut all = shared.tally.all().await;

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -23,7 +23,7 @@ use crate::tally::{Tally, Written};
 #[derive(Debug)]
 enum Message {
     /// A start, with its shim.
-    Open(u64, Arc<Control>),
+    Open(u64, Weak<Control>),
     /// The shim has written more than was asked for.
     Bell(u64),
     /// All of this writer is stored.
@@ -44,6 +44,8 @@ pub(crate) struct Teller {
 #[derive(Debug)]
 pub(crate) struct Pump {
     process: Arc<str>,
+    /// Where what it writes is counted.
+    account: Arc<str>,
     release: u32,
     teller: Teller,
 }
@@ -91,8 +93,8 @@ impl Teller {
     }
 
     /// For one process of a release.
-    pub(crate) fn pump(&self, process: Arc<str>, release: u32) -> Pump {
-        Pump { process, release, teller: self.clone() }
+    pub(crate) fn pump(&self, process: Arc<str>, account: Arc<str>, release: u32) -> Pump {
+        Pump { process, account, release, teller: self.clone() }
     }
 
     fn tell(&self, message: Message) {
@@ -103,9 +105,9 @@ impl Teller {
 
 impl Pump {
     /// A start: what its shim writes is looked for from here on.
-    pub(crate) fn open(&self, writer: u64, control: Arc<Control>) {
-        self.teller.tally.begin(writer, &self.process, Arc::clone(&control));
-        self.teller.tell(Message::Open(writer, control));
+    pub(crate) fn open(&self, writer: u64, control: &Arc<Control>) {
+        self.teller.tally.begin(writer, &self.account, Arc::downgrade(control));
+        self.teller.tell(Message::Open(writer, Arc::downgrade(control)));
     }
 
     /// The shim has written this much.
@@ -118,7 +120,7 @@ impl Pump {
     /// The shim's last word, nothing where it died without one.
     pub(crate) fn ended(&self, writer: u64, ended: Option<Ended>) {
         let written = ended.map(|ended| ended.written);
-        self.teller.tally.end(writer, &self.process, written);
+        self.teller.tally.end(writer, &self.account, written);
         let all = written.map(|written| written.written).unwrap_or_default();
         self.teller.tell(Message::Ended(writer, Arc::clone(&self.process), all));
         self.teller.journal.ring();
@@ -146,7 +148,7 @@ async fn run(
     outlet: Outlet,
 ) {
     let mut reader = Some(reader);
-    let mut shims: HashMap<u64, Arc<Control>> = HashMap::new();
+    let mut shims: HashMap<u64, Weak<Control>> = HashMap::new();
     let mut messages = Vec::new();
     let mut open = true;
     while open {
@@ -168,12 +170,12 @@ async fn run(
         for message in messages.drain(..) {
             match message {
                 Message::Open(writer, control) => {
-                    control.order(&Order::Arm { lines: 0 });
+                    arm(&control, 0);
                     shims.insert(writer, control);
                 }
                 Message::Bell(writer) => {
                     if let Some(control) = shims.get(&writer) {
-                        control.order(&Order::Arm { lines: dry.taken(writer).lines });
+                        arm(control, dry.taken(writer).lines);
                     }
                 }
                 Message::Ended(writer, process, all) => {
@@ -189,6 +191,13 @@ async fn run(
             return;
         }
         reader = Some(dry);
+    }
+}
+
+/// Asks a shim to ring once it has written more than this; one that is gone needs no more asking.
+fn arm(control: &Weak<Control>, lines: u64) {
+    if let Some(control) = control.upgrade() {
+        control.order(&Order::Arm { lines });
     }
 }
 

@@ -184,7 +184,7 @@ impl Rolling {
         let shared = &self.shared;
         let Some(commands) = shared.board.add(id, &plan, false) else { return false };
         shared.board.update(id, |process| process.routed = self.first);
-        let Some(pump) = shared.pump(&plan).map(Arc::new) else { return false };
+        let Some(pump) = shared.pump(&plan, false).map(Arc::new) else { return false };
         let (shared, reports) = (Arc::clone(shared), self.reports.clone());
         let process = Process { shared, id, plan, commands, reports, pump };
         self.shared.tasks.spawn(process.run());

@@ -71,7 +71,7 @@ impl Launching {
             Control::new(control).map_err(|error| format!("the control socket: {error}"))?;
         let control = Arc::new(control);
         let Self { port, writer, folder, .. } = self;
-        pump.open(writer, Arc::clone(&control));
+        pump.open(writer, &control);
         Ok(Session { port, control, launched, writer, folder, deaf_at: None })
     }
 

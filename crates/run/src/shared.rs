@@ -67,11 +67,17 @@ impl Shared {
         }
     }
 
-    /// What is said about one process; after the stop nobody hears it.
-    pub(crate) fn pump(&self, plan: &Plan) -> Option<Pump> {
+    /// What is said about one process; after the stop nobody hears it. Those outside the formation
+    /// have no end of names: their account is that of their type.
+    pub(crate) fn pump(&self, plan: &Plan, one_off: bool) -> Option<Pump> {
         let teller = self.teller.lock().unwrap_or_else(PoisonError::into_inner);
-        let (process, release) = (Arc::from(plan.name.to_string()), plan.target.release.number.0);
-        teller.as_ref().map(|teller| teller.pump(process, release))
+        let (process, release) =
+            (Arc::<str>::from(plan.name.to_string()), plan.target.release.number.0);
+        let account = match one_off {
+            true => Arc::from(plan.name.process_type.to_string()),
+            false => Arc::clone(&process),
+        };
+        teller.as_ref().map(|teller| teller.pump(process, account, release))
     }
 
     pub(crate) fn pump_task(&self, task: impl Future<Output = ()> + Send + 'static) {

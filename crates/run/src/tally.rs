@@ -1,7 +1,8 @@
-//! What each process has written, and what of it the log could not take.
+//! What each process has written, and what of it the log could not take. All one-offs of a type
+//! are one account: there is no end of them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use tolv_logs::store::Count;
 use crate::child::Control;
 use crate::protocol::Order;
 
-/// Output of one process type's process, over all its starts.
+/// Output of one process of the formation over all its starts, or of all one-offs of a type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     /// Taken in from it.
@@ -40,8 +41,9 @@ struct Counts {
 /// A start that is not over.
 #[derive(Debug)]
 struct Running {
-    process: Arc<str>,
-    shim: Arc<Control>,
+    account: Arc<str>,
+    /// The session alone keeps it open: a shim ends with it.
+    shim: Weak<Control>,
     /// What it said last.
     written: Written,
     /// Whether it was asked and has not answered.
@@ -57,9 +59,9 @@ impl Tally {
     }
 
     /// A writer begins.
-    pub(crate) fn begin(&self, writer: u64, process: &Arc<str>, shim: Arc<Control>) {
-        let (process, written) = (Arc::clone(process), Written::default());
-        self.counts().running.insert(writer, Running { process, shim, written, asked: false });
+    pub(crate) fn begin(&self, writer: u64, account: &Arc<str>, shim: Weak<Control>) {
+        let (account, written) = (Arc::clone(account), Written::default());
+        self.counts().running.insert(writer, Running { account, shim, written, asked: false });
     }
 
     /// A writer has come this far.
@@ -72,12 +74,12 @@ impl Tally {
     }
 
     /// A writer is done; this is the last that it said.
-    pub(crate) fn end(&self, writer: u64, process: &Arc<str>, written: Option<Written>) {
+    pub(crate) fn end(&self, writer: u64, account: &Arc<str>, written: Option<Written>) {
         {
             let mut counts = self.counts();
             let before = counts.running.remove(&writer).map(|running| running.written);
             if let Some(last) = written.or(before) {
-                let sum = counts.ended.entry(Arc::clone(process)).or_default();
+                let sum = counts.ended.entry(Arc::clone(account)).or_default();
                 sum.written += last.written;
                 sum.lost += last.lost;
             }
@@ -85,10 +87,11 @@ impl Tally {
         self.heard.notify_waiters();
     }
 
-    /// By process, as it is now: every shim is asked.
+    /// By account, as it is now: every shim is asked.
     pub(crate) async fn all(&self) -> BTreeMap<Arc<str>, Written> {
         for running in self.counts().running.values_mut() {
-            running.asked = running.shim.order(&Order::Count);
+            let shim = running.shim.upgrade();
+            running.asked = shim.is_some_and(|shim| shim.order(&Order::Count));
         }
         let answered = async {
             loop {
@@ -105,8 +108,8 @@ impl Tally {
         timeout(ANSWER, answered).await.ok();
         let counts = self.counts();
         let mut all = counts.ended.clone();
-        for Running { process, written, .. } in counts.running.values() {
-            let sum = all.entry(Arc::clone(process)).or_default();
+        for Running { account, written, .. } in counts.running.values() {
+            let sum = all.entry(Arc::clone(account)).or_default();
             sum.written += written.written;
             sum.lost += written.lost;
         }

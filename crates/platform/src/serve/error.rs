@@ -113,7 +113,7 @@ pub enum ServeError {
         to: Deploy,
     },
     /// There is nothing to try again.
-    #[error("release {number} of {deploy} did not fail: it is {outcome}")]
+    #[error("release {number} of {deploy} did not fail, it {outcome}")]
     NotFailed {
         /// Whose.
         deploy: Deploy,

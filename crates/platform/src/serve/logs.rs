@@ -20,7 +20,7 @@ use super::platform::{Platform, blocking};
 pub struct Logged {
     /// To read.
     pub log: Log,
-    /// Process → what it has written since the platform began.
+    /// Process, or type of one-offs → what was written since the platform began.
     pub written: BTreeMap<Arc<str>, Written>,
     /// Most bytes of it.
     pub limit: u64,

@@ -484,7 +484,12 @@ pub(crate) struct Run {
     pub(crate) no_tty: bool,
 
     /// The command and its words
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        required = true,
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     pub(crate) argv: Vec<std::ffi::OsString>,
 
     #[command(flatten)]

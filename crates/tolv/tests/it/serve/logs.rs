@@ -229,6 +229,15 @@ fn the_accounts_are_exact() {
     assert_eq!(web["written"], web["stored"]);
     let shown = shop.tolv(&["logs", "--source", "app", "--process", "web.1", "-n", "5000"]);
     assert_eq!(shown.lines().count(), 1000);
+    // One-offs have no end of names: those of a type are one account.
+    for word in ["one", "two"] {
+        shop.tolv(&["run", "--detach", "echo", word]);
+    }
+    poll(SOON, "both of them to be counted", || {
+        let stats = shop.json(&["logs", "stats"]);
+        assert!(stats["processes"]["run.1"].is_null(), "{stats}");
+        (stats["processes"]["run"]["written"]["bytes"] == "one\ntwo\n".len()).then_some(())
+    });
     let table = shop.tolv(&["logs", "stats"]);
     assert!(table.contains("web.1") && table.contains("bytes on the disk"), "{table}");
 }
