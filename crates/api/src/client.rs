@@ -1,15 +1,21 @@
 //! The typed client: blocking, one call a method of the API.
 
+mod socket;
+
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tolv_model::operation::State;
+use ureq::config::Config;
 use ureq::http::{Request, Response};
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
 
-use crate::Problem;
+use self::socket::SocketConnector;
+use crate::{Problem, local};
 
 /// For a connection to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -48,6 +54,16 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the connection is gone, and another may be had: what a `tolv up` runs ends with it.
+    pub fn may_come_back(&self) -> bool {
+        match self {
+            Self::Unreachable { url, .. } | Self::Broken { url, .. } => url != local::URL,
+            Self::Problem(_) | Self::Odd { .. } => false,
+        }
+    }
+}
+
 /// What an operation says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -71,15 +87,27 @@ impl std::fmt::Debug for Client {
     }
 }
 
+fn config() -> Config {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(CONNECT))
+        .user_agent(concat!("tolv/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
 impl Client {
     /// A client of the platform at `url`, such as `http://127.0.0.1:1212`.
     pub fn new(url: &str, token: Option<String>) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(CONNECT))
-            .user_agent(concat!("tolv/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Self { agent: config.into(), url: url.trim_end_matches('/').to_owned(), token }
+        Self { agent: config().into(), url: url.trim_end_matches('/').to_owned(), token }
+    }
+
+    /// A client of the `tolv up` whose state folder is `home`.
+    pub fn local(home: &Path) -> Self {
+        let socket = local::socket(home);
+        let url = local::URL.to_owned();
+        let connector = SocketConnector(socket);
+        let agent = Agent::with_parts(config(), connector, DefaultResolver::default());
+        Self { agent, url, token: None }
     }
 
     /// Where the platform is.
@@ -144,7 +172,8 @@ impl Client {
             let before = seen;
             match self.follow_once(path, &mut seen, event) {
                 Ok(Some(state)) => return Ok(state),
-                Ok(None) | Err(Error::Broken { .. } | Error::Unreachable { .. }) if tries < 60 => {}
+                Ok(None) if tries < 60 => {}
+                Err(error) if error.may_come_back() && tries < 60 => {}
                 Ok(None) => {
                     let what = "the stream ended before the operation".to_owned();
                     return Err(Error::Odd { url: self.url.clone(), what });

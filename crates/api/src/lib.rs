@@ -9,6 +9,7 @@
 pub mod client;
 mod cron;
 mod drains;
+pub mod local;
 mod logs;
 pub mod problem;
 pub mod runs;

@@ -220,12 +220,12 @@ impl Client {
             };
             tries += 1;
             let again = match &error {
-                Error::Broken { .. } | Error::Unreachable { .. } => tries < BEGINS.0,
+                error if error.may_come_back() => tries < BEGINS.0,
                 // The first request, whose answer got lost, is being done still.
                 Error::Problem(problem) => {
                     tries > 1 && problem.code == Code::Refused && tries < BEGINS.1
                 }
-                Error::Odd { .. } => false,
+                _ => false,
             };
             if !again {
                 return Err(error);

@@ -39,6 +39,9 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         no_release_phase: bool,
     },
+    /// Build the codebase's folder as it is now, release and run it: what `tolv up` does at its
+    /// start and at every change.
+    Up,
     /// Release the slug that another deploy of the app runs.
     Promote {
         /// Whose.
@@ -100,7 +103,7 @@ pub enum Request {
 impl Request {
     /// Whether a queued one is not worth doing once a newer one of its kind is queued.
     pub fn is_superseded_by(&self, newer: &Self) -> bool {
-        matches!((self, newer), (Self::Deploy { .. }, Self::Deploy { .. }))
+        matches!((self, newer), (Self::Deploy { .. }, Self::Deploy { .. }) | (Self::Up, Self::Up))
     }
 
     /// Whether it makes a release whose release phase is left out.
@@ -111,7 +114,8 @@ impl Request {
             | Self::Rollback { no_release_phase, .. }
             | Self::Retry { no_release_phase, .. }
             | Self::Config { no_release_phase, .. } => *no_release_phase,
-            Self::Scale { .. }
+            Self::Up
+            | Self::Scale { .. }
             | Self::Restart { .. }
             | Self::Stop
             | Self::Start
@@ -123,6 +127,7 @@ impl Request {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Deploy { .. } => "deploy",
+            Self::Up => "up",
             Self::Promote { .. } => "promote",
             Self::Rollback { .. } => "rollback",
             Self::Retry { .. } => "retry",

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 use tolv_router::Router;
 
@@ -48,14 +49,23 @@ pub(crate) fn router(traffic: Arc<Traffic>) -> (Router, Access) {
 }
 
 impl Access {
-    /// Hands the lines to `deliver`, many at a time, for as long as the router lives.
-    pub(crate) async fn run<T>(mut self, deliver: impl Fn(Vec<Request>) -> T)
-    where
+    /// Hands the lines to `deliver`, many at a time, until the last behind `over`: then the router
+    /// answers nobody any more.
+    pub(crate) async fn run<T>(
+        mut self,
+        over: CancellationToken,
+        deliver: impl Fn(Vec<Request>) -> T,
+    ) where
         T: Future<Output = ()> + Send,
     {
         loop {
             let mut batch = Vec::new();
-            if self.waiting.recv_many(&mut batch, AT_ONCE).await == 0 {
+            tokio::select! {
+                biased;
+                _ = self.waiting.recv_many(&mut batch, AT_ONCE) => {}
+                () = over.cancelled() => {}
+            }
+            if batch.is_empty() {
                 return;
             }
             let lost = self.dropped.swap(0, Relaxed);

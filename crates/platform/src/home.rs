@@ -1,6 +1,6 @@
-//! The state folder of a local deploy: `.tolv/` in the codebase, or `TOLV_HOME`.
+//! The state folder: `.tolv/` in the codebase for `up`, `TOLV_HOME` where that is set.
 //!
-//! Whoever holds [`Home`] holds its lock: two `tolv up` of one codebase cannot mix their state.
+//! Whoever holds [`Home`] holds its lock: two platforms cannot mix their state.
 //! The lock is the kernel's (`flock`), so a killed holder leaves nothing behind; the file's text
 //! only tells the second comer who the first is.
 
@@ -23,7 +23,7 @@ pub enum HomeError {
         source: std::io::Error,
     },
     /// Another process holds it.
-    #[error("`tolv up` runs here already: {holder}")]
+    #[error("another `tolv` has the state folder: {holder}")]
     Held {
         /// Who, in words.
         holder: String,

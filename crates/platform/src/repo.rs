@@ -75,13 +75,18 @@ pub struct Repos {
 }
 
 impl Repos {
-    /// Opens the folder, and sets up the hook that leads back to this program.
+    /// Those below a folder.
+    pub fn at(folder: &Path, search_path: &OsStr) -> Self {
+        Self { folder: folder.to_owned(), search_path: search_path.to_owned() }
+    }
+
+    /// Makes the folder, and sets up the hook that leads back to this program.
     ///
     /// # Errors
     ///
     /// [`RepoError::Folder`].
-    pub fn open(folder: &Path, search_path: &OsStr, program: &Path) -> Result<Self, RepoError> {
-        let hooks = folder.join("hooks");
+    pub fn set_up(&self, program: &Path) -> Result<(), RepoError> {
+        let hooks = self.folder.join("hooks");
         fs::create_dir_all(&hooks).map_err(failed("create", &hooks))?;
         let link = hooks.join(HOOK);
         let aside = hooks.join("proc-receive.new");
@@ -93,8 +98,7 @@ impl Repos {
             _ => {}
         }
         std::os::unix::fs::symlink(program, &aside).map_err(failed("create", &aside))?;
-        fs::rename(&aside, &link).map_err(failed("create", &link))?;
-        Ok(Self { folder: folder.to_owned(), search_path: search_path.to_owned() })
+        fs::rename(&aside, &link).map_err(failed("create", &link))
     }
 
     /// An app's repository.

@@ -18,6 +18,7 @@
 //! * The operations of one deploy never overlap.
 //! * The database may go away: requests are refused meanwhile, apps and routing go on.
 
+mod apps;
 mod carry;
 mod controller;
 mod cron;
@@ -25,6 +26,7 @@ mod drains;
 mod error;
 mod garbage;
 mod kept;
+mod local;
 mod logs;
 mod metrics;
 mod options;
@@ -37,14 +39,15 @@ mod runs;
 mod target;
 mod tokens;
 
+pub use apps::CopyFrom;
 pub use cron::Scheduled;
 pub use drains::Drain;
 pub use error::{Kind, ServeError};
 pub use logs::Logged;
 pub use metrics::METRICS_TYPE;
 pub use options::{Blobs, Said, ServeOptions};
-pub use output::{Follow, Progress};
-pub use platform::{Actor, CopyFrom, Platform, Process};
+pub use output::{Bar, Follow, Progress};
+pub use platform::{Actor, Platform, Process};
 pub use releases::Standing;
 pub use requests::Command;
 pub use runs::{Attachment, RunOutput, RunRequest, RunStreams, Taken};

@@ -1,91 +1,37 @@
-//! `tolv up`: one codebase, built, released, run and routed in the foreground.
+//! `tolv up` to whoever looks at it: brings the codebase up, again at every change, and hands on
+//! what there is to see.
 //!
-//! [`up`] returns when everything is stopped. It prints nothing: what there is to see goes out as
-//! [`Event`]s, in order. A slow reader of them holds up nothing but the reading: processes write
-//! to the deploy's log.
-//!
-//! # Invariants
-//!
-//! * Nothing starts before the release phase succeeded.
-//! * A build, release phase or rollout that fails after the first one leaves what runs as it is.
-//! * Whatever way `up` ends, no process is left.
+//! Nothing is printed here: what there is to see goes out as [`Event`]s, in order, by [`show`]. A
+//! slow reader of them holds up nothing but the reading: processes write to the deploy's log, and
+//! operations keep their output.
 
-use std::fs;
-use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
-use tolv_build::{Built, Source};
-use tolv_logs::Line;
-use tolv_model::dotenv;
-use tolv_model::env::{Env, EnvError};
-use tolv_model::formation::Formation;
-use tolv_model::name::{AppName, Deploy, DeployName, ProcessName, ProcessType};
-use tolv_model::release::{Release, ReleaseNumber};
-use tolv_router::Router;
-use tolv_run::{Local, OneOff, Target};
-use tolv_sandbox::{Cancel, Choice, Level, Limits, Machine, Spawner};
+use tokio::time::{Instant, sleep_until};
+use tolv_logs::{Line, Micros};
+use tolv_model::operation::State;
 
-use crate::access;
-use crate::error::Error;
-use crate::home::Home;
-use crate::listen::{ListenError, listen};
-use crate::routes::{Hosts, Routes, Web, routed};
+use crate::serve::{Platform, Progress, Said, ServeError};
 use crate::watch::Watch;
 
-/// For requests in flight when everything stops; then they are cut.
-const ROUTER_GRACE: Duration = Duration::from_secs(30);
 /// Lines that are handed on together; fewer than any channel here has room for.
 const AT_ONCE: usize = 256;
 /// No line for this long, and what was waiting for the lines is said.
 const QUIET: Duration = Duration::from_millis(15);
 /// It is said after this long, whatever comes.
 const LATEST: Duration = Duration::from_millis(200);
-/// Between two looks at whether a build that waits for a slow reader is cancelled.
-const CANCEL_TICK: Duration = Duration::from_millis(50);
-
-/// What was asked for.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The codebase.
-    pub dir: PathBuf,
-    /// The state folder.
-    pub home: PathBuf,
-    /// Quantities that win over app.json's.
-    pub formation: Option<Formation>,
-    /// Where to listen; the first free port from 8080 on without it.
-    pub listen: Option<SocketAddr>,
-    /// The file of config variables; `.env` in the codebase, where there is one, without it.
-    pub env_file: Option<PathBuf>,
-    /// Build and replace at every change.
-    pub watch: bool,
-    /// How much to isolate.
-    pub sandbox: Choice,
-    /// What a build may know of this machine.
-    pub host: tolv_build::Host,
-}
 
 /// What there is to see, in order.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The build's output.
-    Build(tolv_build::Event),
+    /// What an operation says: a line of the build, the release phase, the rollout, or how far it
+    /// has come.
+    Progress(Progress),
     /// A line of a process, the router or the platform.
     Line(Line),
-    /// A release is up, at this URL where it has a web process.
-    Ready {
-        /// `http://<app>.localhost:<port>`.
-        url: Option<String>,
-        /// Which release.
-        release: ReleaseNumber,
-    },
-    /// Something went wrong that does not end `up`: the text of the error, whole.
-    Failed(String),
 }
 
 /// How `up` is told to end.
@@ -99,290 +45,125 @@ pub enum Stop {
     Now,
 }
 
-/// Builds, releases and runs the codebase until `stop` says otherwise.
+/// How an operation of `up` ended.
+enum Ended {
+    Succeeded,
+    Failed(Option<Arc<ServeError>>),
+    /// `stop` came first.
+    Stopped,
+}
+
+/// Brings the platform's codebase up, with `watch` again at every change, until `stop` says
+/// otherwise. What the operations say goes to `output`.
 ///
 /// # Errors
 ///
-/// One of [`Error`]'s, when the first release does not come up. A later one that does not is an
-/// [`Event::Failed`], and the one before it goes on.
+/// Why the first release did not come up. A later one that does not says so in its output, and
+/// the one before it goes on.
 pub async fn up(
-    options: Options,
-    events: mpsc::Sender<Event>,
-    mut stop: watch::Receiver<Stop>,
-) -> Result<(), Error> {
-    let dir = folder(&options.dir)?;
-    let mut home = Home::open(&options.home)?;
-    let (config, ignored) = config(&dir, options.env_file.as_deref())?;
-    let app = app_name(&dir);
-    let spawner = Spawner::start(&options.host.program, &["spawner"])?;
-    let machine = Machine::probe(&spawner)?;
-    let (level, missing) = machine.choose(options.sandbox)?;
-    let mut watch = match options.watch {
-        true => Some(Watch::start(&dir, home.root())?),
-        false => None,
-    };
-    let listener = listen(options.listen).await?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| ListenError::Asked { address: SocketAddr::from(([0; 4], 0)), source })?;
-    let url = format!("http://{app}.localhost:{}", address.port());
-    home.sign(&format!("pid {}, {url}", std::process::id()))?;
+    platform: &Platform,
+    watch: bool,
+    output: &mpsc::Sender<Output>,
+    stop: &mut watch::Receiver<Stop>,
+) -> Result<(), Arc<ServeError>> {
+    Up { platform, output }.run(watch, stop).await
+}
 
-    let mut tasks = JoinSet::new();
-    let traffic = Arc::default();
-    let (router, access) = access::router(Arc::clone(&traffic));
-    tasks.spawn({
-        let router = router.clone();
-        async move { router.serve(listener).await }
-    });
-    let mut settings = tolv_run::Settings::new(spawner.clone(), level, home.root().join("logs"));
-    settings.search_path = options.host.search_path.to_string_lossy().into_owned();
-    let hosts = Hosts::new(router.clone(), traffic);
-    let (engine, lines, routes) = routed(settings, hosts, format!("{app}.localhost"), true)?;
-    let (after, waiting) = mpsc::channel(1);
-    tasks.spawn(forward(lines, waiting, events.clone()));
-    tasks.spawn({
-        let engine = engine.clone();
-        access.run(move |requests| {
-            let lines: Vec<_> = requests.into_iter().map(|request| request.line).collect();
-            engine.say(&lines);
-            std::future::ready(())
-        })
-    });
-    tasks.spawn(routes.clone().follow());
-
-    let mut stage = Stage {
-        deploy: Deploy { app, name: DeployName::local() },
-        dir,
-        home: home.root().to_owned(),
-        host: options.host,
-        asked: options.formation,
-        config,
-        spawner,
-        level,
-        engine,
-        routes,
-        events: events.clone(),
-        after,
-        url,
-        number: ReleaseNumber(0),
-        current: None,
-    };
-    let notice = match level {
-        Level::Strict => None,
-        other => Some(format!("Sandbox level {other}: {}", missing.join("; "))),
-    };
-    for notice in notice.into_iter().chain(ignored) {
-        events.send(Event::Build(tolv_build::Event::Warning(notice))).await.ok();
+/// Ends the platform; kills where `stop` says so.
+pub async fn down(platform: &Platform, stop: &mut watch::Receiver<Stop>) {
+    tokio::select! {
+        () = platform.end() => {}
+        () = stopped(stop, Stop::Now) => {
+            platform.kill();
+            platform.end().await;
+        }
     }
-    let outcome = stage.run(&mut watch, &mut stop).await;
-    stage.end(&router, &mut stop).await;
-    drop(stage);
-    drop(events);
-    tasks.abort_all();
-    while tasks.join_next().await.is_some() {}
-    outcome
 }
 
-/// Everything between a change of the codebase and its processes.
-struct Stage {
-    deploy: Deploy,
-    dir: PathBuf,
-    home: PathBuf,
-    host: tolv_build::Host,
-    asked: Option<Formation>,
-    config: Env,
-    spawner: Spawner,
-    level: Level,
-    engine: Local,
-    routes: Routes,
-    events: mpsc::Sender<Event>,
-    /// For events that belong after the lines that led to them.
-    after: mpsc::Sender<Event>,
-    url: String,
-    number: ReleaseNumber,
-    /// The release that runs.
-    current: Option<Arc<Release>>,
+struct Up<'a> {
+    platform: &'a Platform,
+    output: &'a mpsc::Sender<Output>,
 }
 
-impl Stage {
-    /// Brings the first release up, then each change's, until `stop`.
+/// What an operation has just said.
+pub struct Output {
+    at: Micros,
+    progress: Progress,
+}
+
+impl Up<'_> {
     async fn run(
-        &mut self,
-        watch: &mut Option<Watch>,
+        &self,
+        watch: bool,
         stop: &mut watch::Receiver<Stop>,
-    ) -> Result<(), Error> {
-        if !self.until(stop).await? {
-            return Ok(());
+    ) -> Result<(), Arc<ServeError>> {
+        let Some(codebase) = self.platform.codebase() else { return Ok(()) };
+        let mut watch = match watch {
+            true => Some(Watch::start(codebase.dir(), self.platform.home()).map_err(own)?),
+            false => None,
+        };
+        let level = self.platform.level();
+        let missing = self.platform.missing();
+        let lacks = (level != tolv_sandbox::Level::Strict)
+            .then(|| format!("Sandbox level {level}: {}", missing.join("; ")));
+        for notice in lacks.iter().chain(&codebase.ignored) {
+            for line in notice.lines() {
+                let line = format!(" !     {line}").into_bytes();
+                self.tell(Progress::Output(line.into()), stop).await;
+            }
+        }
+        match self.once(stop).await.map_err(own)? {
+            Ended::Succeeded => {}
+            Ended::Stopped => return Ok(()),
+            Ended::Failed(error) => {
+                return Err(error.unwrap_or_else(|| Arc::new(ServeError::Cancelled)));
+            }
         }
         loop {
             let changed = async {
-                match watch {
+                match &mut watch {
                     Some(watch) => watch.changed().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = stopped(stop, Stop::Gracefully) => return Ok(()),
-                changed = changed => changed?,
+                changed = changed => changed.map_err(own)?,
             }
-            match self.until(stop).await {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(error) => self.tell(Event::Failed(chain(&error)), stop).await,
+            if let Ended::Stopped = self.once(stop).await.map_err(own)? {
+                return Ok(());
             }
         }
     }
 
-    /// One pass build → release → run; `false` when `stop` came first.
-    async fn until(&mut self, stop: &mut watch::Receiver<Stop>) -> Result<bool, Error> {
-        let cancel = Cancel::new().map_err(Error::System)?;
-        let mut build = self.build(cancel.clone());
-        let built = tokio::select! {
-            built = build.join_next() => built,
-            () = stopped(stop, Stop::Gracefully) => {
-                cancel.cancel();
-                // The build ends by itself, and cleans up after itself.
-                while build.join_next().await.is_some() {}
-                return Ok(false);
+    /// One pass build → release → run.
+    async fn once(&self, stop: &mut watch::Receiver<Stop>) -> Result<Ended, ServeError> {
+        let operation = self.platform.bring_up().await?;
+        let mut follow = self.platform.follow(&operation.id).await?;
+        loop {
+            let progress = tokio::select! {
+                progress = follow.next() => progress,
+                () = stopped(stop, Stop::Gracefully) => return Ok(Ended::Stopped),
+            };
+            match progress {
+                Some(Progress::Over(State::Succeeded)) => return Ok(Ended::Succeeded),
+                Some(Progress::Over(_)) | None => return Ok(Ended::Failed(follow.failure())),
+                Some(progress) => self.tell(progress, stop).await,
             }
-        };
-        let built = match built {
-            Some(Ok(built)) => built?,
-            Some(Err(_)) | None => return Err(tolv_build::Error::Cancelled.into()),
-        };
-        let release = self.release(&built)?;
-        if self.current.as_ref().is_some_and(|current| same(current, &release)) {
-            return Ok(true);
         }
-        let target = self.target(&built, &release);
-        tokio::select! {
-            done = self.bring_up(target) => done?,
-            () = stopped(stop, Stop::Gracefully) => return Ok(false),
-        }
-        let web = release.formation.0.get(&ProcessType::web()).is_some_and(|&n| n > 0);
-        let ready = Event::Ready { url: web.then(|| self.url.clone()), release: release.number };
-        self.current = Some(release);
-        self.tell(ready, stop).await;
-        Ok(true)
     }
 
-    /// Sends an event, unless `stop` comes before a slow reader has taken it.
-    async fn tell(&self, event: Event, stop: &mut watch::Receiver<Stop>) {
+    /// Hands it on, unless `stop` comes before a slow reader has taken it.
+    async fn tell(&self, progress: Progress, stop: &mut watch::Receiver<Stop>) {
         tokio::select! {
-            _ = self.after.send(event) => {}
+            _ = self.output.send(Output { at: Micros::now(), progress }) => {}
             () = stopped(stop, Stop::Gracefully) => {}
         }
     }
+}
 
-    /// Starts the build on a thread of its own: it blocks.
-    fn build(&self, cancel: Cancel) -> JoinSet<Result<Built, tolv_build::Error>> {
-        let request = tolv_build::Request {
-            source: Source::WorkingTree { dir: self.dir.clone() },
-            home: self.home.clone(),
-            spawner: self.spawner.clone(),
-            level: self.level,
-            host: self.host.clone(),
-            caps: tolv_build::Caps::default(),
-            cancel,
-        };
-        let events = self.events.clone();
-        let mut set = JoinSet::new();
-        set.spawn_blocking(move || {
-            let runtime = tokio::runtime::Handle::current();
-            tolv_build::build(&request, &mut |event| {
-                // A slow reader slows the build, and a cancelled one waits for nobody.
-                let mut event = Event::Build(event);
-                while !request.cancel.is_cancelled() {
-                    match runtime.block_on(events.send_timeout(event, CANCEL_TICK)) {
-                        Err(mpsc::error::SendTimeoutError::Timeout(back)) => event = back,
-                        Ok(()) | Err(mpsc::error::SendTimeoutError::Closed(_)) => break,
-                    }
-                }
-            })
-        });
-        set
-    }
-
-    /// The next release: the slug with the deploy's config and formation.
-    fn release(&mut self, built: &Built) -> Result<Arc<Release>, Error> {
-        let types = &built.manifest.process_types;
-        if let Some(unknown) =
-            self.asked.iter().flat_map(|f| f.0.keys()).find(|kind| !types.contains_key(kind))
-        {
-            let known: Vec<_> = types.keys().map(|kind| format!("`{kind}`")).collect();
-            return Err(Error::UnknownType { unknown: unknown.clone(), known: known.join(", ") });
-        }
-        let mut formation = Formation::first(types.keys()).with(&built.app_json.formation());
-        formation.0.retain(|kind, _| types.contains_key(kind) && !kind.is_release());
-        if let Some(asked) = &self.asked {
-            formation = formation.with(asked);
-        }
-        Ok(Arc::new(Release {
-            deploy: self.deploy.clone(),
-            number: ReleaseNumber(self.number.0 + 1),
-            slug: built.slug,
-            commit: built.commit.clone(),
-            config: self.config.clone(),
-            process_types: types.clone(),
-            formation,
-        }))
-    }
-
-    fn target(&self, built: &Built, release: &Arc<Release>) -> Target {
-        Target {
-            release: Arc::clone(release),
-            mounts: built.mounts.clone(),
-            slug_env: built.manifest.env.clone(),
-            slug_path: built.manifest.path.clone(),
-            checks: built.app_json.checks(),
-            limits: Limits::default(),
-        }
-    }
-
-    /// The release phase, then the rollout.
-    async fn bring_up(&mut self, target: Target) -> Result<(), Error> {
-        let release = Arc::clone(&target.release);
-        self.number = release.number;
-        let created = format!(
-            "Release {} created: slug {}",
-            release.number,
-            tolv_model::slug::short(&release.slug.0)
-        );
-        self.engine.say(&[Line::tolv("release", created).of_release(release.number.0)]);
-        if let Some(command) = release.process_types.get(&ProcessType::release()) {
-            let name = ProcessName { process_type: ProcessType::release(), number: 1 };
-            let one_off = OneOff { target: target.clone(), name, command: command.clone() };
-            let exit = self.engine.run_once(one_off).await?;
-            if !exit.is_success() {
-                return Err(Error::ReleasePhase { exit, command: command.clone() });
-            }
-        }
-        let web = release.formation.0.get(&ProcessType::web()).is_some_and(|&n| n > 0);
-        self.routes.set_web(if web { Web::Wanted } else { Web::None });
-        self.engine.converge(target).await?;
-        Ok(())
-    }
-
-    /// Lets the requests in flight finish, then stops every process; kills on [`Stop::Now`].
-    async fn end(&self, router: &Router, stop: &mut watch::Receiver<Stop>) {
-        let orderly = async {
-            let cut = router.drain(ROUTER_GRACE).await.cut;
-            if cut > 0 {
-                let seconds = ROUTER_GRACE.as_secs();
-                let text = format!("Cut {cut} requests that were not done after {seconds} seconds");
-                self.engine.say(&[Line::tolv("router", text)]);
-            }
-            self.engine.stop().await;
-        };
-        tokio::select! {
-            () = orderly => {}
-            () = stopped(stop, Stop::Now) => {
-                self.engine.kill();
-                self.engine.stop().await;
-            }
-        }
-    }
+fn own(error: impl Into<ServeError>) -> Arc<ServeError> {
+    Arc::new(error.into())
 }
 
 /// Resolves once `stop` is at least `level`; never when nobody can say so any more.
@@ -392,107 +173,144 @@ async fn stopped(stop: &mut watch::Receiver<Stop>, level: Stop) {
     }
 }
 
-/// Whether a rollout from one to the other would change nothing.
-fn same(current: &Release, next: &Release) -> bool {
-    current.slug == next.slug
-        && current.config == next.config
-        && current.formation == next.formation
-}
-
-/// Hands lines on, and events that belong after the lines that led to them: such an event goes
-/// out once no line has come for a moment.
-async fn forward(
-    mut lines: mpsc::Receiver<Line>,
-    mut after: mpsc::Receiver<Event>,
+/// Hands on lines and what operations say, in the order of their times. Lines come the longer way,
+/// through the log: what an operation says waits until none has come for a moment. Ends with the
+/// platform.
+pub async fn show(
+    mut lines: mpsc::Receiver<Said>,
+    mut output: mpsc::Receiver<Output>,
     events: mpsc::Sender<Event>,
 ) {
+    let mut waiting = VecDeque::new();
     let mut batch = Vec::new();
+    // When the first that waits came, and when anything did.
+    let (mut since, mut last) = (Instant::now(), Instant::now());
     loop {
-        tokio::select! {
+        let is_over = tokio::select! {
             biased;
-            count = lines.recv_many(&mut batch, AT_ONCE) => match count {
-                0 => return,
-                _ => pass(&mut batch, &events).await,
-            },
-            Some(event) = after.recv() => {
-                let end = Instant::now() + LATEST;
-                while Instant::now() < end
-                    && let Ok(1..) = timeout(QUIET, lines.recv_many(&mut batch, AT_ONCE)).await
-                {
-                    pass(&mut batch, &events).await;
+            count = lines.recv_many(&mut batch, AT_ONCE) => count == 0,
+            Some(said) = output.recv() => {
+                last = Instant::now();
+                if waiting.is_empty() {
+                    since = last;
                 }
-                events.send(event).await.ok();
+                waiting.push_back(said);
+                continue;
             }
-        }
-    }
-}
-
-/// Waits for room once for all of them.
-async fn pass(batch: &mut Vec<Line>, events: &mpsc::Sender<Event>) {
-    match events.reserve_many(batch.len()).await {
-        Ok(room) => {
-            for (place, line) in room.zip(batch.drain(..)) {
-                place.send(Event::Line(line));
+            () = sleep_until((last + QUIET).min(since + LATEST)), if !waiting.is_empty() => {
+                pass(waiting.drain(..).map(Event::from).collect(), &events).await;
+                continue;
             }
+        };
+        while let Ok(said) = output.try_recv() {
+            waiting.push_back(said);
         }
-        // Nobody reads any more.
-        Err(_) => batch.clear(),
+        if is_over {
+            return pass(waiting.into_iter().map(Event::from).collect(), &events).await;
+        }
+        last = Instant::now();
+        let is_late = last >= since + LATEST;
+        let merged = merge(&mut waiting, batch.drain(..).map(|said| said.line), is_late);
+        pass(merged, &events).await;
     }
 }
 
-fn folder(dir: &Path) -> Result<PathBuf, Error> {
-    let error = |source| Error::Dir { path: dir.to_owned(), source };
-    let path = dir.canonicalize().map_err(error)?;
-    fs::read_dir(&path).map_err(error)?;
-    Ok(path)
-}
-
-/// The app's name: the codebase's folder's, made to fit.
-fn app_name(dir: &Path) -> AppName {
-    AppName::from_text(&dir.file_name().unwrap_or_default().to_string_lossy())
-}
-
-/// The deploy's config, from the file named or from `.env` where there is one; and what in it is
-/// passed over. Foreman's files often set `PORT`: an app of theirs runs here unchanged.
-fn config(dir: &Path, file: Option<&Path>) -> Result<(Env, Vec<String>), Error> {
-    let path = file.map_or_else(|| dir.join(".env"), Path::to_owned);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if file.is_none() && error.kind() == io::ErrorKind::NotFound => {
-            return Ok((Env::default(), Vec::new()));
+/// Lines, each behind what was said before it, and all of that first where it `is_late`; the rest
+/// goes on waiting.
+fn merge(
+    waiting: &mut VecDeque<Output>,
+    lines: impl Iterator<Item = Line>,
+    is_late: bool,
+) -> Vec<Event> {
+    let mut events = Vec::new();
+    for line in lines {
+        while let Some(said) = waiting.pop_front_if(|said| is_late || said.at <= line.time) {
+            events.push(said.into());
         }
-        Err(source) => return Err(Error::EnvFile { path, source }),
-    };
-    let parsed = dotenv::parse(&text)
-        .map_err(|error| Error::EnvSyntax(Box::new(error.named(path.display().to_string()))))?;
-    let (mut config, mut ignored) = (Env::default(), Vec::new());
-    for (name, value) in parsed {
-        match config.set_config(name, value) {
-            Ok(()) => {}
-            Err(EnvError::Reserved(name)) => ignored.push(format!(
-                "`{name}` in `{}` has no effect: the platform sets it",
-                path.display()
-            )),
-            Err(error) => return Err(Error::Config(error)),
+        events.push(Event::Line(line));
+    }
+    events
+}
+
+impl From<Output> for Event {
+    fn from(output: Output) -> Self {
+        Self::Progress(output.progress)
+    }
+}
+
+/// Waits for room once for many of them.
+async fn pass(mut batch: Vec<Event>, events: &mpsc::Sender<Event>) {
+    while !batch.is_empty() {
+        let many = batch.len().min(AT_ONCE);
+        // Otherwise nobody reads any more.
+        let Ok(room) = events.reserve_many(many).await else { return };
+        for (place, event) in room.zip(batch.drain(..many)) {
+            place.send(event);
         }
     }
-    Ok((config, ignored))
-}
-
-/// An error and all its sources on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_is_waited_for_by_its_level() {
+        let (say, mut hear) = watch::channel(Stop::No);
+        say.send(Stop::Now).unwrap();
+        // More than what was waited for is enough.
+        stopped(&mut hear, Stop::Gracefully).await;
+        stopped(&mut hear, Stop::Now).await;
+        let (say, mut hear) = watch::channel(Stop::No);
+        drop(say);
+        let never = tokio::time::timeout(Duration::from_millis(20), stopped(&mut hear, Stop::Now));
+        assert!(never.await.is_err(), "nobody can say so any more");
+    }
+
+    fn said(time: i64, text: &str) -> Output {
+        let at = Micros(time);
+        Output { at, progress: Progress::Output(text.as_bytes().into()) }
+    }
+
+    fn line(time: i64) -> Line {
+        Line { time: Micros(time), ..Line::tolv("x", format!("line {time}")) }
+    }
+
+    fn text(events: Vec<Event>) -> Vec<String> {
+        let text = |event| match event {
+            Event::Line(line) => String::from_utf8_lossy(&line.text).into_owned(),
+            Event::Progress(Progress::Output(text)) => String::from_utf8_lossy(&text).into_owned(),
+            Event::Progress(other) => format!("{other:?}"),
+        };
+        events.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn lines_and_what_is_said_come_by_their_times() {
+        let mut waiting: VecDeque<_> = [said(1, "a"), said(3, "b"), said(5, "c")].into();
+        let merged = merge(&mut waiting, [line(2), line(3), line(4)].into_iter(), false);
+        assert_eq!(text(merged), ["a", "line 2", "b", "line 3", "line 4"]);
+        assert_eq!(waiting.len(), 1);
+        // It does not wait for ever for lines that are behind.
+        let merged = merge(&mut waiting, [line(4)].into_iter(), true);
+        assert_eq!(text(merged), ["c", "line 4"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_said_last_comes_out_when_no_line_comes_any_more() {
+        let (lines, received) = mpsc::channel(9);
+        let (output, outputs) = mpsc::channel(9);
+        let (events, mut seen) = mpsc::channel(9);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(show(received, outputs, events));
+        output.send(said(5, "up")).await.ok().unwrap();
+        lines.send(Said { deploy: None, line: line(4) }).await.unwrap();
+        let first = seen.recv().await.unwrap();
+        let second = seen.recv().await.unwrap();
+        assert_eq!(text(vec![first, second]), ["line 4", "up"]);
+        output.send(said(6, "end")).await.ok().unwrap();
+        drop(lines);
+        tasks.join_all().await;
+        assert_eq!(text(vec![seen.recv().await.unwrap()]), ["end"]);
+    }
+}

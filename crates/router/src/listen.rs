@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -18,6 +19,27 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// How many connections a draining router still takes out of the kernel's queue: its usual length
 /// is longer, but an end is wanted where clients keep coming.
 const LAST_TAKEN: usize = 1024;
+
+/// For connections that are being made when no more are: on one machine it is done at once.
+const HANDSHAKE: Duration = Duration::from_millis(1);
+
+/// A filter in the kernel's own language: what has SYN in the flags of its TCP header (RFC 9293,
+/// byte 13) is dropped, everything else is let in. A client that begins then hears nothing, begins
+/// again a second later, and is answered by whoever listens by then.
+const NO_MORE: [SockFilter; 4] = [
+    SockFilter::new(LOAD_BYTE, 0, 0, 13),
+    SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+    SockFilter::new(RETURN, 0, 0, 0),
+    SockFilter::new(RETURN, 0, 0, u32::MAX),
+];
+/// `BPF_LD | BPF_B | BPF_ABS`.
+const LOAD_BYTE: u16 = 0x30;
+/// `BPF_JMP | BPF_JSET | BPF_K`.
+const JUMP_IF_SET: u16 = 0x45;
+/// `BPF_RET | BPF_K`.
+const RETURN: u16 = 0x06;
+/// Of the flags.
+const SYN: u32 = 0x02;
 
 pub(crate) async fn accept(router: &Arc<Inner>, listener: TcpListener) {
     let port = listener.local_addr().map_or(80, |local| local.port());
@@ -41,6 +63,15 @@ pub(crate) async fn accept(router: &Arc<Inner>, listener: TcpListener) {
     // Those in the kernel's queue believe that they are connected: closing the listener would
     // reset them. Without the runtime, which may not know of the last ones yet.
     let Ok(listener) = listener.into_std() else { return };
+    // Where it is refused, a few may be reset.
+    SockRef::from(&listener).attach_filter(&NO_MORE).ok();
+    take(router, &listener, port);
+    tokio::time::sleep(HANDSHAKE).await;
+    take(router, &listener, port);
+}
+
+/// Takes what is in the kernel's queue.
+fn take(router: &Arc<Inner>, listener: &std::net::TcpListener, port: u16) {
     for _ in 0..LAST_TAKEN {
         let Ok(place) = Arc::clone(&router.connections).try_acquire_owned() else { return };
         let Ok((stream, peer)) = listener.accept() else { return };

@@ -33,15 +33,19 @@ pub(crate) fn progress(
     let seen: usize = last.unwrap_or(0);
     let state = (follow.behind(seen), seen, shared.0.ending.clone());
     let events = unfold(state, |(mut follow, seen, ending)| async move {
-        let progress = ending.run_until_cancelled(follow.next()).await??;
-        let (event, seen) = match progress {
-            Progress::Output(line) => {
-                // A line's end inside would be the event's.
-                let text = String::from_utf8_lossy(&line).replace(['\r', '\n'], "\u{fffd}");
-                let id = (seen + 1).to_string();
-                (Event::default().event("output").id(id).data(text), seen + 1)
+        let (event, seen) = loop {
+            match ending.run_until_cancelled(follow.next()).await?? {
+                Progress::Output(line) => {
+                    // A line's end inside would be the event's.
+                    let text = String::from_utf8_lossy(&line).replace(['\r', '\n'], "\u{fffd}");
+                    let id = (seen + 1).to_string();
+                    break (Event::default().event("output").id(id).data(text), seen + 1);
+                }
+                Progress::Over(state) => {
+                    break (Event::default().event("state").data(state.as_str()), seen);
+                }
+                Progress::Bar(_) => {}
             }
-            Progress::Over(state) => (Event::default().event("state").data(state.as_str()), seen),
         };
         Some((Ok(event), (follow, seen, ending)))
     });

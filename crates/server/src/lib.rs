@@ -29,17 +29,25 @@ mod runs;
 mod tokens;
 mod whole;
 
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
-use tokio::net::TcpListener;
+use axum::serve::Listener;
+use jiff::Timestamp;
+use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tolv_api::local;
+use tolv_model::access::{Grant, Role};
+use tolv_model::id::TokenId;
 use tolv_platform::Platform;
+use tolv_store::Token;
 
 pub use openapi::document;
 
@@ -60,6 +68,8 @@ struct Inner {
     tasks: TaskTracker,
     /// Streams end.
     ending: CancellationToken,
+    /// Whoever reaches this, where reaching it is what proves who that is.
+    everybody: Option<Token>,
     /// Takes faults of the platform's own.
     on_fault: Box<dyn Fn(String) + Send + Sync>,
 }
@@ -69,16 +79,26 @@ struct Inner {
 pub struct Server(Shared);
 
 impl Server {
-    /// A server that is reached at `url`; faults of the platform's own, which clients are not
+    /// A server that is reached at `url`; that of a codebase asks for no token, so it must be out of
+    /// others' reach. Faults of the platform's own, which clients are not
     /// told, go to `on_fault`.
     pub fn new(
         platform: Platform,
         url: String,
         on_fault: impl Fn(String) + Send + Sync + 'static,
     ) -> Self {
+        // Of a codebase there is one deploy, and its user may do everything to it.
+        let everybody = platform.codebase().map(|codebase| Token {
+            id: TokenId::new(Timestamp::now(), 0),
+            name: "local".to_owned(),
+            grant: Grant { role: Role::Admin, app: Some(codebase.deploy().app.clone()) },
+            created: Timestamp::now(),
+            expires: None,
+        });
         Self(Shared(Arc::new(Inner {
             platform,
             url,
+            everybody,
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
             on_fault: Box::new(on_fault),
@@ -137,9 +157,12 @@ impl Server {
             .route("/{app}/{repo}/git-upload-pack", post(git::upload))
             .route("/{app}/{repo}/git-receive-pack", post(git::receive))
             .layer(DefaultBodyLimit::disable());
-        Router::new()
-            .nest("/v1", v1)
-            .nest("/git", git)
+        let all = match shared.0.everybody {
+            // A codebase is not pushed to.
+            Some(_) => Router::new(),
+            None => Router::new().nest("/git", git),
+        };
+        all.nest("/v1", v1)
             .route("/metrics", get(metrics::serve))
             .fallback(error::not_found)
             .method_not_allowed_fallback(error::not_allowed)
@@ -147,16 +170,40 @@ impl Server {
             .with_state(shared)
     }
 
+    /// Listens on the socket of the platform's state folder, which its user alone can reach.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn listen_at_home(&self) -> io::Result<UnixListener> {
+        let path = local::socket(self.0.0.platform.home());
+        if let Some(folder) = path.parent() {
+            match DirBuilder::new().mode(0o700).create(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => fs::set_permissions(folder, Permissions::from_mode(0o700))?,
+            }
+        }
+        // Left by an earlier one: the state folder is this one's.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => UnixListener::bind(local::Address::of(&path)?.path()),
+        }
+    }
+
     /// Answers until `stop` resolves; then lets what is under way finish, for half a minute.
     ///
     /// # Errors
     ///
     /// The listener's.
-    pub async fn serve(
+    pub async fn serve<L>(
         &self,
-        listener: TcpListener,
+        listener: L,
         stop: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
+    ) -> io::Result<()>
+    where
+        L: Listener,
+        L::Addr: std::fmt::Debug,
+    {
         let inner = Arc::clone(&self.0.0);
         let ending = inner.ending.clone();
         let stopped = async move {

@@ -1,5 +1,8 @@
 //! The connection: opening, the schema, transactions, and reading rows.
 
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -51,6 +54,8 @@ pub(crate) struct Inner {
     begin: &'static str,
     /// Makes the ledger's rows fixed.
     fixed: &'static str,
+    /// Where the database is reached through its descriptor.
+    _folder: Option<File>,
 }
 
 impl std::fmt::Debug for Store {
@@ -79,8 +84,18 @@ impl Store {
     /// An address that no database can have.
     pub fn connect(url: &DatabaseUrl, key: &SecretKey) -> Result<Self, Error> {
         DRIVERS.call_once(sqlx::any::install_default_drivers);
+        let mut folder = None;
         let (address, setup, fixed, begin) = match &url.0 {
             Place::Sqlite(path) => {
+                let path = match (path.to_str(), path.parent(), path.file_name()) {
+                    (None, Some(parent), Some(name)) => {
+                        // An address is text; this is text for any folder.
+                        let parent = folder.insert(File::open(parent).map_err(Error::Folder)?);
+                        let parent = format!("/proc/self/fd/{}", parent.as_raw_fd());
+                        Path::new(&parent).join(name)
+                    }
+                    _ => path.clone(),
+                };
                 let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3F");
                 (format!("sqlite://{path}?mode=rwc"), SQLITE, FIXED_IN_SQLITE, "BEGIN IMMEDIATE")
             }
@@ -99,7 +114,7 @@ impl Store {
             })
             .connect_lazy(&address)?;
         let (key, writing) = (key.clone(), Mutex::default());
-        Ok(Self(Arc::new(Inner { pool, key, writing, begin, fixed })))
+        Ok(Self(Arc::new(Inner { pool, key, writing, begin, fixed, _folder: folder })))
     }
 
     /// Brings the schema up to date, and proves the key.

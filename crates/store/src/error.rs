@@ -57,6 +57,9 @@ pub enum Error {
     /// The disk of the database is full.
     #[error("the disk of the database is full")]
     Full(#[source] sqlx::Error),
+    /// The folder of the database.
+    #[error("the folder of the database cannot be opened")]
+    Folder(#[source] std::io::Error),
     /// What is in the database makes no sense.
     #[error("the database holds {what} that cannot be read: {why}")]
     Corrupt {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
+use tolv_model::formation::Formation;
 use tolv_model::id::{DeployId, OperationId};
 use tolv_model::ledger::{GENESIS, Row};
 use tolv_model::operation::{Outcome, State};
@@ -173,6 +174,52 @@ impl Store {
                 .await?;
         }
         operations::end(&mut write.tx, operation, state, error, now).await?;
+        write.commit().await
+    }
+
+    /// Begins a deploy anew: nothing of it is current, it has this formation, and what was not over
+    /// never will be, for `why`. The ledger stays.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn begin_anew(
+        &self,
+        deploy: &DeployId,
+        formation: &Formation,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        sqlx::query(
+            "INSERT INTO outcomes (deploy, number, outcome, error, ended) \
+             SELECT r.deploy, r.number, $1, $2, CAST($3 AS BIGINT) FROM releases r \
+             WHERE r.deploy = $4 AND NOT EXISTS (SELECT 1 FROM outcomes o \
+             WHERE o.deploy = r.deploy AND o.number = r.number)",
+        )
+        .bind(Outcome::Failed.as_str())
+        .bind(why.to_owned())
+        .bind(micros(now))
+        .bind(deploy.as_str().to_owned())
+        .execute(&mut *write.tx)
+        .await?;
+        sqlx::query(
+            "UPDATE operations SET state = $1, error = $2, ended = $3 \
+             WHERE deploy = $4 AND ended IS NULL",
+        )
+        .bind(State::Cancelled.as_str())
+        .bind(why.to_owned())
+        .bind(micros(now))
+        .bind(deploy.as_str().to_owned())
+        .execute(&mut *write.tx)
+        .await?;
+        sqlx::query(
+            "UPDATE deploys SET current_release = NULL, stopped = 0, formation = $1 WHERE id = $2",
+        )
+        .bind(to_json(formation)?)
+        .bind(deploy.as_str().to_owned())
+        .execute(&mut *write.tx)
+        .await?;
         write.commit().await
     }
 

@@ -141,6 +141,9 @@ Examples:
   tolv up --watch                          rebuild and replace at every change
   tolv up --json | jq -r .text             one JSON object a line
 
+While it runs, commands in the codebase's folder go to it: tolv run -- sh, tolv ps, tolv logs -f,
+tolv scale web=2, tolv releases. Beside deploys elsewhere it is `-d local`.
+
 The `release` process type runs first, with the same slug and config as the others; when it
 fails, nothing starts. Each process gets its own PORT. One Ctrl-C stops everything in order; a
 second one kills.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tolv_build::Event;
 use tolv_model::source::SourceError;
+use tolv_platform::Bar;
 
 /// Prints an error with its causes and, where known, what to do; returns exit status 1.
 pub(crate) fn fail(error: &(dyn Error + 'static), hint: Option<&str>) -> ExitCode {
@@ -91,20 +92,23 @@ impl BuildView {
     /// One event as text with its line end; nothing for what only moves the bar.
     pub(crate) fn show(&mut self, event: &Event, out: &mut dyn Write) -> io::Result<()> {
         if let Event::Progress { done, total, what } = event {
-            self.progress(*done, *total, what);
+            self.bar(&Bar { done: *done, total: *total, what: what.clone() });
             return Ok(());
         }
-        let text = render(event);
-        match self.bar.take() {
-            None => out.write_all(&text),
-            Some(bar) => {
-                bar.finish_and_clear();
-                out.write_all(&text)
-            }
+        self.clear();
+        out.write_all(&render(event))
+    }
+
+    /// Before a line is written where the bar is.
+    pub(crate) fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
         }
     }
 
-    fn progress(&mut self, done: u64, total: u64, what: &str) {
+    /// Moves the bar.
+    pub(crate) fn bar(&mut self, Bar { done, total, what }: &Bar) {
+        let (done, total) = (*done, *total);
         if !io::stderr().is_terminal() {
             return;
         }
@@ -120,7 +124,7 @@ impl BuildView {
         });
         bar.set_length(total);
         bar.set_position(done);
-        bar.set_message(what.to_owned());
+        bar.set_message(what.clone());
         if total > 0 && done >= total {
             bar.finish_and_clear();
             self.bar = None;
@@ -141,6 +145,6 @@ pub(crate) fn render(event: &Event) -> Vec<u8> {
 }
 
 /// The bytes without those that move a cursor or start an escape sequence; tabs stay.
-fn harmless(line: &[u8]) -> Vec<u8> {
+pub(crate) fn harmless(line: &[u8]) -> Vec<u8> {
     line.iter().copied().filter(|&byte| byte == b'\t' || (byte >= 0x20 && byte != 0x7f)).collect()
 }

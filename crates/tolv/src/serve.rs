@@ -156,7 +156,8 @@ fn options(args: &Serve, settings: &Settings) -> Result<ServeOptions, Failure> {
             .objects
             .clone()
             .map(|url| Blobs { url, options: services.object_options.clone() }),
-        http: args.http,
+        codebase: None,
+        http: Some(args.http),
         domain: args.domain.clone(),
         sandbox: args.sandbox.choice,
         host: settings.host(),

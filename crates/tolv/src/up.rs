@@ -1,14 +1,18 @@
-//! `tolv up`: signals in, events out; the platform does the rest.
+//! `tolv up`: signals in, what there is to see out; the platform of the codebase and its server do
+//! the rest.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Error, Event, Options, Stop};
+use tolv_platform::{Codebase, Event, Platform, Progress, ServeError, ServeOptions, Stop};
+use tolv_server::Server;
 
 use crate::args::Up;
 use crate::output::{self, BuildView};
@@ -21,6 +25,10 @@ const EVENTS: usize = 1024;
 const AT_ONCE: usize = 512;
 /// For a terminal to take the last lines, once everything is stopped.
 const LAST_LINES: Duration = Duration::from_secs(2);
+/// Most bytes of the deploy's log.
+const LOG_BYTES: u64 = 256 << 20;
+/// Releases whose slugs are kept.
+const KEEP_RELEASES: u32 = 10;
 
 /// Runs until a signal, a failure or the end of its output.
 pub(crate) fn up(args: Up, settings: &Settings) -> ExitCode {
@@ -28,72 +36,120 @@ pub(crate) fn up(args: Up, settings: &Settings) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&error, None),
     };
-    let options = Options {
-        home: settings.home_of(&args.dir),
-        dir: args.dir,
-        formation: args.formation,
-        listen: args.listen,
-        env_file: args.env_file,
-        watch: args.watch,
-        sandbox: args.sandbox.choice,
-        host: settings.host(),
-    };
     let form = match args.json {
         true => Form::Json,
         false => Form::Text { color: settings.color(), terminal: io::stdout().is_terminal() },
     };
-    let code = runtime.block_on(run(options, form));
+    let watch = args.watch;
+    let code = match options(args, settings) {
+        Ok(options) => runtime.block_on(run(options, watch, form)),
+        Err(error) => fail(&error),
+    };
     // A thread that is stuck in a write to a stopped terminal must not keep the program.
     runtime.shutdown_background();
     code
 }
 
-async fn run(options: Options, form: Form) -> ExitCode {
-    let (events, received) = mpsc::channel(EVENTS);
+fn options(args: Up, settings: &Settings) -> Result<ServeOptions, ServeError> {
+    let codebase = Codebase::open(&args.dir, args.env_file.as_deref(), args.formation)?;
+    Ok(ServeOptions {
+        home: settings.home_of(&args.dir),
+        database: None,
+        secret_key: None,
+        blobs: None,
+        codebase: Some(codebase),
+        http: args.listen,
+        domain: "localhost".to_owned(),
+        sandbox: args.sandbox.choice,
+        host: settings.host(),
+        min_free: 0,
+        log_bytes: LOG_BYTES,
+        keep_releases: KEEP_RELEASES,
+    })
+}
+
+async fn run(options: ServeOptions, watch: bool, form: Form) -> ExitCode {
     let (stop, stopping) = watch::channel(Stop::No);
-    let stop = std::sync::Arc::new(stop);
+    let stop = Arc::new(stop);
     let (mut int, mut term) =
         match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
             (Ok(int), Ok(term)) => (int, term),
             (Err(error), _) | (_, Err(error)) => return output::fail(&error, None),
         };
-    let (mut written, writer) = write_events(received, form, std::sync::Arc::clone(&stop));
-    if let Err(error) = writer {
-        return output::fail(&error, None);
-    }
+    let (platform, lines) = match Platform::start(options).await {
+        Ok(started) => started,
+        Err(error) => return fail(&error),
+    };
+    let (events, received) = mpsc::channel(EVENTS);
+    let (mut written, writer) = write_events(received, form, Arc::clone(&stop));
+    let server = Server::new(platform.clone(), String::new(), |fault| {
+        writeln!(io::stderr(), "Fault: {fault}").ok();
+    });
+    let listener = match writer.and_then(|()| server.listen_at_home()) {
+        Ok(listener) => listener,
+        Err(error) => {
+            platform.end().await;
+            return output::fail(&error, None);
+        }
+    };
+    let (output, said) = mpsc::channel(EVENTS);
+    let mut shown = JoinSet::new();
+    shown.spawn(tolv_platform::show(lines, said, events));
+    let serving = {
+        let mut stopping = stopping.clone();
+        server.serve(listener, async move {
+            stopping.wait_for(|now| *now > Stop::No).await.ok();
+        })
+    };
+    let work = async {
+        let mut stopping = stopping.clone();
+        let outcome = tolv_platform::up(&platform, watch, &output, &mut stopping).await;
+        gracefully(&stop);
+        tolv_platform::down(&platform, &mut stopping).await;
+        outcome
+    };
     let mut first_signal = None;
     let outcome = {
-        let up = tolv_platform::up(options, events, stopping);
-        tokio::pin!(up);
+        let both = async { tokio::join!(work, serving) };
+        tokio::pin!(both);
         loop {
             let (status, next) = tokio::select! {
-                outcome = &mut up => break outcome,
+                (outcome, _) = &mut both => break outcome,
                 _ = int.recv() => (130, "Stopping; Ctrl-C again kills"),
                 _ = term.recv() => (0, "Stopping"),
             };
-            let before = *stop.borrow();
             first_signal.get_or_insert(status);
-            stop.send_replace(match before {
-                Stop::No => Stop::Gracefully,
-                Stop::Gracefully | Stop::Now => Stop::Now,
-            });
-            if before == Stop::No && io::stderr().is_terminal() {
-                writeln!(io::stderr(), "{next}").ok();
+            if gracefully(&stop) {
+                if io::stderr().is_terminal() {
+                    writeln!(io::stderr(), "{next}").ok();
+                }
+            } else {
+                stop.send_replace(Stop::Now);
             }
         }
     };
+    // With the platform its lines end.
+    drop((platform, server, output));
     tokio::time::timeout(LAST_LINES, &mut written).await.ok();
     match outcome {
         Ok(()) => ExitCode::from(first_signal.unwrap_or(0)),
-        Err(error) => {
-            report(&error);
-            ExitCode::from(error.exit_status())
-        }
+        Err(error) => fail(&error),
     }
 }
 
+/// Asks for the end, where nobody has yet.
+fn gracefully(stop: &watch::Sender<Stop>) -> bool {
+    stop.send_if_modified(|now| {
+        let is_first = *now == Stop::No;
+        if is_first {
+            *now = Stop::Gracefully;
+        }
+        is_first
+    })
+}
+
 /// Prints why `up` ended by itself, a process's last lines and what to do among it.
-fn report(error: &Error) {
+fn fail(error: &ServeError) -> ExitCode {
     if let Some(culprit) = error.culprit() {
         let mut view = View::new(Form::Text { color: false, terminal: io::stderr().is_terminal() });
         let mut text = Vec::new();
@@ -105,7 +161,11 @@ fn report(error: &Error) {
         }
         io::stderr().write_all(&text).ok();
     }
-    output::error_text(error, error.hint().as_deref());
+    // It is not there to be asked for another try.
+    let is_release_phase = matches!(error, ServeError::ReleasePhase { .. });
+    let hint = error.hint().filter(|_| !is_release_phase);
+    output::error_text(error, hint.as_deref());
+    ExitCode::from(error.exit_status())
 }
 
 /// Writes events on a thread of its own: standard output may block for as long as it likes. When
@@ -113,7 +173,7 @@ fn report(error: &Error) {
 fn write_events(
     mut events: mpsc::Receiver<Event>,
     form: Form,
-    stop: std::sync::Arc<watch::Sender<Stop>>,
+    stop: Arc<watch::Sender<Stop>>,
 ) -> (oneshot::Receiver<()>, io::Result<()>) {
     let (done, written) = oneshot::channel();
     let thread = thread::Builder::new().name("output".to_owned()).spawn(move || {
@@ -126,13 +186,7 @@ fn write_events(
             }
             let mut out = io::stdout().lock();
             if out.write_all(&text).and_then(|()| out.flush()).is_err() {
-                stop.send_if_modified(|now| {
-                    let first = *now == Stop::No;
-                    if first {
-                        *now = Stop::Gracefully;
-                    }
-                    first
-                });
+                gracefully(&stop);
                 // Nobody reads any more, but the platform must not wait for that.
                 while events.blocking_recv().is_some() {}
                 break;
@@ -153,40 +207,18 @@ struct Writer {
 impl Writer {
     /// Appends the event in the form that was asked for.
     fn add(&mut self, event: &Event, out: &mut Vec<u8>) {
-        match (event, self.form) {
-            (Event::Line(line), _) => self.view.write(line, out),
-            (Event::Build(event), Form::Text { .. }) => {
-                self.build.show(event, out).ok();
-            }
-            (Event::Build(event), Form::Json) => {
-                for line in output::render(event).split(|&byte| byte == b'\n') {
-                    if !line.is_empty() {
-                        self.view.write(&Line::tolv("build", line), out);
-                    }
+        match event {
+            Event::Line(line) => self.view.write(line, out),
+            Event::Progress(Progress::Bar(bar)) => self.build.bar(bar),
+            Event::Progress(Progress::Over(_)) => {}
+            Event::Progress(Progress::Output(line)) => match self.form {
+                Form::Text { .. } => {
+                    self.build.clear();
+                    out.extend(output::harmless(line));
+                    out.push(b'\n');
                 }
-            }
-            (Event::Ready { url, release }, Form::Text { .. }) => {
-                let text = match url {
-                    Some(url) => format!("-----> Release {release} is up at {url}\n"),
-                    None => format!("-----> Release {release} is up (no web process)\n"),
-                };
-                out.extend(text.bytes());
-            }
-            (Event::Ready { url, release }, Form::Json) => {
-                let text = match url {
-                    Some(url) => format!("Release {release} is up at {url}"),
-                    None => format!("Release {release} is up (no web process)"),
-                };
-                self.view.write(&Line::tolv("release", text), out);
-            }
-            (Event::Failed(error), Form::Text { .. }) => {
-                out.extend(
-                    format!(" !     {error}\n !     The release before it goes on\n").bytes(),
-                );
-            }
-            (Event::Failed(error), Form::Json) => {
-                self.view.write(&Line::tolv("release", error.as_str()), out);
-            }
+                Form::Json => self.view.write(&Line::tolv("build", &line[..]), out),
+            },
         }
     }
 }

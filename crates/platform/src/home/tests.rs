@@ -7,7 +7,7 @@ fn the_second_comer_is_told_who_holds_it() {
     let mut first = Home::open(&root).unwrap();
     first.sign("pid 4711, http://shop.localhost:8080").unwrap();
     let second = Home::open(&root).unwrap_err().to_string();
-    assert_eq!(second, "`tolv up` runs here already: pid 4711, http://shop.localhost:8080");
+    assert_eq!(second, "another `tolv` has the state folder: pid 4711, http://shop.localhost:8080");
     drop(first);
     Home::open(&root).unwrap();
     assert_eq!(fs::read_to_string(root.join(".gitignore")).unwrap(), "*\n");

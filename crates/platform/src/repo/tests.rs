@@ -21,7 +21,8 @@ impl Bed {
     fn new() -> Self {
         let home = Home::new();
         let path = OsStr::new("/usr/local/bin:/usr/bin:/bin");
-        let repos = Repos::open(&home.path().join("git"), path, Path::new("/bin/true")).unwrap();
+        let repos = Repos::at(&home.path().join("git"), path);
+        repos.set_up(Path::new("/bin/true")).unwrap();
         repos.create(&app()).unwrap();
         Self { home, repos }
     }

@@ -4,36 +4,28 @@
 //! gone on with where it was: a slug that was built is not built again, a release that was
 //! appended is not appended again, a rollout that is done changes nothing.
 
-use std::collections::BTreeMap;
+mod build;
+mod change;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use tolv_build::{Built, Source, wanted};
+use tolv_build::Source;
 use tolv_logs::Line;
-use tolv_model::app_json::Variable;
-use tolv_model::config::{Change, NewValue};
-use tolv_model::env::EnvName;
-use tolv_model::formation::Formation;
 use tolv_model::ledger::Reason;
 use tolv_model::name::{ProcessName, ProcessType};
-use tolv_model::operation::{Outcome, Request, Selection, State};
+use tolv_model::operation::{Outcome, Request, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::{SlugId, short};
 use tolv_run::{OneOff, Target};
-use tolv_sandbox::Cancel;
-use tolv_store::{Deploy, NewRelease, Operation, Release, Slug};
+use tolv_store::{Deploy, NewRelease, Operation, Release};
 
 use super::controller::{After, Controller};
 use super::error::{Kind, ServeError, chain};
 use super::logs::Listener;
-use super::output::{Output, render};
+use super::output::Output;
 use super::platform::{Platform, blocking, output_key};
-use super::requests::known_types;
-use super::target::Runtime;
-
-/// Hex digits of a generated secret, as Heroku has them.
-const SECRET_BYTES: usize = 32;
 
 pub(super) struct Carry<'a> {
     pub(super) platform: &'a Platform,
@@ -79,6 +71,8 @@ impl Carry<'_> {
                 if let Some(hint) = error.hint() {
                     self.warn(&hint);
                 }
+                self.goes_on();
+                self.output.fail(Arc::new(error));
                 self.end(State::Failed, Some(&text)).await
             }
         }
@@ -89,18 +83,23 @@ impl Carry<'_> {
         match &self.operation.request {
             Request::Deploy { commit, branch, .. } => {
                 self.starts().await?;
-                let slug = self.built(commit).await?;
+                let source = Source::Commit {
+                    dir: self.platform.0.repos.dir(&self.deploy.name.app),
+                    commit: commit.clone(),
+                };
+                let (slug, commit) = self.built(source).await?;
                 // The build may have set defaults.
                 let config_version = self.now().await?.config_version;
                 let next = Next {
                     slug,
-                    commit: Some(commit.clone()),
+                    commit,
                     config_version,
                     reason: Reason::Deploy,
                     branch: branch.clone(),
                 };
                 self.release(next).await
             }
+            Request::Up => self.up().await,
             Request::Promote { from, release, .. } => {
                 self.starts().await?;
                 let source = self.platform.0.store.deploy(from).await?;
@@ -162,100 +161,6 @@ impl Carry<'_> {
         Ok(())
     }
 
-    /// Sets what app.json gives and the deploy has not; the config's version then.
-    async fn prepare(&self, declared: &BTreeMap<EnvName, Variable>) -> Result<u32, ServeError> {
-        let store = &self.platform.0.store;
-        let deploy = self.now().await?;
-        let config = store.config(&deploy.id, deploy.config_version).await?;
-        let wanted = wanted(declared, &config.vars);
-        if !wanted.missing.is_empty() {
-            return Err(ServeError::MissingConfig(wanted.missing));
-        }
-        let mut change = Change::default();
-        for (name, value) in wanted.defaults {
-            change.set.insert(name, NewValue { value: value.into_bytes(), secret: false });
-        }
-        for name in wanted.generate {
-            let secret = super::tokens::random_hex::<SECRET_BYTES>()?;
-            change.set.insert(name, NewValue { value: secret.into_bytes(), secret: true });
-        }
-        if change.set.is_empty() {
-            return Ok(deploy.config_version);
-        }
-        let names: Vec<_> = change.set.keys().map(ToString::to_string).collect();
-        self.head(format!("Setting {} from app.json", names.join(", ")));
-        let changed = store.change_config(&deploy.id, None, &change, None, Timestamp::now());
-        Ok(changed.await?.0)
-    }
-
-    /// The slug of a commit: that of an earlier try, or a new build.
-    async fn built(&self, commit: &str) -> Result<SlugId, ServeError> {
-        if let Some(slug) = self.operation.slug
-            && self.platform.prove(slug).await.is_ok()
-        {
-            return Ok(slug);
-        }
-        let inner = &self.platform.0;
-        let source = Source::Commit {
-            dir: inner.repos.dir(&self.deploy.name.app),
-            commit: commit.to_owned(),
-        };
-        let (declared, host) = (source.clone(), inner.options.host.clone());
-        let app_json = blocking(move || tolv_build::declared(&declared, &host)).await?;
-        self.prepare(&app_json.env).await?;
-        let room = tokio::select! {
-            room = inner.building.acquire() => room,
-            stopped = self.stopped() => return Err(stopped),
-        };
-        let _room = room.map_err(|_| ServeError::Stopping)?;
-        let began = tokio::time::Instant::now();
-        let built = self.build(source).await;
-        inner.counters.built(began.elapsed(), built.is_ok());
-        let built = built?;
-        let runtime = Runtime::of(&built);
-        let text = serde_json::to_string(&runtime)
-            .map_err(|_| ServeError::Unreadable(built.slug.to_string()))?;
-        let slug = Slug {
-            id: built.slug,
-            app: self.deploy.app.clone(),
-            commit: Some(commit.to_owned()),
-            built: Timestamp::now(),
-            bytes: built.manifest.size(),
-            runtime: text,
-        };
-        self.platform.copy_slug(built.slug).await?;
-        inner.store.set_slug(&self.operation.id, &slug).await?;
-        Ok(built.slug)
-    }
-
-    async fn build(&self, source: Source) -> Result<Built, ServeError> {
-        let inner = &self.platform.0;
-        let cancel =
-            Cancel::new().map_err(|source| ServeError::System { what: "begin a build", source })?;
-        let request = tolv_build::Request {
-            source,
-            home: inner.home.clone(),
-            spawner: inner.spawner.clone(),
-            level: inner.level,
-            host: inner.options.host.clone(),
-            caps: tolv_build::Caps::default(),
-            cancel: cancel.clone(),
-        };
-        let output = Arc::clone(self.output);
-        let build =
-            blocking(move || tolv_build::build(&request, &mut |event| output.say(render(&event))));
-        tokio::pin!(build);
-        tokio::select! {
-            built = &mut build => built,
-            stopped = self.stopped() => {
-                cancel.cancel();
-                // It ends by itself, and cleans up after itself.
-                build.await.ok();
-                Err(stopped)
-            }
-        }
-    }
-
     /// Appends the release where that is not done yet, runs it, and records how that went.
     async fn release(&self, next: Next) -> Result<Option<After>, ServeError> {
         let store = &self.platform.0.store;
@@ -277,13 +182,12 @@ impl Carry<'_> {
                 if let Some(hint) = hint {
                     self.warn(&hint);
                 }
-                if let Some(current) = self.deploy.current {
-                    self.warn(&format!("Release {current} goes on"));
-                }
+                self.goes_on();
                 let state = match error {
                     ServeError::Cancelled => State::Cancelled,
                     _ => State::Failed,
                 };
+                self.output.fail(Arc::new(error));
                 return self.settle(number, Outcome::Failed, state, Some(&text)).await;
             }
         }
@@ -399,6 +303,7 @@ impl Carry<'_> {
     fn rolled(&self, rolled: Result<(), tolv_run::Error>) -> Result<(), ServeError> {
         if let Err(tolv_run::Error::Rollout { culprit, .. }) = &rolled
             && !culprit.last_lines.is_empty()
+            && !self.ends_up()
         {
             self.head(format!("The last lines of {}", culprit.process));
             for line in &culprit.last_lines {
@@ -406,72 +311,6 @@ impl Carry<'_> {
             }
         }
         Ok(rolled?)
-    }
-
-    async fn config(
-        &self,
-        version: u32,
-        set: &[String],
-        unset: &[String],
-    ) -> Result<Option<After>, ServeError> {
-        let Some(current) = self.deploy.current else { return Ok(None) };
-        let reason = Reason::Config { set: set.to_vec(), unset: unset.to_vec() };
-        self.tell(format!("{reason} config vars"));
-        let row = self.platform.proven(&self.deploy, current).await?.row;
-        let next = Next {
-            slug: row.slug,
-            commit: row.commit,
-            config_version: version,
-            reason,
-            branch: None,
-        };
-        self.release(next).await
-    }
-
-    async fn scale(&self, formation: &Formation) -> Result<Option<After>, ServeError> {
-        let store = &self.platform.0.store;
-        let wanted = self.deploy.formation.clone().with(formation);
-        if let Some(current) = self.deploy.current {
-            let release = store.release(&self.deploy.id, current).await?;
-            known_types(&release.row.process_types, formation, &self.deploy.name)?;
-            let target = self.platform.target(&self.deploy, &release, Some(&wanted)).await?;
-            self.converge(target).await?;
-        }
-        store.set_formation(&self.deploy.id, &wanted).await?;
-        self.tell(format!("Scaled to {formation}"));
-        Ok(None)
-    }
-
-    async fn restart(&self, processes: &Selection) -> Result<Option<After>, ServeError> {
-        let restarted = tokio::select! {
-            restarted = self.controller.engine.restart(processes) => restarted,
-            stopped = self.stopped() => return Err(stopped),
-        };
-        self.rolled(restarted.map(drop))?;
-        Ok(None)
-    }
-
-    async fn stop(&self, stopped: bool) -> Result<Option<After>, ServeError> {
-        let store = &self.platform.0.store;
-        store.set_stopped(&self.deploy.id, stopped).await?;
-        if let Some(current) = self.deploy.current {
-            let release = store.release(&self.deploy.id, current).await?;
-            let deploy = self.now().await?;
-            let target = self.platform.target(&deploy, &release, None).await?;
-            self.converge(target).await?;
-        }
-        Ok(None)
-    }
-
-    async fn destroy(&self) -> Result<After, ServeError> {
-        let inner = &self.platform.0;
-        self.controller.remove(self.platform, &self.deploy).await?;
-        let (repos, path) = (inner.repos.clone(), self.deploy.name.clone());
-        blocking(move || repos.remove_deploy(&path)).await?;
-        inner.store.destroy_deploy(&self.deploy.id).await?;
-        self.head(format!("{} is destroyed", self.deploy.name));
-        inner.outputs.over(&self.operation.id, State::Succeeded);
-        Ok(After::Gone)
     }
 
     /// Why it is not to be gone on with, once that is so.
@@ -521,7 +360,22 @@ impl Carry<'_> {
         self.output.say(format!("-----> {}", text.as_ref()));
     }
 
+    /// Whether this is the beginning of `up`, which ends with it where it fails, and says why.
+    fn ends_up(&self) -> bool {
+        self.operation.request == Request::Up && self.deploy.current.is_none()
+    }
+
+    /// Says what has not changed.
+    fn goes_on(&self) {
+        if let Some(current) = self.deploy.current {
+            self.warn(&format!("Release {current} goes on"));
+        }
+    }
+
     fn warn(&self, text: &str) {
+        if self.ends_up() {
+            return;
+        }
         for line in text.lines() {
             self.output.say(format!(" !     {line}"));
         }

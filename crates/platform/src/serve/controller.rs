@@ -72,7 +72,8 @@ pub(super) fn begin(
     settings.ports = Arc::clone(&inner.ports);
     settings.logs_bytes = inner.options.log_bytes;
     let hosts = Arc::clone(&inner.hosts);
-    let (engine, lines, routes) = routed(settings, hosts, host.clone(), false)?;
+    let is_default = inner.options.codebase.is_some();
+    let (engine, lines, routes) = routed(settings, hosts, host.clone(), is_default)?;
     let controller = Arc::new(Controller {
         place: Place { id, path, host },
         engine,
@@ -192,6 +193,8 @@ impl Task {
         if restored && self.work().await == After::Gone {
             self.platform.controllers().remove(&self.id);
         } else {
+            // What runs answers the requests in flight first.
+            self.platform.0.drained.cancelled().await;
             self.controller.engine.stop().await;
             self.controller.cron.going.ended().await;
         }
@@ -263,6 +266,8 @@ impl Task {
                     }
                 }
             }
+            // What `up` is about to build may have one: requests wait.
+            None if self.platform.0.options.codebase.is_some() => return Ok(()),
             None => {
                 self.controller.routes.set_web(Web::None);
                 return Ok(());

@@ -160,7 +160,10 @@ impl Task {
             let why = "cut off: the platform ended meanwhile";
             store.cut_off_cron_runs(id, why, now).await?;
             since.0 = store.last_cron_ticks(id).await?.into_iter().collect();
-            since.1 = store.last_done(id).await?.unwrap_or(now);
+            // An `up` that ended was not down: its schedules begin anew.
+            if self.platform.0.options.codebase.is_none() {
+                since.1 = store.last_done(id).await?.unwrap_or(now);
+            }
         }
         let deploy = store.deploy_by_id(id).await?;
         let jobs = match self.platform.current(deploy).await? {

@@ -1,17 +1,22 @@
 //! Why a request was not done, and whose fault that is.
 
 use std::io;
+use std::path::PathBuf;
 
 use tolv_model::env::EnvName;
 use tolv_model::id::{OperationId, RunId};
 use tolv_model::ledger::Broken;
-use tolv_model::name::{Deploy, ProcessType, ScheduleName};
+use tolv_model::name::{Deploy, DeployName, ProcessType, ScheduleName};
 use tolv_model::operation::Outcome;
 use tolv_model::release::ReleaseNumber;
 
+use tolv_run::{Culprit, Exit};
+
+use crate::codebase::CodebaseError;
 use crate::home::HomeError;
 use crate::listen::ListenError;
 use crate::repo::RepoError;
+use crate::watch::WatchError;
 
 /// What somebody else can make of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +45,20 @@ pub enum ServeError {
     /// The state folder.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// The folder is the other kind's.
+    #[error("the state folder `{path}` is that of a `tolv {owner}`")]
+    OtherHome {
+        /// Which folder.
+        path: PathBuf,
+        /// `up` or `serve`.
+        owner: &'static str,
+    },
+    /// The codebase of `up`, or its config.
+    #[error(transparent)]
+    Codebase(#[from] CodebaseError),
+    /// A change of the codebase goes unseen.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// The machine does not give what was asked for.
     #[error(transparent)]
     Sandbox(#[from] tolv_sandbox::Error),
@@ -69,6 +88,19 @@ pub enum ServeError {
         /// Why it failed.
         source: io::Error,
     },
+    /// A deploy that is what `up` makes of it and nothing else.
+    #[error("{deploy} is what `tolv up` runs: {why}")]
+    IsLocal {
+        /// Which.
+        deploy: Deploy,
+        /// What is not to be had with it.
+        why: &'static str,
+        /// What to do instead.
+        instead: String,
+    },
+    /// A name that is kept.
+    #[error("`local` is the deploy that `tolv up` runs, and no other may be called so")]
+    LocalName,
     /// No such commit.
     #[error("`{rev}` is not a commit that {deploy} has")]
     NoCommit {
@@ -171,8 +203,13 @@ pub enum ServeError {
         process: String,
     },
     /// Config that the codebase requires.
-    #[error("app.json requires config variables that are not set: {}", list(.0))]
-    MissingConfig(Vec<EnvName>),
+    #[error("app.json requires config variables that are not set: {}", list(.names))]
+    MissingConfig {
+        /// Which.
+        names: Vec<EnvName>,
+        /// The file that they belong into, where that is the deploy's config.
+        file: Option<PathBuf>,
+    },
     /// The name was not repeated.
     #[error("to destroy `{0}`, confirm with exactly this name")]
     Unconfirmed(String),
@@ -229,7 +266,7 @@ pub enum ServeError {
     #[error("the release phase failed with {exit}: `{command}`")]
     ReleasePhase {
         /// How it ended.
-        exit: tolv_run::Exit,
+        exit: Exit,
         /// The command of the `release` process type.
         command: String,
     },
@@ -279,7 +316,9 @@ impl ServeError {
             | Self::ScheduleRuns(_)
             | Self::SlugGone { .. }
             | Self::OtherCodebase { .. }
-            | Self::MissingConfig(_)
+            | Self::MissingConfig { .. }
+            | Self::IsLocal { .. }
+            | Self::LocalName
             | Self::Unconfirmed(_)
             | Self::Over(_)
             | Self::ManyRuns { .. }
@@ -292,6 +331,9 @@ impl ServeError {
             Self::DiskFull { .. } => Kind::Full,
             Self::Stopping => Kind::Unavailable,
             Self::Home(_)
+            | Self::OtherHome { .. }
+            | Self::Codebase(_)
+            | Self::Watch(_)
             | Self::Key(_)
             | Self::Sandbox(_)
             | Self::Listen(_)
@@ -316,6 +358,14 @@ impl ServeError {
             Self::Home(HomeError::Held { .. }) => "stop that one first, or give this one a \
                                                    TOLV_HOME of its own"
                 .to_owned(),
+            Self::OtherHome { .. } => "give this one a TOLV_HOME of its own".to_owned(),
+            Self::Listen(ListenError::Asked { .. }) => {
+                "with port 0, as in 127.0.0.1:0, it takes any that is free".to_owned()
+            }
+            Self::IsLocal { instead, .. } => instead.clone(),
+            Self::NoRelease(deploy) if deploy.name == DeployName::local() => {
+                "wait until `tolv up` says that it is up".to_owned()
+            }
             Self::NoRelease(_) => "push a commit first: git push tolv main".to_owned(),
             Self::SlugGone { commit: Some(commit), .. } => {
                 format!("deploy its commit again: {commit}")
@@ -323,7 +373,11 @@ impl ServeError {
             Self::OtherCodebase { .. } => "if that is meant: tolv deploy --new-root, or \
                                            git push -o new-root"
                 .to_owned(),
-            Self::MissingConfig(names) => {
+            Self::MissingConfig { names, file: Some(file) } => {
+                let pairs: Vec<_> = names.iter().map(|name| format!("{name}=…")).collect();
+                format!("set them in `{}`: {}", file.display(), pairs.join(" "))
+            }
+            Self::MissingConfig { names, file: None } => {
                 let pairs: Vec<_> = names.iter().map(|name| format!("{name}=…")).collect();
                 format!("tolv config set {}", pairs.join(" "))
             }
@@ -335,6 +389,33 @@ impl ServeError {
             _ => return None,
         };
         Some(text)
+    }
+}
+
+impl ServeError {
+    /// The exit status that `up` gives for it: that of the process that failed first, where one
+    /// did; 1 for everything else, a missing command among them.
+    pub fn exit_status(&self) -> u8 {
+        let exit = match self {
+            Self::ReleasePhase { exit: Exit::Code(126 | 127), .. } => None,
+            Self::ReleasePhase { exit, .. } => Some(*exit),
+            Self::Run(tolv_run::Error::Rollout { culprit, .. }) => match culprit.reason {
+                tolv_run::Reason::CommandNotFound(_) => None,
+                _ => culprit.exit(),
+            },
+            _ => None,
+        };
+        exit.and_then(|exit| u8::try_from(exit.status()).ok())
+            .filter(|&status| status != 0)
+            .unwrap_or(1)
+    }
+
+    /// The process that made a rollout fail, with its last lines.
+    pub fn culprit(&self) -> Option<&Culprit> {
+        match self {
+            Self::Run(tolv_run::Error::Rollout { culprit, .. }) => Some(culprit),
+            _ => None,
+        }
     }
 }
 
@@ -366,3 +447,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,8 @@ use tolv_model::name::Deploy;
 use tolv_sandbox::Choice;
 use tolv_store::{DatabaseUrl, SecretKey};
 
+use crate::codebase::Codebase;
+
 /// Where slugs are kept besides the state folder.
 #[derive(Clone)]
 pub struct Blobs {
@@ -34,9 +36,13 @@ pub struct ServeOptions {
     pub secret_key: Option<SecretKey>,
     /// The store of slugs and build logs; the state folder without it.
     pub blobs: Option<Blobs>,
-    /// Where the router listens.
-    pub http: SocketAddr,
-    /// Deploys are reached under `<app>.<domain>` and `<app>-<deploy>.<domain>`.
+    /// The codebase that is all this platform runs, as `tolv up` has it: one deploy, which is
+    /// reached under every host, begins anew at each start, and is built from the folder as it is.
+    pub codebase: Option<Codebase>,
+    /// Where the router listens; on the first free port from 8080 on without it.
+    pub http: Option<SocketAddr>,
+    /// Deploys are reached under `<app>.<domain>` and `<app>-<deploy>.<domain>`; that of a
+    /// codebase under `<app>.<domain>`.
     pub domain: String,
     /// How much to isolate.
     pub sandbox: Choice,

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tolv_model::operation::State;
 
+use super::error::ServeError;
+
 /// Lines of one operation that are kept; further ones are counted.
 const LINES: usize = 20_000;
 /// Longest line that is kept whole, in bytes.
@@ -17,8 +19,21 @@ const LINE: usize = 10_000;
 pub enum Progress {
     /// One line, without its end.
     Output(Arc<[u8]>),
+    /// How far what takes long has come; said as often as it changes, and not kept.
+    Bar(Bar),
     /// The end: nothing comes behind it.
     Over(State),
+}
+
+/// How far something has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// So many of the total, in units of its own.
+    pub done: u64,
+    /// 0 where it is not known.
+    pub total: u64,
+    /// What it is.
+    pub what: String,
 }
 
 /// The output of all operations that are not over, or of whatever else has such ids.
@@ -64,6 +79,10 @@ pub(super) struct Output {
 struct Kept {
     lines: Vec<Arc<[u8]>>,
     missed: u64,
+    /// The last, and how many there were.
+    bar: (u64, Option<Bar>),
+    /// Why it failed.
+    failure: Option<Arc<ServeError>>,
     over: Option<State>,
 }
 
@@ -89,6 +108,24 @@ impl Output {
             }
         }
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// What a build says.
+    pub(super) fn build(&self, event: &tolv_build::Event) {
+        let tolv_build::Event::Progress { done, total, what } = event else {
+            return self.say(render(event));
+        };
+        {
+            let mut kept = self.kept();
+            let bar = Bar { done: *done, total: *total, what: what.clone() };
+            kept.bar = (kept.bar.0 + 1, Some(bar));
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Keeps why it failed, for whoever follows.
+    pub(super) fn fail(&self, error: Arc<ServeError>) {
+        self.kept().failure = Some(error);
     }
 
     /// All of it, to be stored.
@@ -120,7 +157,8 @@ impl Output {
     }
 
     fn follow_arc(self: &Arc<Self>) -> Follow {
-        Follow { changes: Some(self.changes.subscribe()), output: Arc::clone(self), next: 0 }
+        let changes = Some(self.changes.subscribe());
+        Follow { changes, output: Arc::clone(self), next: 0, bars: 0 }
     }
 
     pub(super) fn follow(self: Arc<Self>) -> Follow {
@@ -139,6 +177,8 @@ pub struct Follow {
     changes: Option<watch::Receiver<u64>>,
     /// The next line's number, from 0.
     next: usize,
+    /// How many of the bars were seen.
+    bars: u64,
 }
 
 impl Follow {
@@ -159,6 +199,11 @@ impl Follow {
         self
     }
 
+    /// Why it failed, where that was while this platform lives.
+    pub fn failure(&self) -> Option<Arc<ServeError>> {
+        self.output.kept().failure.clone()
+    }
+
     /// The next line, or the end; nothing behind that. Cancel safe.
     pub async fn next(&mut self) -> Option<Progress> {
         let changes = self.changes.as_mut()?;
@@ -169,6 +214,12 @@ impl Follow {
                 if let Some(line) = kept.lines.get(self.next) {
                     self.next += 1;
                     return Some(Progress::Output(Arc::clone(line)));
+                }
+                if let (count, Some(bar)) = &kept.bar
+                    && *count > self.bars
+                {
+                    self.bars = *count;
+                    return Some(Progress::Bar(bar.clone()));
                 }
                 if let Some(state) = kept.over {
                     drop(kept);
@@ -183,7 +234,7 @@ impl Follow {
 }
 
 /// A build event as the builder's output has it: `-----> Heading`, seven spaces before a line.
-pub(super) fn render(event: &tolv_build::Event) -> Vec<u8> {
+fn render(event: &tolv_build::Event) -> Vec<u8> {
     use tolv_build::Event;
     match event {
         Event::Heading(text) => format!("-----> {text}").into_bytes(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,15 +13,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_logs::Line;
 use tolv_model::config::Change;
-use tolv_model::env::EnvName;
 use tolv_model::id::{CronRunId, DeployId, OperationId};
-use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessName};
+use tolv_model::name::{Deploy as DeployPath, DeployName, ProcessName};
 use tolv_model::operation::{Request, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
-use tolv_store::{App, DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
+use tolv_store::{DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
 
 use super::controller::{self, Controller};
 use super::error::{Kind, ServeError};
@@ -55,15 +54,6 @@ const AWAY: std::time::Duration = std::time::Duration::from_secs(1);
 pub struct Actor {
     /// As it was named when the token was made.
     pub name: String,
-}
-
-/// Where a new deploy's formation and config come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CopyFrom {
-    /// A deploy of the same app.
-    pub deploy: DeployPath,
-    /// Whether config values are copied; without it, only their names are told.
-    pub values: bool,
 }
 
 /// One process of a deploy, as it is now.
@@ -111,6 +101,8 @@ pub(super) struct Inner {
     pub(super) repos: Repos,
     pub(super) spawner: Spawner,
     pub(super) level: Level,
+    /// What the machine lacks for more.
+    missing: Vec<String>,
     pub(super) router: Router,
     pub(super) hosts: Arc<Hosts>,
     http: SocketAddr,
@@ -126,6 +118,10 @@ pub(super) struct Inner {
     pub(super) tasks: TaskTracker,
     /// Nothing new begins; what runs goes on.
     pub(super) ending: CancellationToken,
+    /// No request is in flight any more.
+    quiet: CancellationToken,
+    /// The last of their lines is in the log: what runs is stopped.
+    pub(super) drained: CancellationToken,
     pub(super) collecting: tokio::sync::Mutex<()>,
 }
 
@@ -152,7 +148,11 @@ impl Platform {
         let is_away = match store.prepare().await {
             Ok(()) => false,
             // What ran here before does not wait for it.
-            Err(error) if error.is_unavailable() && !kept.is_empty() => true,
+            Err(error)
+                if error.is_unavailable() && !kept.is_empty() && options.codebase.is_none() =>
+            {
+                true
+            }
             Err(error) => return Err(error.into()),
         };
         let folder = home.join("blobs");
@@ -160,17 +160,25 @@ impl Platform {
             Some(blobs) => BlobStore::open(&blobs.url, &blobs.options)?,
             None => BlobStore::folder(&folder)?,
         };
-        let repos =
-            Repos::open(&home.join("git"), &options.host.search_path, &options.host.program)?;
+        let repos = Repos::at(&home.join("git"), &options.host.search_path);
+        if options.codebase.is_none() {
+            repos.set_up(&options.host.program)?;
+        }
         let spawner = Spawner::start(&options.host.program, &["spawner"])?;
         let machine = Machine::probe(&spawner)?;
-        let (level, _) = machine.choose(options.sandbox)?;
-        let listener = listen(Some(options.http)).await?;
+        let (level, missing) = machine.choose(options.sandbox)?;
+        let listener = listen(options.http).await?;
         let http = listener.local_addr().map_err(|source| ServeError::System {
             what: "ask where the router listens",
             source,
         })?;
-        lock.sign(&format!("pid {}", std::process::id()))?;
+        lock.sign(&match &options.codebase {
+            None => format!("pid {}", std::process::id()),
+            Some(codebase) => {
+                let url = format!("{}.{}:{}", codebase.deploy.app, options.domain, http.port());
+                format!("pid {}, http://{url}", std::process::id())
+            }
+        })?;
         let (lines, received) = mpsc::channel(LINES);
         let traffic = Arc::default();
         let (router, access) = access::router(Arc::clone(&traffic));
@@ -187,6 +195,7 @@ impl Platform {
             repos,
             spawner,
             level,
+            missing,
             hosts: Hosts::new(router.clone(), traffic),
             router,
             http,
@@ -200,21 +209,33 @@ impl Platform {
             lines,
             tasks,
             ending: CancellationToken::new(),
+            quiet: CancellationToken::new(),
+            drained: CancellationToken::new(),
             collecting: tokio::sync::Mutex::default(),
             options,
         }));
         platform.0.tasks.spawn({
             let (hosts, lines) = (Arc::clone(&platform.0.hosts), platform.0.lines.clone());
-            access.run(move |requests| {
+            let (quiet, drained) = (platform.0.quiet.clone(), platform.0.drained.clone());
+            let run = access.run(quiet, move |requests| {
                 let (others, lines) = (hosts.record(requests), lines.clone());
                 async move {
                     for line in others {
                         lines.send(Said { deploy: None, line }).await.ok();
                     }
                 }
-            })
+            });
+            async move {
+                let _drained = drained.drop_guard();
+                run.await;
+            }
         });
-        if is_away {
+        if let Some(codebase) = platform.codebase() {
+            platform.check_owner().await?;
+            platform.lose_runs().await?;
+            let deploy = platform.begin_anew(codebase).await?;
+            platform.control(deploy.id, deploy.name, deploy.host)?;
+        } else if is_away {
             for Place { id, path, host } in kept {
                 platform.control(id, path, host)?;
             }
@@ -236,6 +257,7 @@ impl Platform {
             self.say(format!("Cut {cut} requests that were not done after {seconds} seconds"))
                 .await;
         }
+        inner.quiet.cancel();
         let controllers: Vec<_> = self.controllers().drain().collect();
         for (_, controller) in controllers {
             controller.ended().await;
@@ -247,6 +269,11 @@ impl Platform {
     /// The state, for reading.
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// The state folder.
+    pub fn home(&self) -> &Path {
+        &self.0.home
     }
 
     /// The git repositories.
@@ -262,6 +289,11 @@ impl Platform {
     /// The sandbox level that processes run in.
     pub fn level(&self) -> Level {
         self.0.level
+    }
+
+    /// What the machine lacks for a higher one, in words.
+    pub fn missing(&self) -> &[String] {
+        &self.0.missing
     }
 
     /// Where a deploy answers: `http://shop.localhost:8080`.
@@ -282,89 +314,6 @@ impl Platform {
         controller.ok_or(ServeError::Stopping)
     }
 
-    /// Makes an app, its repository and its first deploy.
-    ///
-    /// # Errors
-    ///
-    /// The name, or the host it would answer under, is taken.
-    pub async fn create_app(
-        &self,
-        name: &AppName,
-        first: &DeployName,
-    ) -> Result<(App, Deploy), ServeError> {
-        self.on()?;
-        let path = DeployPath { app: name.clone(), name: first.clone() };
-        let repos = self.0.repos.clone();
-        let app = name.clone();
-        // Before the row: a repository without an app harms nobody, and the other way round does.
-        blocking(move || repos.create(&app)).await?;
-        let made =
-            self.0.store.create_app(name, first, &self.host_of(&path), Timestamp::now()).await?;
-        self.control(made.1.id.clone(), made.1.name.clone(), made.1.host.clone())?;
-        Ok(made)
-    }
-
-    /// Makes another deploy of an app. With `from` and without its values, the names that wait
-    /// for values come back.
-    ///
-    /// # Errors
-    ///
-    /// The name or its host is taken; `from` is a deploy of another app.
-    pub async fn create_deploy(
-        &self,
-        path: &DeployPath,
-        from: Option<CopyFrom>,
-    ) -> Result<(Deploy, Vec<EnvName>), ServeError> {
-        self.on()?;
-        let store = &self.0.store;
-        let mut wanted = Vec::new();
-        let copy = match from {
-            None => None,
-            Some(CopyFrom { deploy, .. }) if deploy.app != path.app => {
-                return Err(ServeError::OtherApp { from: deploy, to: path.clone() });
-            }
-            Some(CopyFrom { deploy, values }) => {
-                let from = store.deploy(&deploy).await?;
-                if !values {
-                    let config = store.config(&from.id, from.config_version).await?;
-                    wanted = config.names().cloned().collect();
-                }
-                Some(tolv_store::CopyFrom { deploy: from.id, values })
-            }
-        };
-        let deploy = store.create_deploy(path, &self.host_of(path), copy, Timestamp::now()).await?;
-        self.control(deploy.id.clone(), deploy.name.clone(), deploy.host.clone())?;
-        Ok((deploy, wanted))
-    }
-
-    /// Removes an app whose deploys are destroyed first, one operation each.
-    ///
-    /// # Errors
-    ///
-    /// [`ServeError::Unconfirmed`] where `confirm` is not its name.
-    pub async fn destroy_app(
-        &self,
-        actor: &Actor,
-        name: &AppName,
-        confirm: &str,
-    ) -> Result<(), ServeError> {
-        if confirm != name.as_str() {
-            return Err(ServeError::Unconfirmed(name.to_string()));
-        }
-        let store = &self.0.store;
-        let app = store.app(name).await?;
-        for deploy in store.deploys(&app.id).await? {
-            let confirm = deploy.name.to_string();
-            let operation = self.submit(actor, &deploy.name, Command::Destroy { confirm }).await?;
-            let mut follow = self.follow(&operation.id).await?;
-            while follow.next().await.is_some() {}
-        }
-        store.destroy_app(&app.id).await?;
-        let (repos, name) = (self.0.repos.clone(), name.clone());
-        blocking(move || repos.remove(&name)).await?;
-        Ok(())
-    }
-
     /// Checks a command and queues it. It is done even if nobody waits for it.
     ///
     /// # Errors
@@ -383,9 +332,18 @@ impl Platform {
             let release = self.0.store.release(&deploy.id, *to).await?;
             self.0.store.set_config_head(&deploy.id, release.row.config_version).await?;
         }
+        self.enqueue(actor, &deploy, &request).await
+    }
+
+    pub(super) async fn enqueue(
+        &self,
+        actor: &Actor,
+        deploy: &Deploy,
+        request: &Request,
+    ) -> Result<Operation, ServeError> {
         let now = Timestamp::now();
         let (operation, superseded) =
-            self.0.store.enqueue(&deploy.id, &request, &actor.name, now).await?;
+            self.0.store.enqueue(&deploy.id, request, &actor.name, now).await?;
         for old in superseded {
             self.0.outputs.over(&old, State::Superseded);
         }
@@ -408,6 +366,9 @@ impl Platform {
         no_release_phase: bool,
     ) -> Result<(u32, Option<Operation>), ServeError> {
         self.on()?;
+        self.not_local("its config is a file", |codebase| {
+            format!("change `{}` and start `tolv up` again", codebase.env_file.display())
+        })?;
         let store = &self.0.store;
         let deploy = store.deploy(path).await?;
         // Without a release there is nothing to release again: the first one takes it.
@@ -493,9 +454,9 @@ impl Platform {
         serde_json::from_str(&record.runtime).map_err(|_| ServeError::Unreadable(slug.to_string()))
     }
 
-    fn host_of(&self, path: &DeployPath) -> String {
+    pub(super) fn host_of(&self, path: &DeployPath) -> String {
         let domain = &self.0.options.domain;
-        match path.name == DeployName::production() {
+        match path.name == DeployName::production() || self.codebase().is_some() {
             true => format!("{}.{domain}", path.app),
             false => format!("{}-{}.{domain}", path.app, path.name),
         }
@@ -514,7 +475,12 @@ impl Platform {
         self.0.controllers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn control(&self, id: DeployId, path: DeployPath, host: String) -> Result<(), ServeError> {
+    pub(super) fn control(
+        &self,
+        id: DeployId,
+        path: DeployPath,
+        host: String,
+    ) -> Result<(), ServeError> {
         if self.controllers().contains_key(&id) {
             return Ok(());
         }
@@ -525,6 +491,7 @@ impl Platform {
 
     /// A controller for every deploy that has none.
     async fn control_all(&self) -> Result<(), ServeError> {
+        self.check_owner().await?;
         self.lose_runs().await?;
         // What was not answered then never will be: it may be asked again.
         let now = Timestamp::now();

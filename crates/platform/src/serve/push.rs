@@ -112,6 +112,7 @@ impl Platform {
                 Some(Some(Progress::Output(line))) => {
                     say(push, String::from_utf8_lossy(&line).into_owned()).await;
                 }
+                Some(Some(Progress::Bar(_))) => {}
                 Some(Some(Progress::Over(State::Succeeded))) => return Ok(()),
                 Some(Some(Progress::Over(State::Superseded))) => {
                     return Err("superseded by a newer push".to_owned());

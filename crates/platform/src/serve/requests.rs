@@ -75,6 +75,9 @@ impl Platform {
     ) -> Result<Request, ServeError> {
         Ok(match command {
             Command::Deploy { commit, branch, new_root, no_release_phase } => {
+                self.not_local("its code is the folder's, not a commit's", |_| {
+                    "start `tolv up` again, with --watch for every change".to_owned()
+                })?;
                 let commit = self.commit(deploy, commit, new_root).await?;
                 Request::Deploy { commit, branch, no_release_phase }
             }
@@ -103,6 +106,7 @@ impl Platform {
             Command::Stop => Request::Stop,
             Command::Start => Request::Start,
             Command::Destroy { confirm } => {
+                self.not_local("it goes when that ends", |_| "stop `tolv up`".to_owned())?;
                 if confirm != deploy.name.to_string() {
                     return Err(ServeError::Unconfirmed(deploy.name.to_string()));
                 }

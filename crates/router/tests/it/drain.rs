@@ -106,3 +106,46 @@ async fn a_client_that_the_kernel_let_in_is_served_although_the_router_drains() 
     let all = async { tokio::join!(biased; router.serve(listener), drain, exchange) };
     soon("the drain", all).await;
 }
+
+/// Asks again and again, by a connection each, until nobody listens; how often it was answered.
+fn ask_until_refused(address: std::net::SocketAddr) -> std::io::Result<usize> {
+    use std::io::{Read as _, Write as _};
+    let mut answered = 0;
+    loop {
+        let mut client = match std::net::TcpStream::connect(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                return Ok(answered);
+            }
+            client => client?,
+        };
+        client.write_all(b"GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer)?;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer:?}");
+        answered += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_while_it_ends_is_answered_or_refused_and_never_reset() {
+    let end = async || {
+        let mut edge = Edge::with(Settings::default(), State::NoWeb, &[]).await;
+        let address = edge.address;
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            clients.spawn_blocking(move || ask_until_refused(address));
+        }
+        for _ in 0..50 {
+            edge.line().await;
+        }
+        soon("the drain", edge.router.drain(LONG)).await;
+        for answered in soon("the clients' end", clients.join_all()).await {
+            answered.unwrap();
+        }
+    };
+    // Several at once keep the machine busy: then it is that the listener is late.
+    let four = async || tokio::join!(end(), end(), end(), end());
+    for _ in 0..3 {
+        four().await;
+    }
+}

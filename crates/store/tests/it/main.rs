@@ -194,6 +194,7 @@ on_both!(
     config_versions_are_kept_and_sealed,
     a_change_that_another_overtook_is_refused,
     operations_queue_and_supersede,
+    what_begins_anew_keeps_its_ledger_alone,
     the_ledger_is_a_chain_that_the_database_keeps,
     writers_at_once_never_share_a_number,
     what_is_kept,
@@ -358,6 +359,26 @@ async fn operations_queue_and_supersede(bed: Bed) {
     assert_eq!(all[3].error.as_deref(), Some("no"));
     assert_eq!(all[3].ended, Some(at(7)));
     assert_eq!(store.operations(&deploy.id, Some(&third.id), 1).await.unwrap().len(), 1);
+}
+
+async fn what_begins_anew_keeps_its_ledger_alone(bed: Bed) {
+    let store = &bed.store;
+    let deploy = bed.shop().await;
+    bed.release(&deploy, Outcome::Succeeded).await;
+    bed.release(&deploy, Outcome::Pending).await;
+    store.set_stopped(&deploy.id, true).await.unwrap();
+    let (queued, _) = store.enqueue(&deploy.id, &Request::Up, "up", at(5)).await.unwrap();
+    let formation = "web=2".parse().unwrap();
+    store.begin_anew(&deploy.id, &formation, "cut off", at(6)).await.unwrap();
+    let now = store.deploy_by_id(&deploy.id).await.unwrap();
+    assert_eq!((now.current, now.stopped, now.formation), (None, false, formation));
+    assert_eq!(store.next(&deploy.id).await.unwrap(), None);
+    let queued = store.operation(&queued.id).await.unwrap();
+    assert_eq!((queued.state, queued.error.as_deref()), (State::Cancelled, Some("cut off")));
+    let releases = store.releases(&deploy.id, None, 9).await.unwrap();
+    let outcomes: Vec<_> = releases.iter().map(|release| release.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Failed, Outcome::Succeeded]);
+    assert!(bed.verify(&deploy).await.is_ok());
 }
 
 async fn the_ledger_is_a_chain_that_the_database_keeps(bed: Bed) {

@@ -24,8 +24,8 @@ pub(crate) struct At {
 /// Which deploy, besides.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Which {
-    /// The deploy, as `shop/production`, or an app for its production; without this, that of the
-    /// folder's git remote
+    /// The deploy, as `shop/production`, an app for its production, or `local` for what `tolv up`
+    /// runs here; without this, that of the folder's git remote, or what `tolv up` runs here
     #[arg(short, long, global = true, value_name = "APP/DEPLOY", env = "TOLV_DEPLOY")]
     pub(crate) deploy: Option<Named>,
 

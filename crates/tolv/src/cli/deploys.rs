@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tolv_api::{Deploy as ApiDeploy, NewDeploy, NewOperation, Operation, Page};
+use tolv_model::name::{Deploy as DeployPath, DeployName};
 
 use super::Done;
 use super::args::{Deploy, Deploys, DeploysCommand, Promote, Which};
@@ -13,7 +14,7 @@ use super::failure::{Failure, harmless};
 use super::follow;
 use super::interrupt::{at_once, goes_on, line_end, nothing_begun, unless_interrupted};
 use super::show::{json, short, table};
-use super::target::{Target, git, shell_word};
+use super::target::{Named, Target, git, shell_word};
 use crate::settings::Settings;
 
 /// Files of a dirty tree that are named.
@@ -171,9 +172,16 @@ fn refuse_dirty(settings: &Settings) -> Result<(), Failure> {
 
 pub(super) fn promote(args: &Promote, settings: &Settings) -> Done {
     let mut which = args.which.clone();
+    let Named::Deploy(from) = &args.from else {
+        return Err(Failure::new(
+            "what `tolv up` runs here is not promoted: it is not of a commit",
+        )
+        .hint("push the commit: git push tolv HEAD:main"));
+    };
     if which.deploy.is_none() {
         // To the production of the same app.
-        which.deploy = args.from.0.app.as_str().parse().ok();
+        let (app, name) = (from.app.clone(), DeployName::production());
+        which.deploy = Some(Named::Deploy(DeployPath { app, name }));
     }
     let target = Target::of_deploy(&which, settings)?;
     let from = args.from.to_string();

@@ -1,7 +1,7 @@
 //! Why a command did not do what was asked, and what to do about it.
 
 use tolv_api::client::Error;
-use tolv_api::{Code, Problem};
+use tolv_api::{Code, Problem, local};
 
 /// One error, as a person reads it.
 #[derive(Debug)]
@@ -37,6 +37,9 @@ impl From<Error> for Failure {
                     .then(|| "log in: tolv login URL --token tolv_…".to_owned());
                 let hint = hint.map(|hint| harmless(&hint)).or(own);
                 Self { hint, ..Self::new(harmless(&detail)) }
+            }
+            Error::Unreachable { url, .. } | Error::Broken { url, .. } if url == local::URL => {
+                Self::new("`tolv up` has ended meanwhile").hint("start it: tolv up")
             }
             Error::Unreachable { url, source } => {
                 Self::new(format!("nobody answers at {url}: {source}"))

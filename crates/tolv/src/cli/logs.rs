@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tolv_api::client::Error;
 use tolv_api::{LogAccount, LogLine, LogMissed, LogPage, LogStats};
 use tolv_logs::{Form, Line, Marks, Micros, Source, Stream, View};
 
@@ -90,7 +89,8 @@ fn follow(target: &Target, path: &str, out: &mut Out) -> Result<(), Failure> {
         }
         tries = if last == before { tries + 1 } else { 0 };
         match streamed {
-            Ok(()) | Err(Error::Broken { .. } | Error::Unreachable { .. }) if tries < TRIES => {}
+            Ok(()) if tries < TRIES => {}
+            Err(error) if error.may_come_back() && tries < TRIES => {}
             Ok(()) => return Ok(()),
             Err(error) => return Err(error.into()),
         }

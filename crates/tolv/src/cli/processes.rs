@@ -71,7 +71,7 @@ pub(super) fn start(which: &Which, settings: &Settings) -> Done {
 pub(super) fn operations(args: Operations, settings: &Settings) -> Done {
     let target = match &args.command {
         // An id says all.
-        Some(_) => Target::of(&args.which.at, settings)?,
+        Some(_) => Target::of_id(&args.which, settings)?,
         None => Target::of_deploy(&args.which, settings)?,
     };
     match args.command {

@@ -54,7 +54,7 @@ fn carried_out(mut args: Args, settings: &Settings) -> Result<u8, Failure> {
         | RunCommand::Stop { id, .. }
         | RunCommand::Output { id }
         | RunCommand::Show { id } => match id.parse::<RunId>() {
-            Ok(_) => Target::of(&args.which.at, settings)?,
+            Ok(_) => Target::of_id(&args.which, settings)?,
             Err(_) => Target::of_deploy(&args.which, settings)?,
         },
     };

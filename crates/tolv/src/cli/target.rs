@@ -1,5 +1,5 @@
 //! Which platform, which deploy, which token: from flags, the environment, the folder's git
-//! remotes and the last login, in this order.
+//! remotes, what `tolv up` runs here and the last login, in this order.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -9,6 +9,7 @@ use std::process::Command;
 use std::str::FromStr;
 
 use tolv_api::client::Client;
+use tolv_api::{Whoami, local};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployError, DeployName};
 
 use super::args::{At, Which};
@@ -16,19 +17,28 @@ use super::credentials::Credentials;
 use super::failure::Failure;
 use crate::settings::Settings;
 
-/// A deploy as it may be typed: `shop/staging`, or `shop` for its production.
+/// A deploy as it may be typed: `shop/staging`, `shop` for its production, or `local` for what
+/// `tolv up` runs here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Named(pub(crate) DeployPath);
+pub(crate) enum Named {
+    /// On a platform.
+    Deploy(DeployPath),
+    /// Here.
+    Local,
+}
 
 impl FromStr for Named {
     type Err = DeployError;
 
     fn from_str(text: &str) -> Result<Self, DeployError> {
+        if text == DeployName::local().as_str() {
+            return Ok(Self::Local);
+        }
         match text.contains('/') {
-            true => text.parse().map(Self),
+            true => text.parse().map(Self::Deploy),
             false => {
                 let app: AppName = text.parse()?;
-                Ok(Self(DeployPath { app, name: DeployName::production() }))
+                Ok(Self::Deploy(DeployPath { app, name: DeployName::production() }))
             }
         }
     }
@@ -36,7 +46,10 @@ impl FromStr for Named {
 
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        match self {
+            Self::Deploy(deploy) => deploy.fmt(f),
+            Self::Local => DeployName::local().fmt(f),
+        }
     }
 }
 
@@ -66,20 +79,62 @@ fn remotes(settings: &Settings) -> Vec<Remote> {
     String::from_utf8_lossy(&output.stdout).lines().filter_map(Remote::parse).collect()
 }
 
-/// The one that is meant: the only one, or the one called `tolv`.
-fn choose(mut remotes: Vec<Remote>) -> Result<Option<Remote>, Failure> {
-    if remotes.len() > 1 {
-        if let Some(found) = remotes.iter().position(|remote| remote.name == "tolv") {
-            return Ok(Some(remotes.swap_remove(found)));
-        }
-        let names: Vec<_> = remotes.iter().map(|remote| format!("`{}`", remote.deploy)).collect();
-        return Err(Failure::new(format!(
-            "this repository has several deploys: {}",
-            names.join(", ")
-        ))
-        .hint("say which one: -d APP/DEPLOY"));
+/// The one that is meant: the remote called `tolv`, or the only one there is; what `tolv up` runs
+/// here is one too.
+fn choose(mut remotes: Vec<Remote>, local: Option<&Local>) -> Result<Option<Remote>, Failure> {
+    if let Some(found) = remotes.iter().position(|remote| remote.name == "tolv") {
+        return Ok(Some(remotes.swap_remove(found)));
+    }
+    if remotes.len() + usize::from(local.is_some()) > 1 {
+        let names = remotes.iter().map(|remote| &remote.deploy);
+        let names: Vec<_> =
+            names.chain(local.map(|local| &local.deploy)).map(|name| format!("`{name}`")).collect();
+        let hint = match local {
+            Some(_) => "say which one: -d APP/DEPLOY, or -d local for that of `tolv up`",
+            None => "say which one: -d APP/DEPLOY",
+        };
+        return Err(Failure::new(format!("there are several deploys here: {}", names.join(", ")))
+            .hint(hint));
     }
     Ok(remotes.pop())
+}
+
+/// What `tolv up` runs here.
+struct Local {
+    client: Client,
+    deploy: DeployPath,
+}
+
+impl Local {
+    /// That of the folder, or of one that it is in.
+    fn find(settings: &Settings) -> Option<Self> {
+        let homes: Vec<_> = match &settings.home {
+            Some(home) => vec![home.clone()],
+            None => {
+                let here = std::env::current_dir().ok()?;
+                here.ancestors().map(|dir| settings.home_of(dir)).collect()
+            }
+        };
+        let home = homes.into_iter().find(|home| local::connect(&local::socket(home)).is_ok())?;
+        let client = Client::local(&home);
+        let me: Whoami = client.get("/v1/whoami").ok()?;
+        let app = me.app?.parse().ok()?;
+        Some(Self { client, deploy: DeployPath { app, name: DeployName::local() } })
+    }
+
+    /// That one and no other.
+    fn named(deploy: Option<&DeployPath>, settings: &Settings) -> Result<Self, Failure> {
+        let found = Self::find(settings);
+        let found = found.filter(|found| deploy.is_none_or(|deploy| *deploy == found.deploy));
+        found.ok_or_else(|| {
+            let what = deploy.map(|deploy| format!(" of {}", deploy.app)).unwrap_or_default();
+            Failure::new(format!("no `tolv up`{what} runs here")).hint("start it: tolv up")
+        })
+    }
+
+    fn target(self, json: bool) -> Target {
+        Target { client: self.client, json, remote: None, named: Some(self.deploy) }
+    }
 }
 
 /// Where they are, whichever of them is meant: on one platform, or on that of the one called
@@ -123,10 +178,34 @@ impl Target {
         Self::at(at, server, None, None, settings)
     }
 
+    /// The platform that knows an id: that of the deploy, where one is said.
+    pub(crate) fn of_id(which: &Which, settings: &Settings) -> Result<Self, Failure> {
+        let is_free = which.deploy.is_none() && which.at.server.is_none();
+        let local = match &which.deploy {
+            Some(Named::Local) => Some(Local::named(None, settings)?),
+            _ if is_free && remotes(settings).is_empty() => Local::find(settings),
+            _ => None,
+        };
+        match local {
+            Some(local) => Ok(local.target(which.at.json)),
+            None => Self::of(&which.at, settings),
+        }
+    }
+
     /// The platform and a deploy of it.
     pub(crate) fn of_deploy(which: &Which, settings: &Settings) -> Result<Self, Failure> {
-        let (at, all) = (&which.at, remotes(settings));
-        let named = which.deploy.as_ref().map(|named| named.0.clone());
+        let at = &which.at;
+        let named = match &which.deploy {
+            Some(Named::Local) => return Ok(Local::named(None, settings)?.target(at.json)),
+            Some(Named::Deploy(deploy))
+                if deploy.name == DeployName::local() && at.server.is_none() =>
+            {
+                return Ok(Local::named(Some(deploy), settings)?.target(at.json));
+            }
+            Some(Named::Deploy(deploy)) => Some(deploy.clone()),
+            None => None,
+        };
+        let all = remotes(settings);
         // Where the deploy is named, the folder only says where the platform is.
         let (remote, server) = match (&named, &at.server) {
             (Some(_), Some(_)) => (None, None),
@@ -137,10 +216,14 @@ impl Target {
             }
             (None, Some(server)) => {
                 let here = |remote: &Remote| remote.server == server.trim_end_matches('/');
-                (choose(all.into_iter().filter(here).collect())?, None)
+                (choose(all.into_iter().filter(here).collect(), None)?, None)
             }
             (None, None) => {
-                let chosen = choose(all)?;
+                let local = Local::find(settings);
+                let chosen = choose(all, local.as_ref())?;
+                if let (None, Some(local)) = (&chosen, local) {
+                    return Ok(local.target(at.json));
+                }
                 let server = chosen.as_ref().map(|remote| remote.server.clone());
                 (chosen, server)
             }
@@ -226,10 +309,24 @@ mod tests {
 
     #[test]
     fn one_remote_is_meant_and_of_several_the_one_called_tolv() {
-        assert_eq!(choose(vec![]).unwrap(), None);
-        assert_eq!(choose(vec![remote("staging")]).unwrap().unwrap().name, "staging");
-        assert_eq!(choose(vec![remote("a"), remote("tolv")]).unwrap().unwrap().name, "tolv");
-        assert!(choose(vec![remote("a"), remote("b")]).is_err());
+        let chosen = |remotes: &[&str]| choose(remotes.iter().map(|n| remote(n)).collect(), None);
+        assert_eq!(chosen(&[]).unwrap(), None);
+        assert_eq!(chosen(&["staging"]).unwrap().unwrap().name, "staging");
+        assert_eq!(chosen(&["a", "tolv"]).unwrap().unwrap().name, "tolv");
+        assert!(chosen(&["a", "b"]).is_err());
+    }
+
+    #[test]
+    fn what_runs_here_is_meant_where_nothing_else_can_be() {
+        let deploy = "shop/local".parse().unwrap();
+        let local = Local { client: Client::local(Path::new("/nowhere")), deploy };
+        let chosen =
+            |remotes: &[&str]| choose(remotes.iter().map(|n| remote(n)).collect(), Some(&local));
+        assert_eq!(chosen(&[]).unwrap(), None);
+        assert_eq!(chosen(&["tolv"]).unwrap().unwrap().name, "tolv", "as without it");
+        let doubt = chosen(&["staging"]).unwrap_err();
+        assert!(doubt.text.contains("`shop/local`"), "{doubt:?}");
+        assert!(doubt.hint.unwrap().contains("-d local"));
     }
 
     #[test]
@@ -247,6 +344,7 @@ mod tests {
     fn an_app_alone_means_its_production() {
         assert_eq!("shop".parse::<Named>().unwrap().to_string(), "shop/production");
         assert_eq!("shop/staging".parse::<Named>().unwrap().to_string(), "shop/staging");
+        assert_eq!("local".parse::<Named>().unwrap(), Named::Local);
         assert!("Shop".parse::<Named>().is_err());
         assert!("shop/../x".parse::<Named>().is_err());
     }

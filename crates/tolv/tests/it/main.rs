@@ -8,6 +8,7 @@ mod cli;
 mod examples;
 mod formation;
 mod isolation;
+mod local;
 mod release;
 mod serve;
 mod stop;

@@ -46,13 +46,12 @@ fn a_change_that_does_not_come_up_leaves_the_old_release() {
     let home = codebase("web: python3 server.py\n");
     let up = Up::start(&shop(&home), &["--watch"]);
     home.write("shop/Procfile", "web python3 server.py\n");
-    up.sees("The release before it goes on");
+    up.sees("Release v1 goes on");
     assert!(up.text("/").starts_with("web.1"));
     home.write("shop/Procfile", "web: exit 4\n");
     poll(SOON, "a second refusal", || {
         let lines = up.tolv.lines();
-        (lines.iter().filter(|l| l.text.contains("The release before it goes on")).count() == 2)
-            .then_some(())
+        (lines.iter().filter(|l| l.text.contains("Release v1 goes on")).count() == 2).then_some(())
     });
     assert!(up.text("/").starts_with("web.1"));
     home.write("shop/Procfile", "web: env NEW=1 python3 server.py\n");

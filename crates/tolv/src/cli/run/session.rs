@@ -197,10 +197,11 @@ impl Line {
                 Err(error) => error,
             };
             if !may_pass(&error) || begun.elapsed() > GIVE_UP {
-                let hint = format!("it goes on: tolv run attach {}", self.run.id);
-                return Err(match error {
-                    Error::Problem(_) => error.into(),
-                    error => Failure::from(error).hint(hint),
+                let goes_on = error.may_come_back() || matches!(error, Error::Odd { .. });
+                let failure = Failure::from(error);
+                return Err(match goes_on {
+                    true => failure.hint(format!("it goes on: tolv run attach {}", self.run.id)),
+                    false => failure,
                 });
             }
             if begun.elapsed() > SAID && !self.lost.swap(true, Ordering::Relaxed) {
@@ -325,7 +326,7 @@ impl Line {
 /// Whether another try may succeed.
 fn may_pass(error: &Error) -> bool {
     match error {
-        Error::Unreachable { .. } | Error::Broken { .. } => true,
+        Error::Unreachable { .. } | Error::Broken { .. } => error.may_come_back(),
         Error::Problem(problem) => {
             let Problem { code, .. } = &**problem;
             *code == Code::Unavailable

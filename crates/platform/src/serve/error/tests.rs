@@ -7,17 +7,20 @@ use tolv_run::{Boot, Reason};
 
 use super::*;
 
-fn rollout(reason: Reason) -> Error {
+fn rollout(reason: Reason) -> ServeError {
     let culprit = Culprit {
         process: "web.1".parse().unwrap(),
         reason,
         last_lines: vec![Line::tolv("web.1", "no database")],
     };
-    Error::Run(tolv_run::Error::Rollout { release: ReleaseNumber(1), culprit: Box::new(culprit) })
+    ServeError::Run(tolv_run::Error::Rollout {
+        release: ReleaseNumber(1),
+        culprit: Box::new(culprit),
+    })
 }
 
-fn release_phase(exit: Exit) -> Error {
-    Error::ReleasePhase { exit, command: "migrate".to_owned() }
+fn release_phase(exit: Exit) -> ServeError {
+    ServeError::ReleasePhase { exit, command: "migrate".to_owned() }
 }
 
 fn boot() -> Reason {
@@ -51,9 +54,9 @@ fn without_such_a_process_it_is_1() {
         rollout(boot()),
         release_phase(Exit::Code(127)),
         release_phase(Exit::Code(126)),
-        Error::Run(tolv_run::Error::NoPort),
-        Error::Listen(ListenError::NoneFree),
-        Error::Build(tolv_build::Error::Cancelled),
+        ServeError::Run(tolv_run::Error::NoPort),
+        ServeError::Listen(ListenError::NoneFree),
+        ServeError::Build(tolv_build::Error::Cancelled),
         // No status of a process has these numbers.
         rollout(Reason::Exited(Exit::Code(256))),
         rollout(Reason::Exited(Exit::Code(-1))),
@@ -72,19 +75,18 @@ fn a_hint_says_what_to_do() {
         help: "run `uv lock`".to_owned(),
     };
     for (error, part) in [
-        (Error::Home(HomeError::Held { holder: "pid 1".to_owned() }), "TOLV_HOME"),
-        (Error::Listen(ListenError::Asked { address, source: in_use() }), "--listen 127.0.0.1:0"),
+        (ServeError::Home(HomeError::Held { holder: "pid 1".to_owned() }), "TOLV_HOME"),
+        (ServeError::Listen(ListenError::Asked { address, source: in_use() }), "127.0.0.1:0"),
         (rollout(boot()), "PORT"),
         (rollout(Reason::CommandNotFound(Exit::Code(127))), "the line of `web` in the Procfile"),
-        (Error::Build(plan), "run `uv lock`"),
+        (ServeError::Build(plan), "run `uv lock`"),
     ] {
         let hint = error.hint().unwrap_or_default();
         assert!(hint.contains(part), "{error}: {hint}");
     }
     // The process said why itself.
     assert_eq!(rollout(Reason::Exited(Exit::Code(1))).hint(), None);
-    assert_eq!(release_phase(Exit::Code(1)).hint(), None);
-    assert_eq!(Error::Listen(ListenError::NoneFree).hint(), None);
+    assert_eq!(ServeError::Listen(ListenError::NoneFree).hint(), None);
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! From the code to a slug: the config that it declares, the build, the record of both.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tolv_build::{Built, Source, wanted};
+use tolv_model::app_json::Variable;
+use tolv_model::config::{Change, NewValue};
+use tolv_model::env::EnvName;
+use tolv_model::ledger::Reason;
+use tolv_model::slug::SlugId;
+use tolv_sandbox::Cancel;
+use tolv_store::Slug;
+
+use super::{Carry, Next};
+use crate::serve::controller::After;
+use crate::serve::error::ServeError;
+use crate::serve::platform::blocking;
+use crate::serve::requests::known_types;
+use crate::serve::target::Runtime;
+use crate::serve::tokens::random_hex;
+
+/// Hex digits of a generated secret, as Heroku has them.
+const SECRET_BYTES: usize = 32;
+
+impl Carry<'_> {
+    /// What a codebase's folder holds now, where that differs from what runs.
+    pub(super) async fn up(&self) -> Result<Option<After>, ServeError> {
+        let Some(codebase) = &self.platform.0.options.codebase else {
+            // Left behind by an `up` whose state folder is a platform's now.
+            return Err(ServeError::Cancelled);
+        };
+        self.starts().await?;
+        let (slug, commit) = self.built(Source::WorkingTree { dir: codebase.dir.clone() }).await?;
+        let types = self.platform.runtime(&slug).await?.process_types;
+        known_types(&types, &codebase.formation, &self.deploy.name)?;
+        let config_version = self.now().await?.config_version;
+        if let Some(current) = self.deploy.current
+            && !self.deploy.stopped
+        {
+            let row = self.platform.0.store.release(&self.deploy.id, current).await?.row;
+            if (row.slug, row.config_version) == (slug, config_version) {
+                return Ok(None);
+            }
+        }
+        let reason = Reason::Deploy;
+        self.release(Next { slug, commit, config_version, reason, branch: None }).await
+    }
+
+    /// Sets what app.json gives and the deploy has not, and of a codebase what its file says; the
+    /// config's version then.
+    pub(super) async fn prepare(
+        &self,
+        declared: &BTreeMap<EnvName, Variable>,
+    ) -> Result<u32, ServeError> {
+        let store = &self.platform.0.store;
+        let deploy = self.now().await?;
+        let config = store.config(&deploy.id, deploy.config_version).await?;
+        let codebase = self.platform.0.options.codebase.as_ref();
+        let base = match codebase {
+            Some(codebase) => codebase.config(&config.vars, declared),
+            None => config.vars.clone(),
+        };
+        let wanted = wanted(declared, &base);
+        if !wanted.missing.is_empty() {
+            let file = codebase.map(|codebase| codebase.env_file.clone());
+            return Err(ServeError::MissingConfig { names: wanted.missing, file });
+        }
+        let mut set = BTreeMap::new();
+        for (name, value) in wanted.defaults {
+            set.insert(name, NewValue { value: value.into_bytes(), secret: false });
+        }
+        for name in wanted.generate {
+            let secret = random_hex::<SECRET_BYTES>()?;
+            set.insert(name, NewValue { value: secret.into_bytes(), secret: true });
+        }
+        let is_new = |name: &EnvName, value: &[u8]| {
+            config.vars.get(name.as_str()).is_none_or(|old| old.as_bytes() != value)
+        };
+        set.retain(|name, new| is_new(name, &new.value));
+        if !set.is_empty() {
+            let names: Vec<_> = set.keys().map(ToString::to_string).collect();
+            self.head(format!("Setting {} from app.json", names.join(", ")));
+        }
+        let mut change = Change { set, ..Change::default() };
+        change.unset.extend(config.names().filter(|name| !base.has(name)).cloned());
+        for (name, value) in base.iter().filter(|(name, value)| is_new(name, value.as_bytes())) {
+            let value = NewValue { value: value.as_bytes().to_vec(), secret: false };
+            change.set.insert(name.clone(), value);
+        }
+        if change == Change::default() {
+            return Ok(deploy.config_version);
+        }
+        let changed = store.change_config(&deploy.id, None, &change, None, Timestamp::now());
+        Ok(changed.await?.0)
+    }
+
+    /// The slug of a source, and its commit: that of an earlier try, or a new build.
+    pub(super) async fn built(
+        &self,
+        source: Source,
+    ) -> Result<(SlugId, Option<String>), ServeError> {
+        let commit = match &source {
+            Source::Commit { commit, .. } => Some(commit.clone()),
+            Source::WorkingTree { .. } => None,
+        };
+        if let Some(slug) = self.operation.slug
+            && self.platform.prove(slug).await.is_ok()
+        {
+            return Ok((slug, commit));
+        }
+        let inner = &self.platform.0;
+        let (declared, host) = (source.clone(), inner.options.host.clone());
+        let app_json = blocking(move || tolv_build::declared(&declared, &host)).await?;
+        self.prepare(&app_json.env).await?;
+        let room = tokio::select! {
+            room = inner.building.acquire() => room,
+            stopped = self.stopped() => return Err(stopped),
+        };
+        let _room = room.map_err(|_| ServeError::Stopping)?;
+        let began = tokio::time::Instant::now();
+        let built = self.build(source).await;
+        inner.counters.built(began.elapsed(), built.is_ok());
+        let built = built?;
+        let runtime = Runtime::of(&built);
+        let text = serde_json::to_string(&runtime)
+            .map_err(|_| ServeError::Unreadable(built.slug.to_string()))?;
+        let slug = Slug {
+            id: built.slug,
+            app: self.deploy.app.clone(),
+            commit: built.commit.clone(),
+            built: Timestamp::now(),
+            bytes: built.manifest.size(),
+            runtime: text,
+        };
+        self.platform.copy_slug(built.slug).await?;
+        inner.store.set_slug(&self.operation.id, &slug).await?;
+        Ok((built.slug, built.commit))
+    }
+
+    async fn build(&self, source: Source) -> Result<Built, ServeError> {
+        let inner = &self.platform.0;
+        let cancel =
+            Cancel::new().map_err(|source| ServeError::System { what: "begin a build", source })?;
+        let request = tolv_build::Request {
+            source,
+            home: inner.home.clone(),
+            spawner: inner.spawner.clone(),
+            level: inner.level,
+            host: inner.options.host.clone(),
+            caps: tolv_build::Caps::default(),
+            cancel: cancel.clone(),
+        };
+        let output = Arc::clone(self.output);
+        let build =
+            blocking(move || tolv_build::build(&request, &mut |event| output.build(&event)));
+        tokio::pin!(build);
+        tokio::select! {
+            built = &mut build => built,
+            stopped = self.stopped() => {
+                cancel.cancel();
+                // It ends by itself, and cleans up after itself.
+                build.await.ok();
+                Err(stopped)
+            }
+        }
+    }
+}
