@@ -176,7 +176,7 @@ impl Local {
         stop: &CancellationToken,
     ) -> Result<Exit, Error> {
         let shared = Arc::clone(&self.0.shared);
-        let OneOff { target, name, command } = one_off;
+        let OneOff { target, name, command, limit } = one_off;
         let plan = Plan { target: Arc::new(target), name, command };
         let id = shared.board.next_id();
         // From before it is on the board: a stop that tells it waits for it.
@@ -187,7 +187,8 @@ impl Local {
         let (done, exit) = oneshot::channel();
         let pump = shared.pump(&plan, true).ok_or(Error::Stopped)?;
         self.0.shared.tasks.spawn(async move {
-            let (process, limit) = (plan.name.clone(), shared.settings.timing.one_off);
+            let process = plan.name.clone();
+            let limit = limit.unwrap_or(shared.settings.timing.one_off);
             let errand = Errand::line(limit);
             let run = Run { shared: Arc::clone(&shared), plan, commands, pump, cancel, errand };
             let exit = match run.run().await {

@@ -121,6 +121,9 @@ impl Run {
                         }
                     }
                     Some(Word::Bell(written)) => self.pump.bell(session.writer, written),
+                    Some(Word::Memory { held, limit }) => {
+                        session::memory_quota(&self.pump, held, limit);
+                    }
                     Some(Word::ExecFailed { errno, what }) => {
                         self.pump.ended(session.writer, None);
                         let reason = exec_failure(errno, &what);

@@ -184,6 +184,9 @@ impl Running {
                     self.process.pump.bell(session.writer, written);
                 }
             }
+            Some(Word::Memory { held, limit }) => {
+                session::memory_quota(&self.process.pump, held, limit);
+            }
             Some(Word::Started { .. }) => self.started(),
             Some(Word::ExecFailed { errno, what }) => {
                 if let Some(session) = self.session.take() {

@@ -15,6 +15,7 @@
 //! | `started` | the app runs |
 //! | `exec_failed` | it could not be executed; the last word |
 //! | `bell` | it has written more than was armed for; how much |
+//! | `memory` | it is at its limit; what it holds, in bytes |
 //! | `exited` | everything is gone and all output is in the log; the last word |
 
 use std::time::Duration;
@@ -25,7 +26,7 @@ use tolv_logs::store;
 use crate::tally::Written;
 
 /// Changes when either side would misread the other.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Grace of a tethered app whose supervisor went away.
 pub(crate) const TETHER: Duration = Duration::from_millis(500);
@@ -51,6 +52,7 @@ pub(crate) enum Word {
     Started { version: u32, pid: i32 },
     ExecFailed { errno: i32, what: String },
     Bell(Written),
+    Memory { held: u64, limit: u64 },
     Exited(Ended),
 }
 

@@ -147,6 +147,14 @@ fn exit_of(ended: Option<Ended>) -> Exit {
     }
 }
 
+/// What is said of a process that holds as much memory as it may have, as Heroku says it.
+pub(crate) fn memory_quota(pump: &Pump, held: u64, limit: u64) {
+    let percent = held.saturating_mul(1000).checked_div(limit).unwrap_or(0);
+    let (whole, tenth) = (percent / 10, percent % 10);
+    pump.say(format!("Process running mem={}M({whole}.{tenth}%)", held >> 20));
+    pump.say("Error R14 (Memory quota exceeded)");
+}
+
 /// What is said of a process whose grace period is over.
 pub(crate) fn exit_timeout(grace: Duration) -> String {
     let limit = grace.as_secs_f32();

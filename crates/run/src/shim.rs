@@ -18,6 +18,7 @@
 //! * `exited` is said after all output is in the log.
 //! * Neither a full disk nor a deaf supervisor stops the app or the loop.
 
+mod quota;
 mod stdio;
 mod tree;
 
@@ -35,10 +36,11 @@ use tolv_logs::framer::{Batch, Framer};
 use tolv_logs::store::{Tag, Writer};
 use tolv_logs::{Micros, Source, Stream};
 use tolv_sandbox::{
-    Body, Ended as End, Entered, SignalFd, has_children, kill_descendants, reap_all,
+    Body, Ended as End, Entered, Memory, SignalFd, has_children, kill_descendants, reap_all,
 };
 
 use crate::protocol::{Ended, Head, Order, Orders, PACKET, TETHER, VERSION, Word};
+use crate::shim::quota::Quota;
 use crate::shim::stdio::{Bad, Stdio};
 use crate::tally::Written;
 
@@ -157,6 +159,8 @@ struct Shim {
     /// Ring once there are more lines than this.
     armed: Option<u64>,
     retry_at: Option<Instant>,
+    /// Over its memory.
+    quota: Quota,
 }
 
 impl Shim {
@@ -192,6 +196,8 @@ impl Shim {
         };
         let started = Word::Started { version: VERSION, pid: leader.as_raw_nonzero().get() };
         say(&control, &started, Duration::ZERO);
+        // What was before it is no hint.
+        entered.memory().iter().for_each(|memory| memory.clear());
         Ok(Some(Self {
             entered,
             control: Some(control),
@@ -206,6 +212,7 @@ impl Shim {
             kill_at: None,
             armed: None,
             retry_at: None,
+            quota: Quota::default(),
         }))
     }
 
@@ -234,6 +241,7 @@ impl Shim {
                 self.retry_at = self.log.writer.is_behind().then(|| now + RETRY);
             }
             self.ring();
+            self.look_at_memory(now);
         }
         self.finish();
         0
@@ -242,7 +250,8 @@ impl Shim {
     /// Sleeps until something happens, and takes in the output that came.
     fn wait(&mut self) {
         let deadlines = self.pipes.iter().map(|pipe| pipe.flush_at);
-        let next = deadlines.chain([self.kill_at, self.retry_at]).flatten().min();
+        let others = [self.kill_at, self.retry_at, self.quota.look_at];
+        let next = deadlines.chain(others).flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
@@ -253,8 +262,17 @@ impl Shim {
                 fds.len() - 1
             })
         });
+        let memory = self.entered.memory().filter(|_| self.quota.is_quiet());
+        let memory = memory.and_then(|memory| Some((memory, memory.hint()?)));
+        fds.extend(memory.iter().map(|(_, (fd, what))| PollFd::new(fd, *what)));
         if poll(&mut fds, timeout.as_ref()).is_err() {
             return;
+        }
+        if let (Some((memory, _)), Some(last)) = (&memory, fds.last())
+            && !last.revents().is_empty()
+        {
+            memory.clear();
+            self.quota.hint(Instant::now());
         }
         let ready = places.map(|place| place.is_some_and(|at| !fds[at].revents().is_empty()));
         drop(fds);
@@ -331,6 +349,21 @@ impl Shim {
             if pid == self.leader {
                 self.end = Some(end);
             }
+        }
+    }
+
+    fn look_at_memory(&mut self, now: Instant) {
+        if self.quota.look_at.is_none_or(|at| at > now) {
+            return;
+        }
+        // Before the look: what comes behind it is a hint again.
+        let memory = self.entered.memory().inspect(|memory| memory.clear());
+        let found = memory.and_then(Memory::usage);
+        if self.quota.looked(now, found)
+            && let (Some(found), Some(control)) = (found, &self.control)
+        {
+            let word = Word::Memory { held: found.held, limit: found.limit };
+            say(control, &word, Duration::ZERO);
         }
     }
 

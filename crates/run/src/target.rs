@@ -120,6 +120,8 @@ pub struct OneOff {
     pub name: ProcessName,
     /// The command line, as in a Procfile.
     pub command: String,
+    /// For it to end; [`Timing::one_off`] without it.
+    pub limit: Option<Duration>,
 }
 
 /// How a process ended.

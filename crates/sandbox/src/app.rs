@@ -12,7 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Signal, Uid};
 use rustix::termios::isatty;
 
-use crate::cgroup::MemoryFile;
+use crate::cgroup::Memory;
 use crate::error::ExecError;
 use crate::level::{Level, Reason};
 use crate::root::at;
@@ -32,7 +32,7 @@ pub struct Entered {
     /// The uid that the app gets, if it gets one of its own.
     pub(crate) app_uid: Option<u32>,
     /// Where the cgroup tells of memory.
-    pub(crate) usage: Option<MemoryFile>,
+    pub(crate) usage: Option<Memory>,
     /// Whether a cgroup counts processes here.
     pub(crate) cgroup_counts: bool,
 }
@@ -151,7 +151,12 @@ impl Entered {
 
     /// How many processes of the sandbox were killed for want of memory; 0 without a cgroup.
     pub fn oom_kills(&self) -> u64 {
-        self.usage.as_ref().map_or(0, MemoryFile::oom_kills)
+        self.usage.as_ref().map_or(0, Memory::oom_kills)
+    }
+
+    /// The memory of the sandbox; nothing without a cgroup that limits it.
+    pub fn memory(&self) -> Option<&Memory> {
+        self.usage.as_ref()
     }
 }
 

@@ -13,7 +13,6 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::level::{Level, Reason};
@@ -22,8 +21,10 @@ use crate::sys::errno;
 
 mod facts;
 mod find;
+mod memory;
 
 pub use facts::{CgroupFacts, Cgroups};
+pub use memory::{Memory, MemoryUse};
 
 use find::{Found, find};
 
@@ -47,38 +48,7 @@ pub(crate) struct Trees {
 pub(crate) struct Leaf {
     v2: Option<(PathBuf, File)>,
     v1: Vec<(PathBuf, File)>,
-    memory: Option<MemoryFile>,
-}
-
-/// An open file that tells of kills for want of memory, readable from inside a sandbox too.
-#[derive(Debug)]
-pub(crate) struct MemoryFile(File);
-
-impl MemoryFile {
-    fn open(dir: &Path, name: &str) -> Option<Self> {
-        File::open(dir.join(name)).ok().map(Self)
-    }
-
-    /// Processes killed for want of memory.
-    pub(crate) fn oom_kills(&self) -> u64 {
-        read_small(&self.0)
-            .lines()
-            .filter_map(|line| line.strip_prefix("oom_kill "))
-            .find_map(|n| n.trim().parse().ok())
-            .unwrap_or(0)
-    }
-}
-
-impl AsFd for MemoryFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-fn read_small(file: &File) -> String {
-    let mut buffer = [0; 512];
-    let read = file.read_at(&mut buffer, 0).unwrap_or(0);
-    String::from_utf8_lossy(buffer.get(..read).unwrap_or_default()).into_owned()
+    memory: Option<Memory>,
 }
 
 impl Trees {
@@ -188,8 +158,8 @@ impl Trees {
                 }
             }
             set_v1(controller, &dir, limits)?;
-            if *controller == "memory" {
-                leaf.memory = MemoryFile::open(&dir, "memory.oom_control");
+            if let ("memory", Some(limit)) = (*controller, limits.memory) {
+                leaf.memory = Memory::v1(&dir, limit);
             }
         }
         if let Some((base, enabled)) = &self.v2 {
@@ -207,8 +177,8 @@ impl Trees {
                 for controller in enabled.iter().filter(|name| wanted(name)) {
                     set_v2(controller, &dir, limits)?;
                 }
-                if enabled.contains(&"memory") {
-                    leaf.memory = MemoryFile::open(&dir, "memory.events");
+                if let (true, Some(limit)) = (enabled.contains(&"memory"), limits.memory) {
+                    leaf.memory = Memory::v2(&dir, limit);
                 }
             }
         }
@@ -248,8 +218,13 @@ impl Leaf {
     }
 
     /// All that a body keeps of it.
-    pub(crate) fn into_memory(self) -> Option<MemoryFile> {
+    pub(crate) fn into_memory(self) -> Option<Memory> {
         self.memory
+    }
+
+    /// Without what only the body looks at.
+    pub(crate) fn without_memory(self) -> Self {
+        Self { memory: None, ..self }
     }
 
     /// Kills whatever is in it.

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rustix::process::{Gid, Uid};
 
 use crate::app::Entered;
-use crate::cgroup::Leaf;
+use crate::cgroup::{Leaf, Memory};
 use crate::level::{Level, Reason};
 use crate::root::at;
 use crate::spawner::Body;
@@ -48,7 +48,7 @@ fn be_born(birth: Birth) -> i32 {
     let usage = leaf.into_memory();
     let mut keep = vec![memory.as_raw_fd(), answer.as_raw_fd(), go.as_raw_fd()];
     keep.extend(fds.iter().map(|fd| fd.as_raw_fd()));
-    keep.extend(usage.iter().map(|file| file.as_fd().as_raw_fd()));
+    keep.extend(usage.iter().flat_map(Memory::raw_fds));
     let entered = joined
         .and_then(|()| {
             sys::close_all_but(&keep)

@@ -210,7 +210,7 @@ impl<'a> Server<'a> {
         };
         let ready = if joined { Ok(()) } else { leaf.join_v2(pid) };
         let ready = ready.and_then(|()| map_ids(level, pid, app_uid));
-        self.children.insert(pid, Child { leaf, level });
+        self.children.insert(pid, Child { leaf: leaf.without_memory(), level });
         let ready = ready.and_then(|()| {
             wire::send(answer.as_fd(), &Answer::Launched { pid }, &[pidfd.as_fd()])
                 .map_err(|error| Reason::new("answer", sys::errno(&error)))

@@ -70,12 +70,11 @@ pub(crate) async fn history(
     let path = path(&app, &deploy)?;
     caller.may(Act::View, Some(&path.app))?;
     let name: ScheduleName = parse(&name)?;
-    let store = shared.0.platform.store();
-    let fail = |error: tolv_store::Error| shared.failure(error);
-    let deploy = store.deploy(&path).await.map_err(fail)?;
     let before = paging.cursor::<CronRunId>()?;
-    let found = store.cron_runs(&deploy.id, &name, before.as_ref(), paging.limit + 1).await;
-    Ok(Json(paging.page(found.map_err(fail)?, |run| run.id.to_string(), run)))
+    let platform = &shared.0.platform;
+    let found = platform.schedule_runs(&path, &name, before.as_ref(), paging.limit + 1).await;
+    let found = found.map_err(|error| shared.failure(error))?;
+    Ok(Json(paging.page(found, |run| run.id.to_string(), run)))
 }
 
 pub(crate) async fn create(

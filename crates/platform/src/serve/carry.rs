@@ -264,7 +264,8 @@ impl Carry<'_> {
     async fn release_phase(&self, target: &Target, command: &str) -> Result<(), ServeError> {
         self.head(format!("Release phase: {command}"));
         let name = ProcessName { process_type: ProcessType::release(), number: 1 };
-        let one_off = OneOff { target: target.clone(), name, command: command.to_owned() };
+        let one_off =
+            OneOff { target: target.clone(), name, command: command.to_owned(), limit: None };
         let stop = CancellationToken::new();
         let listener = Listener::begin(self.controller, &one_off.name).await?;
         let phase = self.controller.engine.run_once_until(one_off, &stop);

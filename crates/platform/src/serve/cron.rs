@@ -236,6 +236,35 @@ impl Platform {
         Ok(all)
     }
 
+    /// Runs of a schedule, the newest first, older than `before`. One that app.json has no more
+    /// still has its own.
+    ///
+    /// # Errors
+    ///
+    /// There is no such deploy, or neither a schedule of this name nor a run of one.
+    pub async fn schedule_runs(
+        &self,
+        path: &DeployPath,
+        name: &ScheduleName,
+        before: Option<&CronRunId>,
+        most: usize,
+    ) -> Result<Vec<CronRun>, ServeError> {
+        let deploy = self.0.store.deploy(path).await?;
+        let found = self.0.store.cron_runs(&deploy.id, name, before, most).await?;
+        if found.is_empty() && before.is_none() {
+            let known = self.current(deploy).await?.map(|current| current.jobs).unwrap_or_default();
+            if !known.iter().any(|job| job.name == *name) {
+                let known = known.into_iter().map(|job| job.name).collect();
+                return Err(ServeError::NoSchedule {
+                    deploy: path.clone(),
+                    name: name.clone(),
+                    known,
+                });
+            }
+        }
+        Ok(found)
+    }
+
     /// Runs a schedule now, beside its ticks, also while the deploy is stopped.
     ///
     /// # Errors

@@ -41,8 +41,8 @@ use super::error::ServeError;
 use super::logs::Listener;
 use super::platform::{Actor, Platform};
 
-/// For a run to end.
-const LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// For a run to end, whoever asks for it.
+pub(super) const LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// Runs of one deploy at once.
 const AT_ONCE: usize = 200;
 /// Runs of each deploy that are remembered.

@@ -69,7 +69,8 @@ async fn an_environment_that_does_not_fit_is_one_too() {
         }
         other => panic!("{other:?}"),
     }
-    let one_off = OneOff { target, name: "run.1".parse().unwrap(), command: "true".to_owned() };
+    let one_off =
+        OneOff { target, name: "run.1".parse().unwrap(), command: "true".to_owned(), limit: None };
     assert!(matches!(engine.local.run_once(one_off).await, Err(Error::Env { .. })));
     assert!(engine.is_empty());
     engine.local.stop().await;
@@ -104,7 +105,7 @@ async fn what_cannot_be_started_is_the_culprit_and_is_gone() {
 async fn a_one_off_that_cannot_be_started_says_why() {
     let engine = engine();
     let name = "release.1".parse().unwrap();
-    let one_off = OneOff { target: bare(&[]), name, command: "migrate".to_owned() };
+    let one_off = OneOff { target: bare(&[]), name, command: "migrate".to_owned(), limit: None };
     match engine.local.run_once(one_off).await {
         Err(Error::NotStarted { process, reason }) => {
             assert_eq!(process.to_string(), "release.1");
@@ -122,7 +123,8 @@ async fn after_a_stop_nothing_starts() {
     let target = bare(&[("web", "serve")]);
     let again = engine.local.converge(target.clone()).await;
     assert!(matches!(again, Err(Error::Stopped)), "{again:?}");
-    let one_off = OneOff { target, name: "run.1".parse().unwrap(), command: "true".to_owned() };
+    let one_off =
+        OneOff { target, name: "run.1".parse().unwrap(), command: "true".to_owned(), limit: None };
     let again = engine.local.run_once(one_off).await;
     assert!(matches!(again, Err(Error::Stopped)), "{again:?}");
 }

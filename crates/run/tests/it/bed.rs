@@ -229,7 +229,7 @@ impl Bed {
     pub(crate) fn run(&self, command: &str) -> Result<Exit, Error> {
         let target = self.target(1, &[]);
         let name = "run.1".parse().unwrap();
-        let one_off = OneOff { target, name, command: command.to_owned() };
+        let one_off = OneOff { target, name, command: command.to_owned(), limit: None };
         self.runtime.block_on(self.engine().run_once(one_off))
     }
 

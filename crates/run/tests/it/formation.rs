@@ -165,6 +165,33 @@ fn memory_beyond_the_limit_is_r15_where_a_controller_is() {
 }
 
 #[test]
+fn memory_that_comes_near_the_limit_is_r14_before_it_is_r15() {
+    if !machine().cgroups.controllers.iter().any(|name| name == "memory") {
+        println!("no memory controller");
+        return;
+    }
+    each_level(|level| {
+        let mut bed = Bed::with(level, |settings| settings.timing.uptime = SOON);
+        bed.file(
+            "grow.py",
+            "import time\nheld = [b'x' * (1 << 20) for _ in range(40)]\n\
+             while True:\n    held.append(b'y' * (1 << 20))\n    time.sleep(0.2)\n",
+        );
+        let mut target = bed.target(1, &[("worker", "exec python3 grow.py", 1)]);
+        target.limits.memory = Some(64 << 20);
+        let culprit = culprit(bed.converge(target));
+        assert_eq!(culprit.reason, Reason::OutOfMemory(Exit::Signal(9)));
+        bed.stop();
+        let said = bed.said("worker.1");
+        let place = |text: &str| said.iter().position(|line| line.contains(text));
+        let (used, warned) = (place("Process running mem=6"), place("Error R14 (Memory quota"));
+        assert!(used.is_some() && used < warned, "{level}: {said:?}");
+        assert!(warned < place("Error R15"), "{level}: {said:?}");
+        assert_eq!(said.iter().filter(|line| line.contains("R14")).count(), 1, "{said:?}");
+    });
+}
+
+#[test]
 fn one_that_listens_on_the_other_loopback_address_is_found_there() {
     if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
         println!("no IPv6");

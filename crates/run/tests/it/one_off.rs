@@ -54,6 +54,7 @@ fn it_runs_beside_the_formation_and_is_no_part_of_it() {
         target: bed.target(1, &[]),
         name: "run.2".parse().unwrap(),
         command: "echo begun; while [ ! -e $SHARED/go ]; do sleep 0.01; done".to_owned(),
+        limit: None,
     };
     let engine = bed.engine().clone();
     let running = bed.runtime().spawn(async move { engine.run_once(one_off).await });
@@ -110,6 +111,7 @@ fn one_that_nobody_waits_for_is_stopped_once() {
         command: "trap 'echo asked' TERM; echo begun; \
                   while [ ! -e $SHARED/go ]; do sleep 0.01; done"
             .to_owned(),
+        limit: None,
     };
     let engine = bed.engine().clone();
     let running = bed.runtime().spawn(async move { engine.run_once(one_off).await });

@@ -126,6 +126,7 @@ fn a_stop_ends_a_rollout_and_a_one_off_that_are_under_way() {
         target: bed.target(1, &[]),
         name: "run.1".parse().unwrap(),
         command: "echo running; exec sleep $MARK".to_owned(),
+        limit: None,
     };
     let one_off = bed.runtime().spawn(async move { running.run_once(one_off).await });
     for (process, line) in [("web.1", "booting"), ("web.2", "booting"), ("run.1", "running")] {

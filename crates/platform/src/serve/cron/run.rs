@@ -15,6 +15,7 @@ use crate::serve::controller::Controller;
 use crate::serve::error::{Kind, ServeError, chain};
 use crate::serve::logs::Listener;
 use crate::serve::platform::Platform;
+use crate::serve::runs::LIMIT;
 
 pub(super) struct Run {
     pub(super) platform: Platform,
@@ -68,7 +69,8 @@ impl Run {
             self.platform.one_off_target(controller, &deploy, &self.release).await?;
         let name = entered.process.clone();
         let listener = Listener::begin(controller, &name).await?;
-        let one_off = OneOff { target, name, command: self.run.command.clone() };
+        let one_off =
+            OneOff { target, name, command: self.run.command.clone(), limit: Some(LIMIT) };
         let run = controller.engine.run_once_until(one_off, &entered.stop);
         // What it says goes to whoever follows it too.
         Ok(listener.until(run, |line| entered.output.say(&line.text)).await?)

@@ -60,6 +60,8 @@ fn they_are_listed_and_run_by_hand() {
     assert!(shop.tolv(&["audit"]).contains("cron.run"));
     let unknown = shop.ran(&["cron", "run", "nightly"]);
     assert!(unknown.err.contains("no schedule `nightly`; it has `tidy`"), "{}", unknown.err);
+    let unknown = shop.ran(&["cron", "history", "nightly"]);
+    assert!(unknown.err.contains("no schedule `nightly`; it has `tidy`"), "{}", unknown.err);
     // The release that is current is what runs.
     shop.tolv(&["config", "set", "A=blue"]);
     assert!(shop.tolv(&["cron", "run", "tidy"]).contains("tidy cron-tidy.1 v2 blue"));
