@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 use tolv_logs::{Line, store};
@@ -22,6 +23,8 @@ use crate::target::{Error, Exit, Reason};
 const LAST_LINES: usize = 20;
 /// For a shim to carry out an order to kill; then it is killed itself.
 const DEAF: Duration = Duration::from_secs(5);
+/// Launches at once, of all engines: each waits on a thread, and threads cost memory.
+static LAUNCHES: Semaphore = Semaphore::const_new(16);
 /// Behind the supervisor's own grace period: only where it is too busy to keep it.
 const LATE: Duration = Duration::from_secs(2);
 
@@ -55,7 +58,11 @@ impl Launching {
         let folder = settings.logs.clone();
         let start = Start { orders, spec: plan.spec(settings), folder: folder.clone() };
         let spawner = settings.spawner.clone();
-        let launch = spawn_blocking(move || child::launch(&spawner, start));
+        let launch = shared.tasks.spawn(async move {
+            let _place = LAUNCHES.acquire().await;
+            let launched = spawn_blocking(move || child::launch(&spawner, start)).await;
+            launched.unwrap_or_else(|error| Err(error.to_string()))
+        });
         Ok(Self { port, writer, folder, launch })
     }
 
