@@ -64,9 +64,9 @@ def up(args, folder, level="auto"):
 def phases(program):
     """The figures of one `tolv up`."""
     said = lines(program)
-    began, ready = program.began, first(said, "release", "is up at")
+    began, ready = program.began, first(said, "build", "is up at")
     planned = first(said, "build", "-----> Building with")
-    created = first(said, "release", "created: slug")
+    created = first(said, "release", "created by")
     web = first(said, "web.1", "Starting process")
     answers = first(said, "web.1", "State changed from starting to up")
     released = first(said, "release.1", "Starting process"), first(said, "release.1", "exited with")

@@ -40,6 +40,18 @@ pub struct Change {
     pub unset: BTreeSet<EnvName>,
 }
 
+impl Change {
+    /// What makes a config have these variables and no others.
+    pub fn between(config: &Config, vars: BTreeMap<EnvName, NewValue>) -> Self {
+        let unset = config.names().filter(|name| !vars.contains_key(*name)).cloned().collect();
+        let is_new = |(name, new): &(EnvName, NewValue)| {
+            let old = config.vars.get(name.as_str());
+            old.is_none_or(|old| old.as_bytes() != new.value)
+        };
+        Self { set: vars.into_iter().filter(is_new).collect(), unset }
+    }
+}
+
 impl Config {
     /// The config after a change; what is both set and unset is set.
     ///

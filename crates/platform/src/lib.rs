@@ -32,5 +32,5 @@ pub use serve::{
 };
 pub use tolv_logs::drain::DrainUrl;
 pub use tolv_store::{DatabaseUrl, SecretKey};
-pub use up::{Event, Stop, down, show, up};
+pub use up::{Event, Output, Stop, down, show, up};
 pub use watch::WatchError;

@@ -29,7 +29,7 @@ const LATEST: Duration = Duration::from_millis(200);
 pub enum Event {
     /// What an operation says: a line of the build, the release phase, the rollout, or how far it
     /// has come.
-    Progress(Progress),
+    Progress(Output),
     /// A line of a process, the router or the platform.
     Line(Line),
 }
@@ -85,10 +85,13 @@ struct Up<'a> {
     output: &'a mpsc::Sender<Output>,
 }
 
-/// What an operation has just said.
+/// What an operation says.
+#[derive(Clone, Debug)]
 pub struct Output {
-    at: Micros,
-    progress: Progress,
+    /// When.
+    pub at: Micros,
+    /// What.
+    pub progress: Progress,
 }
 
 impl Up<'_> {
@@ -198,7 +201,7 @@ pub async fn show(
                 continue;
             }
             () = sleep_until((last + QUIET).min(since + LATEST)), if !waiting.is_empty() => {
-                pass(waiting.drain(..).map(Event::from).collect(), &events).await;
+                pass(waiting.drain(..).map(Event::Progress).collect(), &events).await;
                 continue;
             }
         };
@@ -206,7 +209,7 @@ pub async fn show(
             waiting.push_back(said);
         }
         if is_over {
-            return pass(waiting.into_iter().map(Event::from).collect(), &events).await;
+            return pass(waiting.into_iter().map(Event::Progress).collect(), &events).await;
         }
         last = Instant::now();
         let is_late = last >= since + LATEST;
@@ -225,17 +228,11 @@ fn merge(
     let mut events = Vec::new();
     for line in lines {
         while let Some(said) = waiting.pop_front_if(|said| is_late || said.at <= line.time) {
-            events.push(said.into());
+            events.push(Event::Progress(said));
         }
         events.push(Event::Line(line));
     }
     events
-}
-
-impl From<Output> for Event {
-    fn from(output: Output) -> Self {
-        Self::Progress(output.progress)
-    }
 }
 
 /// Waits for room once for many of them.
@@ -279,7 +276,9 @@ mod tests {
     fn text(events: Vec<Event>) -> Vec<String> {
         let text = |event| match event {
             Event::Line(line) => String::from_utf8_lossy(&line.text).into_owned(),
-            Event::Progress(Progress::Output(text)) => String::from_utf8_lossy(&text).into_owned(),
+            Event::Progress(Output { progress: Progress::Output(text), .. }) => {
+                String::from_utf8_lossy(&text).into_owned()
+            }
             Event::Progress(other) => format!("{other:?}"),
         };
         events.into_iter().map(text).collect()

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Codebase, Event, Platform, Progress, ServeError, ServeOptions, Stop};
+use tolv_platform::{Codebase, Event, Output, Platform, Progress, ServeError, ServeOptions, Stop};
 use tolv_server::Server;
 
 use crate::args::Up;
@@ -96,10 +96,16 @@ async fn run(options: ServeOptions, watch: bool, form: Form) -> ExitCode {
     let mut shown = JoinSet::new();
     shown.spawn(tolv_platform::show(lines, said, events));
     let serving = {
-        let mut stopping = stopping.clone();
-        server.serve(listener, async move {
+        let (mut stopping, mut killing) = (stopping.clone(), stopping.clone());
+        let serving = server.serve(listener, async move {
             stopping.wait_for(|now| *now > Stop::No).await.ok();
-        })
+        });
+        async move {
+            tokio::select! {
+                served = serving => served.ok(),
+                _ = killing.wait_for(|now| *now == Stop::Now) => None,
+            }
+        }
     };
     let work = async {
         let mut stopping = stopping.clone();
@@ -209,15 +215,18 @@ impl Writer {
     fn add(&mut self, event: &Event, out: &mut Vec<u8>) {
         match event {
             Event::Line(line) => self.view.write(line, out),
-            Event::Progress(Progress::Bar(bar)) => self.build.bar(bar),
-            Event::Progress(Progress::Over(_)) => {}
-            Event::Progress(Progress::Output(line)) => match self.form {
-                Form::Text { .. } => {
+            Event::Progress(Output { at, progress }) => match (progress, self.form) {
+                (Progress::Bar(bar), _) => self.build.bar(bar),
+                (Progress::Over(_), _) => {}
+                (Progress::Output(line), Form::Text { .. }) => {
                     self.build.clear();
                     out.extend(output::harmless(line));
                     out.push(b'\n');
                 }
-                Form::Json => self.view.write(&Line::tolv("build", &line[..]), out),
+                (Progress::Output(line), Form::Json) => {
+                    let line = Line { time: *at, ..Line::tolv("build", &line[..]) };
+                    self.view.write(&line, out);
+                }
             },
         }
     }

@@ -47,3 +47,25 @@ fn the_limit_is_for_the_result() {
     // All three again, in one change: never more than three at a time.
     config.with(&set(&full)).unwrap();
 }
+
+#[test]
+fn what_lies_between_two_configs_leads_from_one_to_the_other() {
+    let value = |text: &str, secret| NewValue { value: text.as_bytes().to_vec(), secret };
+    let name = |text: &str| text.parse::<EnvName>().unwrap();
+    let first = Change {
+        set: [("SAME", "1"), ("OTHER", "2"), ("GONE", "3")]
+            .map(|(key, text)| (name(key), value(text, key == "SAME")))
+            .into(),
+        ..Change::default()
+    };
+    let config = Config::default().with(&first).unwrap();
+    let wanted: BTreeMap<_, _> = [("SAME", "1"), ("OTHER", "two"), ("NEW", "")]
+        .map(|(k, v)| (name(k), value(v, false)))
+        .into();
+    let change = Change::between(&config, wanted.clone());
+    assert_eq!(change.set.keys().map(EnvName::as_str).collect::<Vec<_>>(), ["NEW", "OTHER"]);
+    assert_eq!(change.unset, [name("GONE")].into());
+    let next = config.with(&change).unwrap();
+    assert!(next.secret.contains(&name("SAME")), "a secret stays one");
+    assert_eq!(Change::between(&next, wanted), Change::default());
+}

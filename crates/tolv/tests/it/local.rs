@@ -150,14 +150,14 @@ fn each_start_is_a_release_of_one_ledger_and_forgets_what_was_set_by_hand() {
     says(&dir, &["scale", "web=2"]);
     first.tolv.signal(Signal::KILL);
     drop(first);
-    home.write("shop/.env", "MUST=2\nCOLOUR=red\n");
+    home.write("shop/.env", "MUST=2\n");
     let second = Up::start(&dir, &[]);
     second.sees("Release v2 is up");
     let after = second.text("/env");
     let key = |text: &str| text.lines().find(|line| line.starts_with("KEY=")).map(str::to_owned);
     assert!(key(&before).is_some_and(|line| line.len() == "KEY=".len() + 64), "{before}");
     assert_eq!(key(&before), key(&after), "a generated secret is made once");
-    assert!(after.contains("COLOUR=red") && after.contains("MUST=2"), "{after}");
+    assert!(after.contains("COLOUR=blue") && after.contains("MUST=2"), "{after}");
     assert!(!after.contains("OLD="), "{after}");
     assert_eq!(json(&dir, &["ps"])["items"].as_array().unwrap().len(), 1);
     let releases = json(&dir, &["releases"]);

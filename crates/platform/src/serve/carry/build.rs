@@ -67,30 +67,24 @@ impl Carry<'_> {
             let file = codebase.map(|codebase| codebase.env_file.clone());
             return Err(ServeError::MissingConfig { names: wanted.missing, file });
         }
-        let mut set = BTreeMap::new();
+        let plain = |value: &[u8]| NewValue { value: value.to_vec(), secret: false };
+        let mut vars: BTreeMap<_, _> =
+            base.iter().map(|(name, value)| (name.clone(), plain(value.as_bytes()))).collect();
         for (name, value) in wanted.defaults {
-            set.insert(name, NewValue { value: value.into_bytes(), secret: false });
+            vars.insert(name, plain(value.as_bytes()));
         }
         for name in wanted.generate {
             let secret = random_hex::<SECRET_BYTES>()?;
-            set.insert(name, NewValue { value: secret.into_bytes(), secret: true });
+            vars.insert(name, NewValue { value: secret.into_bytes(), secret: true });
         }
-        let is_new = |name: &EnvName, value: &[u8]| {
-            config.vars.get(name.as_str()).is_none_or(|old| old.as_bytes() != value)
-        };
-        set.retain(|name, new| is_new(name, &new.value));
-        if !set.is_empty() {
-            let names: Vec<_> = set.keys().map(ToString::to_string).collect();
-            self.head(format!("Setting {} from app.json", names.join(", ")));
-        }
-        let mut change = Change { set, ..Change::default() };
-        change.unset.extend(config.names().filter(|name| !base.has(name)).cloned());
-        for (name, value) in base.iter().filter(|(name, value)| is_new(name, value.as_bytes())) {
-            let value = NewValue { value: value.as_bytes().to_vec(), secret: false };
-            change.set.insert(name.clone(), value);
-        }
+        let change = Change::between(&config, vars);
         if change == Change::default() {
             return Ok(deploy.config_version);
+        }
+        let names = change.set.keys().filter(|name| !base.has(name));
+        let names: Vec<_> = names.map(ToString::to_string).collect();
+        if !names.is_empty() {
+            self.head(format!("Setting {} from app.json", names.join(", ")));
         }
         let changed = store.change_config(&deploy.id, None, &change, None, Timestamp::now());
         Ok(changed.await?.0)
