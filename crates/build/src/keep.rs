@@ -67,6 +67,20 @@ fn first_difference(slugs: &Slugs, id: SlugId) -> String {
     }
 }
 
+/// Removes an app's folder, with whatever its builds left there.
+///
+/// # Errors
+///
+/// Something of it cannot be removed.
+pub fn remove(home: &Path) -> Result<(), Error> {
+    files::remove(home)
+}
+
+/// What a folder of toolchains takes on the disk, in bytes.
+pub fn toolchains_usage(folder: &Path) -> u64 {
+    files::disk_use(folder)
+}
+
 /// Bytes on the disk, by what they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -74,11 +88,11 @@ pub struct Usage {
     pub slugs: u64,
     /// Dependency layers.
     pub layers: u64,
-    /// What builds keep for the next, toolchains among it.
+    /// What builds keep for the next.
     pub caches: u64,
 }
 
-/// What a state folder takes on its disk.
+/// What an app's folder takes on the disk.
 ///
 /// # Errors
 ///
@@ -90,7 +104,7 @@ pub fn usage(home: &Path) -> Result<Usage, Error> {
     Ok(Usage {
         slugs: files::disk_use(slugs.folder()).saturating_sub(below),
         layers: below,
-        caches: files::disk_use(&home.join("cache")) + files::disk_use(&home.join("toolchains")),
+        caches: files::disk_use(&home.join("cache")),
     })
 }
 

@@ -41,8 +41,8 @@ pub use caps::Caps;
 pub use declared::{Wanted, declared, wanted};
 pub use error::Error;
 pub use exec::passes;
-pub use keep::{Collected, Usage, collect, usage, verify};
-pub use pipeline::{Built, Host, Request, build};
+pub use keep::{Collected, Usage, collect, remove, toolchains_usage, usage, verify};
+pub use pipeline::{Built, Host, Request, TOOLCHAINS, build};
 pub use source::Source;
 
 /// What a build says while it works. The texts are for people; nothing decides by them.

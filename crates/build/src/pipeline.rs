@@ -44,13 +44,19 @@ pub struct Host {
     pub registry: BTreeMap<String, OsString>,
 }
 
+/// The name of the folder of toolchains in a state folder.
+pub const TOOLCHAINS: &str = "toolchains";
+
 /// What is to be built, and how.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The codebase.
     pub source: Source,
-    /// The state folder.
+    /// The app's folder: its slugs, its layers, its cache. What a build of another app could write
+    /// to is none of it.
     pub home: PathBuf,
+    /// Where fetched toolchains are. No step can write there: apps share it.
+    pub toolchains: PathBuf,
     /// Forks the sandboxed steps.
     pub spawner: Spawner,
     /// How strongly they are shut in.
@@ -82,7 +88,7 @@ pub struct Built {
     pub warnings: Vec<String>,
 }
 
-/// Makes a slug of a source. Blocks; of two builds of one state folder at once, one waits.
+/// Makes a slug of a source. Blocks; of two builds of one app at once, one waits.
 ///
 /// # Errors
 ///
@@ -115,6 +121,7 @@ struct Pipeline<'a> {
     layout: Layout,
     /// The cache on the host.
     cache: PathBuf,
+    toolchains: PathBuf,
 }
 
 impl<'a> Pipeline<'a> {
@@ -137,7 +144,10 @@ impl<'a> Pipeline<'a> {
                 cache: cache.clone(),
             }
         };
-        Ok(Self { request, home, slugs, layers, slot, layout, cache })
+        files::make_folder(&request.toolchains)?;
+        let toolchains = request.toolchains.canonicalize();
+        let toolchains = toolchains.map_err(Error::io("look at", &request.toolchains))?;
+        Ok(Self { request, home, slugs, layers, slot, layout, cache, toolchains })
     }
 
     fn cancelled(&self) -> bool {
@@ -156,7 +166,7 @@ impl<'a> Pipeline<'a> {
         let declared = declared(&tree, events)?;
         let plan = {
             let mut toolchains = Toolchains {
-                folder: self.home.join("toolchains"),
+                folder: self.toolchains.clone(),
                 search: std::env::split_paths(&host.search_path).collect(),
                 user_home: host.user_home.clone(),
                 env: &host.registry,

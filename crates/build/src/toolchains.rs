@@ -1,7 +1,7 @@
 //! What a builder may know of the machine: where its programs are, and where a build's folders
 //! appear to the build's own processes.
 //!
-//! A toolchain is found on the host or fetched into `<home>/toolchains`; it is never taken from
+//! A toolchain is found on the host or fetched into a folder of its own; it is never taken from
 //! the codebase.
 
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ impl Layout {
 
 /// The machine, for builders.
 pub(crate) struct Toolchains<'a> {
-    /// `<home>/toolchains`: fetched ones, each under a name with its version.
+    /// Fetched ones, each under a name with its version.
     pub folder: PathBuf,
     /// The folders of the operator's `PATH`, in order.
     pub search: Vec<PathBuf>,

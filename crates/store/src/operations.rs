@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Transaction};
-use tolv_model::id::{DeployId, OperationId};
+use tolv_model::id::{AppId, DeployId, OperationId};
 use tolv_model::operation::{Request, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::SlugId;
@@ -256,7 +256,7 @@ impl Store {
         sqlx::query(
             "INSERT INTO slugs (id, app, commit_id, built, bytes, runtime) \
              VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (id) DO UPDATE SET runtime = excluded.runtime, built = excluded.built",
+             ON CONFLICT (app, id) DO UPDATE SET runtime = excluded.runtime, built = excluded.built",
         )
         .bind(hex.clone())
         .bind(slug.app.as_str().to_owned())
@@ -292,13 +292,14 @@ impl Store {
         Ok(ended)
     }
 
-    /// A slug that is known.
+    /// A slug of an app.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`].
-    pub async fn slug(&self, id: &SlugId) -> Result<Slug, Error> {
-        let row = sqlx::query("SELECT * FROM slugs WHERE id = $1")
+    pub async fn slug(&self, app: &AppId, id: &SlugId) -> Result<Slug, Error> {
+        let row = sqlx::query("SELECT * FROM slugs WHERE app = $1 AND id = $2")
+            .bind(app.as_str().to_owned())
             .bind(id.0.to_string())
             .fetch_optional(self.pool())
             .await?;
@@ -320,9 +321,10 @@ impl Store {
     /// # Errors
     ///
     /// The database's.
-    pub async fn remove_slug(&self, id: &SlugId) -> Result<(), Error> {
+    pub async fn remove_slug(&self, app: &AppId, id: &SlugId) -> Result<(), Error> {
         let mut write = self.write().await?;
-        sqlx::query("DELETE FROM slugs WHERE id = $1")
+        sqlx::query("DELETE FROM slugs WHERE app = $1 AND id = $2")
+            .bind(app.as_str().to_owned())
             .bind(id.0.to_string())
             .execute(&mut *write.tx)
             .await?;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
-use tolv_build::{Built, Caps, Request, Source};
+use tolv_build::{Built, Caps, Request, Source, TOOLCHAINS};
 use tolv_model::slug::short;
 use tolv_sandbox::{Cancel, Machine, Spawner};
 
@@ -42,9 +42,11 @@ fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
         Some(commit) => Source::Commit { dir: args.dir.clone(), commit: commit.clone() },
         None => Source::WorkingTree { dir: args.dir.clone() },
     };
+    let home = settings.home_of(&args.dir);
     let request = Request {
         source,
-        home: settings.home_of(&args.dir),
+        toolchains: home.join(TOOLCHAINS),
+        home,
         spawner,
         level,
         host: settings.host(),

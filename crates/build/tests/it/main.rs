@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use tolv_build::{Built, Caps, Error, Event, Host, Request, Source};
+use tolv_build::{Built, Caps, Error, Event, Host, Request, Source, TOOLCHAINS};
 use tolv_sandbox::{Cancel, Choice, Level, Machine, Spawner};
 use tolv_testkit::Home;
 
@@ -39,6 +39,7 @@ fn request(dir: &Path, home: &Path) -> Request {
     Request {
         source: Source::WorkingTree { dir: dir.to_owned() },
         home: home.to_owned(),
+        toolchains: home.join(TOOLCHAINS),
         spawner,
         level,
         host: Host {

@@ -101,6 +101,7 @@ impl Platform {
         store.destroy_app(&app.id).await?;
         let (repos, name) = (self.0.repos.clone(), name.clone());
         blocking(move || repos.remove(&name)).await?;
-        Ok(())
+        let folder = self.folder_of(&app.id);
+        blocking(move || tolv_build::remove(&folder)).await
     }
 }

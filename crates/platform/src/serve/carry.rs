@@ -104,7 +104,7 @@ impl Carry<'_> {
                 self.starts().await?;
                 let source = self.platform.0.store.deploy(from).await?;
                 let row = self.platform.proven(&source, *release).await?.row;
-                let runtime = self.platform.runtime(&row.slug).await?;
+                let runtime = self.platform.runtime(&self.deploy.app, &row.slug).await?;
                 let config_version = self.prepare(&runtime.env).await?;
                 let next = Next {
                     slug: row.slug,
@@ -210,7 +210,7 @@ impl Carry<'_> {
     }
 
     async fn append(&self, next: &Next) -> Result<Release, ServeError> {
-        let runtime = self.platform.runtime(&next.slug).await?;
+        let runtime = self.platform.runtime(&self.deploy.app, &next.slug).await?;
         let schedules: Vec<_> = runtime
             .cron
             .iter()

@@ -210,7 +210,7 @@ impl Platform {
     async fn current(&self, deploy: Deploy) -> Result<Option<Current>, ServeError> {
         let Some(number) = deploy.current else { return Ok(None) };
         let release = self.0.store.release(&deploy.id, number).await?;
-        let jobs = self.runtime(&release.row.slug).await?.cron;
+        let jobs = self.runtime(&deploy.app, &release.row.slug).await?.cron;
         Ok(Some(Current { deploy, release, jobs }))
     }
 

@@ -11,8 +11,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustix::fs::statvfs;
 use tolv_build::{
-    collect, has_layer, layers_of, pack_layer, pack_slug, unpack_layer, unpack_slug, usage,
+    TOOLCHAINS, Usage, collect, has_layer, layers_of, pack_layer, pack_slug, toolchains_usage,
+    unpack_layer, unpack_slug, usage,
 };
+use tolv_model::id::AppId;
 use tolv_model::slug::{Layer, SlugId};
 
 use super::error::{ServeError, chain};
@@ -26,6 +28,7 @@ impl Platform {
     pub(super) async fn room(&self) -> Result<(), ServeError> {
         let home = self.0.home.clone();
         let min = self.0.options.min_free;
+        let apps = self.apps().await?;
         blocking(move || {
             let stat = statvfs(&home).map_err(|errno| ServeError::System {
                 what: "ask how full the disk is",
@@ -35,16 +38,21 @@ impl Platform {
             if free >= min {
                 return Ok(());
             }
-            let advice = match usage(&home) {
-                Ok(usage) => format!(
-                    "slugs have {} MiB, layers {} MiB, build caches {} MiB: destroy what is not \
-                     needed, or keep fewer releases (TOLV_KEEP_RELEASES)",
-                    usage.slugs >> 20,
-                    usage.layers >> 20,
-                    usage.caches >> 20
-                ),
-                Err(_) => "destroy what is not needed, or give the platform more disk".to_owned(),
-            };
+            let mut all = Usage::default();
+            // One that cannot be read is left out.
+            for usage in apps.iter().filter_map(|app| usage(app).ok()) {
+                all.slugs += usage.slugs;
+                all.layers += usage.layers;
+                all.caches += usage.caches;
+            }
+            let advice = format!(
+                "slugs have {} MiB, layers {} MiB, build caches {} MiB, toolchains {} MiB: destroy \
+                 what is not needed, or keep fewer releases (TOLV_KEEP_RELEASES)",
+                all.slugs >> 20,
+                all.layers >> 20,
+                all.caches >> 20,
+                toolchains_usage(&home.join(TOOLCHAINS)) >> 20
+            );
             Err(ServeError::DiskFull { free: free >> 20, min: min >> 20, advice })
         })
         .await
@@ -68,16 +76,17 @@ impl Platform {
         kept.extend(inner.runs.slugs());
         let gone: Vec<_> =
             inner.store.slugs().await?.into_iter().filter(|s| !kept.contains(&s.id)).collect();
-        let (home, keep) = (inner.home.clone(), kept.clone());
-        blocking(move || collect(&home, &keep, YOUNG)).await?;
+        let (apps, keep) = (self.apps().await?, kept.clone());
+        blocking(move || apps.iter().try_for_each(|app| collect(app, &keep, YOUNG).map(drop)))
+            .await?;
         for slug in &gone {
             if inner.options.blobs.is_some() {
-                inner.blobs.delete(&slug_key(slug.id)).await?;
+                inner.blobs.delete(&slug_key(&slug.app, slug.id)).await?;
             }
-            inner.store.remove_slug(&slug.id).await?;
+            inner.store.remove_slug(&slug.app, &slug.id).await?;
         }
         if inner.options.blobs.is_some() && !gone.is_empty() {
-            self.collect_layers(&kept).await?;
+            self.collect_layers().await?;
         }
         if gone.is_empty() {
             return Ok(());
@@ -94,13 +103,20 @@ impl Platform {
         Ok(())
     }
 
-    /// Removes the copies of layers that no kept slug has.
-    async fn collect_layers(&self, kept: &BTreeSet<SlugId>) -> Result<(), ServeError> {
+    /// The folders of apps that were built.
+    async fn apps(&self) -> Result<Vec<PathBuf>, ServeError> {
+        let apps: BTreeSet<_> =
+            self.0.store.all_deploys().await?.into_iter().map(|deploy| deploy.app).collect();
+        Ok(apps.iter().map(|app| self.folder_of(app)).filter(|app| app.is_dir()).collect())
+    }
+
+    /// Removes the copies of layers that no slug has.
+    async fn collect_layers(&self) -> Result<(), ServeError> {
         let mut used = BTreeSet::new();
-        for &slug in kept {
-            let home = self.0.home.clone();
-            let layers = blocking(move || layers_of(&home, slug)).await?;
-            used.extend(layers.iter().map(layer_key));
+        for slug in self.0.store.slugs().await? {
+            let home = self.folder_of(&slug.app);
+            let layers = blocking(move || layers_of(&home, slug.id)).await?;
+            used.extend(layers.iter().map(|layer| layer_key(&slug.app, layer)));
         }
         for key in self.0.blobs.list("layers").await? {
             if !used.contains(&key) {
@@ -111,28 +127,30 @@ impl Platform {
     }
 
     /// Copies a slug and its layers to the blob store, where the operator attached one.
-    pub(super) async fn copy_slug(&self, slug: SlugId) -> Result<(), ServeError> {
+    pub(super) async fn copy_slug(&self, app: &AppId, slug: SlugId) -> Result<(), ServeError> {
         let inner = &self.0;
         if inner.options.blobs.is_none() {
             return Ok(());
         }
-        let home = inner.home.clone();
+        let home = self.folder_of(app);
         for layer in blocking(move || layers_of(&home, slug)).await? {
             let pack = move |home: &Path, file: &Path| pack_layer(home, &layer, file);
-            self.copy(&layer_key(&layer), pack).await?;
+            self.copy(app, &layer_key(app, &layer), pack).await?;
         }
-        self.copy(&slug_key(slug), move |home, file| pack_slug(home, slug, file)).await
+        let pack = move |home: &Path, file: &Path| pack_slug(home, slug, file);
+        self.copy(app, &slug_key(app, slug), pack).await
     }
 
     async fn copy(
         &self,
+        app: &AppId,
         key: &str,
         pack: impl FnOnce(&Path, &Path) -> Result<(), tolv_build::Error> + Send + 'static,
     ) -> Result<(), ServeError> {
         if self.0.blobs.has(key).await? {
             return Ok(());
         }
-        let (home, file) = (self.0.home.clone(), self.aside(key)?);
+        let (home, file) = (self.folder_of(app), self.aside(key)?);
         let path = file.clone();
         blocking(move || pack(&home, &path)).await?;
         let put = self.0.blobs.put_file(key, &file).await;
@@ -144,6 +162,7 @@ impl Platform {
     /// Brings a slug and its layers back from the blob store; `missing` is why they are wanted.
     pub(super) async fn bring_back(
         &self,
+        app: &AppId,
         slug: SlugId,
         missing: ServeError,
     ) -> Result<(), ServeError> {
@@ -151,15 +170,15 @@ impl Platform {
             return Err(missing);
         }
         let unpack = move |home: &Path, file: &Path| unpack_slug(home, slug, file);
-        if !self.bring(&slug_key(slug), unpack).await? {
+        if !self.bring(app, &slug_key(app, slug), unpack).await? {
             return Err(missing);
         }
-        let home = self.0.home.clone();
+        let home = self.folder_of(app);
         for layer in blocking(move || layers_of(&home, slug)).await? {
-            let home = self.0.home.clone();
+            let home = self.folder_of(app);
             if !blocking(move || has_layer(&home, &layer)).await? {
                 let unpack = move |home: &Path, file: &Path| unpack_layer(home, &layer, file);
-                self.bring(&layer_key(&layer), unpack).await?;
+                self.bring(app, &layer_key(app, &layer), unpack).await?;
             }
         }
         Ok(())
@@ -167,6 +186,7 @@ impl Platform {
 
     async fn bring(
         &self,
+        app: &AppId,
         key: &str,
         unpack: impl FnOnce(&Path, &Path) -> Result<(), tolv_build::Error> + Send + 'static,
     ) -> Result<bool, ServeError> {
@@ -174,7 +194,7 @@ impl Platform {
         if !self.0.blobs.get_file(key, &file).await? {
             return Ok(false);
         }
-        let (home, path) = (self.0.home.clone(), file.clone());
+        let (home, path) = (self.folder_of(app), file.clone());
         let done = blocking(move || unpack(&home, &path)).await;
         fs::remove_file(&file).ok();
         done.map(|()| true)
@@ -189,10 +209,10 @@ impl Platform {
     }
 }
 
-fn slug_key(slug: SlugId) -> String {
-    format!("slugs/{}.tar.zst", slug.0)
+fn slug_key(app: &AppId, slug: SlugId) -> String {
+    format!("slugs/{app}/{}.tar.zst", slug.0)
 }
 
-fn layer_key(layer: &Layer) -> String {
-    format!("layers/{}.tar.zst", layer.key)
+fn layer_key(app: &AppId, layer: &Layer) -> String {
+    format!("layers/{app}/{}.tar.zst", layer.key)
 }

@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_logs::Line;
 use tolv_model::config::Change;
-use tolv_model::id::{CronRunId, DeployId, OperationId};
+use tolv_model::id::{AppId, CronRunId, DeployId, OperationId};
 use tolv_model::name::{Deploy as DeployPath, DeployName, ProcessName};
 use tolv_model::operation::{Request, State};
 use tolv_model::release::ReleaseNumber;
+use tolv_model::slug::SlugId;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
@@ -276,6 +277,15 @@ impl Platform {
         &self.0.home
     }
 
+    /// Where an app has its slugs, layers and build cache. Apart from those of others: a build may
+    /// leave there what the next one of its app trusts.
+    pub(super) fn folder_of(&self, app: &AppId) -> PathBuf {
+        match self.codebase() {
+            Some(_) => self.0.home.clone(),
+            None => self.0.home.join("apps").join(app.as_str()),
+        }
+    }
+
     /// The git repositories.
     pub fn repos(&self) -> &Repos {
         &self.0.repos
@@ -446,11 +456,8 @@ impl Platform {
     }
 
     /// What a release needs of its slug to run.
-    pub(super) async fn runtime(
-        &self,
-        slug: &tolv_model::slug::SlugId,
-    ) -> Result<Runtime, ServeError> {
-        let record = self.0.store.slug(slug).await?;
+    pub(super) async fn runtime(&self, app: &AppId, slug: &SlugId) -> Result<Runtime, ServeError> {
+        let record = self.0.store.slug(app, slug).await?;
         serde_json::from_str(&record.runtime).map_err(|_| ServeError::Unreadable(slug.to_string()))
     }
 

@@ -145,7 +145,7 @@ impl Platform {
             let outcome = release.outcome;
             return Err(ServeError::NotFailed { deploy: deploy.name.clone(), number, outcome });
         }
-        if store.slug(&release.row.slug).await.is_err() {
+        if store.slug(&deploy.app, &release.row.slug).await.is_err() {
             return Err(ServeError::SlugGone { number, commit: release.row.commit });
         }
         let made_by = store.operation_of_release(&deploy.id, number).await?;
@@ -184,7 +184,7 @@ impl Platform {
         if release.outcome != Outcome::Succeeded {
             return Err(ServeError::FailedRelease { deploy: deploy.name.clone(), number });
         }
-        if store.slug(&release.row.slug).await.is_err() {
+        if store.slug(&deploy.app, &release.row.slug).await.is_err() {
             return Err(ServeError::SlugGone { number, commit: release.row.commit });
         }
         Ok(number)

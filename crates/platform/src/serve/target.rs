@@ -9,6 +9,7 @@ use tolv_model::app_json::{CronJob, Variable};
 use tolv_model::env::EnvName;
 use tolv_model::formation::Formation;
 use tolv_model::health::HealthCheck;
+use tolv_model::id::AppId;
 use tolv_model::ledger::Broken;
 use tolv_model::name::ProcessType;
 use tolv_model::release::ReleaseNumber;
@@ -106,7 +107,7 @@ impl Platform {
         release: &Release,
         asked: Option<&Formation>,
     ) -> Result<Target, ServeError> {
-        self.prove(release.row.slug).await?;
+        self.prove(&deploy.app, release.row.slug).await?;
         self.trusted_target(deploy, release, asked).await
     }
 
@@ -122,10 +123,10 @@ impl Platform {
         let held = self.0.runs.hold(slug);
         let is_current = deploy.current == Some(number);
         if !(is_current && controller.proved() == Some(slug)) {
-            match self.prove(slug).await {
+            match self.prove(&deploy.app, slug).await {
                 Ok(()) if is_current => controller.set_proved(slug),
                 Ok(()) => {}
-                Err(_) if self.0.store.slug(&slug).await.is_err() => {
+                Err(_) if self.0.store.slug(&deploy.app, &slug).await.is_err() => {
                     let commit = release.row.commit.clone();
                     return Err(ServeError::SlugGone { number, commit });
                 }
@@ -151,7 +152,7 @@ impl Platform {
                 source: Broken::Changed(row.number),
             });
         }
-        let runtime = self.runtime(&row.slug).await?;
+        let runtime = self.runtime(&deploy.app, &row.slug).await?;
         let config = store.config(&deploy.id, row.config_version).await?;
         let asked = asked.unwrap_or(&deploy.formation);
         let formation = formation(&row.process_types, &runtime.formation, asked, deploy.stopped);
@@ -175,13 +176,13 @@ impl Platform {
 
     /// Makes sure that a slug is on this machine, whole: every byte is looked at. One that is gone
     /// is brought back where the operator attached a blob store.
-    pub(super) async fn prove(&self, slug: SlugId) -> Result<(), ServeError> {
-        let home = self.0.home.clone();
+    pub(super) async fn prove(&self, app: &AppId, slug: SlugId) -> Result<(), ServeError> {
+        let home = self.folder_of(app);
         let Err(missing) = blocking(move || tolv_build::verify(&home, slug)).await else {
             return Ok(());
         };
-        self.bring_back(slug, missing).await?;
-        let home = self.0.home.clone();
+        self.bring_back(app, slug, missing).await?;
+        let home = self.folder_of(app);
         blocking(move || tolv_build::verify(&home, slug)).await.map(drop)
     }
 }

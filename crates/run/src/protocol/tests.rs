@@ -36,6 +36,7 @@ fn any_word() -> impl Strategy<Value = Word> {
         (any::<u32>(), any::<i32>()).prop_map(|(version, pid)| Word::Started { version, pid }),
         (any::<i32>(), ".{0,5000}").prop_map(|(errno, what)| Word::exec_failed(errno, &what)),
         any_written().prop_map(Word::Bell),
+        (any::<u64>(), any::<u64>()).prop_map(|(held, limit)| Word::Memory { held, limit }),
         ended.prop_map(|(code, signal, oom_kills, written)| {
             Word::Exited(Ended { code, signal, oom_kills, written })
         }),
@@ -108,7 +109,7 @@ fn nothing_to_execute_is_refused() {
 /// A change here is a new `VERSION`.
 #[test]
 fn the_words_on_the_wire_are_these() {
-    assert_eq!(VERSION, 2);
+    assert_eq!(VERSION, 3);
     let orders = [
         Order::Stop { signal: 15, grace_ms: 30_000 },
         Order::Kill,
@@ -134,6 +135,7 @@ fn the_words_on_the_wire_are_these() {
         Word::Started { version: 1, pid: 2 },
         Word::exec_failed(2, "exec"),
         Word::Bell(written),
+        Word::Memory { held: 5, limit: 6 },
         Word::Exited(ended),
     ];
     let told = json!({ "written": { "lines": 3, "bytes": 9 }, "lost": { "lines": 0, "bytes": 0 } });
@@ -143,6 +145,7 @@ fn the_words_on_the_wire_are_these() {
             { "started": { "version": 1, "pid": 2 } },
             { "exec_failed": { "errno": 2, "what": "exec" } },
             { "bell": told },
+            { "memory": { "held": 5, "limit": 6 } },
             { "exited": { "code": 7, "signal": null, "oom_kills": 0, "written": told } },
         ])
     );

@@ -346,7 +346,7 @@ async fn operations_queue_and_supersede(bed: Bed) {
         runtime: "{}".to_owned(),
     };
     store.set_slug(&first.id, &slug).await.unwrap();
-    assert_eq!(store.slug(&slug.id).await.unwrap(), slug);
+    assert_eq!(store.slug(&slug.app, &slug.id).await.unwrap(), slug);
     assert_eq!(store.operation(&first.id).await.unwrap().slug, Some(slug.id));
     assert!(store.end(&first.id, State::Failed, Some("no"), at(7)).await.unwrap());
     assert!(!store.end(&first.id, State::Succeeded, None, at(8)).await.unwrap(), "over is over");
@@ -476,7 +476,7 @@ async fn what_is_kept(bed: Bed) {
     assert!(store.kept(1).await.unwrap().contains(&slug.id));
     store.end(&pending.id, State::Failed, None, at(9)).await.unwrap();
     assert!(!store.kept(1).await.unwrap().contains(&slug.id));
-    store.remove_slug(&slug.id).await.unwrap();
+    store.remove_slug(&slug.app, &slug.id).await.unwrap();
     assert!(store.slugs().await.unwrap().is_empty());
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tolv_build::{Built, Source, wanted};
+use tolv_build::{Built, Source, TOOLCHAINS, wanted};
 use tolv_model::app_json::Variable;
 use tolv_model::config::{Change, NewValue};
 use tolv_model::env::EnvName;
@@ -33,7 +33,7 @@ impl Carry<'_> {
         };
         self.starts().await?;
         let (slug, commit) = self.built(Source::WorkingTree { dir: codebase.dir.clone() }).await?;
-        let types = self.platform.runtime(&slug).await?.process_types;
+        let types = self.platform.runtime(&self.deploy.app, &slug).await?.process_types;
         known_types(&types, &codebase.formation, &self.deploy.name)?;
         let config_version = self.now().await?.config_version;
         if let Some(current) = self.deploy.current
@@ -100,7 +100,7 @@ impl Carry<'_> {
             Source::WorkingTree { .. } => None,
         };
         if let Some(slug) = self.operation.slug
-            && self.platform.prove(slug).await.is_ok()
+            && self.platform.prove(&self.deploy.app, slug).await.is_ok()
         {
             return Ok((slug, commit));
         }
@@ -128,7 +128,7 @@ impl Carry<'_> {
             bytes: built.manifest.size(),
             runtime: text,
         };
-        self.platform.copy_slug(built.slug).await?;
+        self.platform.copy_slug(&self.deploy.app, built.slug).await?;
         inner.store.set_slug(&self.operation.id, &slug).await?;
         Ok((built.slug, built.commit))
     }
@@ -139,7 +139,8 @@ impl Carry<'_> {
             Cancel::new().map_err(|source| ServeError::System { what: "begin a build", source })?;
         let request = tolv_build::Request {
             source,
-            home: inner.home.clone(),
+            home: self.platform.folder_of(&self.deploy.app),
+            toolchains: inner.home.join(TOOLCHAINS),
             spawner: inner.spawner.clone(),
             level: inner.level,
             host: inner.options.host.clone(),

@@ -154,7 +154,7 @@ fn a_changed_slug_does_not_run() {
     shop.pushed(&["tolv", "main"]);
     shop.change("index.html", "two");
     shop.pushed(&["tolv", "main"]);
-    let slugs = shop.serve.state().join("slugs");
+    let slugs = app_folder(&shop).join("slugs");
     let changed = std::fs::read_dir(&slugs).unwrap().flatten().find_map(|entry| {
         let file = entry.path().join("index.html");
         (std::fs::read_to_string(&file).ok()? == "one").then_some(file)
@@ -171,10 +171,18 @@ fn a_changed_slug_does_not_run() {
     assert_eq!(shop.text("shop.localhost", "/"), "two");
 }
 
+/// Where the only app has its slugs.
+fn app_folder(shop: &Shop) -> PathBuf {
+    let mut apps = std::fs::read_dir(shop.serve.state().join("apps")).unwrap().flatten();
+    let app = apps.next().unwrap().path();
+    assert!(apps.next().is_none());
+    app
+}
+
 /// A platform whose slugs are gone, started again.
 fn without_slugs(shop: &mut Shop) {
     shop.serve.end(rustix::process::Signal::INT);
-    std::fs::remove_dir_all(shop.serve.state().join("slugs")).unwrap();
+    std::fs::remove_dir_all(app_folder(shop).join("slugs")).unwrap();
     shop.serve.begin();
 }
 
@@ -187,12 +195,39 @@ fn a_slug_that_is_gone_comes_back_from_the_object_store() {
     without_slugs(&mut shop);
     until_text(&shop, "shop.localhost", "one");
     // A copy that was changed is no slug.
-    let copies = std::fs::read_dir(store.path().join("slugs")).unwrap();
-    for copy in copies.flatten() {
+    let apps = std::fs::read_dir(store.path().join("slugs")).unwrap();
+    for copy in apps.flatten().flat_map(|app| std::fs::read_dir(app.path()).unwrap().flatten()) {
         std::fs::write(copy.path(), "something else").unwrap();
     }
     without_slugs(&mut shop);
     shop.serve.running().wait_for_line(|line| line.contains("Release v1 cannot run"), SOON);
+}
+
+#[test]
+fn what_a_build_leaves_is_for_builds_of_its_app_alone() {
+    let shop = Shop::site("one", &[]);
+    let package = |name: &str| {
+        let build = r#"ls \"$HOME\"; touch \"$HOME/left-by-$npm_package_name\""#;
+        format!(r#"{{"name": "{name}", "version": "1.0.0", "scripts": {{"build": "{build}"}}}}"#)
+    };
+    std::fs::write(shop.dir.join("package.json"), package("shop")).unwrap();
+    shop.change("Procfile", "worker: sleep 1000\n");
+    shop.pushed(&["tolv", "main"]);
+    let dir = shop.serve.folder("other");
+    std::fs::write(dir.join("package.json"), package("other")).unwrap();
+    std::fs::write(dir.join("Procfile"), "worker: sleep 1000\n").unwrap();
+    git::commit(&dir);
+    shop.serve.tolv(&dir, &["create", "other"]);
+    let other = tolv_testkit::serve::run(&mut push_command(&shop.serve, &dir, &["tolv", "main"]));
+    assert!(other.status.success(), "{}", other.err);
+    assert!(!other.err.contains("left-by-shop"), "{}", other.err);
+    shop.change("file", "new");
+    let again = shop.pushed(&["tolv", "main"]);
+    assert!(again.contains("left-by-shop"), "its own cache is kept: {again}");
+    assert!(!again.contains("left-by-other"), "{again}");
+    // With the app its folder goes.
+    shop.serve.tolv(&dir, &["destroy", "other", "--confirm", "other"]);
+    app_folder(&shop);
 }
 
 #[test]
