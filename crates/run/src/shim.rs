@@ -196,8 +196,12 @@ impl Shim {
         };
         let started = Word::Started { version: VERSION, pid: leader.as_raw_nonzero().get() };
         say(&control, &started, Duration::ZERO);
-        // What was before it is no hint.
-        entered.memory().iter().for_each(|memory| memory.clear());
+        if let Some(memory) = entered.memory() {
+            // What was before it is no hint. And once now, so that a look at a full memory takes
+            // none of it: the kernel's buffers are the shim's.
+            memory.clear();
+            memory.usage();
+        }
         Ok(Some(Self {
             entered,
             control: Some(control),

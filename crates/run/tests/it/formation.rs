@@ -171,11 +171,13 @@ fn memory_that_comes_near_the_limit_is_r14_before_it_is_r15() {
         return;
     }
     each_level(|level| {
-        let mut bed = Bed::with(level, |settings| settings.timing.uptime = SOON);
+        let mut bed = Bed::with(level, |settings| {
+            (settings.timing.uptime, settings.timing.boot) = (3 * SOON, 3 * SOON);
+        });
         bed.file(
             "grow.py",
-            "import time\nheld = [b'x' * (1 << 20) for _ in range(40)]\n\
-             while True:\n    held.append(b'y' * (1 << 20))\n    time.sleep(0.2)\n",
+            "import time\nheld = [b'x' * (1 << 20) for _ in range(46)]\n\
+             while True:\n    held.append(b'y' * (1 << 19))\n    time.sleep(0.2)\n",
         );
         let mut target = bed.target(1, &[("worker", "exec python3 grow.py", 1)]);
         target.limits.memory = Some(64 << 20);
