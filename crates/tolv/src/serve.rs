@@ -89,11 +89,10 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         })
     };
     say(format!("API at {url}"));
-    let serving = async {
+    let mut serving = Box::pin(async {
         let served = serving.await;
         served.map_err(|error| Failure::new(format!("the API ended: {error}")))
-    };
-    tokio::pin!(serving);
+    });
     let ended = tokio::select! {
         served = &mut serving => Some(served),
         _ = int.recv() => None,
@@ -101,25 +100,21 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     };
     say("Stopping".to_owned());
     stop.send_replace(true);
-    let orderly = async {
-        let (served, ()) = tokio::join!(
-            async {
-                match ended {
-                    Some(served) => served,
-                    None => serving.await,
-                }
-            },
-            platform.end()
-        );
-        served
+    let serving = async move {
+        match ended {
+            Some(served) => served,
+            None => serving.await,
+        }
     };
+    let orderly = async { tokio::join!(serving, platform.end()).0 };
     let outcome = tokio::select! {
         outcome = orderly => outcome,
         // A second signal does not wait.
         _ = int.recv() => Ok(()),
         _ = term.recv() => Ok(()),
     };
-    drop((platform, notices));
+    // With the platform its lines end.
+    drop((platform, server, notices));
     tokio::time::timeout(LAST_LINES, written).await.ok();
     outcome
 }
