@@ -79,6 +79,7 @@ pub(crate) async fn show(
 
 /// What a destruction is confirmed with.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Confirm {
     #[serde(default)]
     pub(crate) confirm: String,

@@ -18,6 +18,7 @@ use crate::{Shared, convert};
 
 /// Whether values are asked for.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Asked {
     #[serde(default)]
     values: bool,

@@ -57,8 +57,20 @@ pub(crate) struct Route {
     body: Option<&'static str>,
     /// Status and schema; a schema with `*` before it is a page of them.
     answer: (u16, Option<&'static str>),
+    /// Names of the query and their types.
+    query: &'static [(&'static str, &'static str)],
     pub(crate) is_open: bool,
 }
+
+impl Route {
+    const fn takes(self, query: &'static [(&'static str, &'static str)]) -> Self {
+        Self { query, ..self }
+    }
+}
+
+/// The query of a list that comes in pages.
+const PAGES: &[(&str, &str)] = &[("limit", "integer"), ("cursor", "string")];
+const CONFIRM: &[(&str, &str)] = &[("confirm", "string")];
 
 const fn route(
     method: &'static str,
@@ -67,7 +79,7 @@ const fn route(
     body: Option<&'static str>,
     answer: (u16, Option<&'static str>),
 ) -> Route {
-    Route { method, path, summary, body, answer, is_open: false }
+    Route { method, path, summary, body, answer, query: &[], is_open: false }
 }
 
 const DEPLOY: &str = "/v1/apps/{app}/deploys/{deploy}";
@@ -78,7 +90,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route { is_open: true, ..route("get", "/v1/openapi.json", "This document", None, (200, None)) },
     route("get", "/metrics", "What is measured, for Prometheus", None, (200, None)),
     route("get", "/v1/whoami", "Who the token is", None, (200, Some("Whoami"))),
-    route("get", "/v1/apps", "Every app that the token may see", None, (200, Some("*App"))),
+    route("get", "/v1/apps", "Every app that the token may see", None, (200, Some("*App"))).takes(PAGES),
     route(
         "post",
         "/v1/apps",
@@ -93,7 +105,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "Destroy an app; `confirm` repeats its name",
         None,
         (204, None),
-    ),
+    ).takes(CONFIRM),
     route("get", "/v1/apps/{app}/deploys", "The deploys of an app", None, (200, Some("*Deploy"))),
     route(
         "post",
@@ -109,11 +121,11 @@ pub(crate) const ROUTES: &[Route] = &[
         "Destroy a deploy; `confirm` repeats its path",
         None,
         (202, Some("Operation")),
-    ),
-    route("get", "D/releases", "Releases, the newest first", None, (200, Some("*Release"))),
+    ).takes(CONFIRM),
+    route("get", "D/releases", "Releases, the newest first", None, (200, Some("*Release"))).takes(PAGES),
     route("get", "D/releases/verify", "Prove the ledger", None, (200, Some("Ledger"))),
     route("get", "D/releases/{number}", "One release", None, (200, Some("Release"))),
-    route("get", "D/operations", "Operations, the newest first", None, (200, Some("*Operation"))),
+    route("get", "D/operations", "Operations, the newest first", None, (200, Some("*Operation"))).takes(PAGES),
     route(
         "post",
         "D/operations",
@@ -127,7 +139,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "Names of config variables; with `values=true` values too",
         None,
         (200, Some("Config")),
-    ),
+    ).takes(&[("values", "boolean")]),
     route(
         "patch",
         "D/config",
@@ -153,7 +165,18 @@ pub(crate) const ROUTES: &[Route] = &[
          `grep` choose",
         None,
         (200, Some("LogPage")),
-    ),
+    ).takes(&[
+        ("tail", "integer"),
+        ("limit", "integer"),
+        ("cursor", "string"),
+        ("follow", "boolean"),
+        ("since", "string"),
+        ("until", "string"),
+        ("process", "string"),
+        ("source", "string"),
+        ("release", "string"),
+        ("grep", "string"),
+    ]),
     route(
         "get",
         "D/logs/stats",
@@ -169,7 +192,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "Runs of a schedule, the newest first",
         None,
         (200, Some("*CronRun")),
-    ),
+    ).takes(PAGES),
     route("post", "D/cron/{name}/runs", "Run a schedule now", None, (202, Some("CronRun"))),
     route("get", "D/cron/{name}/runs/{id}", "One run", None, (200, Some("CronRun"))),
     route(
@@ -188,7 +211,7 @@ pub(crate) const ROUTES: &[Route] = &[
         None,
         (200, None),
     ),
-    route("get", "D/runs", "One-off runs, the newest first", None, (200, Some("*Run"))),
+    route("get", "D/runs", "One-off runs, the newest first", None, (200, Some("*Run"))).takes(PAGES),
     route("post", "D/runs", "Begin a one-off run", Some("NewRun"), (201, Some("Run"))),
     route("get", "/v1/runs/{id}", "One run", None, (200, Some("Run"))),
     route(
@@ -197,7 +220,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "Stop a run: SIGTERM, and SIGKILL after the grace period; at once with `kill=true`",
         None,
         (200, Some("Run")),
-    ),
+    ).takes(&[("kill", "boolean")]),
     route(
         "post",
         "/v1/runs/{id}/attach",
@@ -212,14 +235,22 @@ pub(crate) const ROUTES: &[Route] = &[
          before `from` has arrived, and is let go",
         None,
         (200, None),
-    ),
+    ).takes(&[
+        ("from", "integer"),
+        ("wait", "integer"),
+        ("attached", "integer"),
+    ]),
     route(
         "post",
         "/v1/runs/{id}/input",
         "Give it the bytes of the body, which begin at byte `at`; with `end=true` none come behind",
         None,
         (200, Some("RunInput")),
-    ),
+    ).takes(&[
+        ("at", "integer"),
+        ("end", "boolean"),
+        ("attached", "integer"),
+    ]),
     route(
         "post",
         "/v1/runs/{id}/resize",
@@ -229,10 +260,14 @@ pub(crate) const ROUTES: &[Route] = &[
     ),
     route("post", "/v1/runs/{id}/signal", "Send it a signal", Some("RunSignal"), (204, None)),
     route("get", "/v1/runs/{id}/record", "What is kept of its output", None, (200, None)),
-    route("get", "/v1/tokens", "Every token", None, (200, Some("*Token"))),
+    route("get", "/v1/tokens", "Every token", None, (200, Some("*Token"))).takes(PAGES),
     route("post", "/v1/tokens", "Make a token", Some("NewToken"), (201, Some("TokenMade"))),
     route("delete", "/v1/tokens/{id}", "Revoke a token", None, (204, None)),
-    route("get", "/v1/audit", "Who did what, the newest first", None, (200, Some("*AuditLine"))),
+    route("get", "/v1/audit", "Who did what, the newest first", None, (200, Some("*AuditLine"))).takes(&[
+        ("limit", "integer"),
+        ("cursor", "string"),
+        ("app", "string"),
+    ]),
 ];
 
 impl Route {
@@ -256,8 +291,8 @@ pub fn document() -> Value {
     document["info"] = json!({
         "title": "Tolv",
         "version": "v1",
-        "description": "One app, many deploys, an append-only ledger of releases. Lists take \
-            `limit` and `cursor`; whatever writes takes `Idempotency-Key`. Errors are problem \
+        "description": "One app, many deploys, an append-only ledger of releases. Whatever \
+            writes takes `Idempotency-Key`. Errors are problem \
             documents (RFC 9457).",
     });
     document["paths"] = paths.into();
@@ -289,8 +324,12 @@ fn operation(route: &Route) -> Value {
     }
     let full = route.full();
     let names = full.split('{').skip(1).filter_map(|part| part.split('}').next());
+    let query = route.query.iter().map(|(name, kind)| {
+        json!({"name": name, "in": "query", "required": false, "schema": {"type": kind}})
+    });
     let parameters: Vec<_> = names
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
+        .chain(query)
         .collect();
     let mut operation = json!({
         "summary": route.summary,

@@ -169,13 +169,19 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The platform alone.
+    /// The platform alone; where none is known, what `tolv up` runs here.
     pub(crate) fn of(at: &At, settings: &Settings) -> Result<Self, Failure> {
         let server = match &at.server {
             Some(_) => None,
             None => platform(&remotes(settings))?,
         };
-        Self::at(at, server, None, None, settings)
+        let is_unknown = at.server.is_none()
+            && server.is_none()
+            && Credentials::load(settings)?.last().is_none();
+        match is_unknown.then(|| Local::find(settings)).flatten() {
+            Some(local) => Ok(local.target(at.json)),
+            None => Self::at(at, server, None, None, settings),
+        }
     }
 
     /// The platform that knows an id: that of the deploy, where one is said.

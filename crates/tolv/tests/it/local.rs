@@ -125,6 +125,10 @@ fn what_makes_no_sense_here_says_what_does() {
     refused(&dir, &["config", "set", "A=1"], &["its config is a file", ".env"]);
     refused(&dir, &["deploys", "create", "staging"], &["one of it", "tolv serve"]);
     refused(&dir, &["rollback"], &["no release before v1"]);
+    let destroy = ["destroy", "shop/local", "--confirm", "shop/local"];
+    refused(&dir, &destroy, &["it goes when that ends", "stop `tolv up`"]);
+    assert!(says(&dir, &["whoami"]).contains("shop"));
+    assert!(says(&dir, &["apps"]).contains("shop"));
     refused(&dir, &["promote", "local"], &["is not promoted", "push the commit"]);
     drop(up);
     refused(&dir, &["ps", "-d", "local"], &["no `tolv up` runs here", "tolv up"]);

@@ -106,6 +106,32 @@ fn requests(api: &Api, app: &str) -> Vec<(String, String, String)> {
 }
 
 #[test]
+fn every_documented_query_is_taken_and_no_other() {
+    let api = Api::new();
+    let document = body(&api.send("GET", "/v1/openapi.json", &[], b""));
+    let mut with_query = 0;
+    for (method, path, template) in requests(&api, "shop") {
+        let parameters = &document["paths"][&template][method.to_lowercase()]["parameters"];
+        let names = parameters.as_array().unwrap().iter().filter(|p| p["in"] == "query");
+        let names: Vec<_> = names
+            .map(|p| (p["name"].as_str().unwrap(), p["schema"]["type"].as_str().unwrap()))
+            .collect();
+        if names.is_empty() {
+            continue;
+        }
+        with_query += 1;
+        for (name, kind) in names {
+            let value = if kind == "boolean" { "false" } else { "1" };
+            let answer = api.owner(&method, &format!("{path}?{name}={value}"), &Value::Null);
+            assert!(!answer.text().contains("unknown field"), "{method} {path}?{name}");
+        }
+        let answer = api.owner(&method, &format!("{path}?nonsense=1"), &Value::Null);
+        assert!(answer.text().contains("unknown field"), "{method} {path}: {}", answer.text());
+    }
+    assert!(with_query > 10, "{with_query}");
+}
+
+#[test]
 fn every_address_asks_for_a_token_and_says_problems() {
     let api = Api::new();
     for (method, path, template) in requests(&api, "shop") {
