@@ -211,6 +211,44 @@ impl Store {
         rows.iter().map(operation).collect()
     }
 
+    /// Forgets the operations of a deploy that are over: all but its newest `last`, and those that
+    /// made one of its last `releases` releases, which may be tried again. Gives back which.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn forget_operations(
+        &self,
+        deploy: &DeployId,
+        last: u32,
+        releases: u32,
+    ) -> Result<Vec<OperationId>, Error> {
+        let mut write = self.write().await?;
+        let old = sqlx::query(
+            "SELECT id FROM operations WHERE deploy = $1 AND ended IS NOT NULL \
+             AND id NOT IN (SELECT n.id FROM operations n WHERE n.deploy = $1 \
+                 ORDER BY n.id DESC LIMIT $2) \
+             AND (release IS NULL OR release <= (SELECT COALESCE(MAX(r.number), 0) \
+                 FROM releases r WHERE r.deploy = $1) - $3)",
+        )
+        .bind(deploy.as_str().to_owned())
+        .bind(i64::from(last))
+        .bind(i64::from(releases))
+        .fetch_all(&mut *write.tx)
+        .await?;
+        let mut forgotten = Vec::new();
+        for row in &old {
+            let id: OperationId = Columns(row).parsed("id")?;
+            sqlx::query("DELETE FROM operations WHERE id = $1")
+                .bind(id.as_str().to_owned())
+                .execute(&mut *write.tx)
+                .await?;
+            forgotten.push(id);
+        }
+        write.commit().await?;
+        Ok(forgotten)
+    }
+
     /// The oldest operation of a deploy that is not over.
     ///
     /// # Errors

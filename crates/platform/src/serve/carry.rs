@@ -205,7 +205,7 @@ impl Carry<'_> {
             false => format!("Release {number} is up (no web process)"),
         });
         let after = self.settle(number, Outcome::Succeeded, State::Succeeded, None).await;
-        self.platform.collect_soon();
+        self.platform.collect_soon(&self.deploy.id);
         after
     }
 

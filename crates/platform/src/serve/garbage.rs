@@ -14,12 +14,14 @@ use tolv_build::{
     TOOLCHAINS, Usage, collect, has_layer, layers_of, pack_layer, pack_slug, toolchains_usage,
     unpack_layer, unpack_slug, usage,
 };
-use tolv_model::id::AppId;
+use tolv_model::id::{AppId, DeployId};
 use tolv_model::slug::{Layer, SlugId};
 
 use super::error::{ServeError, chain};
-use super::platform::{KEYS, Platform, blocking};
+use super::platform::{KEYS, Platform, blocking, output_key};
 
+/// Operations of a deploy that are remembered, as its runs are.
+const OPERATIONS: u32 = 200;
 /// What a build has just made and nobody has recorded yet is younger than this.
 const YOUNG: Duration = Duration::from_secs(3600);
 
@@ -58,15 +60,31 @@ impl Platform {
         .await
     }
 
-    /// Collects beside everything else; a second call while one runs does nothing.
-    pub(super) fn collect_soon(&self) {
-        let platform = self.clone();
+    /// Collects beside everything else, after an operation of a deploy; a second call while one runs
+    /// collects nothing.
+    pub(super) fn collect_soon(&self, deploy: &DeployId) {
+        let (platform, deploy) = (self.clone(), deploy.clone());
         self.0.tasks.spawn(async move {
+            let keep = platform.0.options.keep_releases;
+            let forgotten = platform.forget_operations(&deploy, OPERATIONS, keep).await;
             let Ok(_one) = platform.0.collecting.try_lock() else { return };
-            if let Err(error) = platform.collect().await {
+            if let Err(error) = forgotten.and(platform.collect().await) {
                 platform.say(format!("Garbage is not collected: {}", chain(&error))).await;
             }
         });
+    }
+
+    /// Forgets old operations of a deploy, with what they said.
+    pub(super) async fn forget_operations(
+        &self,
+        deploy: &DeployId,
+        last: u32,
+        releases: u32,
+    ) -> Result<(), ServeError> {
+        for id in self.0.store.forget_operations(deploy, last, releases).await? {
+            self.0.blobs.delete(&output_key(&id)).await?;
+        }
+        Ok(())
     }
 
     async fn collect(&self) -> Result<(), ServeError> {

@@ -195,6 +195,7 @@ on_both!(
     a_change_that_another_overtook_is_refused,
     operations_queue_and_supersede,
     what_begins_anew_keeps_its_ledger_alone,
+    old_operations_are_forgotten,
     the_ledger_is_a_chain_that_the_database_keeps,
     writers_at_once_never_share_a_number,
     what_is_kept,
@@ -359,6 +360,33 @@ async fn operations_queue_and_supersede(bed: Bed) {
     assert_eq!(all[3].error.as_deref(), Some("no"));
     assert_eq!(all[3].ended, Some(at(7)));
     assert_eq!(store.operations(&deploy.id, Some(&third.id), 1).await.unwrap().len(), 1);
+}
+
+async fn old_operations_are_forgotten(bed: Bed) {
+    let store = &bed.store;
+    let deploy = bed.shop().await;
+    for _ in 0..3 {
+        bed.release(&deploy, Outcome::Succeeded).await;
+    }
+    for second in 0..3 {
+        let (queued, _) =
+            store.enqueue(&deploy.id, &Request::Stop, "ada", at(20 + second)).await.unwrap();
+        if second < 2 {
+            store.end(&queued.id, State::Succeeded, None, at(30)).await.unwrap();
+        }
+    }
+    let all = store.operations(&deploy.id, None, 9).await.unwrap();
+    assert_eq!(all.len(), 6);
+    // The newest two stay, that which made the last release, and what is not over.
+    let forgotten = store.forget_operations(&deploy.id, 2, 1).await.unwrap();
+    let left = store.operations(&deploy.id, None, 9).await.unwrap();
+    let kinds: Vec<_> = left.iter().map(|operation| operation.request.kind()).collect();
+    assert_eq!((forgotten.len(), kinds), (3, vec!["stop", "stop", "rollback"]));
+    assert_eq!(left[2].release, Some(ReleaseNumber(3)));
+    assert!(forgotten.iter().all(|id| all.iter().any(|operation| operation.id == *id)));
+    assert!(bed.verify(&deploy).await.is_ok());
+    assert_eq!(store.forget_operations(&deploy.id, 0, 0).await.unwrap().len(), 2);
+    assert_eq!(store.operations(&deploy.id, None, 9).await.unwrap().len(), 1);
 }
 
 async fn what_begins_anew_keeps_its_ledger_alone(bed: Bed) {

@@ -71,6 +71,7 @@ impl Carry<'_> {
         self.controller.remove(self.platform, &self.deploy).await?;
         let (repos, path) = (inner.repos.clone(), self.deploy.name.clone());
         blocking(move || repos.remove_deploy(&path)).await?;
+        self.platform.forget_operations(&self.deploy.id, 0, 0).await?;
         inner.store.destroy_deploy(&self.deploy.id).await?;
         self.head(format!("{} is destroyed", self.deploy.name));
         inner.outputs.over(&self.operation.id, State::Succeeded);
