@@ -1,7 +1,7 @@
 //! Inside the sandbox: what a body holds, and the start of the app below it.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,6 +13,7 @@ use rustix::process::{Gid, Pid, Signal, Uid};
 use rustix::termios::isatty;
 
 use crate::cgroup::Memory;
+use crate::enter::OOM_SCORE;
 use crate::error::ExecError;
 use crate::level::{Level, Reason};
 use crate::root::at;
@@ -35,6 +36,8 @@ pub struct Entered {
     pub(crate) usage: Option<Memory>,
     /// Whether a cgroup counts processes here.
     pub(crate) cgroup_counts: bool,
+    /// What the kernel is to think of the app when memory is short, where it is told so.
+    pub(crate) spared: Option<String>,
 }
 
 impl Entered {
@@ -112,6 +115,10 @@ impl Entered {
         let level = self.spec.level;
         let io =
             |what: &'static str| move |error: std::io::Error| Reason::new(what, sys::errno(&error));
+        if let Some(before) = &self.spared {
+            // With every capability still there: it cannot be taken back from here on.
+            fs::write(OOM_SCORE, before.trim()).map_err(io("write oom_score_adj"))?;
+        }
         at("setsid", rustix::process::setsid)?;
         for (number, fd) in (0..).zip(stdio) {
             sys::dup_to(fd, number).map_err(io("dup2"))?;

@@ -3,6 +3,7 @@
 //! The order matters: the cgroup before anything is forked, the uid map before the uid, the root
 //! file system before the body, and `Entered` before the body may do anything.
 
+use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -44,6 +45,7 @@ pub(crate) fn live(birth: Birth) -> ! {
 fn be_born(birth: Birth) -> i32 {
     let Birth { body, spec, app_uid, memory, spec_bytes, fds, answer, go, leaf, cgroup_counts } =
         birth;
+    let spared = spare(spec.level);
     let joined = join(&leaf);
     let usage = leaf.into_memory();
     let mut keep = vec![memory.as_raw_fd(), answer.as_raw_fd(), go.as_raw_fd()];
@@ -73,7 +75,21 @@ fn be_born(birth: Birth) -> i32 {
         return 1;
     }
     drop(answer);
-    body(Entered { payload, fds, spec, app_uid, usage, cgroup_counts })
+    body(Entered { payload, fds, spec, app_uid, usage, cgroup_counts, spared })
+}
+
+/// Where the kernel looks whom to kill for want of memory.
+pub(crate) const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// Asks the kernel to kill the app for want of memory and not the body beside it, which is to say
+/// how that ended; what the app is to have then. Without the right to ask, the body is as any other.
+/// In a user namespace the app could not give the privilege back: there nobody asks.
+fn spare(level: Level) -> Option<String> {
+    if level == Level::User {
+        return None;
+    }
+    let before = fs::read_to_string(OOM_SCORE).ok()?;
+    fs::write(OOM_SCORE, "-1000").ok().map(|()| before)
 }
 
 /// Into the v1 cgroups. Writing 0 to `tasks` moves the calling thread without the kernel's big

@@ -1,6 +1,6 @@
 //! Upper bounds are upper bounds.
 
-use tolv_sandbox::{Machine, Spec};
+use tolv_sandbox::{Level, Machine, Spec};
 
 use crate::{levels, output, run, shell, spawner};
 
@@ -42,6 +42,23 @@ fn memory_is_limited_where_a_controller_is() {
         assert_eq!((status.code, status.signal), (None, Some(9)), "{level}: {said}");
         assert!(status.oom_kills > 0, "{level}: {status:?}");
         assert_eq!(output(&spawner, spec, "echo fits"), "fits", "{level}");
+    }
+}
+
+#[test]
+fn only_the_body_is_spared_where_memory_is_short() {
+    let spawner = spawner();
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    for level in levels(&spawner) {
+        let spec = Spec::new(level, "limits");
+        assert_eq!(output(&spawner, spec.clone(), "cat /proc/self/oom_score_adj"), own.trim());
+        if level == Level::None {
+            // Whoever may spare the body may there do anything.
+            continue;
+        }
+        // Nor can the app spare itself.
+        let script = "(echo -1000 > /proc/self/oom_score_adj) 2>/dev/null && echo spared";
+        assert!(!output(&spawner, spec, &format!("{script}; true")).contains("spared"), "{level}");
     }
 }
 
