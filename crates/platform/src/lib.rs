@@ -1,35 +1,78 @@
-//! The use cases: what joins the stages build, release and run.
+//! The platform: apps, each with deploys, driven by requests; what joins the stages build, release
+//! and run.
 //!
-//! Stages never call each other; here one's output is handed to the next. [`Platform`] is what can
-//! be asked for; [`up`] is a person at one that runs a single codebase in the foreground.
+//! Stages never call each other; here one's output is handed to the next. [`Platform`] is the face:
+//! what can be asked of it, each use case a transaction first and its effects after. Behind it there
+//! is one controller a deploy, a task that carries out the deploy's operations one after the other;
+//! that is the deploy's lock, and it ends with the process. [`up`] is a person at a platform that
+//! runs a single codebase in the foreground.
 //!
 //! ```text
+//!  request ─▶ Platform ─▶ store: operation queued ─▶ controller ─▶ build ─▶ append release
+//!                                                        │          ─▶ rollout ─▶ settle
+//!                                                        └▶ output ─▶ whoever follows
+//!
 //!  codebase ─▶ build ─▶ slug ─┐
 //!            config ──────────┴▶ Release ─▶ release phase ─▶ rollout ─▶ routing table
 //!                                                              └▶ lines ─▶ log ─▶ readers
 //! ```
+//!
+//! # Invariants
+//!
+//! * What was acknowledged is in the store. What is queued or running there is gone on with at the
+//!   next start, whatever ended this one; that of a codebase begins anew.
+//! * A release is in the ledger before anything of it runs, and what runs is checked against it.
+//! * The operations of one deploy never overlap.
+//! * The database may go away: requests are refused meanwhile, apps and routing go on.
 
 #![warn(missing_docs)]
 
 mod access;
+mod apps;
+mod carry;
 mod codebase;
+mod controller;
+mod cron;
+mod drains;
+mod error;
+mod garbage;
 mod histogram;
 pub mod home;
+mod kept;
 mod listen;
+mod local;
+mod logs;
+mod metrics;
+mod options;
+mod output;
+mod platform;
+mod push;
+mod releases;
 pub mod repo;
+mod requests;
 mod routes;
-mod serve;
+mod runs;
+mod target;
+mod tokens;
 mod traffic;
 mod up;
 mod watch;
 
+pub use apps::CopyFrom;
 pub use codebase::{Codebase, CodebaseError};
+pub use cron::Scheduled;
+pub use drains::Drain;
+pub use error::{Error, Kind};
 pub use listen::ListenError;
-pub use serve::{
-    Actor, Attachment, Bar, Blobs, Command, CopyFrom, Drain, Follow, Kind, Logged, METRICS_TYPE,
-    Platform, Process, Progress, RunOutput, RunRequest, RunStreams, Said, Scheduled, ServeError,
-    ServeOptions, Standing, Taken, token_hash,
-};
+pub use logs::Logged;
+pub use metrics::METRICS_TYPE;
+pub use options::{Blobs, Options, Said};
+pub use output::{Bar, Follow, Progress};
+pub use platform::{Actor, Platform, Process};
+pub use releases::Standing;
+pub use requests::Command;
+pub use runs::{Attachment, RunOutput, RunRequest, RunStreams, Taken};
+pub use tokens::token_hash;
 pub use tolv_logs::drain::DrainUrl;
 pub use tolv_store::{DatabaseUrl, SecretKey};
 pub use up::{Event, Output, Stop, down, show, up};

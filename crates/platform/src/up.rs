@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep_until};
 use tolv_logs::{Line, Micros};
 use tolv_model::operation::State;
 
-use crate::serve::{Platform, Progress, Said, ServeError};
 use crate::watch::Watch;
+use crate::{Error, Platform, Progress, Said};
 
 /// Lines that are handed on together; fewer than any channel here has room for.
 const AT_ONCE: usize = 256;
@@ -48,7 +48,7 @@ pub enum Stop {
 /// How an operation of `up` ended.
 enum Ended {
     Succeeded,
-    Failed(Option<Arc<ServeError>>),
+    Failed(Option<Arc<Error>>),
     /// `stop` came first.
     Stopped,
 }
@@ -65,7 +65,7 @@ pub async fn up(
     watch: bool,
     output: &mpsc::Sender<Output>,
     stop: &mut watch::Receiver<Stop>,
-) -> Result<(), Arc<ServeError>> {
+) -> Result<(), Arc<Error>> {
     Up { platform, output }.run(watch, stop).await
 }
 
@@ -95,11 +95,7 @@ pub struct Output {
 }
 
 impl Up<'_> {
-    async fn run(
-        &self,
-        watch: bool,
-        stop: &mut watch::Receiver<Stop>,
-    ) -> Result<(), Arc<ServeError>> {
+    async fn run(&self, watch: bool, stop: &mut watch::Receiver<Stop>) -> Result<(), Arc<Error>> {
         let Some(codebase) = self.platform.codebase() else { return Ok(()) };
         let mut watch = match watch {
             true => Some(Watch::start(codebase.dir(), self.platform.home()).map_err(own)?),
@@ -119,7 +115,7 @@ impl Up<'_> {
             Ended::Succeeded => {}
             Ended::Stopped => return Ok(()),
             Ended::Failed(error) => {
-                return Err(error.unwrap_or_else(|| Arc::new(ServeError::Cancelled)));
+                return Err(error.unwrap_or_else(|| Arc::new(Error::Cancelled)));
             }
         }
         loop {
@@ -140,7 +136,7 @@ impl Up<'_> {
     }
 
     /// One pass build → release → run.
-    async fn once(&self, stop: &mut watch::Receiver<Stop>) -> Result<Ended, ServeError> {
+    async fn once(&self, stop: &mut watch::Receiver<Stop>) -> Result<Ended, Error> {
         let operation = self.platform.bring_up().await?;
         let mut follow = self.platform.follow(&operation.id).await?;
         loop {
@@ -165,7 +161,7 @@ impl Up<'_> {
     }
 }
 
-fn own(error: impl Into<ServeError>) -> Arc<ServeError> {
+fn own(error: impl Into<Error>) -> Arc<Error> {
     Arc::new(error.into())
 }
 

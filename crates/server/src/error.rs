@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tolv_api::problem::MEDIA_TYPE;
 use tolv_api::{Code, Problem};
-use tolv_platform::{Kind, ServeError};
+use tolv_platform::{Error, Kind};
 
 use crate::Shared;
 
@@ -50,7 +50,7 @@ impl IntoResponse for Failure {
 
 impl Shared {
     /// What a client is told of an error; a fault of ours is told to the operator instead.
-    pub(crate) fn failure(&self, error: impl Into<ServeError>) -> Failure {
+    pub(crate) fn failure(&self, error: impl Into<Error>) -> Failure {
         let error = error.into();
         let code = match error.kind() {
             Kind::Invalid => Code::Invalid,

@@ -11,7 +11,7 @@ use tokio_util::io::StreamReader;
 use tolv_api::Code;
 use tolv_model::access::Act;
 use tolv_model::name::Deploy as DeployPath;
-use tolv_platform::ServeError;
+use tolv_platform::Error;
 use tolv_platform::repo::{Rpc, Service};
 
 use crate::Shared;
@@ -108,7 +108,7 @@ pub(crate) async fn advertise(
     let repos = shared.0.platform.repos();
     match repos.advertise(&path, service, protocol.as_deref()).await {
         Ok(body) => answer(service, "advertisement", Body::from(body)),
-        Err(error) => plain(shared.failure(ServeError::from(error))),
+        Err(error) => plain(shared.failure(Error::from(error))),
     }
 }
 
@@ -161,6 +161,6 @@ async fn rpc(
             let chunks = ReceiverStream::new(chunks).map(Ok::<Bytes, std::convert::Infallible>);
             answer(service, "result", Body::from_stream(chunks))
         }
-        Err(error) => plain(shared.failure(ServeError::from(error))),
+        Err(error) => plain(shared.failure(Error::from(error))),
     }
 }

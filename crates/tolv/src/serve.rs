@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Blobs, DatabaseUrl, Kind, Platform, Said, SecretKey, ServeOptions};
+use tolv_platform::{Blobs, DatabaseUrl, Kind, Options, Platform, Said, SecretKey};
 use tolv_server::Server;
 
 use crate::args::Serve;
@@ -119,7 +119,7 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     outcome
 }
 
-fn options(args: &Serve, settings: &Settings) -> Result<ServeOptions, Failure> {
+fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
     let services = &settings.services;
     let database = match &services.database {
         None => None,
@@ -143,7 +143,7 @@ fn options(args: &Serve, settings: &Settings) -> Result<ServeOptions, Failure> {
     if !args.domain.split('.').all(label) {
         return Err(Failure::new(format!("`{}` is not a domain in lower case", args.domain)));
     }
-    Ok(ServeOptions {
+    Ok(Options {
         home: settings.serve_home(),
         database,
         secret_key,

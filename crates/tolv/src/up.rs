@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Codebase, Event, Output, Platform, Progress, ServeError, ServeOptions, Stop};
+use tolv_platform::{Codebase, Error, Event, Options, Output, Platform, Progress, Stop};
 use tolv_server::Server;
 
 use crate::args::Up;
@@ -50,9 +50,9 @@ pub(crate) fn up(args: Up, settings: &Settings) -> ExitCode {
     code
 }
 
-fn options(args: Up, settings: &Settings) -> Result<ServeOptions, ServeError> {
+fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
     let codebase = Codebase::open(&args.dir, args.env_file.as_deref(), args.formation)?;
-    Ok(ServeOptions {
+    Ok(Options {
         home: settings.home_of(&args.dir),
         database: None,
         secret_key: None,
@@ -68,7 +68,7 @@ fn options(args: Up, settings: &Settings) -> Result<ServeOptions, ServeError> {
     })
 }
 
-async fn run(options: ServeOptions, watch: bool, form: Form) -> ExitCode {
+async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
     let (stop, stopping) = watch::channel(Stop::No);
     let stop = Arc::new(stop);
     let (mut int, mut term) =
@@ -155,7 +155,7 @@ fn gracefully(stop: &watch::Sender<Stop>) -> bool {
 }
 
 /// Prints why `up` ended by itself, a process's last lines and what to do among it.
-fn fail(error: &ServeError) -> ExitCode {
+fn fail(error: &Error) -> ExitCode {
     if let Some(culprit) = error.culprit() {
         let mut view = View::new(Form::Text { color: false, terminal: io::stderr().is_terminal() });
         let mut text = Vec::new();
@@ -168,7 +168,7 @@ fn fail(error: &ServeError) -> ExitCode {
         io::stderr().write_all(&text).ok();
     }
     // It is not there to be asked for another try.
-    let is_release_phase = matches!(error, ServeError::ReleasePhase { .. });
+    let is_release_phase = matches!(error, Error::ReleasePhase { .. });
     let hint = error.hint().filter(|_| !is_release_phase);
     output::error_text(error, hint.as_deref());
     ExitCode::from(error.exit_status())

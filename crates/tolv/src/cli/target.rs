@@ -249,8 +249,10 @@ impl Target {
         let server =
             at.server.clone().or(server).or_else(|| known.last().map(str::to_owned)).ok_or_else(
                 || {
-                    Failure::new("which platform is meant is not known")
-                        .hint("log in first: tolv login URL --token tolv_…")
+                    Failure::new("which platform is meant is not known").hint(
+                        "log in first: tolv login URL --token tolv_…; for what `tolv up` \
+                             runs, go to its folder",
+                    )
                 },
             )?;
         let token = settings.token.clone().or_else(|| known.token(&server).map(str::to_owned));

@@ -1,0 +1,107 @@
+//! Apps and deploys: made and removed.
+
+use jiff::Timestamp;
+use tolv_model::env::EnvName;
+use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
+use tolv_store::{App, Deploy};
+
+use super::error::Error;
+use super::platform::{Actor, Platform, blocking};
+use super::requests::Command;
+
+/// Where a new deploy's formation and config come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyFrom {
+    /// A deploy of the same app.
+    pub deploy: DeployPath,
+    /// Whether config values are copied; without it, only their names are told.
+    pub values: bool,
+}
+
+impl Platform {
+    /// Makes an app, its repository and its first deploy.
+    ///
+    /// # Errors
+    ///
+    /// The name, or the host it would answer under, is taken.
+    pub async fn create_app(
+        &self,
+        name: &AppName,
+        first: &DeployName,
+    ) -> Result<(App, Deploy), Error> {
+        self.on()?;
+        self.may_create(first)?;
+        let path = DeployPath { app: name.clone(), name: first.clone() };
+        let repos = self.0.repos.clone();
+        let app = name.clone();
+        // Before the row: a repository without an app harms nobody, and the other way round does.
+        blocking(move || repos.create(&app)).await?;
+        let made =
+            self.0.store.create_app(name, first, &self.host_of(&path), Timestamp::now()).await?;
+        self.control(made.1.id.clone(), made.1.name.clone(), made.1.host.clone())?;
+        Ok(made)
+    }
+
+    /// Makes another deploy of an app. With `from` and without its values, the names that wait
+    /// for values come back.
+    ///
+    /// # Errors
+    ///
+    /// The name or its host is taken; `from` is a deploy of another app.
+    pub async fn create_deploy(
+        &self,
+        path: &DeployPath,
+        from: Option<CopyFrom>,
+    ) -> Result<(Deploy, Vec<EnvName>), Error> {
+        self.on()?;
+        self.may_create(&path.name)?;
+        let store = &self.0.store;
+        let mut wanted = Vec::new();
+        let copy = match from {
+            None => None,
+            Some(CopyFrom { deploy, .. }) if deploy.app != path.app => {
+                return Err(Error::OtherApp { from: deploy, to: path.clone() });
+            }
+            Some(CopyFrom { deploy, values }) => {
+                let from = store.deploy(&deploy).await?;
+                if !values {
+                    let config = store.config(&from.id, from.config_version).await?;
+                    wanted = config.names().cloned().collect();
+                }
+                Some(tolv_store::CopyFrom { deploy: from.id, values })
+            }
+        };
+        let deploy = store.create_deploy(path, &self.host_of(path), copy, Timestamp::now()).await?;
+        self.control(deploy.id.clone(), deploy.name.clone(), deploy.host.clone())?;
+        Ok((deploy, wanted))
+    }
+
+    /// Removes an app whose deploys are destroyed first, one operation each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unconfirmed`] where `confirm` is not its name.
+    pub async fn destroy_app(
+        &self,
+        actor: &Actor,
+        name: &AppName,
+        confirm: &str,
+    ) -> Result<(), Error> {
+        if confirm != name.as_str() {
+            return Err(Error::Unconfirmed(name.to_string()));
+        }
+        let store = &self.0.store;
+        let app = store.app(name).await?;
+        for deploy in store.deploys(&app.id).await? {
+            let confirm = deploy.name.to_string();
+            let operation = self.submit(actor, &deploy.name, Command::Destroy { confirm }).await?;
+            let mut follow = self.follow(&operation.id).await?;
+            while follow.next().await.is_some() {}
+        }
+        store.destroy_app(&app.id).await?;
+        let (repos, name) = (self.0.repos.clone(), name.clone());
+        blocking(move || repos.remove(&name)).await?;
+        let folder = self.folder_of(&app.id);
+        blocking(move || tolv_build::remove(&folder)).await
+    }
+}

@@ -1,0 +1,394 @@
+//! One operation, carried out: build, append the release, roll it out, settle.
+//!
+//! Every step looks first at what is recorded already, so that an operation that was cut off is
+//! gone on with where it was: a slug that was built is not built again, a release that was
+//! appended is not appended again, a rollout that is done changes nothing.
+
+mod build;
+mod change;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tolv_build::Source;
+use tolv_logs::Line;
+use tolv_model::ledger::Reason;
+use tolv_model::name::{ProcessName, ProcessType};
+use tolv_model::operation::{Outcome, Request, State};
+use tolv_model::release::ReleaseNumber;
+use tolv_model::slug::{SlugId, short};
+use tolv_run::{OneOff, Target};
+use tolv_store::{Deploy, NewRelease, Operation, Release};
+
+use super::controller::{After, Controller};
+use super::error::{Error, Kind, chain};
+use super::logs::Listener;
+use super::output::Output;
+use super::platform::{Platform, blocking, output_key};
+
+pub(super) struct Carry<'a> {
+    pub(super) platform: &'a Platform,
+    pub(super) controller: &'a Controller,
+    pub(super) deploy: Deploy,
+    pub(super) operation: Operation,
+    pub(super) output: &'a Arc<Output>,
+    pub(super) cancel: &'a CancellationToken,
+}
+
+/// What is to be released.
+struct Next {
+    slug: SlugId,
+    commit: Option<String>,
+    config_version: u32,
+    reason: Reason,
+    /// The branch that moves to the commit.
+    branch: Option<String>,
+}
+
+impl Carry<'_> {
+    /// Carries it out to its end, whatever that is.
+    ///
+    /// # Errors
+    ///
+    /// Only those that leave it to be done again: the database is away, the platform ends.
+    pub(super) async fn out(&self) -> Result<After, Error> {
+        let store = &self.platform.0.store;
+        if !store.begin(&self.operation.id, Timestamp::now()).await? {
+            // It was cancelled, or superseded, in the moment before.
+            self.platform.0.outputs.over(&self.operation.id, self.operation.state);
+            return Ok(After::GoOn);
+        }
+        match self.request().await {
+            Ok(Some(after)) => Ok(after),
+            Ok(None) => self.end(State::Succeeded, None).await,
+            Err(error) if matches!(error, Error::Stopping) => Err(error),
+            Err(error) if error.kind() == Kind::Unavailable => Err(error),
+            Err(Error::Cancelled) => self.end(State::Cancelled, None).await,
+            Err(error) => {
+                let text = chain(&error);
+                self.warn(&text);
+                if let Some(hint) = error.hint() {
+                    self.warn(&hint);
+                }
+                self.goes_on();
+                self.output.fail(Arc::new(error));
+                self.end(State::Failed, Some(&text)).await
+            }
+        }
+    }
+
+    /// Does it; nothing where it is to be ended as succeeded.
+    async fn request(&self) -> Result<Option<After>, Error> {
+        match &self.operation.request {
+            Request::Deploy { commit, branch, .. } => {
+                self.starts().await?;
+                let source = Source::Commit {
+                    dir: self.platform.0.repos.dir(&self.deploy.name.app),
+                    commit: commit.clone(),
+                };
+                let (slug, commit) = self.built(source).await?;
+                // The build may have set defaults.
+                let config_version = self.now().await?.config_version;
+                let next = Next {
+                    slug,
+                    commit,
+                    config_version,
+                    reason: Reason::Deploy,
+                    branch: branch.clone(),
+                };
+                self.release(next).await
+            }
+            Request::Up => self.up().await,
+            Request::Promote { from, release, .. } => {
+                self.starts().await?;
+                let source = self.platform.0.store.deploy(from).await?;
+                let row = self.platform.proven(&source, *release).await?.row;
+                let runtime = self.platform.runtime(&self.deploy.app, &row.slug).await?;
+                let config_version = self.prepare(&runtime.env).await?;
+                let next = Next {
+                    slug: row.slug,
+                    commit: row.commit,
+                    config_version,
+                    reason: Reason::Promote { from: from.to_string(), release: *release },
+                    branch: None,
+                };
+                self.release(next).await
+            }
+            Request::Rollback { to, .. } => {
+                self.starts().await?;
+                let row = self.platform.proven(&self.deploy, *to).await?.row;
+                let next = Next {
+                    slug: row.slug,
+                    commit: row.commit,
+                    config_version: row.config_version,
+                    reason: Reason::Rollback { to: *to },
+                    branch: None,
+                };
+                self.release(next).await
+            }
+            Request::Retry { release, branch, .. } => {
+                self.starts().await?;
+                let row = self.platform.proven(&self.deploy, *release).await?.row;
+                let next = Next {
+                    slug: row.slug,
+                    commit: row.commit,
+                    config_version: self.now().await?.config_version,
+                    reason: Reason::Retry { of: *release },
+                    branch: branch.clone(),
+                };
+                self.release(next).await
+            }
+            Request::Config { version, set, unset, .. } => self.config(*version, set, unset).await,
+            Request::Scale { formation } => self.scale(formation).await,
+            Request::Restart { processes } => self.restart(processes).await,
+            Request::Stop => self.stop(true).await,
+            Request::Start => self.stop(false).await,
+            Request::Destroy => self.destroy().await.map(Some),
+        }
+    }
+
+    /// The deploy as it is now.
+    async fn now(&self) -> Result<Deploy, Error> {
+        Ok(self.platform.0.store.deploy_by_id(&self.deploy.id).await?)
+    }
+
+    /// A deploy that was stopped starts with a new slug.
+    async fn starts(&self) -> Result<(), Error> {
+        if self.deploy.stopped {
+            self.platform.0.store.set_stopped(&self.deploy.id, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Appends the release where that is not done yet, runs it, and records how that went.
+    async fn release(&self, next: Next) -> Result<Option<After>, Error> {
+        let store = &self.platform.0.store;
+        let release = match self.operation.release {
+            Some(number) => store.release(&self.deploy.id, number).await?,
+            None => self.append(&next).await?,
+        };
+        let number = release.row.number;
+        let outcome = self.run(&release).await;
+        match outcome {
+            Ok(()) => {}
+            Err(error) if matches!(error, Error::Stopping) => return Err(error),
+            Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+            Err(error) => {
+                let text = chain(&error);
+                let hint = error.hint();
+                self.tell(format!("Release {number} failed: {text}"));
+                self.warn(&format!("Release {number} failed: {text}"));
+                if let Some(hint) = hint {
+                    self.warn(&hint);
+                }
+                self.goes_on();
+                let state = match error {
+                    Error::Cancelled => State::Cancelled,
+                    _ => State::Failed,
+                };
+                self.output.fail(Arc::new(error));
+                return self.settle(number, Outcome::Failed, state, Some(&text)).await;
+            }
+        }
+        if let (Some(branch), Some(commit)) = (&next.branch, &next.commit) {
+            let (repos, path) = (self.platform.0.repos.clone(), self.deploy.name.clone());
+            let (name, commit) = (branch.clone(), commit.clone());
+            blocking(move || repos.move_branch(&path, &name, &commit)).await?;
+            if self.deploy.branch.is_none() {
+                store.set_branch(&self.deploy.id, branch).await?;
+            }
+        }
+        let url = self.platform.url_of(&self.deploy);
+        self.head(match release.row.process_types.contains_key(&ProcessType::web()) {
+            true => format!("Release {number} is up at {url}"),
+            false => format!("Release {number} is up (no web process)"),
+        });
+        let after = self.settle(number, Outcome::Succeeded, State::Succeeded, None).await;
+        self.platform.collect_soon(&self.deploy.id);
+        after
+    }
+
+    async fn append(&self, next: &Next) -> Result<Release, Error> {
+        let runtime = self.platform.runtime(&self.deploy.app, &next.slug).await?;
+        let schedules: Vec<_> = runtime
+            .cron
+            .iter()
+            .map(|job| format!("{} ({}, {})", job.name, job.schedule, job.zone.as_str()))
+            .collect();
+        let reason = next.reason.clone();
+        let release = self
+            .platform
+            .0
+            .store
+            .append(&NewRelease {
+                operation: self.operation.id.clone(),
+                deploy: self.deploy.id.clone(),
+                slug: next.slug,
+                commit: next.commit.clone(),
+                config_version: next.config_version,
+                process_types: runtime.process_types,
+                reason,
+                actor: self.operation.actor.clone(),
+                now: Timestamp::now(),
+            })
+            .await?;
+        let number = release.row.number;
+        let (reason, actor) = (&release.row.reason, &self.operation.actor);
+        self.tell(format!("Release {number} created by {actor}: {reason}"));
+        self.head(format!("Release {number}: {reason}, slug {}", short(&next.slug.0)));
+        if !schedules.is_empty() {
+            self.head(format!("Schedules: {}", schedules.join(", ")));
+        }
+        Ok(release)
+    }
+
+    /// The run stage: the release phase, then the rollout.
+    async fn run(&self, release: &Release) -> Result<(), Error> {
+        let deploy = self.now().await?;
+        let target = self.platform.target(&deploy, release, None).await?;
+        if let Some(command) = target.release.process_types.get(&ProcessType::release()) {
+            match self.operation.request.skips_release_phase() {
+                true => {
+                    self.head(format!("Release phase left out: {command}"));
+                    self.tell(format!("Release phase left out: {command}"));
+                }
+                false => self.release_phase(&target, command).await?,
+            }
+        }
+        self.converge(target).await
+    }
+
+    /// Runs the release phase to its end; given up, it comes back once the process is gone, so
+    /// that the next one never runs beside it.
+    async fn release_phase(&self, target: &Target, command: &str) -> Result<(), Error> {
+        self.head(format!("Release phase: {command}"));
+        let name = ProcessName { process_type: ProcessType::release(), number: 1 };
+        let one_off =
+            OneOff { target: target.clone(), name, command: command.to_owned(), limit: None };
+        let stop = CancellationToken::new();
+        let listener = Listener::begin(self.controller, &one_off.name).await?;
+        let phase = self.controller.engine.run_once_until(one_off, &stop);
+        // What it says goes to whoever waits for the operation too.
+        let phase = listener.until(phase, |line| {
+            self.output.say([b"       ", line.text.as_slice()].concat());
+        });
+        tokio::pin!(phase);
+        let exit = tokio::select! {
+            exit = &mut phase => exit?,
+            stopped = self.stopped() => {
+                stop.cancel();
+                phase.await.ok();
+                return Err(stopped);
+            }
+        };
+        match exit.is_success() {
+            true => Ok(()),
+            false => Err(Error::ReleasePhase { exit, command: command.to_owned() }),
+        }
+    }
+
+    async fn converge(&self, target: Target) -> Result<(), Error> {
+        self.head(format!("Starting {}", target.release.formation));
+        // Only the first has nobody to answer meanwhile.
+        self.controller.route(&target);
+        let converged = tokio::select! {
+            converged = self.controller.engine.converge(target.clone()) => converged,
+            stopped = self.stopped() => return Err(stopped),
+        };
+        self.rolled(converged.map(drop))?;
+        self.controller.keep(self.platform, &target)
+    }
+
+    /// Shows the last lines of the process that made a rollout fail.
+    fn rolled(&self, rolled: Result<(), tolv_run::Error>) -> Result<(), Error> {
+        if let Err(tolv_run::Error::Rollout { culprit, .. }) = &rolled
+            && !culprit.last_lines.is_empty()
+            && !self.ends_up()
+        {
+            self.head(format!("The last lines of {}", culprit.process));
+            for line in &culprit.last_lines {
+                self.output.say([b"       ", line.text.as_slice()].concat());
+            }
+        }
+        Ok(rolled?)
+    }
+
+    /// Why it is not to be gone on with, once that is so.
+    async fn stopped(&self) -> Error {
+        tokio::select! {
+            () = self.cancel.cancelled() => Error::Cancelled,
+            () = self.platform.0.ending.cancelled() => Error::Stopping,
+        }
+    }
+
+    async fn settle(
+        &self,
+        number: ReleaseNumber,
+        outcome: Outcome,
+        state: State,
+        error: Option<&str>,
+    ) -> Result<Option<After>, Error> {
+        self.keep_output().await;
+        let (id, deploy) = (&self.operation.id, &self.deploy.id);
+        let store = &self.platform.0.store;
+        store.settle(id, deploy, number, outcome, state, error, Timestamp::now()).await?;
+        self.platform.0.outputs.over(id, state);
+        Ok(Some(After::GoOn))
+    }
+
+    async fn end(&self, state: State, error: Option<&str>) -> Result<After, Error> {
+        self.keep_output().await;
+        let id = &self.operation.id;
+        self.platform.0.store.end(id, state, error, Timestamp::now()).await?;
+        self.platform.0.outputs.over(id, state);
+        Ok(After::GoOn)
+    }
+
+    /// Before the end is recorded: who asks afterwards finds it.
+    async fn keep_output(&self) {
+        let key = output_key(&self.operation.id);
+        if let Err(error) = self.platform.0.blobs.put(&key, self.output.text()).await {
+            self.tell(format!(
+                "The output of {} is not kept: {}",
+                self.operation.id,
+                chain(&error)
+            ));
+        }
+    }
+
+    fn head(&self, text: impl AsRef<str>) {
+        self.output.say(format!("-----> {}", text.as_ref()));
+    }
+
+    /// Whether this is the beginning of `up`, which ends with it where it fails, and says why.
+    fn ends_up(&self) -> bool {
+        self.operation.request == Request::Up && self.deploy.current.is_none()
+    }
+
+    /// Says what has not changed.
+    fn goes_on(&self) {
+        if let Some(current) = self.deploy.current {
+            self.warn(&format!("Release {current} goes on"));
+        }
+    }
+
+    fn warn(&self, text: &str) {
+        if self.ends_up() {
+            return;
+        }
+        for line in text.lines() {
+            self.output.say(format!(" !     {line}"));
+        }
+    }
+
+    /// A line among the deploy's own.
+    fn tell(&self, text: String) {
+        let line = Line::tolv("release", text);
+        let release = self.operation.release.map(|number| number.0);
+        self.controller.engine.say(&[match release {
+            Some(number) => line.of_release(number),
+            None => line,
+        }]);
+    }
+}

@@ -1,0 +1,161 @@
+//! From the code to a slug: the config that it declares, the build, the record of both.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tolv_build::{Built, Source, TOOLCHAINS, wanted};
+use tolv_model::app_json::Variable;
+use tolv_model::config::{Change, NewValue};
+use tolv_model::env::EnvName;
+use tolv_model::ledger::Reason;
+use tolv_model::slug::SlugId;
+use tolv_sandbox::Cancel;
+use tolv_store::Slug;
+
+use super::{Carry, Next};
+use crate::controller::After;
+use crate::error::Error;
+use crate::platform::blocking;
+use crate::requests::known_types;
+use crate::target::Runtime;
+use crate::tokens::random_hex;
+
+/// Hex digits of a generated secret, as Heroku has them.
+const SECRET_BYTES: usize = 32;
+
+impl Carry<'_> {
+    /// What a codebase's folder holds now, where that differs from what runs.
+    pub(super) async fn up(&self) -> Result<Option<After>, Error> {
+        let Some(codebase) = &self.platform.0.options.codebase else {
+            // Left behind by an `up` whose state folder is a platform's now.
+            return Err(Error::Cancelled);
+        };
+        self.starts().await?;
+        let (slug, commit) = self.built(Source::WorkingTree { dir: codebase.dir.clone() }).await?;
+        let types = self.platform.runtime(&self.deploy.app, &slug).await?.process_types;
+        known_types(&types, &codebase.formation, &self.deploy.name)?;
+        let config_version = self.now().await?.config_version;
+        if let Some(current) = self.deploy.current
+            && !self.deploy.stopped
+        {
+            let row = self.platform.0.store.release(&self.deploy.id, current).await?.row;
+            if (row.slug, row.config_version) == (slug, config_version) {
+                return Ok(None);
+            }
+        }
+        let reason = Reason::Deploy;
+        self.release(Next { slug, commit, config_version, reason, branch: None }).await
+    }
+
+    /// Sets what app.json gives and the deploy has not, and of a codebase what its file says; the
+    /// config's version then.
+    pub(super) async fn prepare(
+        &self,
+        declared: &BTreeMap<EnvName, Variable>,
+    ) -> Result<u32, Error> {
+        let store = &self.platform.0.store;
+        let deploy = self.now().await?;
+        let config = store.config(&deploy.id, deploy.config_version).await?;
+        let codebase = self.platform.0.options.codebase.as_ref();
+        let base = match codebase {
+            Some(codebase) => codebase.config(&config.vars, declared),
+            None => config.vars.clone(),
+        };
+        let wanted = wanted(declared, &base);
+        if !wanted.missing.is_empty() {
+            let file = codebase.map(|codebase| codebase.env_file.clone());
+            return Err(Error::MissingConfig { names: wanted.missing, file });
+        }
+        let plain = |value: &[u8]| NewValue { value: value.to_vec(), secret: false };
+        let mut vars: BTreeMap<_, _> =
+            base.iter().map(|(name, value)| (name.clone(), plain(value.as_bytes()))).collect();
+        for (name, value) in wanted.defaults {
+            vars.insert(name, plain(value.as_bytes()));
+        }
+        for name in wanted.generate {
+            let secret = random_hex::<SECRET_BYTES>()?;
+            vars.insert(name, NewValue { value: secret.into_bytes(), secret: true });
+        }
+        let change = Change::between(&config, vars);
+        if change == Change::default() {
+            return Ok(deploy.config_version);
+        }
+        let names = change.set.keys().filter(|name| !base.has(name));
+        let names: Vec<_> = names.map(ToString::to_string).collect();
+        if !names.is_empty() {
+            self.head(format!("Setting {} from app.json", names.join(", ")));
+        }
+        let changed = store.change_config(&deploy.id, None, &change, None, Timestamp::now());
+        Ok(changed.await?.0)
+    }
+
+    /// The slug of a source, and its commit: that of an earlier try, or a new build.
+    pub(super) async fn built(&self, source: Source) -> Result<(SlugId, Option<String>), Error> {
+        let commit = match &source {
+            Source::Commit { commit, .. } => Some(commit.clone()),
+            Source::WorkingTree { .. } => None,
+        };
+        if let Some(slug) = self.operation.slug
+            && self.platform.prove(&self.deploy.app, slug).await.is_ok()
+        {
+            return Ok((slug, commit));
+        }
+        let inner = &self.platform.0;
+        let (declared, host) = (source.clone(), inner.options.host.clone());
+        let app_json = blocking(move || tolv_build::declared(&declared, &host)).await?;
+        self.prepare(&app_json.env).await?;
+        let room = tokio::select! {
+            room = inner.building.acquire() => room,
+            stopped = self.stopped() => return Err(stopped),
+        };
+        let _room = room.map_err(|_| Error::Stopping)?;
+        let began = tokio::time::Instant::now();
+        let built = self.build(source).await;
+        inner.counters.built(began.elapsed(), built.is_ok());
+        let built = built?;
+        let runtime = Runtime::of(&built);
+        let text = serde_json::to_string(&runtime)
+            .map_err(|_| Error::Unreadable(built.slug.to_string()))?;
+        let slug = Slug {
+            id: built.slug,
+            app: self.deploy.app.clone(),
+            commit: built.commit.clone(),
+            built: Timestamp::now(),
+            bytes: built.manifest.size(),
+            runtime: text,
+        };
+        self.platform.copy_slug(&self.deploy.app, built.slug).await?;
+        inner.store.set_slug(&self.operation.id, &slug).await?;
+        Ok((built.slug, built.commit))
+    }
+
+    async fn build(&self, source: Source) -> Result<Built, Error> {
+        let inner = &self.platform.0;
+        let cancel =
+            Cancel::new().map_err(|source| Error::System { what: "begin a build", source })?;
+        let request = tolv_build::Request {
+            source,
+            home: self.platform.folder_of(&self.deploy.app),
+            toolchains: inner.home.join(TOOLCHAINS),
+            spawner: inner.spawner.clone(),
+            level: inner.level,
+            host: inner.options.host.clone(),
+            caps: tolv_build::Caps::default(),
+            cancel: cancel.clone(),
+        };
+        let output = Arc::clone(self.output);
+        let build =
+            blocking(move || tolv_build::build(&request, &mut |event| output.build(&event)));
+        tokio::pin!(build);
+        tokio::select! {
+            built = &mut build => built,
+            stopped = self.stopped() => {
+                cancel.cancel();
+                // It ends by itself, and cleans up after itself.
+                build.await.ok();
+                Err(stopped)
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! One task a deploy: brings back what ran, then does the deploy's operations in order.
+//!
+//! ```text
+//!  begin ─▶ bring back the current release ─▶ next operation ◀─┐
+//!                                                     │ none: wait     │
+//!                                                     └─ carry out ────┘
+//! ```
+//!
+//! The queue is the store's: a wake-up is only a hint to look there.
+
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tolv_logs::Line;
+use tolv_model::id::{DeployId, OperationId};
+use tolv_model::name::Deploy as DeployPath;
+use tolv_model::slug::SlugId;
+use tolv_run::{Endpoints, Local, Target};
+use tolv_store::Deploy;
+
+use super::carry::Carry;
+use super::cron::{self, Cron};
+use super::drains::Drains;
+use super::error::{Error, Kind, chain};
+use super::kept::{Kept, Place};
+use super::metrics::samples;
+use super::options::Said;
+use super::platform::Platform;
+use crate::routes::{Routes, Web, routed};
+
+/// Between two tries while the database is away: first, and most.
+const AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// The handle of a deploy's task.
+pub(super) struct Controller {
+    pub(super) place: Place,
+    pub(super) engine: Local,
+    pub(super) routes: Routes,
+    pub(super) drains: Arc<Drains>,
+    pub(super) cron: Cron,
+    /// Whether the deploy's config asks for runtime metrics in its log.
+    samples: watch::Sender<bool>,
+    wake: Notify,
+    current: Mutex<Option<Current>>,
+    /// The slug of the current release that was proved last for a one-off.
+    proved: Mutex<Option<SlugId>>,
+    /// The task has ended.
+    pub(super) ended: CancellationToken,
+}
+
+/// The operation that is being carried out.
+struct Current {
+    id: OperationId,
+    cancel: CancellationToken,
+}
+
+/// Starts the task of a deploy.
+pub(super) fn begin(
+    platform: &Platform,
+    id: DeployId,
+    path: DeployPath,
+    host: String,
+) -> Result<Arc<Controller>, Error> {
+    let inner = &platform.0;
+    let mut settings =
+        tolv_run::Settings::new(inner.spawner.clone(), inner.level, platform.log_folder(&id));
+    settings.search_path = inner.options.host.search_path.to_string_lossy().into_owned();
+    settings.ports = Arc::clone(&inner.ports);
+    settings.logs_bytes = inner.options.log_bytes;
+    let hosts = Arc::clone(&inner.hosts);
+    let is_default = inner.options.codebase.is_some();
+    let (engine, lines, routes) = routed(settings, hosts, host.clone(), is_default)?;
+    let controller = Arc::new(Controller {
+        place: Place { id, path, host },
+        engine,
+        routes,
+        drains: Arc::new(Drains::new()),
+        cron: Cron::default(),
+        samples: watch::Sender::new(false),
+        wake: Notify::new(),
+        current: Mutex::default(),
+        proved: Mutex::default(),
+        ended: CancellationToken::new(),
+    });
+    inner.tasks.spawn(forward(Arc::clone(&controller), lines, inner.lines.clone()));
+    let ended = controller.ended.clone();
+    inner.tasks.spawn({
+        let routes = controller.routes.clone();
+        async move {
+            ended.run_until_cancelled(routes.follow()).await;
+        }
+    });
+    let schedules = cron::Task { platform: platform.clone(), controller: Arc::clone(&controller) };
+    inner.tasks.spawn(schedules.run());
+    inner.tasks.spawn(samples::follow(Arc::clone(&controller), controller.samples.subscribe()));
+    let Place { id, path, .. } = controller.place.clone();
+    let (drains, log) = (Arc::clone(&controller.drains), controller.engine.log());
+    inner.tasks.spawn(drains.run(platform.clone(), id.clone(), path, log));
+    let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
+    inner.tasks.spawn(task.run());
+    Ok(controller)
+}
+
+impl Controller {
+    /// Something was queued.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(super) fn endpoints(&self) -> Endpoints {
+        self.engine.endpoints().borrow().clone()
+    }
+
+    /// Whether the operation was running here, and is being undone now.
+    pub(super) fn cancel(&self, id: &OperationId) -> bool {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = current.as_ref().filter(|current| current.id == *id);
+        found.inspect(|current| current.cancel.cancel()).is_some()
+    }
+
+    pub(super) fn proved(&self) -> Option<SlugId> {
+        *self.proved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_proved(&self, slug: SlugId) {
+        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(slug);
+    }
+
+    /// Waits for the end of the task.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    fn set_current(&self, current: Option<Current>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
+    }
+}
+
+/// Hands the deploy's lines on.
+async fn forward(
+    controller: Arc<Controller>,
+    mut lines: mpsc::Receiver<Line>,
+    to: mpsc::Sender<Said>,
+) {
+    while let Some(line) = lines.recv().await {
+        to.send(Said { deploy: Some(controller.place.path.clone()), line }).await.ok();
+    }
+}
+
+struct Task {
+    platform: Platform,
+    controller: Arc<Controller>,
+    id: DeployId,
+}
+
+/// How an operation left its deploy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// There is more to do.
+    GoOn,
+    /// The deploy is destroyed.
+    Gone,
+    /// The platform ends; the operation waits for the next one.
+    Stop,
+}
+
+impl Task {
+    async fn run(self) {
+        let mut patience = Patience::new();
+        let restored = loop {
+            match self.restore().await {
+                Ok(()) => break true,
+                // It was destroyed while another platform had the database.
+                Err(Error::Store(tolv_store::Error::NotFound { .. })) => {
+                    Kept::remove(&self.platform.0.home, &self.id).ok();
+                    break false;
+                }
+                Err(error) if error.kind() == Kind::Unavailable && !patience.said => {
+                    self.restore_kept().await;
+                    if !self.wait(&mut patience, &error).await {
+                        break false;
+                    }
+                }
+                Err(error) if self.wait(&mut patience, &error).await => {}
+                Err(_) => break false,
+            }
+        };
+        self.controller.cron.changed();
+        if restored && self.work().await == After::Gone {
+            self.platform.controllers().remove(&self.id);
+        } else {
+            // What runs answers the requests in flight first.
+            self.platform.0.drained.cancelled().await;
+            self.controller.engine.stop().await;
+            self.controller.cron.going.ended().await;
+        }
+        self.controller.ended.cancel();
+    }
+
+    async fn work(&self) -> After {
+        let mut patience = Patience::new();
+        loop {
+            let next = self.platform.0.store.next(&self.id).await.map_err(Error::from);
+            let next = match next {
+                Ok(next) => next,
+                Err(error) if self.wait(&mut patience, &error).await => continue,
+                Err(_) => return After::Stop,
+            };
+            let Some(operation) = next else {
+                patience = Patience::new();
+                tokio::select! {
+                    () = self.controller.wake.notified() => continue,
+                    () = self.platform.0.ending.cancelled() => return After::Stop,
+                }
+            };
+            match self.carry_out(&operation.id).await {
+                Ok(After::GoOn) => {
+                    self.controller.cron.changed();
+                    patience = Patience::new();
+                }
+                Ok(after) => return after,
+                // It is done again, from what was recorded of it.
+                Err(error) if self.wait(&mut patience, &error).await => {}
+                Err(_) => return After::Stop,
+            }
+        }
+    }
+
+    async fn carry_out(&self, id: &OperationId) -> Result<After, Error> {
+        let store = &self.platform.0.store;
+        let operation = store.operation(id).await?;
+        let deploy = store.deploy_by_id(&self.id).await?;
+        let cancel = CancellationToken::new();
+        let output = self.platform.0.outputs.begin(id);
+        self.controller.set_current(Some(Current { id: id.clone(), cancel: cancel.clone() }));
+        let carry = Carry {
+            platform: &self.platform,
+            controller: &self.controller,
+            deploy,
+            operation,
+            output: &output,
+            cancel: &cancel,
+        };
+        let after = carry.out().await;
+        self.controller.set_current(None);
+        after
+    }
+
+    /// Brings back what should run. A process that does not come up is tried again and again and keeps none of the others down.
+    async fn restore(&self) -> Result<(), Error> {
+        let deploy = self.platform.0.store.deploy_by_id(&self.id).await?;
+        let target = match deploy.current {
+            Some(number) => {
+                let release = self.platform.0.store.release(&self.id, number).await?;
+                let target = self.platform.target(&deploy, &release, None).await;
+                match target {
+                    Ok(target) => target,
+                    Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+                    Err(error) => {
+                        self.say(format!("Release {number} cannot run: {}", chain(&error)));
+                        return Ok(());
+                    }
+                }
+            }
+            // What `up` is about to build may have one: requests wait.
+            None if self.platform.0.options.codebase.is_some() => return Ok(()),
+            None => {
+                self.controller.routes.set_web(Web::None);
+                return Ok(());
+            }
+        };
+        self.controller.route(&target);
+        self.controller.keep(&self.platform, &target)?;
+        let converged = tokio::select! {
+            converged = self.controller.engine.restore(target) => converged,
+            () = self.platform.0.ending.cancelled() => return Ok(()),
+        };
+        if let Err(error) = converged {
+            self.say(format!("Not everything is up: {}", chain(&error)));
+        }
+        Ok(())
+    }
+
+    /// Brings back what ran on this machine before, while the database is away.
+    async fn restore_kept(&self) {
+        let inner = &self.platform.0;
+        let Some(target) = Kept::get(&inner.home, &inner.store, &self.id) else { return };
+        self.controller.samples.send_replace(samples::asks(&target.release.config));
+        self.controller.route(&target);
+        let restored = inner.ending.run_until_cancelled(self.controller.engine.restore(target));
+        if let Some(Err(error)) = restored.await {
+            self.say(format!("Not everything is up: {}", chain(&error)));
+        }
+    }
+
+    fn say(&self, text: String) {
+        self.controller.engine.say(&[Line::tolv("platform", text)]);
+    }
+
+    /// Waits before another try; false where the platform ends first.
+    async fn wait(&self, patience: &mut Patience, error: &Error) -> bool {
+        if matches!(error, Error::Stopping) {
+            return false;
+        }
+        if !patience.said {
+            patience.said = true;
+            self.say(format!("Waiting: {}", chain(error)));
+        }
+        if error.kind() != Kind::Unavailable {
+            patience.pause = AWAY.1;
+        }
+        let pause = sleep(patience.pause);
+        patience.pause = (patience.pause * 2).min(AWAY.1);
+        self.platform.0.ending.run_until_cancelled(pause).await.is_some()
+    }
+}
+
+/// How long to wait before the next try.
+struct Patience {
+    pause: Duration,
+    /// Whether it was said why.
+    said: bool,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { pause: AWAY.0, said: false }
+    }
+}
+
+impl Controller {
+    /// Keeps what runs from here on, for a start without the database.
+    pub(super) fn keep(&self, platform: &Platform, target: &Target) -> Result<(), Error> {
+        self.samples.send_replace(samples::asks(&target.release.config));
+        Kept::put(&platform.0.home, &platform.0.store, self.place.clone(), target)
+    }
+
+    /// Removes what the deploy has on this machine.
+    pub(super) async fn remove(&self, platform: &Platform, deploy: &Deploy) -> Result<(), Error> {
+        self.engine.stop().await;
+        self.drains.stop().await;
+        self.cron.going.ended().await;
+        platform.remove_runs(&deploy.id).await?;
+        self.routes.set_web(Web::Gone);
+        Kept::remove(&platform.0.home, &deploy.id)?;
+        let logs = platform.log_folder(&deploy.id);
+        super::platform::blocking(move || match fs::remove_dir_all(&logs) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::System { what: "remove a destroyed deploy's logs", source })
+            }
+            _ => Ok(()),
+        })
+        .await
+    }
+}

@@ -1,0 +1,452 @@
+//! Why a request was not done, and whose fault that is.
+
+use std::io;
+use std::path::PathBuf;
+
+use tolv_model::env::EnvName;
+use tolv_model::id::{OperationId, RunId};
+use tolv_model::ledger::Broken;
+use tolv_model::name::{Deploy, DeployName, ProcessType, ScheduleName};
+use tolv_model::operation::Outcome;
+use tolv_model::release::ReleaseNumber;
+
+use tolv_run::{Culprit, Exit};
+
+use crate::codebase::CodebaseError;
+use crate::home::HomeError;
+use crate::listen::ListenError;
+use crate::repo::RepoError;
+use crate::watch::WatchError;
+
+/// What somebody else can make of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// What was asked for makes no sense.
+    Invalid,
+    /// What was named is not there.
+    NotFound,
+    /// What was to be made is there.
+    Exists,
+    /// It was changed meanwhile.
+    Conflict,
+    /// It makes sense and will not be done as things are.
+    Refused,
+    /// The database is away; try again.
+    Unavailable,
+    /// The disk is as full as it may be.
+    Full,
+    /// Ours.
+    Internal,
+}
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state folder.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The folder is the other kind's.
+    #[error("the state folder `{path}` is that of a `tolv {owner}`")]
+    OtherHome {
+        /// Which folder.
+        path: PathBuf,
+        /// `up` or `serve`.
+        owner: &'static str,
+    },
+    /// The codebase of `up`, or its config.
+    #[error(transparent)]
+    Codebase(#[from] CodebaseError),
+    /// A change of the codebase goes unseen.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// The machine does not give what was asked for.
+    #[error(transparent)]
+    Sandbox(#[from] tolv_sandbox::Error),
+    /// The router has nowhere to listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The engine.
+    #[error(transparent)]
+    Run(#[from] tolv_run::Error),
+    /// The database, or what is in it.
+    #[error(transparent)]
+    Store(#[from] tolv_store::Error),
+    /// The key.
+    #[error(transparent)]
+    Key(#[from] tolv_store::KeyError),
+    /// The git repositories.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    /// No slug, or not the one that was released.
+    #[error(transparent)]
+    Build(#[from] tolv_build::Error),
+    /// A folder or file of the platform's own.
+    #[error("cannot {what}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A deploy that is what `up` makes of it and nothing else.
+    #[error("{deploy} is what `tolv up` runs: {why}")]
+    IsLocal {
+        /// Which.
+        deploy: Deploy,
+        /// What is not to be had with it.
+        why: &'static str,
+        /// What to do instead.
+        instead: String,
+    },
+    /// A name that is kept.
+    #[error("`local` is the deploy that `tolv up` runs, and no other may be called so")]
+    LocalName,
+    /// No such commit.
+    #[error("`{rev}` is not a commit that {deploy} has")]
+    NoCommit {
+        /// What was asked for.
+        rev: String,
+        /// Whose repository.
+        deploy: Deploy,
+    },
+    /// Nothing of it runs yet.
+    #[error("{0} has no release yet")]
+    NoRelease(Deploy),
+    /// There is none before.
+    #[error("{deploy} has no release before {current} that succeeded")]
+    NothingBefore {
+        /// Which deploy.
+        deploy: Deploy,
+        /// What runs.
+        current: ReleaseNumber,
+    },
+    /// A release that did not come up is nothing to go back to.
+    #[error("release {number} of {deploy} did not succeed")]
+    FailedRelease {
+        /// Which deploy.
+        deploy: Deploy,
+        /// Which release.
+        number: ReleaseNumber,
+    },
+    /// The slug was collected.
+    #[error("the slug of release {number} is not kept any more")]
+    SlugGone {
+        /// Which release.
+        number: ReleaseNumber,
+        /// What it was built from.
+        commit: Option<String>,
+    },
+    /// Another app's.
+    #[error("{from} and {to} are deploys of different apps")]
+    OtherApp {
+        /// Promoted from.
+        from: Deploy,
+        /// Promoted to.
+        to: Deploy,
+    },
+    /// There is nothing to try again.
+    #[error("release {number} of {deploy} did not fail, it {outcome}")]
+    NotFailed {
+        /// Whose.
+        deploy: Deploy,
+        /// Which.
+        number: ReleaseNumber,
+        /// How it turned out.
+        outcome: Outcome,
+    },
+    /// No schedule of this name.
+    #[error("{deploy} has no schedule `{name}`{}", also(.known))]
+    NoSchedule {
+        /// Whose.
+        deploy: Deploy,
+        /// As given.
+        name: ScheduleName,
+        /// Those that it has.
+        known: Vec<ScheduleName>,
+    },
+    /// Two runs of it must not go on at once.
+    #[error("a run of `{0}` goes on, and its concurrency_policy is forbid")]
+    ScheduleRuns(ScheduleName),
+    /// To itself.
+    #[error("{0} cannot be promoted to itself")]
+    Itself(Deploy),
+    /// Another codebase.
+    #[error("this is another codebase than that of {app}: no root commit in common")]
+    OtherCodebase {
+        /// The app's name.
+        app: String,
+    },
+    /// An unknown process type.
+    #[error("`{unknown}` is not a process type of {deploy}; it has {known}")]
+    UnknownType {
+        /// As given.
+        unknown: ProcessType,
+        /// Whose.
+        deploy: Deploy,
+        /// Those that exist.
+        known: String,
+    },
+    /// No drain.
+    #[error("lines cannot be sent to {url}: {why}")]
+    Drain {
+        /// Where to, without secrets.
+        url: String,
+        /// Why not.
+        why: String,
+    },
+    /// No process to restart.
+    #[error("{deploy} has no process `{process}`")]
+    NoProcess {
+        /// Whose.
+        deploy: Deploy,
+        /// As given.
+        process: String,
+    },
+    /// Config that the codebase requires.
+    #[error("app.json requires config variables that are not set: {}", list(.names))]
+    MissingConfig {
+        /// Which.
+        names: Vec<EnvName>,
+        /// The file that they belong into, where that is the deploy's config.
+        file: Option<PathBuf>,
+    },
+    /// The name was not repeated.
+    #[error("to destroy `{0}`, confirm with exactly this name")]
+    Unconfirmed(String),
+    /// It is over.
+    #[error("operation {0} is over already")]
+    Over(OperationId),
+    /// The ledger does not hold.
+    #[error("the ledger of {deploy} is broken")]
+    Ledger {
+        /// Whose.
+        deploy: Deploy,
+        /// Where.
+        source: Broken,
+    },
+    /// More runs than a deploy may have at once.
+    #[error("{deploy} has {most} runs under way, as many as it may have")]
+    ManyRuns {
+        /// Whose.
+        deploy: Deploy,
+        /// At once.
+        most: usize,
+    },
+    /// Input was left out.
+    #[error("the input begins at byte {at}, and only {taken} were taken so far")]
+    InputGap {
+        /// Bytes that were taken.
+        taken: u64,
+        /// Where the piece begins.
+        at: u64,
+    },
+    /// Another one reads it now.
+    #[error("somebody else is attached to {0} now")]
+    AttachedElsewhere(RunId),
+    /// It was not asked for.
+    #[error("no output of {0} is kept")]
+    NotRecorded(RunId),
+    /// A name that the platform made.
+    #[error(transparent)]
+    Name(tolv_model::name::NameError),
+    /// The disk.
+    #[error("the disk has {free} MiB free, less than the {min} MiB that are kept free")]
+    DiskFull {
+        /// Free now.
+        free: u64,
+        /// Kept free.
+        min: u64,
+        /// What to free.
+        advice: String,
+    },
+    /// A text in the database that this version cannot read.
+    #[error("the record of slug {0} cannot be read")]
+    Unreadable(String),
+    /// The release phase ended with a failure.
+    #[error("the release phase failed with {exit}: `{command}`")]
+    ReleasePhase {
+        /// How it ended.
+        exit: Exit,
+        /// The command of the `release` process type.
+        command: String,
+    },
+    /// Given up because somebody asked for it.
+    #[error("cancelled")]
+    Cancelled,
+    /// The platform ends.
+    #[error("the platform is stopping")]
+    Stopping,
+}
+
+fn also(known: &[ScheduleName]) -> String {
+    let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!("; it has {}", names.join(", ")),
+    }
+}
+
+fn list(names: &[EnvName]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Store(error) if error.is_unavailable() => Kind::Unavailable,
+            Self::Store(tolv_store::Error::Exists { .. }) => Kind::Exists,
+            Self::Store(tolv_store::Error::NotFound { .. }) => Kind::NotFound,
+            Self::Store(tolv_store::Error::Conflict { .. }) => Kind::Conflict,
+            Self::Store(tolv_store::Error::Env(_)) => Kind::Invalid,
+            Self::Store(tolv_store::Error::TooMany { .. }) => Kind::Refused,
+            Self::Store(tolv_store::Error::Key(_)) => Kind::Internal,
+            Self::NoCommit { .. }
+            | Self::NoProcess { .. }
+            | Self::NoSchedule { .. }
+            | Self::NotRecorded(_) => Kind::NotFound,
+            Self::OtherApp { .. }
+            | Self::Itself(_)
+            | Self::UnknownType { .. }
+            | Self::Drain { .. } => Kind::Invalid,
+            Self::NoRelease(_)
+            | Self::NothingBefore { .. }
+            | Self::FailedRelease { .. }
+            | Self::NotFailed { .. }
+            | Self::ScheduleRuns(_)
+            | Self::SlugGone { .. }
+            | Self::OtherCodebase { .. }
+            | Self::MissingConfig { .. }
+            | Self::IsLocal { .. }
+            | Self::LocalName
+            | Self::Unconfirmed(_)
+            | Self::Over(_)
+            | Self::ManyRuns { .. }
+            | Self::InputGap { .. }
+            | Self::AttachedElsewhere(_)
+            | Self::Ledger { .. }
+            | Self::ReleasePhase { .. }
+            | Self::Cancelled
+            | Self::Run(_) => Kind::Refused,
+            Self::DiskFull { .. } => Kind::Full,
+            Self::Stopping => Kind::Unavailable,
+            Self::Home(_)
+            | Self::OtherHome { .. }
+            | Self::Codebase(_)
+            | Self::Watch(_)
+            | Self::Key(_)
+            | Self::Sandbox(_)
+            | Self::Listen(_)
+            | Self::Store(_)
+            | Self::Repo(_)
+            | Self::Build(_)
+            | Self::System { .. }
+            | Self::Name(_)
+            | Self::Unreadable(_) => Kind::Internal,
+        }
+    }
+
+    /// The error and all its sources on one line.
+    pub fn chain(&self) -> String {
+        chain(self)
+    }
+
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Build(error) => return error.help().map(str::to_owned),
+            Self::Home(HomeError::Held { .. }) => "stop that one first, or give this one a \
+                                                   TOLV_HOME of its own"
+                .to_owned(),
+            Self::OtherHome { .. } => "give this one a TOLV_HOME of its own".to_owned(),
+            Self::Listen(ListenError::Asked { .. }) => {
+                "with port 0, as in 127.0.0.1:0, it takes any that is free".to_owned()
+            }
+            Self::IsLocal { instead, .. } => instead.clone(),
+            Self::NoRelease(deploy) if deploy.name == DeployName::local() => {
+                "wait until `tolv up` says that it is up".to_owned()
+            }
+            Self::NoRelease(_) => "push a commit first: git push tolv main".to_owned(),
+            Self::SlugGone { commit: Some(commit), .. } => {
+                format!("deploy its commit again: {commit}")
+            }
+            Self::OtherCodebase { .. } => "if that is meant: tolv deploy --new-root, or \
+                                           git push -o new-root"
+                .to_owned(),
+            Self::MissingConfig { names, file: Some(file) } => {
+                let pairs: Vec<_> = names.iter().map(|name| format!("{name}=…")).collect();
+                format!("set them in `{}`: {}", file.display(), pairs.join(" "))
+            }
+            Self::MissingConfig { names, file: None } => {
+                let pairs: Vec<_> = names.iter().map(|name| format!("{name}=…")).collect();
+                format!("tolv config set {}", pairs.join(" "))
+            }
+            Self::ManyRuns { .. } => "end some: tolv run list, tolv run stop ID".to_owned(),
+            Self::NotRecorded(_) => "ask for that next time: tolv run --record".to_owned(),
+            Self::ReleasePhase { .. } => "to try it again: tolv releases retry".to_owned(),
+            Self::DiskFull { advice, .. } => advice.clone(),
+            Self::Run(error) => return run_hint(error),
+            _ => return None,
+        };
+        Some(text)
+    }
+}
+
+impl Error {
+    /// The exit status that `up` gives for it: that of the process that failed first, where one
+    /// did; 1 for everything else, a missing command among them.
+    pub fn exit_status(&self) -> u8 {
+        let exit = match self {
+            Self::ReleasePhase { exit: Exit::Code(126 | 127), .. } => None,
+            Self::ReleasePhase { exit, .. } => Some(*exit),
+            Self::Run(tolv_run::Error::Rollout { culprit, .. }) => match culprit.reason {
+                tolv_run::Reason::CommandNotFound(_) => None,
+                _ => culprit.exit(),
+            },
+            _ => None,
+        };
+        exit.and_then(|exit| u8::try_from(exit.status()).ok())
+            .filter(|&status| status != 0)
+            .unwrap_or(1)
+    }
+
+    /// The process that made a rollout fail, with its last lines.
+    pub fn culprit(&self) -> Option<&Culprit> {
+        match self {
+            Self::Run(tolv_run::Error::Rollout { culprit, .. }) => Some(culprit),
+            _ => None,
+        }
+    }
+}
+
+fn run_hint(error: &tolv_run::Error) -> Option<String> {
+    let tolv_run::Error::Rollout { culprit, .. } = error else { return None };
+    match culprit.reason {
+        tolv_run::Reason::BootTimeout(_) => {
+            Some("a web process must answer HTTP on the port in its PORT variable".to_owned())
+        }
+        tolv_run::Reason::CommandNotFound(_) => Some(format!(
+            "check the line of `{}` in the Procfile, and that its program is a declared dependency",
+            culprit.process.process_type
+        )),
+        _ => None,
+    }
+}
+
+/// An error and all its sources on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! What is kept and what is not: slugs, layers, logs of operations, git objects, and the disk.
+//!
+//! Kept are the slugs of each deploy's last releases, of what runs, and of what is under way, with
+//! their layers and commits. The rest goes, after a deploy and not more often than now and then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustix::fs::statvfs;
+use tolv_build::{
+    TOOLCHAINS, Usage, collect, has_layer, layers_of, pack_layer, pack_slug, toolchains_usage,
+    unpack_layer, unpack_slug, usage,
+};
+use tolv_model::id::{AppId, DeployId};
+use tolv_model::slug::{Layer, SlugId};
+
+use super::error::{Error, chain};
+use super::platform::{KEYS, Platform, blocking, output_key};
+
+/// Operations of a deploy that are remembered, as its runs are.
+const OPERATIONS: u32 = 200;
+/// What a build has just made and nobody has recorded yet is younger than this.
+const YOUNG: Duration = Duration::from_secs(3600);
+
+impl Platform {
+    /// Refuses work that would fill the disk.
+    pub(super) async fn room(&self) -> Result<(), Error> {
+        let home = self.0.home.clone();
+        let min = self.0.options.min_free;
+        let apps = self.apps().await?;
+        blocking(move || {
+            let stat = statvfs(&home).map_err(|errno| Error::System {
+                what: "ask how full the disk is",
+                source: errno.into(),
+            })?;
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            if free >= min {
+                return Ok(());
+            }
+            let mut all = Usage::default();
+            // One that cannot be read is left out.
+            for usage in apps.iter().filter_map(|app| usage(app).ok()) {
+                all.slugs += usage.slugs;
+                all.layers += usage.layers;
+                all.caches += usage.caches;
+            }
+            let advice = format!(
+                "slugs have {} MiB, layers {} MiB, build caches {} MiB, toolchains {} MiB: destroy \
+                 what is not needed, or keep fewer releases (TOLV_KEEP_RELEASES)",
+                all.slugs >> 20,
+                all.layers >> 20,
+                all.caches >> 20,
+                toolchains_usage(&home.join(TOOLCHAINS)) >> 20
+            );
+            Err(Error::DiskFull { free: free >> 20, min: min >> 20, advice })
+        })
+        .await
+    }
+
+    /// Collects beside everything else, after an operation of a deploy; a second call while one runs
+    /// collects nothing.
+    pub(super) fn collect_soon(&self, deploy: &DeployId) {
+        let (platform, deploy) = (self.clone(), deploy.clone());
+        self.0.tasks.spawn(async move {
+            let keep = platform.0.options.keep_releases;
+            let forgotten = platform.forget_operations(&deploy, OPERATIONS, keep).await;
+            let Ok(_one) = platform.0.collecting.try_lock() else { return };
+            if let Err(error) = forgotten.and(platform.collect().await) {
+                platform.say(format!("Garbage is not collected: {}", chain(&error))).await;
+            }
+        });
+    }
+
+    /// Forgets old operations of a deploy, with what they said.
+    pub(super) async fn forget_operations(
+        &self,
+        deploy: &DeployId,
+        last: u32,
+        releases: u32,
+    ) -> Result<(), Error> {
+        for id in self.0.store.forget_operations(deploy, last, releases).await? {
+            self.0.blobs.delete(&output_key(&id)).await?;
+        }
+        Ok(())
+    }
+
+    async fn collect(&self) -> Result<(), Error> {
+        let inner = &self.0;
+        inner.store.forget_idempotent(Timestamp::now() - KEYS, false).await?;
+        let mut kept = inner.store.kept(inner.options.keep_releases).await?;
+        kept.extend(inner.runs.slugs());
+        let gone: Vec<_> =
+            inner.store.slugs().await?.into_iter().filter(|s| !kept.contains(&s.id)).collect();
+        let (apps, keep) = (self.apps().await?, kept.clone());
+        blocking(move || apps.iter().try_for_each(|app| collect(app, &keep, YOUNG).map(drop)))
+            .await?;
+        for slug in &gone {
+            if inner.options.blobs.is_some() {
+                inner.blobs.delete(&slug_key(&slug.app, slug.id)).await?;
+            }
+            inner.store.remove_slug(&slug.app, &slug.id).await?;
+        }
+        if inner.options.blobs.is_some() && !gone.is_empty() {
+            self.collect_layers().await?;
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut commits = BTreeMap::<_, BTreeSet<String>>::new();
+        for slug in inner.store.slugs().await? {
+            commits.entry(slug.app).or_default().extend(slug.commit);
+        }
+        for deploy in inner.store.all_deploys().await? {
+            let keep = commits.remove(&deploy.app).unwrap_or_default();
+            let (repos, app) = (inner.repos.clone(), deploy.name.app.clone());
+            blocking(move || repos.keep(&app, &keep)).await?;
+        }
+        Ok(())
+    }
+
+    /// The folders of apps that were built.
+    async fn apps(&self) -> Result<Vec<PathBuf>, Error> {
+        let apps: BTreeSet<_> =
+            self.0.store.all_deploys().await?.into_iter().map(|deploy| deploy.app).collect();
+        Ok(apps.iter().map(|app| self.folder_of(app)).filter(|app| app.is_dir()).collect())
+    }
+
+    /// Removes the copies of layers that no slug has.
+    async fn collect_layers(&self) -> Result<(), Error> {
+        let mut used = BTreeSet::new();
+        for slug in self.0.store.slugs().await? {
+            let home = self.folder_of(&slug.app);
+            let layers = blocking(move || layers_of(&home, slug.id)).await?;
+            used.extend(layers.iter().map(|layer| layer_key(&slug.app, layer)));
+        }
+        for key in self.0.blobs.list("layers").await? {
+            if !used.contains(&key) {
+                self.0.blobs.delete(&key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a slug and its layers to the blob store, where the operator attached one.
+    pub(super) async fn copy_slug(&self, app: &AppId, slug: SlugId) -> Result<(), Error> {
+        let inner = &self.0;
+        if inner.options.blobs.is_none() {
+            return Ok(());
+        }
+        let home = self.folder_of(app);
+        for layer in blocking(move || layers_of(&home, slug)).await? {
+            let pack = move |home: &Path, file: &Path| pack_layer(home, &layer, file);
+            self.copy(app, &layer_key(app, &layer), pack).await?;
+        }
+        let pack = move |home: &Path, file: &Path| pack_slug(home, slug, file);
+        self.copy(app, &slug_key(app, slug), pack).await
+    }
+
+    async fn copy(
+        &self,
+        app: &AppId,
+        key: &str,
+        pack: impl FnOnce(&Path, &Path) -> Result<(), tolv_build::Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        if self.0.blobs.has(key).await? {
+            return Ok(());
+        }
+        let (home, file) = (self.folder_of(app), self.aside(key)?);
+        let path = file.clone();
+        blocking(move || pack(&home, &path)).await?;
+        let put = self.0.blobs.put_file(key, &file).await;
+        // Left behind, it is written over the next time.
+        fs::remove_file(&file).ok();
+        Ok(put?)
+    }
+
+    /// Brings a slug and its layers back from the blob store; `missing` is why they are wanted.
+    pub(super) async fn bring_back(
+        &self,
+        app: &AppId,
+        slug: SlugId,
+        missing: Error,
+    ) -> Result<(), Error> {
+        if self.0.options.blobs.is_none() {
+            return Err(missing);
+        }
+        let unpack = move |home: &Path, file: &Path| unpack_slug(home, slug, file);
+        if !self.bring(app, &slug_key(app, slug), unpack).await? {
+            return Err(missing);
+        }
+        let home = self.folder_of(app);
+        for layer in blocking(move || layers_of(&home, slug)).await? {
+            let home = self.folder_of(app);
+            if !blocking(move || has_layer(&home, &layer)).await? {
+                let unpack = move |home: &Path, file: &Path| unpack_layer(home, &layer, file);
+                self.bring(app, &layer_key(app, &layer), unpack).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn bring(
+        &self,
+        app: &AppId,
+        key: &str,
+        unpack: impl FnOnce(&Path, &Path) -> Result<(), tolv_build::Error> + Send + 'static,
+    ) -> Result<bool, Error> {
+        let file = self.aside(key)?;
+        if !self.0.blobs.get_file(key, &file).await? {
+            return Ok(false);
+        }
+        let (home, path) = (self.folder_of(app), file.clone());
+        let done = blocking(move || unpack(&home, &path)).await;
+        fs::remove_file(&file).ok();
+        done.map(|()| true)
+    }
+
+    /// A file for a blob on its way.
+    fn aside(&self, key: &str) -> Result<PathBuf, Error> {
+        let folder = self.0.home.join("blobs");
+        let made = fs::create_dir_all(&folder);
+        made.map_err(|source| Error::System { what: "make the folder of blobs", source })?;
+        Ok(folder.join(key.replace('/', "-")))
+    }
+}
+
+fn slug_key(app: &AppId, slug: SlugId) -> String {
+    format!("slugs/{app}/{}.tar.zst", slug.0)
+}
+
+fn layer_key(app: &AppId, layer: &Layer) -> String {
+    format!("layers/{app}/{}.tar.zst", layer.key)
+}

@@ -1,0 +1,153 @@
+//! What each deploy runs, kept on this machine: a start needs neither a build, nor the network, nor
+//! the database. Sealed with the secret key, for config is in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tolv_model::env::{Env, EnvName};
+use tolv_model::formation::Formation;
+use tolv_model::health::HealthCheck;
+use tolv_model::id::DeployId;
+use tolv_model::name::{Deploy as DeployPath, ProcessType};
+use tolv_model::release::{Release, ReleaseNumber};
+use tolv_model::slug::SlugId;
+use tolv_run::Target;
+use tolv_sandbox::{Limits, Mount};
+use tolv_store::Store;
+
+use super::error::Error;
+
+/// Whose it is, and where it answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Place {
+    pub(super) id: DeployId,
+    pub(super) path: DeployPath,
+    pub(super) host: String,
+}
+
+/// What a deploy runs, as it is kept.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Kept {
+    place: Place,
+    number: ReleaseNumber,
+    slug: SlugId,
+    commit: Option<String>,
+    config: BTreeMap<EnvName, Vec<u8>>,
+    process_types: BTreeMap<ProcessType, String>,
+    formation: Formation,
+    mounts: Vec<Mount>,
+    slug_env: BTreeMap<String, String>,
+    slug_path: Vec<String>,
+    checks: BTreeMap<ProcessType, Vec<HealthCheck>>,
+}
+
+fn folder(home: &Path) -> PathBuf {
+    home.join("running")
+}
+
+fn file(home: &Path, id: &DeployId) -> PathBuf {
+    folder(home).join(id.as_str())
+}
+
+fn owner(id: &str) -> String {
+    format!("running {id}")
+}
+
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::System { what, source }
+}
+
+impl Kept {
+    /// Keeps what a deploy runs from here on.
+    pub(super) fn put(
+        home: &Path,
+        store: &Store,
+        place: Place,
+        target: &Target,
+    ) -> Result<(), Error> {
+        let release = &target.release;
+        let path = file(home, &place.id);
+        let sealed_for = owner(place.id.as_str());
+        let config = release.config.iter();
+        let kept = Self {
+            place,
+            number: release.number,
+            slug: release.slug,
+            commit: release.commit.clone(),
+            config: config.map(|(name, value)| (name.clone(), value.as_bytes().to_vec())).collect(),
+            process_types: release.process_types.clone(),
+            formation: release.formation.clone(),
+            mounts: target.mounts.clone(),
+            slug_env: target.slug_env.clone(),
+            slug_path: target.slug_path.clone(),
+            checks: target.checks.clone(),
+        };
+        let write = |text: &str| {
+            fs::create_dir_all(folder(home))?;
+            // Aside and renamed: a crash leaves the one before.
+            let aside = path.with_extension("new");
+            fs::write(&aside, text)?;
+            fs::rename(&aside, &path)
+        };
+        let bytes = serde_json::to_vec(&kept).map_err(io::Error::other);
+        let bytes = bytes.map_err(failed("keep what a deploy runs"))?;
+        let sealed = store.seal(&sealed_for, &bytes)?;
+        write(&sealed).map_err(failed("keep what a deploy runs"))
+    }
+
+    /// What a deploy ran when this was kept; nothing where nothing was, or it cannot be read.
+    pub(super) fn get(home: &Path, store: &Store, id: &DeployId) -> Option<Target> {
+        let kept = Self::read(&file(home, id), store)?;
+        let mut config = Env::default();
+        for (name, value) in kept.config {
+            config.set(name, value).ok()?;
+        }
+        Some(Target {
+            release: Arc::new(Release {
+                deploy: kept.place.path,
+                number: kept.number,
+                slug: kept.slug,
+                commit: kept.commit,
+                config,
+                process_types: kept.process_types,
+                formation: kept.formation,
+            }),
+            mounts: kept.mounts,
+            slug_env: kept.slug_env,
+            slug_path: kept.slug_path,
+            checks: kept.checks,
+            limits: Limits::default(),
+        })
+    }
+
+    fn read(path: &Path, store: &Store) -> Option<Self> {
+        let sealed = fs::read_to_string(path).ok()?;
+        let name = path.file_name()?.to_str()?;
+        serde_json::from_slice(&store.unseal(&owner(name), &sealed)?).ok()
+    }
+
+    /// The deploys that something is kept of.
+    pub(super) fn all(home: &Path, store: &Store) -> Result<Vec<Place>, Error> {
+        let list = match fs::read_dir(folder(home)) {
+            Ok(list) => list,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("read what deploys ran")(error)),
+        };
+        let read = |entry: fs::DirEntry| Self::read(&entry.path(), store);
+        Ok(list.flatten().filter_map(read).map(|kept| kept.place).collect())
+    }
+
+    /// Forgets a deploy.
+    pub(super) fn remove(home: &Path, id: &DeployId) -> Result<(), Error> {
+        match fs::remove_file(file(home, id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("forget what a deploy ran")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}

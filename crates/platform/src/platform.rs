@@ -1,0 +1,555 @@
+//! What can be asked of the platform.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tolv_logs::Line;
+use tolv_model::config::Change;
+use tolv_model::id::{AppId, CronRunId, DeployId, OperationId};
+use tolv_model::name::{Deploy as DeployPath, DeployName, ProcessName};
+use tolv_model::operation::{Request, State};
+use tolv_model::release::ReleaseNumber;
+use tolv_model::slug::SlugId;
+use tolv_router::Router;
+use tolv_sandbox::{Level, Machine, Spawner};
+use tolv_store::blobs::Blobs as BlobStore;
+use tolv_store::{DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
+
+use super::controller::{self, Controller};
+use super::error::{Error, Kind};
+use super::kept::{Kept, Place};
+use super::metrics::Counters;
+use super::options::{Options, Said};
+use super::output::{Follow, Outputs};
+use super::requests::Command;
+use super::runs::Runs;
+use super::target::Runtime;
+use crate::access;
+use crate::home::Home;
+use crate::listen::listen;
+use crate::repo::Repos;
+use crate::routes::Hosts;
+
+/// Lines on their way to standard output; a slow reader leaves the rest in the logs.
+const LINES: usize = 1024;
+/// Builds at once: they are bound by CPU, and live apps come first.
+const BUILDS: usize = 2;
+/// For requests in flight when the platform ends.
+const ROUTER_GRACE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// How long an answer is kept for a request that is sent again.
+pub(super) const KEYS: SignedDuration = SignedDuration::from_hours(24);
+/// Between two tries of a database that was away at the start.
+const AWAY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Who asks: a token's name, for the ledger and the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// As it was named when the token was made.
+    pub name: String,
+}
+
+/// One process of a deploy, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// `web.1`; during a rollout the old and the new one are both there.
+    pub name: ProcessName,
+    /// starting, up, crashed, stopping or down.
+    pub state: &'static str,
+    /// Which release it is of.
+    pub release: ReleaseNumber,
+    /// Its id on this machine.
+    pub pid: Option<u32>,
+    /// How often it was started again.
+    pub restarts: u32,
+}
+
+impl From<tolv_run::Endpoint> for Process {
+    fn from(endpoint: tolv_run::Endpoint) -> Self {
+        use tolv_run::ProcessState;
+        let state = match endpoint.state {
+            ProcessState::Starting => "starting",
+            ProcessState::Up => "up",
+            ProcessState::Crashed => "crashed",
+            ProcessState::Stopping => "stopping",
+            ProcessState::Down => "down",
+        };
+        let pid = endpoint.pid.and_then(|pid| u32::try_from(pid).ok());
+        let (name, release) = (endpoint.process, endpoint.release);
+        Self { name, state, release, pid, restarts: endpoint.restarts }
+    }
+}
+
+/// The platform. Clones are the same.
+#[derive(Clone)]
+pub struct Platform(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) options: Options,
+    pub(super) home: PathBuf,
+    /// Held for as long as the platform lives.
+    _lock: Home,
+    pub(super) store: Store,
+    pub(super) blobs: BlobStore,
+    pub(super) repos: Repos,
+    pub(super) spawner: Spawner,
+    pub(super) level: Level,
+    /// What the machine lacks for more.
+    missing: Vec<String>,
+    pub(super) router: Router,
+    pub(super) hosts: Arc<Hosts>,
+    http: SocketAddr,
+    pub(super) ports: Arc<tolv_run::Ports>,
+    pub(super) outputs: Outputs<OperationId>,
+    pub(super) runs: Runs,
+    /// Of runs of schedules.
+    pub(super) run_outputs: Outputs<CronRunId>,
+    pub(super) building: Semaphore,
+    pub(super) counters: Counters,
+    pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
+    pub(super) lines: mpsc::Sender<Said>,
+    pub(super) tasks: TaskTracker,
+    /// Nothing new begins; what runs goes on.
+    pub(super) ending: CancellationToken,
+    /// No request is in flight any more.
+    quiet: CancellationToken,
+    /// The last of their lines is in the log: what runs is stopped.
+    pub(super) drained: CancellationToken,
+    pub(super) collecting: tokio::sync::Mutex<()>,
+}
+
+impl Platform {
+    /// Opens the state folder and the database, starts what should run, and
+    /// goes on with what was not finished. The receiver has the lines of every process.
+    ///
+    /// # Errors
+    ///
+    /// The state folder is held, the key is wrong, the database or the address is not to be had.
+    pub async fn start(options: Options) -> Result<(Self, mpsc::Receiver<Said>), Error> {
+        let mut lock = Home::open(&options.home)?;
+        let home = lock.root().to_owned();
+        let key = match &options.secret_key {
+            Some(key) => key.clone(),
+            None => SecretKey::load_or_create(&home.join("secret-key"))?,
+        };
+        let database = match &options.database {
+            Some(database) => database.clone(),
+            None => DatabaseUrl::file(&home.join("db.sqlite")),
+        };
+        let store = Store::connect(&database, &key)?;
+        let kept = Kept::all(&home, &store)?;
+        let is_away = match store.prepare().await {
+            Ok(()) => false,
+            // What ran here before does not wait for it.
+            Err(error)
+                if error.is_unavailable() && !kept.is_empty() && options.codebase.is_none() =>
+            {
+                true
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let folder = home.join("blobs");
+        let blobs = match &options.blobs {
+            Some(blobs) => BlobStore::open(&blobs.url, &blobs.options)?,
+            None => BlobStore::folder(&folder)?,
+        };
+        let repos = Repos::at(&home.join("git"), &options.host.search_path);
+        if options.codebase.is_none() {
+            repos.set_up(&options.host.program)?;
+        }
+        let spawner = Spawner::start(&options.host.program, &["spawner"])?;
+        let machine = Machine::probe(&spawner)?;
+        let (level, missing) = machine.choose(options.sandbox)?;
+        let listener = listen(options.http).await?;
+        let http = listener
+            .local_addr()
+            .map_err(|source| Error::System { what: "ask where the router listens", source })?;
+        lock.sign(&match &options.codebase {
+            None => format!("pid {}", std::process::id()),
+            Some(codebase) => {
+                let url = format!("{}.{}:{}", codebase.deploy.app, options.domain, http.port());
+                format!("pid {}, http://{url}", std::process::id())
+            }
+        })?;
+        let (lines, received) = mpsc::channel(LINES);
+        let traffic = Arc::default();
+        let (router, access) = access::router(Arc::clone(&traffic));
+        let tasks = TaskTracker::new();
+        tasks.spawn({
+            let router = router.clone();
+            async move { router.serve(listener).await }
+        });
+        let platform = Self(Arc::new(Inner {
+            home,
+            _lock: lock,
+            store,
+            blobs,
+            repos,
+            spawner,
+            level,
+            missing,
+            hosts: Hosts::new(router.clone(), traffic),
+            router,
+            http,
+            ports: tolv_run::Ports::new(),
+            outputs: Outputs::default(),
+            runs: Runs::default(),
+            run_outputs: Outputs::default(),
+            building: Semaphore::new(BUILDS),
+            counters: Counters::default(),
+            controllers: Mutex::default(),
+            lines,
+            tasks,
+            ending: CancellationToken::new(),
+            quiet: CancellationToken::new(),
+            drained: CancellationToken::new(),
+            collecting: tokio::sync::Mutex::default(),
+            options,
+        }));
+        platform.0.tasks.spawn({
+            let (hosts, lines) = (Arc::clone(&platform.0.hosts), platform.0.lines.clone());
+            let (quiet, drained) = (platform.0.quiet.clone(), platform.0.drained.clone());
+            let run = access.run(quiet, move |requests| {
+                let (others, lines) = (hosts.record(requests), lines.clone());
+                async move {
+                    for line in others {
+                        lines.send(Said { deploy: None, line }).await.ok();
+                    }
+                }
+            });
+            async move {
+                let _drained = drained.drop_guard();
+                run.await;
+            }
+        });
+        if let Some(codebase) = platform.codebase() {
+            platform.check_owner().await?;
+            platform.lose_runs().await?;
+            let deploy = platform.begin_anew(codebase).await?;
+            platform.control(deploy.id, deploy.name, deploy.host)?;
+        } else if is_away {
+            for Place { id, path, host } in kept {
+                platform.control(id, path, host)?;
+            }
+            platform.0.tasks.spawn(platform.clone().catch_up());
+        } else {
+            platform.control_all().await?;
+        }
+        Ok((platform, received))
+    }
+
+    /// Lets the requests in flight finish, then stops every process. What is not done yet is gone
+    /// on with by the next platform on this state folder.
+    pub async fn end(&self) {
+        let inner = &self.0;
+        inner.ending.cancel();
+        let cut = inner.router.drain(ROUTER_GRACE).await.cut;
+        if cut > 0 {
+            let seconds = ROUTER_GRACE.as_secs();
+            self.say(format!("Cut {cut} requests that were not done after {seconds} seconds"))
+                .await;
+        }
+        inner.quiet.cancel();
+        let controllers: Vec<_> = self.controllers().drain().collect();
+        for (_, controller) in controllers {
+            controller.ended().await;
+            controller.drains.ended().await;
+        }
+        self.settle_runs().await;
+    }
+
+    /// The state, for reading.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The state folder.
+    pub fn home(&self) -> &Path {
+        &self.0.home
+    }
+
+    /// Where an app has its slugs, layers and build cache. Apart from those of others: a build may
+    /// leave there what the next one of its app trusts.
+    pub(super) fn folder_of(&self, app: &AppId) -> PathBuf {
+        match self.codebase() {
+            Some(_) => self.0.home.clone(),
+            None => self.0.home.join("apps").join(app.as_str()),
+        }
+    }
+
+    /// The git repositories.
+    pub fn repos(&self) -> &Repos {
+        &self.0.repos
+    }
+
+    /// Where the router listens.
+    pub fn http(&self) -> SocketAddr {
+        self.0.http
+    }
+
+    /// The sandbox level that processes run in.
+    pub fn level(&self) -> Level {
+        self.0.level
+    }
+
+    /// What the machine lacks for a higher one, in words.
+    pub fn missing(&self) -> &[String] {
+        &self.0.missing
+    }
+
+    /// Where a deploy answers: `http://shop.localhost:8080`.
+    pub fn url_of(&self, deploy: &Deploy) -> String {
+        match self.0.http.port() {
+            80 => format!("http://{}", deploy.host),
+            port => format!("http://{}:{port}", deploy.host),
+        }
+    }
+
+    /// The controller of a deploy.
+    pub(super) async fn controller(&self, path: &DeployPath) -> Result<Arc<Controller>, Error> {
+        let deploy = self.0.store.deploy(path).await?;
+        let controller = self.controllers().get(&deploy.id).cloned();
+        controller.ok_or(Error::Stopping)
+    }
+
+    /// Checks a command and queues it. It is done even if nobody waits for it.
+    ///
+    /// # Errors
+    ///
+    /// It makes no sense as things are, or the store refuses.
+    pub async fn submit(
+        &self,
+        actor: &Actor,
+        path: &DeployPath,
+        command: Command,
+    ) -> Result<Operation, Error> {
+        self.on()?;
+        let deploy = self.0.store.deploy(path).await?;
+        let request = self.request(&deploy, command).await?;
+        if let Request::Rollback { to, .. } = &request {
+            let release = self.0.store.release(&deploy.id, *to).await?;
+            self.0.store.set_config_head(&deploy.id, release.row.config_version).await?;
+        }
+        self.enqueue(actor, &deploy, &request).await
+    }
+
+    pub(super) async fn enqueue(
+        &self,
+        actor: &Actor,
+        deploy: &Deploy,
+        request: &Request,
+    ) -> Result<Operation, Error> {
+        let now = Timestamp::now();
+        let (operation, superseded) =
+            self.0.store.enqueue(&deploy.id, request, &actor.name, now).await?;
+        for old in superseded {
+            self.0.outputs.over(&old, State::Superseded);
+        }
+        self.wake(&deploy.id);
+        Ok(operation)
+    }
+
+    /// Changes config variables, all at once: one version, and one release where there is one
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// A variable is refused, or `if_version` is not the current version: then nothing changes.
+    pub async fn change_config(
+        &self,
+        actor: &Actor,
+        path: &DeployPath,
+        if_version: Option<u32>,
+        change: &Change,
+        no_release_phase: bool,
+    ) -> Result<(u32, Option<Operation>), Error> {
+        self.on()?;
+        self.not_local("its config is a file", |codebase| {
+            format!("change `{}` and start `tolv up` again", codebase.env_file.display())
+        })?;
+        let store = &self.0.store;
+        let deploy = store.deploy(path).await?;
+        // Without a release there is nothing to release again: the first one takes it.
+        let actor = actor.name.as_str();
+        let releasing = deploy.current.map(|_| Releasing { actor, no_release_phase });
+        let now = Timestamp::now();
+        let changed =
+            store.change_config_for(&deploy.id, if_version, change, releasing, now).await?;
+        self.wake(&deploy.id);
+        Ok(changed)
+    }
+
+    /// Gives up an operation that is not over. One that is queued is over at once; one that runs
+    /// undoes what it has begun.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Over`].
+    pub async fn cancel(&self, id: &OperationId) -> Result<Operation, Error> {
+        let store = &self.0.store;
+        let operation = store.operation(id).await?;
+        if operation.state.is_over() {
+            return Err(Error::Over(id.clone()));
+        }
+        let controller = self.controllers().get(&operation.deploy).cloned();
+        if controller.is_some_and(|controller| controller.cancel(id)) {
+            let mut follow = self.follow(id).await?;
+            while follow.next().await.is_some() {}
+        } else if store.end(id, State::Cancelled, None, Timestamp::now()).await? {
+            self.0.outputs.over(id, State::Cancelled);
+        }
+        Ok(store.operation(id).await?)
+    }
+
+    /// The output of an operation, from its beginning, to its end.
+    ///
+    /// # Errors
+    ///
+    /// There is no such operation.
+    pub async fn follow(&self, id: &OperationId) -> Result<Follow, Error> {
+        if let Some(follow) = self.0.outputs.follow(id) {
+            return Ok(follow);
+        }
+        let operation = self.0.store.operation(id).await?;
+        if operation.state.is_over() {
+            return Ok(self.stored_output(&operation).await);
+        }
+        let follow = self.0.outputs.begin(id).follow();
+        // It may have ended between the look and the beginning.
+        let operation = self.0.store.operation(id).await?;
+        if operation.state.is_over() {
+            self.0.outputs.over(id, operation.state);
+            return Ok(self.stored_output(&operation).await);
+        }
+        Ok(follow)
+    }
+
+    async fn stored_output(&self, operation: &Operation) -> Follow {
+        let log = self.0.blobs.get(&output_key(&operation.id)).await;
+        // An operation without output, or one whose log is gone, still has its end.
+        let log = log.ok().flatten().unwrap_or_default();
+        Follow::stored(&log, operation.state)
+    }
+
+    /// What runs of a deploy.
+    ///
+    /// # Errors
+    ///
+    /// There is no such deploy.
+    pub async fn processes(&self, path: &DeployPath) -> Result<Vec<Process>, Error> {
+        let deploy = self.0.store.deploy(path).await?;
+        let controller = self.controllers().get(&deploy.id).cloned();
+        let endpoints = controller.map(|controller| controller.endpoints()).unwrap_or_default();
+        Ok(endpoints.processes.into_iter().map(Process::from).collect())
+    }
+
+    /// What a release needs of its slug to run.
+    pub(super) async fn runtime(&self, app: &AppId, slug: &SlugId) -> Result<Runtime, Error> {
+        let record = self.0.store.slug(app, slug).await?;
+        serde_json::from_str(&record.runtime).map_err(|_| Error::Unreadable(slug.to_string()))
+    }
+
+    pub(super) fn host_of(&self, path: &DeployPath) -> String {
+        let domain = &self.0.options.domain;
+        match path.name == DeployName::production() || self.codebase().is_some() {
+            true => format!("{}.{domain}", path.app),
+            false => format!("{}-{}.{domain}", path.app, path.name),
+        }
+    }
+
+    pub(super) fn on(&self) -> Result<(), Error> {
+        match self.0.ending.is_cancelled() {
+            true => Err(Error::Stopping),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn controllers(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<DeployId, Arc<Controller>>> {
+        self.0.controllers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn control(
+        &self,
+        id: DeployId,
+        path: DeployPath,
+        host: String,
+    ) -> Result<(), Error> {
+        if self.controllers().contains_key(&id) {
+            return Ok(());
+        }
+        let controller = controller::begin(self, id.clone(), path, host)?;
+        self.controllers().insert(id, controller);
+        Ok(())
+    }
+
+    /// A controller for every deploy that has none.
+    async fn control_all(&self) -> Result<(), Error> {
+        self.check_owner().await?;
+        self.lose_runs().await?;
+        // What was not answered then never will be: it may be asked again.
+        let now = Timestamp::now();
+        self.0.store.forget_idempotent(now - KEYS, true).await?;
+        for deploy in self.0.store.all_deploys().await? {
+            self.control(deploy.id, deploy.name, deploy.host)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a database that was away at the start.
+    async fn catch_up(self) {
+        let ready = async || {
+            self.0.store.prepare().await?;
+            self.control_all().await
+        };
+        self.say("The database is away: what ran before runs, the API waits".to_owned()).await;
+        while let Err(error) = ready().await {
+            if error.kind() != Kind::Unavailable {
+                self.say(format!("The database cannot be used: {}", error.chain())).await;
+            }
+            if self.0.ending.run_until_cancelled(sleep(AWAY)).await.is_none() {
+                return;
+            }
+        }
+        self.say("The database is back".to_owned()).await;
+    }
+
+    fn wake(&self, deploy: &DeployId) {
+        if let Some(controller) = self.controllers().get(deploy) {
+            controller.wake();
+        }
+    }
+
+    /// A line about the platform as a whole.
+    pub(super) async fn say(&self, text: String) {
+        let line = Line::tolv("platform", text);
+        self.0.lines.send(Said { deploy: None, line }).await.ok();
+    }
+}
+
+/// Where an operation's output is kept.
+pub(super) fn output_key(id: &OperationId) -> String {
+    format!("operations/{id}.log")
+}
+
+/// Runs what blocks on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static, E: Into<Error> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(error) => Err(Error::System {
+            what: "carry on after a fault of its own",
+            source: io::Error::other(error),
+        }),
+    }
+}

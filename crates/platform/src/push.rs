@@ -1,0 +1,143 @@
+//! What a `git push` means: the deploy's branch becomes an operation, everything else is stored.
+
+use super::error::{Error, chain};
+use super::output::Progress;
+use super::platform::{Actor, Platform, blocking};
+use super::requests::Command;
+use crate::repo::{Planned, Push, RefResult, plan_push};
+use tolv_model::name::Deploy as DeployPath;
+use tolv_model::operation::State;
+
+/// The push option that says that another codebase is meant.
+const NEW_ROOT: &str = "new-root";
+/// The push option that leaves out the release phase.
+const NO_RELEASE_PHASE: &str = "no-release-phase";
+
+impl Platform {
+    /// Decides about each ref of a push and does it. What the operation says goes to `push.say`;
+    /// whoever pushed may be gone meanwhile, the operation goes on.
+    pub async fn push(&self, actor: &Actor, path: &DeployPath, push: Push) -> Vec<RefResult> {
+        let names: Vec<_> = push.commands.iter().map(|command| command.name.clone()).collect();
+        match self.planned(actor, path, &push).await {
+            Ok(results) => results,
+            Err(error) => {
+                let reason = self.refuse(&push, &error).await;
+                let refuse = |name| RefResult { name, refused: Some(reason.clone()) };
+                names.into_iter().map(refuse).collect()
+            }
+        }
+    }
+
+    async fn planned(
+        &self,
+        actor: &Actor,
+        path: &DeployPath,
+        push: &Push,
+    ) -> Result<Vec<RefResult>, Error> {
+        self.room().await?;
+        let deploy = self.store().deploy(path).await?;
+        let mut results = Vec::new();
+        for (name, planned) in plan_push(&push.commands, deploy.branch.as_deref()) {
+            let done = match planned {
+                Planned::Refuse(reason) => Err(reason),
+                Planned::Store(new) => {
+                    let (repos, path, name) = (self.repos().clone(), path.clone(), name.clone());
+                    self.told(push, blocking(move || repos.set_ref(&path, &name, &new)).await).await
+                }
+                Planned::Delete => {
+                    let (repos, path, name) = (self.repos().clone(), path.clone(), name.clone());
+                    self.told(push, blocking(move || repos.delete_ref(&path, &name)).await).await
+                }
+                Planned::Deploy { commit, branch } => {
+                    self.deployed(actor, path, push, commit, branch).await
+                }
+            };
+            results.push(RefResult { name, refused: done.err() });
+        }
+        Ok(results)
+    }
+
+    async fn told(&self, push: &Push, done: Result<(), Error>) -> Result<(), String> {
+        match done {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.refuse(push, &error).await),
+        }
+    }
+
+    /// Says an error with what to do about it; its reason in a few words.
+    async fn refuse(&self, push: &Push, error: &Error) -> String {
+        let text = chain(error);
+        say(push, format!(" !     {text}")).await;
+        if let Some(hint) = error.hint() {
+            say(push, format!(" !     {hint}")).await;
+        }
+        match error {
+            Error::OtherCodebase { .. } => "another codebase".to_owned(),
+            Error::DiskFull { .. } => "no space left".to_owned(),
+            Error::Stopping => "the platform is stopping".to_owned(),
+            _ => "refused".to_owned(),
+        }
+    }
+
+    async fn deployed(
+        &self,
+        actor: &Actor,
+        path: &DeployPath,
+        push: &Push,
+        commit: String,
+        branch: String,
+    ) -> Result<(), String> {
+        let asked = |wanted| push.options.iter().any(|option| option == wanted);
+        let known = [NEW_ROOT, NO_RELEASE_PHASE];
+        for option in push.options.iter().filter(|option| !known.contains(&option.as_str())) {
+            say(push, format!(" !     push option `{option}` is not known")).await;
+        }
+        let command = Command::Deploy {
+            commit,
+            branch: Some(branch),
+            new_root: asked(NEW_ROOT),
+            no_release_phase: asked(NO_RELEASE_PHASE),
+        };
+        let operation = match self.submit(actor, path, command).await {
+            Ok(operation) => operation,
+            Err(error) => return Err(self.refuse(push, &error).await),
+        };
+        let mut follow = match self.follow(&operation.id).await {
+            Ok(follow) => follow,
+            Err(error) => return Err(self.refuse(push, &error).await),
+        };
+        loop {
+            let next = self.0.ending.run_until_cancelled(follow.next()).await;
+            match next {
+                Some(Some(Progress::Output(line))) => {
+                    say(push, String::from_utf8_lossy(&line).into_owned()).await;
+                }
+                Some(Some(Progress::Bar(_))) => {}
+                Some(Some(Progress::Over(State::Succeeded))) => return Ok(()),
+                Some(Some(Progress::Over(State::Superseded))) => {
+                    return Err("superseded by a newer push".to_owned());
+                }
+                Some(Some(Progress::Over(State::Cancelled))) => {
+                    return Err("cancelled".to_owned());
+                }
+                Some(Some(Progress::Over(_)) | None) => return Err("deploy failed".to_owned()),
+                None => {
+                    say(
+                        push,
+                        format!(
+                            " !     The platform is stopping; operation {} goes on when it is back",
+                            operation.id
+                        ),
+                    )
+                    .await;
+                    return Err("not done yet".to_owned());
+                }
+            }
+        }
+    }
+}
+
+/// Whoever pushed may be gone: then nobody hears it.
+async fn say(push: &Push, text: String) {
+    push.say.send(text).await.ok();
+}
