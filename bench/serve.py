@@ -1,6 +1,6 @@
 """`tolv serve`: seconds from a push to live, and what a platform costs that does nothing.
 
-push     the first `git push` of hello-node, packages already in the cache of an earlier build
+push     the first `git push` of an app, hello-node: its packages are fetched and installed
 redeploy a push of one changed line: dependencies unchanged
 config   `tolv config set`
 rollback `tolv rollback`
