@@ -89,7 +89,9 @@ async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
         Ok(listener) => listener,
         Err(error) => {
             platform.end().await;
-            return output::fail(&error, None);
+            let home = platform.home().display();
+            let text = format!("the API's socket in `{home}` cannot be made: {error}");
+            return output::fail_text(&text, Some("TOLV_HOME puts the state elsewhere"));
         }
     };
     let (output, said) = mpsc::channel(EVENTS);
