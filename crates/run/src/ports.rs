@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const RANGE: RangeInclusive<u16> = 20_000..=29_999;
@@ -13,9 +16,9 @@ pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Gives ports out, one after the other from a random one on: two platforms on one machine do not
-/// meet, and a port that was given back rests before it is given again. Engines that share one
-/// never give out the same port.
+/// Gives ports out, one after the other from a random one on, so that a port that was given back
+/// rests before it is given again. Neither engines that share one, nor platforms on one machine,
+/// give out a port that another has given out.
 #[derive(Debug)]
 pub struct Ports {
     held: Mutex<Held>,
@@ -32,6 +35,8 @@ struct Held {
 pub(crate) struct Port {
     pub(crate) number: u16,
     ports: Arc<Ports>,
+    /// Says so to other platforms; nothing where there are no such names.
+    _name: Option<UnixDatagram>,
 }
 
 impl Ports {
@@ -48,9 +53,14 @@ impl Ports {
         for _ in RANGE {
             let number = held.next;
             held.next = if number == *RANGE.end() { *RANGE.start() } else { number + 1 };
-            if !held.ports.contains(&number) && is_free(number) {
+            if held.ports.contains(&number) {
+                continue;
+            }
+            // First the name: to try a port that somebody is about to listen on would be in the way.
+            let Ok(name) = reserve(number) else { continue };
+            if is_free(number) {
                 held.ports.insert(number);
-                return Some(Port { number, ports: Arc::clone(self) });
+                return Some(Port { number, ports: Arc::clone(self), _name: name });
             }
         }
         None
@@ -61,6 +71,20 @@ impl Drop for Port {
     fn drop(&mut self) {
         let mut held = self.ports.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.ports.remove(&self.number);
+    }
+}
+
+/// Another platform gave this port out.
+struct Taken;
+
+/// Takes the name of a port among the abstract sockets of this machine, which the kernel gives back
+/// with its holder's end.
+fn reserve(port: u16) -> Result<Option<UnixDatagram>, Taken> {
+    let name = UnixAddress::from_abstract_name(format!("tolv-port-{port}"));
+    match name.and_then(|name| UnixDatagram::bind_addr(&name)) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Taken),
+        Err(_) => Ok(None),
     }
 }
 

@@ -1,3 +1,7 @@
+use std::time::Duration;
+
+use tolv_testkit::poll;
+
 use super::*;
 
 #[test]
@@ -61,4 +65,18 @@ fn many_at_once_get_different_ones() {
 fn engines_begin_at_different_places() {
     let begins: BTreeSet<_> = (0..20).map(|_| Ports::new().held.lock().unwrap().next).collect();
     assert!(begins.len() > 1);
+}
+
+#[test]
+fn platforms_on_one_machine_do_not_give_out_the_same_port() {
+    let (one, other) = (Ports::new(), Ports::new());
+    let next = one.held.lock().unwrap().next;
+    other.held.lock().unwrap().next = next;
+    let (first, second) = (one.take().unwrap(), other.take().unwrap());
+    // Nobody listens on either.
+    assert_ne!(first.number, second.number);
+    let number = first.number;
+    drop(first);
+    // Given back, it is anybody's: another platform of this machine may have it for a while.
+    poll(Duration::from_secs(20), "the name to be free", || reserve(number).ok());
 }
