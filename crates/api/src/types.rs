@@ -73,7 +73,7 @@ pub struct Deploy {
     pub name: String,
     /// Where it answers.
     pub url: String,
-    /// Where it is pushed to.
+    /// Where it is pushed to; empty for what `tolv up` runs, which is not.
     pub git: String,
     /// The branch that is built.
     pub branch: Option<String>,

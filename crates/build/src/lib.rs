@@ -70,4 +70,18 @@ impl Event {
     pub fn line(text: impl Into<String>) -> Self {
         Self::Line(text.into().into_bytes())
     }
+
+    /// As people read it: `-----> Heading`, seven spaces before a line, `!` before a warning; without
+    /// a line end at its end. Nothing of what only moves a bar.
+    pub fn text(&self) -> Vec<u8> {
+        match self {
+            Self::Heading(text) => format!("-----> {text}").into_bytes(),
+            Self::Line(line) => [b"       ".as_slice(), line].concat(),
+            Self::Warning(text) => {
+                let lines: Vec<_> = text.lines().map(|line| format!(" !     {line}")).collect();
+                lines.join("\n").into_bytes()
+            }
+            Self::Progress { .. } => Vec::new(),
+        }
+    }
 }

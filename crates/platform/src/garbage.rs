@@ -30,16 +30,16 @@ impl Platform {
     pub(super) async fn room(&self) -> Result<(), Error> {
         let home = self.0.home.clone();
         let min = self.0.options.min_free;
+        let stat = statvfs(&home).map_err(|errno| Error::System {
+            what: "ask how full the disk is",
+            source: errno.into(),
+        })?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free >= min {
+            return Ok(());
+        }
         let apps = self.apps().await?;
         blocking(move || {
-            let stat = statvfs(&home).map_err(|errno| Error::System {
-                what: "ask how full the disk is",
-                source: errno.into(),
-            })?;
-            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            if free >= min {
-                return Ok(());
-            }
             let mut all = Usage::default();
             // One that cannot be read is left out.
             for usage in apps.iter().filter_map(|app| usage(app).ok()) {
@@ -106,7 +106,7 @@ impl Platform {
         if inner.options.blobs.is_some() && !gone.is_empty() {
             self.collect_layers().await?;
         }
-        if gone.is_empty() {
+        if gone.is_empty() || self.codebase().is_some() {
             return Ok(());
         }
         let mut commits = BTreeMap::<_, BTreeSet<String>>::new();

@@ -113,7 +113,7 @@ impl Output {
     /// What a build says.
     pub(super) fn build(&self, event: &tolv_build::Event) {
         let tolv_build::Event::Progress { done, total, what } = event else {
-            return self.say(render(event));
+            return self.say(event.text());
         };
         {
             let mut kept = self.kept();
@@ -230,20 +230,6 @@ impl Follow {
             // The sender lives as long as the output, which this holds.
             changes.changed().await.ok();
         }
-    }
-}
-
-/// A build event as the builder's output has it: `-----> Heading`, seven spaces before a line.
-fn render(event: &tolv_build::Event) -> Vec<u8> {
-    use tolv_build::Event;
-    match event {
-        Event::Heading(text) => format!("-----> {text}").into_bytes(),
-        Event::Line(line) => [b"       ".as_slice(), line].concat(),
-        Event::Warning(text) => {
-            let lines: Vec<_> = text.lines().map(|line| format!(" !     {line}")).collect();
-            lines.join("\n").into_bytes()
-        }
-        Event::Progress { .. } => Vec::new(),
     }
 }
 

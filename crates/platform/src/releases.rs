@@ -58,6 +58,16 @@ impl Platform {
         deploys: &[Deploy],
         base: Option<&str>,
     ) -> Result<Vec<Standing>, Error> {
+        if self.codebase().is_some() {
+            // Its commits are in the folder's repository, of which there is no copy here.
+            let here = |deploy: &Deploy| Standing {
+                commit: deploy.commit.clone(),
+                subject: None,
+                ahead: 0,
+                behind: 0,
+            };
+            return Ok(deploys.iter().map(here).collect());
+        }
         let (repos, name) = (self.repos().clone(), app.name.clone());
         let commits: Vec<_> = deploys.iter().map(|deploy| deploy.commit.clone()).collect();
         let base = base.map(str::to_owned);

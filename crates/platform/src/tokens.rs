@@ -4,7 +4,6 @@
 //! a hash without salt is enough for a secret that cannot be guessed.
 
 use jiff::Timestamp;
-use rustix::rand::{GetRandomFlags, getrandom};
 use tolv_model::access::{Grant, Role};
 use tolv_model::slug::Digest;
 use tolv_store::Token;
@@ -55,7 +54,7 @@ pub fn token_hash(text: &str) -> Digest {
 }
 
 fn new_text() -> Result<String, Error> {
-    let bytes = random::<BYTES>()?;
+    let bytes = tolv_store::random::<BYTES>()?;
     let mut text = PREFIX.to_owned();
     // Five bytes are eight letters.
     for five in bytes.chunks(5) {
@@ -70,22 +69,7 @@ fn new_text() -> Result<String, Error> {
 
 /// Random bytes as hex digits.
 pub(super) fn random_hex<const N: usize>() -> Result<String, Error> {
-    Ok(random::<N>()?.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn random<const N: usize>() -> Result<[u8; N], Error> {
-    let mut bytes = [0; N];
-    let mut filled = 0;
-    while filled < N {
-        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
-            Ok(more) => filled += more,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => {
-                return Err(Error::System { what: "get random bytes", source: errno.into() });
-            }
-        }
-    }
-    Ok(bytes)
+    Ok(tolv_store::random::<N>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

@@ -96,3 +96,24 @@ fn serve(
         drop(place);
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_that_ends_keeps_its_queue_and_answers_no_more() {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _connected = net::TcpStream::connect(address).unwrap();
+        SockRef::from(&listener).attach_filter(&NO_MORE).unwrap();
+        let late = net::TcpStream::connect_timeout(&address, Duration::from_millis(200));
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+        listener.set_nonblocking(true).unwrap();
+        listener.accept().unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}

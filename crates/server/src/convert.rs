@@ -21,7 +21,10 @@ pub(crate) fn deploy(
     deploy: store::Deploy,
     standing: Option<Standing>,
 ) -> api::Deploy {
-    let git = format!("{}/git/{}.git", shared.0.url, deploy.name);
+    let git = match shared.0.everybody {
+        Some(_) => String::new(),
+        None => format!("{}/git/{}.git", shared.0.url, deploy.name),
+    };
     let standing = standing.as_ref();
     api::Deploy {
         url: shared.0.platform.url_of(&deploy),

@@ -42,7 +42,7 @@ pub use cron::{CronRun, NewCronRun, Recorded};
 pub use db::Store;
 pub use error::Error;
 pub use runs::{NewRun, Run};
-pub use secret::{KeyError, SecretKey};
+pub use secret::{KeyError, SecretKey, random};
 pub use types::{
     App, AuditLine, CopyFrom, Deploy, Drain, DrainProgress, Idempotent, NewRelease, Operation,
     Release, Releasing, Slug, Token,

@@ -165,7 +165,11 @@ fn make(path: &Path, aside: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Random bytes of the system.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
+///
+/// # Errors
+///
+/// [`Error::Random`].
+pub fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     let mut filled = 0;
     while filled < N {

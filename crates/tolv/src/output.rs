@@ -96,7 +96,10 @@ impl BuildView {
             return Ok(());
         }
         self.clear();
-        out.write_all(&render(event))
+        for line in event.text().split(|&byte| byte == b'\n') {
+            out.write_all(&[&harmless(line)[..], b"\n"].concat())?;
+        }
+        Ok(())
     }
 
     /// Before a line is written where the bar is.
@@ -129,18 +132,6 @@ impl BuildView {
             bar.finish_and_clear();
             self.bar = None;
         }
-    }
-}
-
-/// A build event as the builder's output has it, line end included.
-pub(crate) fn render(event: &Event) -> Vec<u8> {
-    match event {
-        Event::Heading(text) => format!("-----> {text}\n").into_bytes(),
-        Event::Line(line) => [b"       ".as_slice(), &harmless(line), b"\n"].concat(),
-        Event::Warning(text) => {
-            text.lines().map(|line| format!(" !     {line}\n")).collect::<String>().into_bytes()
-        }
-        Event::Progress { .. } => Vec::new(),
     }
 }
 

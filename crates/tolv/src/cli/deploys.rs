@@ -88,6 +88,10 @@ pub(super) fn deploy(args: &Deploy, settings: &Settings) -> Done {
         refuse_dirty(settings)?;
     }
     let deploy: ApiDeploy = target.client.get(&path)?;
+    if deploy.git.is_empty() {
+        let why = format!("{} is what `tolv up` runs: its code is the folder's", deploy.name);
+        return Err(Failure::new(why).hint("start `tolv up` again, with --watch for every change"));
+    }
     let branch = deploy.branch.clone().unwrap_or_else(|| "main".to_owned());
     let mut command = git(settings);
     let server = target.client.url();

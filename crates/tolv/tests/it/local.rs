@@ -177,10 +177,16 @@ fn each_start_is_a_release_of_one_ledger_and_forgets_what_was_set_by_hand() {
 fn several_deploys_are_told_apart() {
     let home = codebase("web: python3 server.py\n");
     let dir = shop(&home);
-    git(&dir, &["init", "-q", "-b", "main"]);
+    tolv_testkit::git::commit(&dir);
     let url = "http://127.0.0.1:9/git/shop/staging.git";
     git(&dir, &["remote", "add", "staging", url]);
     let up = Up::start(&dir, &[]);
+    let url = says(&dir, &["open", "-d", "local"]);
+    assert!(url.starts_with("http://shop.localhost:"), "{url}");
+    let deploys = json(&dir, &["deploys", "-d", "local"]);
+    assert!(deploys["items"][0]["commit"].as_str().is_some_and(|c| c.len() >= 40), "{deploys}");
+    let deploy = ["deploy", "--allow-dirty", "-d", "local"];
+    refused(&dir, &deploy, &["its code is the folder's", "--watch"]);
     refused(&dir, &["ps"], &["`shop/staging`, `shop/local`", "-d local"]);
     assert!(says(&dir, &["ps", "-d", "local"]).contains("web.1"));
     refused(&dir, &["ps", "-d", "shop/staging"], &["127.0.0.1:9"]);
