@@ -197,10 +197,8 @@ impl Shim {
         let started = Word::Started { version: VERSION, pid: leader.as_raw_nonzero().get() };
         say(&control, &started, Duration::ZERO);
         if let Some(memory) = entered.memory() {
-            // What was before it is no hint. And once now, so that a look at a full memory takes
-            // none of it: the kernel's buffers are the shim's.
+            // What was before it is no hint.
             memory.clear();
-            memory.usage();
         }
         Ok(Some(Self {
             entered,

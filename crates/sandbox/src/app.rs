@@ -1,7 +1,7 @@
 //! Inside the sandbox: what a body holds, and the start of the app below it.
 
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,8 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Signal, Uid};
 use rustix::termios::isatty;
 
-use crate::cgroup::Memory;
-use crate::enter::OOM_SCORE;
+use crate::cgroup::{Inside, Memory};
 use crate::error::ExecError;
 use crate::level::{Level, Reason};
 use crate::root::at;
@@ -32,12 +31,10 @@ pub struct Entered {
     pub spec: Spec,
     /// The uid that the app gets, if it gets one of its own.
     pub(crate) app_uid: Option<u32>,
-    /// Where the cgroup tells of memory.
-    pub(crate) usage: Option<Memory>,
+    /// Its group.
+    pub(crate) inside: Inside,
     /// Whether a cgroup counts processes here.
     pub(crate) cgroup_counts: bool,
-    /// What the kernel is to think of the app when memory is short, where it is told so.
-    pub(crate) spared: Option<String>,
 }
 
 impl Entered {
@@ -73,10 +70,10 @@ impl Entered {
         let (told, tell) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|error| bad("pipe", error.raw_os_error()))?;
         let parent = rustix::process::getpid();
-        let child = match sys::fork() {
-            Ok(Fork::Parent(child)) => child,
-            Ok(Fork::Child) => {
-                let reason = self.become_app(&image, cwd, stdio, parent);
+        let child = match self.fork() {
+            Ok((Fork::Parent((child, _)), _)) => child,
+            Ok((Fork::Child, is_born_inside)) => {
+                let reason = self.become_app(&image, cwd, stdio, (parent, is_born_inside));
                 let text = format!("{}\n{}", reason.errno, reason.stage);
                 File::from(tell).write_all(text.as_bytes()).ok();
                 sys::exit_now(127)
@@ -97,27 +94,44 @@ impl Entered {
         }
     }
 
+    /// Forks; says too whether the child is in its v2 cgroup already. Birth there saves a move under
+    /// the kernel's big lock, and is refused to a user who does not own the tree.
+    fn fork(&self) -> std::io::Result<(Fork<(i32, OwnedFd)>, bool)> {
+        if let Some(place) = self.inside.birthplace()
+            && let Ok(side) = sys::clone_process(0, Some(place))
+        {
+            return Ok((side, true));
+        }
+        Ok((sys::clone_process(0, None)?, false))
+    }
+
     /// The child's side; returns only what went wrong.
     fn become_app(
         &self,
         image: &Image<'_>,
         cwd: &Path,
         stdio: [BorrowedFd<'_>; 3],
-        parent: Pid,
+        birth: (Pid, bool),
     ) -> Reason {
-        match self.prepare(cwd, stdio, parent) {
+        match self.prepare(cwd, stdio, birth) {
             Ok(()) => image.exec(),
             Err(reason) => reason,
         }
     }
 
-    fn prepare(&self, cwd: &Path, stdio: [BorrowedFd<'_>; 3], parent: Pid) -> Result<(), Reason> {
+    fn prepare(
+        &self,
+        cwd: &Path,
+        stdio: [BorrowedFd<'_>; 3],
+        (parent, is_born_inside): (Pid, bool),
+    ) -> Result<(), Reason> {
         let level = self.spec.level;
         let io =
             |what: &'static str| move |error: std::io::Error| Reason::new(what, sys::errno(&error));
-        if let Some(before) = &self.spared {
-            // With every capability still there: it cannot be taken back from here on.
-            fs::write(OOM_SCORE, before.trim()).map_err(io("write oom_score_adj"))?;
+        self.inside.enter(is_born_inside)?;
+        if level.has_own_root() {
+            // An old kernel has no cgroup namespaces; nothing here depends on them.
+            sys::unshare_cgroup().ok();
         }
         at("setsid", rustix::process::setsid)?;
         for (number, fd) in (0..).zip(stdio) {
@@ -158,12 +172,12 @@ impl Entered {
 
     /// How many processes of the sandbox were killed for want of memory; 0 without a cgroup.
     pub fn oom_kills(&self) -> u64 {
-        self.usage.as_ref().map_or(0, Memory::oom_kills)
+        self.inside.memory.as_ref().map_or(0, Memory::oom_kills)
     }
 
     /// The memory of the sandbox; nothing without a cgroup that limits it.
     pub fn memory(&self) -> Option<&Memory> {
-        self.usage.as_ref()
+        self.inside.memory.as_ref()
     }
 }
 

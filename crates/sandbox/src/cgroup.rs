@@ -2,17 +2,26 @@
 //! a v2 tree for killing (hybrid), or nothing.
 //!
 //! Everything lives below a directory `tolv` beside or below the spawner's own cgroup; every
-//! launch gets a leaf there, named after the spawner's pid and a number, removed once the
+//! launch gets a group there, named after the spawner's pid and a number, removed once the
 //! sandbox is empty. Nothing above `tolv` is changed but `cgroup.subtree_control`.
+//!
+//! The app alone is in the groups that limit memory and processes: its body, which is to say how it
+//! ended, must not fail for want of the memory that the app has taken. CPU time is of both.
+//!
+//! ```text
+//! v2: tolv/<pid>-<n>  cpu.max          v1 cpu:    tolv/<pid>-<n>  body, app
+//!       body                           v1 memory: tolv/<pid>-<n>  app
+//!       app           memory, pids     v1 pids:   tolv/<pid>-<n>  app
+//! ```
 //!
 //! # Sources
 //!
 //! The kernel's `cgroup-v1/*.rst`, `cgroup-v2.rst`. On v1 only `memory.oom_control` tells of
 //! kills (`oom_kill`); `memory.failcnt` counts every reclaim.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use crate::level::{Level, Reason};
@@ -31,11 +40,15 @@ use find::{Found, find};
 /// The controllers used, with their names in both versions.
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 const PERIOD: u64 = 100_000;
+/// In the base, for as long as this spawner lives: nobody removes a base that has it.
+const PIN: &str = "pin";
+/// A base may go away as often as this before a group is in it: others end and take it along.
+const TRIES: usize = 100;
 
 /// The trees of this machine, as far as they can be written.
 #[derive(Debug)]
 pub(crate) struct Trees {
-    /// Base in the v2 tree, and the controllers its leaves have.
+    /// Base in the v2 tree, and the controllers its groups have.
     v2: Option<(PathBuf, Vec<&'static str>)>,
     /// Bases in v1 trees.
     v1: Vec<(&'static str, PathBuf)>,
@@ -43,12 +56,27 @@ pub(crate) struct Trees {
     next: u64,
 }
 
-/// The cgroup of one launch, in all its trees.
-#[derive(Debug)]
-pub(crate) struct Leaf {
-    v2: Option<(PathBuf, File)>,
-    v1: Vec<(PathBuf, File)>,
-    memory: Option<Memory>,
+/// The group of one launch, in all its trees.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    /// What was made, in this order.
+    dirs: Vec<PathBuf>,
+    /// In the v2 tree: where the body is born.
+    birthplace: Option<(PathBuf, File)>,
+    /// The `tasks` of v1 trees that the body enters.
+    tasks: Vec<File>,
+    /// For the body to keep.
+    inside: Inside,
+}
+
+/// What a body has of its group, open from before the sandbox hides it.
+#[derive(Debug, Default)]
+pub(crate) struct Inside {
+    pub(crate) memory: Option<Memory>,
+    /// The `tasks` of v1 trees that the app alone enters.
+    tasks: Vec<File>,
+    /// In the v2 tree: the app's directory, and its `cgroup.procs`.
+    app: Option<(File, File)>,
 }
 
 impl Trees {
@@ -77,9 +105,7 @@ impl Trees {
                 Err(error) => trees.reasons.push(reason("mkdir", &base, &error)),
             }
         }
-        for base in trees.bases() {
-            remove_stale(base);
-        }
+        trees.bases().for_each(|base| remove_stale(base));
         trees
     }
 
@@ -115,18 +141,17 @@ impl Trees {
             .collect()
     }
 
-    /// Makes the cgroup of one launch and sets its limits.
+    /// Makes the group of one launch and sets its limits.
     ///
     /// A limit whose controller is not there is left out; one that cannot be set is an error.
-    pub(crate) fn make(&mut self, level: Level, limits: &Limits) -> Result<Leaf, Reason> {
-        let name = format!("{}-{}", std::process::id(), self.next);
+    pub(crate) fn make(&mut self, level: Level, limits: &Limits) -> Result<Group, Reason> {
+        let name = own_name(&self.next.to_string());
         self.next += 1;
-        let mut leaf = Leaf { v2: None, v1: Vec::new(), memory: None };
-        let made = self.fill(&mut leaf, &name, level, limits);
-        match made {
-            Ok(()) => Ok(leaf),
+        let mut group = Group::default();
+        match self.fill(&mut group, &name, level, limits) {
+            Ok(()) => Ok(group),
             Err(reason) => {
-                leaf.remove();
+                group.remove();
                 Err(reason)
             }
         }
@@ -134,7 +159,7 @@ impl Trees {
 
     fn fill(
         &self,
-        leaf: &mut Leaf,
+        group: &mut Group,
         name: &str,
         level: Level,
         limits: &Limits,
@@ -145,49 +170,31 @@ impl Trees {
             _ => limits.cpu_percent.is_some(),
         };
         for (controller, base) in self.v1.iter().filter(|(name, _)| wanted(name)) {
-            let dir = make_dir(base, name)?;
-            let tasks = File::options()
-                .write(true)
-                .open(dir.join("tasks"))
-                .map_err(|error| reason("open", &dir.join("tasks"), &error));
-            match tasks {
-                Ok(tasks) => leaf.v1.push((dir.clone(), tasks)),
-                Err(why) => {
-                    fs::remove_dir(&dir).ok();
-                    return Err(why);
-                }
-            }
+            let dir = group.make_dir(base, name)?;
+            let tasks = open(&dir.join("tasks"), File::options().write(true))?;
             set_v1(controller, &dir, limits)?;
             if let ("memory", Some(limit)) = (*controller, limits.memory) {
-                leaf.memory = Memory::v1(&dir, limit);
+                group.inside.memory = Memory::v1(&dir, limit);
+            }
+            match *controller {
+                "cpu" => group.tasks.push(tasks),
+                _ => group.inside.tasks.push(tasks),
             }
         }
-        if let Some((base, enabled)) = &self.v2 {
+        match &self.v2 {
             // Where the v2 tree has no controllers it serves to kill, which pid 1 does better.
-            if !enabled.is_empty() || !level.has_own_root() {
-                let dir = make_dir(base, name)?;
-                let handle = File::open(&dir).map_err(|error| reason("open", &dir, &error));
-                match handle {
-                    Ok(handle) => leaf.v2 = Some((dir.clone(), handle)),
-                    Err(why) => {
-                        fs::remove_dir(&dir).ok();
-                        return Err(why);
-                    }
-                }
-                for controller in enabled.iter().filter(|name| wanted(name)) {
-                    set_v2(controller, &dir, limits)?;
-                }
-                if let (true, Some(limit)) = (enabled.contains(&"memory"), limits.memory) {
-                    leaf.memory = Memory::v2(&dir, limit);
-                }
+            Some((base, enabled)) if !enabled.is_empty() || !level.has_own_root() => {
+                let wanted: Vec<_> = enabled.iter().copied().filter(|name| wanted(name)).collect();
+                group.fill_v2(base, name, &wanted, limits)
             }
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Removes what this process made above its leaves, if nobody else uses it.
+    /// Removes what this process made above its groups, if nobody else uses it.
     pub(crate) fn remove(&self) {
         for base in self.bases() {
+            fs::remove_dir(base.join(own_name(PIN))).ok();
             fs::remove_dir(base).ok();
         }
     }
@@ -198,43 +205,82 @@ impl Trees {
     }
 }
 
-impl Leaf {
-    /// For `CLONE_INTO_CGROUP`.
-    pub(crate) fn v2_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.v2.as_ref().map(|(_, handle)| handle.as_fd())
+impl Group {
+    /// Adds a directory. The base of one that is lost by then is made again.
+    fn make_dir(&mut self, above: &Path, name: &str) -> Result<PathBuf, Reason> {
+        let dir = above.join(name);
+        let made = make_below(above, &dir, |dir| fs::create_dir(dir));
+        made.map_err(|error| reason("mkdir", &dir, &error))?;
+        self.dirs.push(dir.clone());
+        Ok(dir)
     }
 
-    /// The `tasks` of v1 trees: the child writes itself in.
-    pub(crate) fn tasks(&self) -> impl Iterator<Item = &File> {
-        self.v1.iter().map(|(_, tasks)| tasks)
+    fn fill_v2(
+        &mut self,
+        base: &Path,
+        name: &str,
+        wanted: &[&'static str],
+        limits: &Limits,
+    ) -> Result<(), Reason> {
+        let dir = self.make_dir(base, name)?;
+        let apart: Vec<_> = wanted.iter().copied().filter(|name| *name != "cpu").collect();
+        if wanted.contains(&"cpu") {
+            set_v2("cpu", &dir, limits)?;
+        }
+        if apart.is_empty() {
+            let handle = open(&dir, File::options().read(true))?;
+            self.birthplace = Some((dir, handle));
+            return Ok(());
+        }
+        let names: Vec<_> = apart.iter().map(|name| format!("+{name}")).collect();
+        write(&dir.join("cgroup.subtree_control"), &names.join(" "))?;
+        let body = self.make_dir(&dir, "body")?;
+        let handle = open(&body, File::options().read(true))?;
+        self.birthplace = Some((body, handle));
+        let app = self.make_dir(&dir, "app")?;
+        for controller in apart {
+            set_v2(controller, &app, limits)?;
+            if let ("memory", Some(limit)) = (controller, limits.memory) {
+                self.inside.memory = Memory::v2(&app, limit);
+            }
+        }
+        let procs = open(&app.join("cgroup.procs"), File::options().write(true))?;
+        self.inside.app = Some((open(&app, File::options().read(true))?, procs));
+        Ok(())
     }
 
-    /// Moves a process into the v2 tree, where it could not be born there.
-    pub(crate) fn join_v2(&self, pid: i32) -> Result<(), Reason> {
-        match &self.v2 {
+    /// For `CLONE_INTO_CGROUP` of the body.
+    pub(crate) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.birthplace.as_ref().map(|(_, handle)| handle.as_fd())
+    }
+
+    /// Moves the body into the v2 tree, where it could not be born there.
+    pub(crate) fn take_in(&self, pid: i32) -> Result<(), Reason> {
+        match &self.birthplace {
             Some((dir, _)) => write(&dir.join("cgroup.procs"), &pid.to_string()),
             None => Ok(()),
         }
     }
 
-    /// All that a body keeps of it.
-    pub(crate) fn into_memory(self) -> Option<Memory> {
-        self.memory
+    /// The calling body enters its v1 trees, and keeps what is for the inside.
+    pub(crate) fn enter(self) -> Result<Inside, Reason> {
+        join(&self.tasks)?;
+        Ok(self.inside)
     }
 
-    /// Without what only the body looks at.
-    pub(crate) fn without_memory(self) -> Self {
-        Self { memory: None, ..self }
+    /// Without what only the body has.
+    pub(crate) fn without_inside(self) -> Self {
+        Self { dirs: self.dirs, ..Self::default() }
     }
 
     /// Kills whatever is in it.
     pub(crate) fn kill(&self) {
-        if let Some((dir, _)) = &self.v2
-            && fs::write(dir.join("cgroup.kill"), "1").is_ok()
-        {
-            return;
-        }
-        for (dir, _) in self.v1.iter().chain(&self.v2) {
+        for dir in &self.dirs {
+            // From Linux 5.14 on, in the v2 tree.
+            let kill = File::options().write(true).open(dir.join("cgroup.kill"));
+            if kill.is_ok_and(|mut file| file.write_all(b"1").is_ok()) {
+                continue;
+            }
             let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
             for pid in procs.lines().filter_map(|line| line.parse().ok()) {
                 if let Some(pid) = rustix::process::Pid::from_raw(pid) {
@@ -247,7 +293,7 @@ impl Leaf {
     /// Removes it; says whether it is gone. False while something in it still lives.
     pub(crate) fn remove(&self) -> bool {
         let mut gone = true;
-        for (dir, _) in self.v1.iter().chain(&self.v2) {
+        for dir in self.dirs.iter().rev() {
             match fs::remove_dir(dir) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -258,15 +304,64 @@ impl Leaf {
     }
 }
 
-fn make_dir(base: &Path, name: &str) -> Result<PathBuf, Reason> {
-    let dir = base.join(name);
-    let made = fs::create_dir(&dir).or_else(|error| match error.kind() {
-        // Another spawner has just ended and taken the base with it.
-        io::ErrorKind::NotFound => fs::create_dir_all(&dir),
+impl Inside {
+    /// The descriptors to keep.
+    pub(crate) fn raw_fds(&self) -> impl Iterator<Item = RawFd> {
+        let memory = self.memory.iter().flat_map(Memory::raw_fds);
+        let app = self.app.iter().flat_map(|(dir, procs)| [dir, procs]);
+        memory.chain(self.tasks.iter().chain(app).map(|file| file.as_raw_fd()))
+    }
+
+    /// For `CLONE_INTO_CGROUP` of the app.
+    pub(crate) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.app.as_ref().map(|(dir, _)| dir.as_fd())
+    }
+
+    /// The calling app enters where it was not born.
+    pub(crate) fn enter(&self, is_born_inside: bool) -> Result<(), Reason> {
+        join(&self.tasks)?;
+        match &self.app {
+            Some((_, procs)) if !is_born_inside => join([procs]),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Writing 0 moves the calling thread, and the caller has one. To `tasks` it does so without the
+/// kernel's big lock; and whoever opened the file had the right to, so that none is needed here.
+fn join<'a>(files: impl IntoIterator<Item = &'a File>) -> Result<(), Reason> {
+    for mut file in files {
+        file.write_all(b"0").map_err(|error| Reason::new("join the cgroup", errno(&error)))?;
+    }
+    Ok(())
+}
+
+fn own_name(rest: &str) -> String {
+    format!("{}-{rest}", std::process::id())
+}
+
+fn open(path: &Path, how: &OpenOptions) -> Result<File, Reason> {
+    how.open(path).map_err(|error| reason("open", path, &error))
+}
+
+/// Makes something in a base, and the base where it is not there, which may be lost meanwhile.
+fn make_below(base: &Path, dir: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    let mut tries = 0..TRIES;
+    loop {
+        match make(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries.next().is_some() => {
+                is_there(fs::create_dir(base))?;
+            }
+            made => return made,
+        }
+    }
+}
+
+fn is_there(made: io::Result<()>) -> io::Result<()> {
+    made.or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Ok(()),
         _ => Err(error),
-    });
-    made.map_err(|error| reason("mkdir", &dir, &error))?;
-    Ok(dir)
+    })
 }
 
 fn set_v1(controller: &str, dir: &Path, limits: &Limits) -> Result<(), Reason> {
@@ -310,8 +405,7 @@ fn set_v2(controller: &str, dir: &Path, limits: &Limits) -> Result<(), Reason> {
 
 fn set_pids(dir: &Path, limits: &Limits) -> Result<(), Reason> {
     match limits.processes {
-        // The body itself is not the app's.
-        Some(count) => write(&dir.join("pids.max"), &count.saturating_add(1).to_string()),
+        Some(count) => write(&dir.join("pids.max"), &count.to_string()),
         None => Ok(()),
     }
 }
@@ -329,18 +423,12 @@ fn write(path: &Path, text: &str) -> Result<(), Reason> {
         .map_err(|error| reason("write", path, &error))
 }
 
-/// Makes the base and proves that a leaf can be made in it.
+/// Makes the base and proves that a group can be made in it: one that stays, so that the base does.
 fn try_base(base: &Path) -> io::Result<()> {
-    fs::create_dir(base).or_else(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Ok(()),
-        _ => Err(error),
-    })?;
-    let probe = base.join(format!("{}-probe", std::process::id()));
-    fs::create_dir(&probe)?;
-    fs::remove_dir(&probe)
+    make_below(base, &base.join(own_name(PIN)), |pin| is_there(fs::create_dir(pin)))
 }
 
-/// Lets the leaves of a v2 base have controllers; returns those they have.
+/// Lets the groups of a v2 base have controllers; returns those they have.
 fn enable(base: &Path, names: &[&'static str], reasons: &mut Vec<Reason>) -> Vec<&'static str> {
     let mut enabled = Vec::new();
     for &name in names {
@@ -370,7 +458,7 @@ fn enable(base: &Path, names: &[&'static str], reasons: &mut Vec<Reason>) -> Vec
     enabled
 }
 
-/// Removes empty leaves of spawners that were killed.
+/// Removes empty groups of spawners that were killed.
 fn remove_stale(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else {
         return;
@@ -380,8 +468,10 @@ fn remove_stale(base: &Path) {
         let owner = name.to_str().and_then(|name| name.split_once('-')).map(|(pid, _)| pid);
         let alive = owner.is_none_or(|pid| Path::new("/proc").join(pid).exists());
         if !alive {
-            // A leaf that still holds processes stays: rmdir refuses.
-            fs::remove_dir(entry.path()).ok();
+            // A group that still holds processes stays: rmdir refuses.
+            for dir in [entry.path().join("app"), entry.path().join("body"), entry.path()] {
+                fs::remove_dir(dir).ok();
+            }
         }
     }
 }

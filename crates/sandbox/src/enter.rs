@@ -3,14 +3,13 @@
 //! The order matters: the cgroup before anything is forked, the uid map before the uid, the root
 //! file system before the body, and `Entered` before the body may do anything.
 
-use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::process::{Gid, Uid};
 
 use crate::app::Entered;
-use crate::cgroup::{Leaf, Memory};
+use crate::cgroup::{Group, Inside};
 use crate::level::{Level, Reason};
 use crate::root::at;
 use crate::spawner::Body;
@@ -31,7 +30,7 @@ pub(crate) struct Birth {
     pub(crate) answer: OwnedFd,
     /// Says one byte when the maps are written; at its end the launch has failed.
     pub(crate) go: OwnedFd,
-    pub(crate) leaf: Leaf,
+    pub(crate) group: Group,
     /// Whether a cgroup counts processes here.
     pub(crate) cgroup_counts: bool,
 }
@@ -43,14 +42,15 @@ pub(crate) fn live(birth: Birth) -> ! {
 }
 
 fn be_born(birth: Birth) -> i32 {
-    let Birth { body, spec, app_uid, memory, spec_bytes, fds, answer, go, leaf, cgroup_counts } =
+    let Birth { body, spec, app_uid, memory, spec_bytes, fds, answer, go, group, cgroup_counts } =
         birth;
-    let spared = spare(spec.level);
-    let joined = join(&leaf);
-    let usage = leaf.into_memory();
+    let (joined, inside) = match group.enter() {
+        Ok(inside) => (Ok(()), inside),
+        Err(reason) => (Err(reason), Inside::default()),
+    };
     let mut keep = vec![memory.as_raw_fd(), answer.as_raw_fd(), go.as_raw_fd()];
     keep.extend(fds.iter().map(|fd| fd.as_raw_fd()));
-    keep.extend(usage.iter().flat_map(Memory::raw_fds));
+    keep.extend(inside.raw_fds());
     let entered = joined
         .and_then(|()| {
             sys::close_all_but(&keep)
@@ -75,31 +75,7 @@ fn be_born(birth: Birth) -> i32 {
         return 1;
     }
     drop(answer);
-    body(Entered { payload, fds, spec, app_uid, usage, cgroup_counts, spared })
-}
-
-/// Where the kernel looks whom to kill for want of memory.
-pub(crate) const OOM_SCORE: &str = "/proc/self/oom_score_adj";
-
-/// Asks the kernel to kill the app for want of memory and not the body beside it, which is to say
-/// how that ended; what the app is to have then. Without the right to ask, the body is as any other.
-/// In a user namespace the app could not give the privilege back: there nobody asks.
-fn spare(level: Level) -> Option<String> {
-    if level == Level::User {
-        return None;
-    }
-    let before = fs::read_to_string(OOM_SCORE).ok()?;
-    fs::write(OOM_SCORE, "-1000").ok().map(|()| before)
-}
-
-/// Into the v1 cgroups. Writing 0 to `tasks` moves the calling thread without the kernel's big
-/// lock, and this process has one thread.
-fn join(leaf: &Leaf) -> Result<(), Reason> {
-    for tasks in leaf.tasks() {
-        wire::write_all(tasks.as_fd(), b"0")
-            .map_err(|error| Reason::new("join the cgroup", sys::errno(&error)))?;
-    }
-    Ok(())
+    body(Entered { payload, fds, spec, app_uid, inside, cgroup_counts })
 }
 
 fn enter(spec: &Spec, app_uid: Option<u32>, go: &OwnedFd) -> Result<(), Reason> {
@@ -123,8 +99,6 @@ fn enter(spec: &Spec, app_uid: Option<u32>, go: &OwnedFd) -> Result<(), Reason> 
             if spec.level == Level::User {
                 become_user(uid, gid)?;
             }
-            // An old kernel has no cgroup namespaces; nothing here depends on them.
-            sys::unshare_cgroup().ok();
             root::enter(spec, uid, gid)
         }
         Level::Landlock | Level::None => at("become a child subreaper", || {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, kill_process};
 
-use crate::cgroup::{Leaf, Trees};
+use crate::cgroup::{Group, Trees};
 use crate::enter::{Birth, live};
 use crate::init::EXEC_BODY;
 use crate::level::{Level, Reason};
@@ -45,11 +45,11 @@ struct Server<'a> {
     trees: Trees,
     children: BTreeMap<i32, Child>,
     /// Cgroups of children that have ended.
-    leaving: Vec<Leaf>,
+    leaving: Vec<Group>,
 }
 
 struct Child {
-    leaf: Leaf,
+    group: Group,
     level: Level,
 }
 
@@ -110,9 +110,9 @@ impl<'a> Server<'a> {
             if let Some(child) = self.children.remove(&pid.as_raw_nonzero().get()) {
                 // Behind a pid namespace the kernel has killed them already.
                 if !child.level.has_own_root() {
-                    child.leaf.kill();
+                    child.group.kill();
                 }
-                self.leaving.push(child.leaf);
+                self.leaving.push(child.group);
             }
         }
         let strangers = reap::children_of(rustix::process::getpid());
@@ -122,7 +122,7 @@ impl<'a> Server<'a> {
                 kill_process(pid, Signal::KILL).ok();
             }
         }
-        self.leaving.retain(|leaf| !leaf.remove());
+        self.leaving.retain(|group| !group.remove());
     }
 
     fn hear(&mut self) {
@@ -178,13 +178,13 @@ impl<'a> Server<'a> {
             serde_json::from_slice(&spec).map_err(|error| Answer::Bad(error.to_string()))?;
         let level = spec.level;
         let app_uid = spec.app_uid();
-        let leaf = self.trees.make(level, &spec.limits).map_err(Answer::Failed)?;
+        let group = self.trees.make(level, &spec.limits).map_err(Answer::Failed)?;
         let io = |what: &'static str| {
             move |error: rustix::io::Errno| Answer::Failed(Reason::new(what, error.raw_os_error()))
         };
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (go, say_go) = rustix::pipe::pipe_with(flags).map_err(io("make a pipe"))?;
-        let (pid, pidfd, joined) = match fork(level, &leaf) {
+        let (pid, pidfd, joined) = match fork(level, &group) {
             Ok(Forked::Parent { pid, pidfd, joined }) => (pid, pidfd, joined),
             Ok(Forked::Child) => {
                 let cgroup_counts = self.trees.limits_processes();
@@ -199,18 +199,18 @@ impl<'a> Server<'a> {
                     fds,
                     answer,
                     go,
-                    leaf,
+                    group,
                     cgroup_counts,
                 })
             }
             Err(error) => {
-                leaf.remove();
+                group.remove();
                 return Err(Answer::Failed(Reason::new(clone_name(level), sys::errno(&error))));
             }
         };
-        let ready = if joined { Ok(()) } else { leaf.join_v2(pid) };
+        let ready = if joined { Ok(()) } else { group.take_in(pid) };
         let ready = ready.and_then(|()| map_ids(level, pid, app_uid));
-        self.children.insert(pid, Child { leaf: leaf.without_memory(), level });
+        self.children.insert(pid, Child { group: group.without_inside(), level });
         let ready = ready.and_then(|()| {
             wire::send(answer.as_fd(), &Answer::Launched { pid }, &[pidfd.as_fd()])
                 .map_err(|error| Reason::new("answer", sys::errno(&error)))
@@ -238,7 +238,7 @@ enum Forked {
     Child,
 }
 
-fn fork(level: Level, leaf: &Leaf) -> std::io::Result<Forked> {
+fn fork(level: Level, group: &Group) -> std::io::Result<Forked> {
     let own = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     let namespaces = match level {
         Level::Strict => own,
@@ -249,10 +249,12 @@ fn fork(level: Level, leaf: &Leaf) -> std::io::Result<Forked> {
         Fork::Parent((pid, pidfd)) => Forked::Parent { pid, pidfd, joined },
         Fork::Child => Forked::Child,
     };
-    match sys::clone_process(namespaces, leaf.v2_fd()) {
+    match sys::clone_process(namespaces, group.birthplace()) {
         Ok(side) => Ok(done(side, true)),
         // A kernel or tree that cannot give birth there; the child is moved instead.
-        Err(_) if leaf.v2_fd().is_some() => Ok(done(sys::clone_process(namespaces, None)?, false)),
+        Err(_) if group.birthplace().is_some() => {
+            Ok(done(sys::clone_process(namespaces, None)?, false))
+        }
         Err(error) => Err(error),
     }
 }

@@ -85,17 +85,6 @@ fn finish_fork(pid: i32, pidfd: &dyn Fn() -> i32) -> io::Result<Fork<(i32, Owned
     }
 }
 
-/// Forks; the parent gets the pid.
-pub(crate) fn fork() -> io::Result<Fork<i32>> {
-    #[expect(unsafe_code, reason = "fork has no safe wrapper")]
-    // SAFETY: bodies and the spawner have one thread, so that the child may go on as it likes.
-    match unsafe { libc::fork() } {
-        0 => Ok(Fork::Child),
-        pid if pid < 0 => Err(io::Error::last_os_error()),
-        pid => Ok(Fork::Parent(pid)),
-    }
-}
-
 /// Ends the process at once, without the parent's exit handlers.
 pub(crate) fn exit_now(code: i32) -> ! {
     #[expect(unsafe_code, reason = "_exit has no safe wrapper")]
