@@ -71,6 +71,8 @@ pub(super) fn begin(
     settings.search_path = inner.options.host.search_path.to_string_lossy().into_owned();
     settings.ports = Arc::clone(&inner.ports);
     settings.logs_bytes = inner.options.log_bytes;
+    // What `up` runs ends with it, whatever ends it.
+    settings.doors = inner.options.codebase.is_none().then(|| platform.doors_of(&id));
     let hosts = Arc::clone(&inner.hosts);
     let is_default = inner.options.codebase.is_some();
     let (engine, lines, routes) = routed(settings, hosts, host.clone(), is_default)?;
@@ -262,6 +264,7 @@ impl Task {
                     Err(error) if error.kind() == Kind::Unavailable => return Err(error),
                     Err(error) => {
                         self.say(format!("Release {number} cannot run: {}", chain(&error)));
+                        self.controller.engine.dismiss();
                         return Ok(());
                     }
                 }
@@ -270,6 +273,7 @@ impl Task {
             None if self.platform.0.options.codebase.is_some() => return Ok(()),
             None => {
                 self.controller.routes.set_web(Web::None);
+                self.controller.engine.dismiss();
                 return Ok(());
             }
         };
@@ -347,12 +351,16 @@ impl Controller {
         platform.remove_runs(&deploy.id).await?;
         self.routes.set_web(Web::Gone);
         Kept::remove(&platform.0.home, &deploy.id)?;
-        let logs = platform.log_folder(&deploy.id);
-        super::platform::blocking(move || match fs::remove_dir_all(&logs) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::System { what: "remove a destroyed deploy's logs", source })
+        let (logs, doors) = (platform.log_folder(&deploy.id), platform.doors_of(&deploy.id));
+        super::platform::blocking(move || {
+            let failed = |what| move |source| Error::System { what, source };
+            tolv_run::kill_left(&doors).map_err(failed("remove a destroyed deploy's processes"))?;
+            match fs::remove_dir_all(&logs) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    Err(failed("remove a destroyed deploy's logs")(source))
+                }
+                _ => Ok(()),
             }
-            _ => Ok(()),
         })
         .await
     }

@@ -39,6 +39,7 @@ mod garbage;
 mod histogram;
 pub mod home;
 mod kept;
+mod left;
 mod listen;
 mod local;
 mod logs;

@@ -502,7 +502,7 @@ impl Platform {
         for deploy in self.0.store.all_deploys().await? {
             self.control(deploy.id, deploy.name, deploy.host)?;
         }
-        Ok(())
+        self.kill_strangers().await
     }
 
     /// Waits for a database that was away at the start.

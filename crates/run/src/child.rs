@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tolv_sandbox::{Launch, Launched, Level, Spawner, Spec, errno_text};
 
 use crate::journal::open_folder;
+use crate::orphan::Door;
 use crate::protocol::{Order, Orders, PACKET, Word};
 use crate::shim::SHIM;
 use crate::streams::{Ends, Wiring};
@@ -67,6 +68,8 @@ pub(crate) struct Start {
     pub(crate) spec: Spec,
     /// The folder of the deploy's log.
     pub(crate) folder: PathBuf,
+    /// The folder of its doors; nothing where the orders have no identity for one.
+    pub(crate) doors: Option<PathBuf>,
 }
 
 /// A shim that was launched.
@@ -74,6 +77,8 @@ pub(crate) struct Start {
 pub(crate) struct Started {
     pub(crate) launched: Launched,
     pub(crate) control: OwnedFd,
+    /// Where the next platform finds it.
+    pub(crate) door: Option<Door>,
     /// Its streams, where they do not go to the log.
     pub(crate) ends: Option<Ends>,
 }
@@ -84,7 +89,7 @@ pub(crate) struct Started {
 ///
 /// What failed, in words.
 pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, String> {
-    let Start { orders, spec, folder } = start;
+    let Start { orders, spec, folder, doors } = start;
     let log = open_log(&folder, &spec)
         .map_err(|error| format!("the log folder `{}`: {error}", folder.display()))?;
     let payload = orders.to_bytes().map_err(|error| error.to_string())?;
@@ -92,11 +97,20 @@ pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, String>
     let mut wiring =
         Wiring::new(orders.head.io).map_err(|error| format!("its streams: {error}"))?;
     let mut fds = vec![other, log];
+    let opened = doors.map(|doors| {
+        let opened = Door::open(&doors, orders.head.writer);
+        opened.map_err(|error| format!("a socket in `{}`: {error}", doors.display()))
+    });
+    let (door, listener) = opened.transpose()?.unzip();
+    fds.extend(listener);
     fds.append(&mut wiring.theirs);
     let launch = Launch { body: SHIM.0, payload, fds, spec };
-    let launched = spawner.launch(launch).map_err(|error| error.to_string())?;
+    let launched = spawner.launch(launch).map_err(|error| {
+        door.iter().for_each(Door::remove);
+        error.to_string()
+    })?;
     let ends = wiring.take().map_err(|error| format!("its terminal: {error}"))?;
-    Ok(Started { launched, control, ends })
+    Ok(Started { launched, control, door, ends })
 }
 
 fn open_log(folder: &Path, spec: &Spec) -> io::Result<OwnedFd> {

@@ -18,6 +18,7 @@
 //! Local::new(Settings) -> Result<(Local, mpsc::Receiver<tolv_logs::Line>), Error>   // Local: Clone
 //! local.converge(Target).await -> Result<Outcome, Error>      // one at a time; others wait
 //! local.restore(Target).await -> Result<Outcome, Error>       // what fails is tried again
+//! local.dismiss()                                              // stops what a killed engine left
 //! local.restart(&Selection).await -> Result<Outcome, Error>    // new processes, same release
 //! local.run_once(OneOff).await -> Result<Exit, Error>          // its lines are in the receiver too
 //! local.begin(Job) -> Result<Running, Error>                   // words as they are, pipes, a terminal
@@ -31,8 +32,9 @@
 //!
 //! # Invariants
 //!
-//! * Nothing that a process forked outlives it, and no process outlives the engine, even when
-//!   the engine is killed.
+//! * Nothing that a process forked outlives it, and no process outlives the engine where that ends
+//!   in order. Where it is killed, processes of the formation go on if it has [`Settings::doors`],
+//!   and the next engine goes on with them; everything else ends.
 //! * A slow reader of the lines never blocks an app.
 //! * The environment's values are never printed.
 
@@ -47,6 +49,7 @@ mod journal;
 mod listening;
 mod local;
 mod one_off;
+mod orphan;
 mod plan;
 mod ports;
 mod probe;
@@ -65,6 +68,7 @@ mod usage;
 pub use job::{Connection, Ending, Job, Running, Stop};
 pub use journal::Log;
 pub use local::Local;
+pub use orphan::kill_left;
 pub use ports::Ports;
 pub use shim::SHIM;
 pub use streams::{Handle, Input, Output, Streams};

@@ -18,6 +18,7 @@ use tolv_model::unit::Policy;
 use crate::board::{Board, Command};
 use crate::journal::{Journal, Log};
 use crate::one_off::{Errand, Run};
+use crate::orphan::{self, Found, Orphan};
 use crate::plan::Plan;
 use crate::pump::{Outlet, Teller};
 use crate::rolling::{self, Manner};
@@ -41,12 +42,13 @@ struct Owner {
 }
 
 impl Local {
-    /// An engine without processes, and the lines of everything it will run. Must be called
-    /// inside a tokio runtime.
+    /// An engine without processes, and the lines of everything it will run. What an earlier one on
+    /// the same [`Settings::doors`] has left running goes on, and becomes this one's as soon as it is
+    /// wanted. Must be called inside a tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`Error::Log`], [`Error::Timing`].
+    /// [`Error::Log`], [`Error::Doors`], [`Error::Timing`].
     pub fn new(settings: Settings) -> Result<(Self, mpsc::Receiver<Line>), Error> {
         let timing = settings.timing;
         let policy = Policy::new(
@@ -60,7 +62,19 @@ impl Local {
         let failed = |source| Error::Log { path: settings.logs.clone(), source };
         let limits = store::Limits::of(settings.logs_bytes);
         let journal = Arc::new(Journal::open(&logs, limits).map_err(failed)?);
-        let reader = Reader::at_end(&logs).map_err(failed)?;
+        let mut reader = Reader::at_end(&logs).map_err(failed)?;
+        let Found { orphans, lost } = match &settings.doors {
+            Some(doors) => orphan::find(doors)
+                .map_err(|source| Error::Doors { path: doors.clone(), source })?,
+            None => Found::default(),
+        };
+        for Orphan { here, .. } in &orphans {
+            reader.skip(here.writer, here.written.written);
+        }
+        if lost > 0 {
+            let text = format!("Error (Processes of an earlier platform are lost) -> {lost}");
+            journal.append([&Line::tolv("platform", text)].into_iter());
+        }
         let (lines, receiver) = mpsc::channel(LINES);
         let taken = Arc::new(AtomicU64::new(0));
         let outlet = Outlet { lines, taken: Arc::clone(&taken) };
@@ -75,9 +89,11 @@ impl Local {
             ending: CancellationToken::new(),
             pumps: TaskTracker::new(),
             hush: CancellationToken::new(),
+            killed: CancellationToken::new(),
             journal,
             tally,
             teller: Mutex::new(Some(teller)),
+            orphans: Mutex::new(orphans),
             taken,
             turn: Arc::default(),
             began: Instant::now(),
@@ -102,7 +118,8 @@ impl Local {
 
     /// As [`Local::converge`], but a process that does not come up is no failure: it is started
     /// again and again, as one that crashed, and keeps none of the others down. For what has
-    /// been running before, as after a restart of the machine.
+    /// been running before, as after a restart of the machine, or still runs, as after a kill of
+    /// the platform: that is gone on with.
     ///
     /// # Errors
     ///
@@ -142,11 +159,14 @@ impl Local {
         let _undo = cancel.clone().drop_guard();
         let (done, outcome) = oneshot::channel();
         // A task of its own: an undo goes on when nobody waits for it.
-        self.0.shared.tasks.spawn(async move {
-            let outcome = rolling::roll(shared, Arc::clone(&target), plans, manner, cancel).await;
+        shared.clone().tasks.spawn(async move {
+            let rolled = Arc::clone(&shared);
+            let outcome = rolling::roll(rolled, Arc::clone(&target), plans, manner, cancel).await;
             if outcome.is_ok() {
                 *turn = Some(target);
             }
+            // What is not wanted has been replaced by now, as far as it could be.
+            Shared::dismiss(&shared);
             drop(turn);
             done.send(outcome).ok();
         });
@@ -240,6 +260,7 @@ impl Local {
     pub async fn stop(&self) {
         let shared = &self.0.shared;
         shared.end(Command::Stop);
+        Shared::dismiss(shared);
         shared.tasks.close();
         shared.tasks.wait().await;
         shared.teller.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -253,6 +274,12 @@ impl Local {
                 shared.hush.cancel();
             }
         }
+    }
+
+    /// Stops what an earlier engine on this folder has left running and [`Local::restore`] has not
+    /// gone on with, without waiting.
+    pub fn dismiss(&self) {
+        Shared::dismiss(&self.0.shared);
     }
 
     /// Kills everything now, without waiting.

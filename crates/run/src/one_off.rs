@@ -112,6 +112,8 @@ impl Run {
             tokio::select! {
                 biased;
                 word = session.control.word() => match word {
+                    // Only at a door, and it has none.
+                    Some(Word::Here(_)) => {}
                     Some(Word::Started { .. }) => {
                         self.pump.say("State changed from starting to up");
                         if let Some(started) = self.errand.started.take() {
@@ -125,7 +127,7 @@ impl Run {
                         session::memory_quota(&self.pump, held, limit);
                     }
                     Some(Word::ExecFailed { errno, what }) => {
-                        self.pump.ended(session.writer, None);
+                        session.over(None, &self.pump);
                         let reason = exec_failure(errno, &what);
                         let error = self.not_started(&reason);
                         return match reason {

@@ -8,7 +8,8 @@ use tolv_model::command::script;
 use tolv_model::env::{Env, EnvError};
 use tolv_model::name::ProcessName;
 use tolv_model::process_env::{Facts, STACK_PATH, process_env};
-use tolv_sandbox::{Exec, Spec, view};
+use tolv_model::slug::Digest;
+use tolv_sandbox::{Exec, Level, Spec, view};
 
 use crate::protocol::{Head, Orders};
 use crate::target::{Settings, Target};
@@ -35,6 +36,24 @@ impl Plan {
             && ours.number == theirs.number
             && ours.slug == theirs.slug
             && ours.config == theirs.config
+    }
+
+    /// By which another platform knows that a process runs this, at this level of isolation.
+    pub(crate) fn digest(&self, level: Level) -> Digest {
+        let release = &self.target.release;
+        let facts = [
+            level.to_string(),
+            release.deploy.to_string(),
+            release.number.0.to_string(),
+            release.slug.to_string(),
+            format!("{:?}", self.target.limits),
+            self.name.to_string(),
+            self.command.clone(),
+        ];
+        let facts = facts.map(String::into_bytes).into_iter().chain(release.config.to_execve());
+        // The length in front of each: no two lists give the same bytes.
+        let bytes = facts.flat_map(|fact| [fact.len().to_le_bytes().to_vec(), fact].concat());
+        Digest::of(&bytes.collect::<Vec<_>>())
     }
 
     pub(crate) fn spec(&self, settings: &Settings) -> Spec {

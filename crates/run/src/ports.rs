@@ -67,6 +67,16 @@ impl Ports {
     }
 }
 
+impl Ports {
+    /// A port that a process has been told of, whoever gave it out.
+    pub(crate) fn hold(self: &Arc<Self>, number: u16) -> Port {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).ports.insert(number);
+        // Where somebody else has the name of it, he finds the port in use.
+        let name = reserve(number).ok().flatten();
+        Port { number, ports: Arc::clone(self), _name: name }
+    }
+}
+
 impl Drop for Port {
     fn drop(&mut self) {
         let mut held = self.ports.held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,6 +17,7 @@ use tolv_model::unit::{Action, Cause, Event, Jitter, Millis, Phase, Unit};
 use crate::board::Command;
 use crate::child::{self, Started};
 use crate::listening;
+use crate::orphan::Orphan;
 use crate::plan::Plan;
 use crate::ports::random;
 use crate::probe::{Probe, Probed};
@@ -187,10 +188,12 @@ impl Running {
             Some(Word::Memory { held, limit }) => {
                 session::memory_quota(&self.process.pump, held, limit);
             }
+            // Said to whoever asked, before anybody went on with it.
+            Some(Word::Here(_)) => {}
             Some(Word::Started { .. }) => self.started(),
             Some(Word::ExecFailed { errno, what }) => {
                 if let Some(session) = self.session.take() {
-                    self.process.pump.ended(session.writer, None);
+                    session.over(None, &self.process.pump);
                 }
                 self.not_started(child::exec_failure(errno, &what));
             }
@@ -274,6 +277,10 @@ impl Running {
             self.process.pump.say("State changed from crashed to starting");
             self.said = Phase::Starting;
         }
+        if let Some(orphan) = shared.take_orphan(plan) {
+            self.adopt(orphan);
+            return;
+        }
         self.process.pump.say(format!("Starting process with command `{}`", plan.command));
         match Launching::begin(shared, plan) {
             Ok(launching) => {
@@ -286,6 +293,21 @@ impl Running {
                 self.launching = Some(launching);
             }
             Err(error) => self.not_started(Reason::NotStarted(error.to_string())),
+        }
+    }
+
+    /// It runs: another platform has started it.
+    fn adopt(&mut self, orphan: Orphan) {
+        let Process { shared, id, pump, .. } = &self.process;
+        pump.say("Process went on without the platform, which is back");
+        match Session::adopt(orphan, shared, pump) {
+            Ok(session) => {
+                let port = session.port.number;
+                shared.board.update(*id, |process| process.address.set_port(port));
+                self.session = Some(session);
+                self.started();
+            }
+            Err(why) => self.not_started(Reason::NotStarted(why)),
         }
     }
 

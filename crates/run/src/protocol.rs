@@ -1,5 +1,6 @@
 //! What the supervisor and a shim say to each other: one JSON object per packet of a
-//! `SOCK_SEQPACKET` pair, and the payload that a shim is launched with.
+//! `SOCK_SEQPACKET` pair, and the payload that a shim is launched with. A shim with a door gets another
+//! such socket there, once the first is at its end.
 //!
 //! | supervisor → shim | |
 //! |---|---|
@@ -8,10 +9,12 @@
 //! | `signal` | the signal to the leader's process group |
 //! | `arm` | ring once when it has written more than `lines` lines |
 //! | `count` | say at once how much it has written, as a bell |
-//! | end of file | as `stop` with [`TETHER`], where the shim is tethered |
+//! | `heard` | to `exited`: a shim with a door says it to each that comes until one has heard it |
+//! | end of file | as `stop` with [`TETHER`], where the shim has no door |
 //!
 //! | shim → supervisor | |
 //! |---|---|
+//! | `here` | what it runs; the first word at the door |
 //! | `started` | the app runs |
 //! | `exec_failed` | it could not be executed; the last word |
 //! | `bell` | it has written more than was armed for; how much |
@@ -22,13 +25,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tolv_logs::store;
+use tolv_model::slug::Digest;
 
 use crate::tally::Written;
 
 /// Changes when either side would misread the other.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
-/// Grace of a tethered app whose supervisor went away.
+/// Grace of an app whose supervisor went away, where no other can come.
 pub(crate) const TETHER: Duration = Duration::from_millis(500);
 
 /// Longest packet.
@@ -43,12 +47,14 @@ pub(crate) enum Order {
     Signal { signal: i32 },
     Arm { lines: u64 },
     Count,
+    Heard,
 }
 
 /// From the shim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Word {
+    Here(Here),
     Started { version: u32, pid: i32 },
     ExecFailed { errno: i32, what: String },
     Bell(Written),
@@ -61,6 +67,31 @@ impl Word {
     pub(crate) fn exec_failed(errno: i32, what: &str) -> Self {
         Self::ExecFailed { errno, what: what.chars().take(PACKET / 8).collect() }
     }
+}
+
+/// What a shim says of itself to one who did not launch it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Here {
+    pub(crate) version: u32,
+    /// `web.1`.
+    pub(crate) process: String,
+    /// Of which release.
+    pub(crate) release: u32,
+    /// Its hand in the log.
+    pub(crate) writer: u64,
+    /// What it was launched with for this moment.
+    pub(crate) identity: Identity,
+    /// What it has written until now.
+    pub(crate) written: Written,
+}
+
+/// By what a process is known to whoever did not start it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// Of all that it is to run.
+    pub(crate) plan: Digest,
+    /// Its `$PORT`.
+    pub(crate) port: u16,
 }
 
 /// How it all ended.
@@ -103,8 +134,9 @@ pub(crate) struct Head {
     /// `web.1`.
     pub(crate) process: String,
     pub(crate) cwd: String,
-    /// Ends its app when the supervisor goes.
-    pub(crate) tethered: bool,
+    /// With a door, whose listening socket comes with the launch. Without one it ends its app when
+    /// the supervisor goes.
+    pub(crate) identity: Option<Identity>,
     /// The leader is a shell that the app runs below: what is left when it ends on a stop has
     /// the rest of the grace period.
     pub(crate) shell: bool,
@@ -127,8 +159,8 @@ impl Head {
         writer: u64,
         log: store::Limits,
     ) -> Self {
-        let (version, tethered, io, arguments) = (VERSION, true, Io::Log, 0);
-        Self { version, process, cwd, tethered, shell, release, writer, log, io, arguments }
+        let (version, identity, io, arguments) = (VERSION, None, Io::Log, 0);
+        Self { version, process, cwd, identity, shell, release, writer, log, io, arguments }
     }
 }
 

@@ -1,22 +1,27 @@
 //! One start of one process: its port and its shim, from the launch to the last word.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tolv_logs::{Line, store};
 use tolv_model::env::EnvError;
 use tolv_sandbox::Launched;
 
 use crate::child::{self, Control, Start, Started};
+use crate::orphan::{Door, Orphan};
 use crate::plan::Plan;
 use crate::ports::{Port, random};
-use crate::protocol::{Ended, Order, Orders};
+use crate::process::maybe;
+use crate::protocol::{Ended, Here, Identity, Order, Orders, Word};
 use crate::pump::Pump;
 use crate::shared::Shared;
+use crate::tally::Written;
 use crate::target::{Error, Exit, Reason};
 
 /// Lines of a process that a message about its failure has.
@@ -37,16 +42,30 @@ pub(crate) struct Launching {
 }
 
 impl Launching {
-    /// Begins a launch.
+    /// Begins a launch of a process that the next platform goes on with, where there is to be one.
     pub(crate) fn begin(shared: &Arc<Shared>, plan: &Plan) -> Result<Self, Error> {
-        Self::begin_as(shared, plan, |_| Ok(()))
+        let settings = &shared.settings;
+        Self::launch(shared, plan, settings.doors.clone(), |port, orders| {
+            let identity = || Identity { plan: plan.digest(settings.level), port };
+            orders.head.identity = settings.doors.is_some().then(identity);
+            Ok(())
+        })
     }
 
-    /// As [`Launching::begin`], with other orders.
+    /// Begins a launch of one that ends with this platform, with other orders.
     pub(crate) fn begin_as(
         shared: &Arc<Shared>,
         plan: &Plan,
         change: impl FnOnce(&mut Orders) -> Result<(), EnvError>,
+    ) -> Result<Self, Error> {
+        Self::launch(shared, plan, None, |_, orders| change(orders))
+    }
+
+    fn launch(
+        shared: &Arc<Shared>,
+        plan: &Plan,
+        doors: Option<PathBuf>,
+        change: impl FnOnce(u16, &mut Orders) -> Result<(), EnvError>,
     ) -> Result<Self, Error> {
         let settings = &shared.settings;
         let port = shared.settings.ports.take().ok_or(Error::NoPort)?;
@@ -54,9 +73,10 @@ impl Launching {
         let mut orders = plan
             .orders(settings, port.number, writer)
             .map_err(|source| Error::Env { process: plan.name.clone(), source })?;
-        change(&mut orders).map_err(|source| Error::Env { process: plan.name.clone(), source })?;
+        change(port.number, &mut orders)
+            .map_err(|source| Error::Env { process: plan.name.clone(), source })?;
         let folder = settings.logs.clone();
-        let start = Start { orders, spec: plan.spec(settings), folder: folder.clone() };
+        let start = Start { orders, spec: plan.spec(settings), folder: folder.clone(), doors };
         let spawner = settings.spawner.clone();
         let launch = shared.tasks.spawn(async move {
             let _place = LAUNCHES.acquire().await;
@@ -73,13 +93,11 @@ impl Launching {
 
     /// What `done` gave becomes a session, whose output goes to the pump.
     pub(crate) fn open(self, started: Started, pump: &Pump) -> Result<Session, String> {
-        let Started { launched, control, .. } = started;
-        let control =
-            Control::new(control).map_err(|error| format!("the control socket: {error}"))?;
-        let control = Arc::new(control);
+        let Started { launched, control, door, .. } = started;
+        let control = listen(control)?;
         let Self { port, writer, folder, .. } = self;
-        pump.open(writer, &control);
-        Ok(Session { port, control, launched, writer, folder, deaf_at: None })
+        pump.open(writer, &control, Written::default());
+        Ok(Session { port, control, launched, door, writer, folder, deaf_at: None })
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -87,11 +105,17 @@ impl Launching {
     }
 }
 
+fn listen(control: OwnedFd) -> Result<Arc<Control>, String> {
+    let control = Control::new(control).map_err(|error| format!("the control socket: {error}"))?;
+    Ok(Arc::new(control))
+}
+
 /// A shim that runs.
 pub(crate) struct Session {
     pub(crate) port: Port,
     pub(crate) control: Arc<Control>,
     pub(crate) launched: Launched,
+    door: Option<Door>,
     /// Its hand in the log.
     pub(crate) writer: u64,
     folder: PathBuf,
@@ -100,6 +124,20 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Goes on with a shim that another platform has launched. It is killed where that fails.
+    pub(crate) fn adopt(orphan: Orphan, shared: &Shared, pump: &Pump) -> Result<Self, String> {
+        let Orphan { here, control, launched, door } = orphan;
+        let control = listen(control).inspect_err(|_| {
+            launched.kill();
+            door.remove();
+        })?;
+        let Here { writer, identity, written, .. } = here;
+        let port = shared.settings.ports.hold(identity.port);
+        pump.open(writer, &control, written);
+        let (door, folder) = (Some(door), shared.settings.logs.clone());
+        Ok(Self { port, control, launched, door, writer, folder, deaf_at: None })
+    }
+
     /// SIGTERM to the leader.
     pub(crate) fn terminate(&mut self, grace: Duration) {
         let grace = u64::try_from((grace + LATE).as_millis()).unwrap_or(u64::MAX);
@@ -117,6 +155,41 @@ impl Session {
         }
     }
 
+    /// Stops it: SIGTERM, and SIGKILL after the grace period or once it is `killed`.
+    pub(crate) async fn end(mut self, grace: Duration, killed: &CancellationToken, pump: &Pump) {
+        pump.say("Stopping all processes with SIGTERM");
+        self.terminate(grace);
+        let (mut late_at, mut killed) = (Some(Instant::now() + grace), Some(killed));
+        loop {
+            let deaf_at = self.deaf_at;
+            tokio::select! {
+                biased;
+                word = self.control.word() => match word {
+                    Some(Word::Exited(ended)) => {
+                        self.ended(Some(ended), pump);
+                        return;
+                    }
+                    None => {
+                        self.ended(None, pump);
+                        return;
+                    }
+                    Some(Word::Bell(written)) => pump.bell(self.writer, written),
+                    Some(_) => {}
+                },
+                () = maybe(late_at.map(sleep_until)) => {
+                    late_at = None;
+                    pump.say(exit_timeout(grace));
+                    self.kill();
+                }
+                () = maybe(killed.map(CancellationToken::cancelled)) => {
+                    killed = None;
+                    self.kill();
+                }
+                () = maybe(deaf_at.map(sleep_until)) => self.force(),
+            }
+        }
+    }
+
     /// The shim does not obey.
     pub(crate) fn force(&mut self) {
         self.deaf_at = None;
@@ -125,13 +198,20 @@ impl Session {
 
     /// Everything is gone: `ended` is the shim's last word, nothing where it died without one.
     pub(crate) fn ended(&self, ended: Option<Ended>, pump: &Pump) -> Exit {
-        pump.ended(self.writer, ended);
+        self.over(ended, pump);
         let exit = exit_of(ended);
         if ended.is_some_and(|ended| ended.oom_kills > 0) {
             pump.say("Error R15 (Memory quota vastly exceeded)");
         }
         pump.say(format!("Process exited with {exit}"));
         exit
+    }
+
+    /// Nobody is there any more, or will be once its last word is known to be heard.
+    pub(crate) fn over(&self, ended: Option<Ended>, pump: &Pump) {
+        pump.ended(self.writer, ended);
+        self.control.order(&Order::Heard);
+        self.door.iter().for_each(Door::remove);
     }
 
     /// The last lines of its output.

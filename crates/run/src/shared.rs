@@ -11,8 +11,10 @@ use tolv_model::unit::{Millis, Policy};
 
 use crate::board::{Board, Command};
 use crate::journal::Journal;
+use crate::orphan::Orphan;
 use crate::plan::Plan;
 use crate::pump::{Pump, Teller};
+use crate::session::Session;
 use crate::tally::Tally;
 use crate::target::{Settings, Target};
 
@@ -28,11 +30,15 @@ pub(crate) struct Shared {
     pub(crate) pumps: TaskTracker,
     /// Pumps end where they are.
     pub(crate) hush: CancellationToken,
+    /// Nobody waits for anything to end by itself.
+    pub(crate) killed: CancellationToken,
     /// The platform's hand in the log.
     pub(crate) journal: Arc<Journal>,
     pub(crate) tally: Arc<Tally>,
     /// Nothing once the engine is stopped, so that the receiver ends.
     pub(crate) teller: Mutex<Option<Teller>>,
+    /// What another platform has left running, and nobody has gone on with.
+    pub(crate) orphans: Mutex<Vec<Orphan>>,
     /// Lines that the reader took.
     pub(crate) taken: Arc<AtomicU64>,
     /// Held by the rollout that goes on; what the last one brought up.
@@ -44,6 +50,46 @@ impl Shared {
     pub(crate) fn end(&self, command: Command) {
         self.board.end(command);
         self.ending.cancel();
+        if command == Command::Kill {
+            self.killed.cancel();
+            for orphan in self.orphans() {
+                orphan.kill();
+            }
+        }
+    }
+
+    /// All that are left.
+    fn orphans(&self) -> Vec<Orphan> {
+        std::mem::take(&mut self.orphans.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Stops what another platform has left running and nobody has gone on with.
+    pub(crate) fn dismiss(shared: &Arc<Self>) {
+        for orphan in shared.orphans() {
+            let process: Arc<str> = Arc::from(orphan.here.process.as_str());
+            let pump = shared.pump_of(Arc::clone(&process), process, orphan.here.release);
+            let (Some(pump), shared) = (pump, Arc::clone(shared)) else {
+                orphan.kill();
+                continue;
+            };
+            shared.clone().tasks.spawn(async move {
+                pump.say("Process went on without the platform, and is not wanted any more");
+                // What cannot be stopped in order was killed.
+                let Ok(session) = Session::adopt(orphan, &shared, &pump) else { return };
+                session.end(shared.settings.timing.grace, &shared.killed, &pump).await;
+            });
+        }
+    }
+
+    /// One that runs this.
+    pub(crate) fn take_orphan(&self, plan: &Plan) -> Option<Orphan> {
+        let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        if orphans.is_empty() {
+            return None;
+        }
+        let digest = plan.digest(self.settings.level);
+        let place = orphans.iter().position(|orphan| orphan.here.identity.plan == digest)?;
+        Some(orphans.swap_remove(place))
     }
 
     /// The time of the state machines.
@@ -70,13 +116,17 @@ impl Shared {
     /// What is said about one process; after the stop nobody hears it. Those outside the formation
     /// have no end of names: their account is that of their type.
     pub(crate) fn pump(&self, plan: &Plan, one_off: bool) -> Option<Pump> {
-        let teller = self.teller.lock().unwrap_or_else(PoisonError::into_inner);
         let (process, release) =
             (Arc::<str>::from(plan.name.to_string()), plan.target.release.number.0);
         let account = match one_off {
             true => Arc::from(plan.name.process_type.to_string()),
             false => Arc::clone(&process),
         };
+        self.pump_of(process, account, release)
+    }
+
+    fn pump_of(&self, process: Arc<str>, account: Arc<str>, release: u32) -> Option<Pump> {
+        let teller = self.teller.lock().unwrap_or_else(PoisonError::into_inner);
         teller.as_ref().map(|teller| teller.pump(process, account, release))
     }
 

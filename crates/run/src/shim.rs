@@ -17,6 +17,8 @@
 //!   forks included, is told to go and then killed, before `exited` is said.
 //! * `exited` is said after all output is in the log.
 //! * Neither a full disk nor a deaf supervisor stops the app or the loop.
+//! * With a door it outlives its supervisor, and so does `exited`, until somebody has heard it or a
+//!   day is over.
 
 mod quota;
 mod stdio;
@@ -30,8 +32,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::stdio::dup2_stderr;
 use tolv_logs::framer::{Batch, Framer};
 use tolv_logs::store::{Tag, Writer};
 use tolv_logs::{Micros, Source, Stream};
@@ -39,7 +42,7 @@ use tolv_sandbox::{
     Body, Ended as End, Entered, Memory, SignalFd, has_children, kill_descendants, reap_all,
 };
 
-use crate::protocol::{Ended, Head, Order, Orders, PACKET, TETHER, VERSION, Word};
+use crate::protocol::{Ended, Head, Here, Identity, Order, Orders, PACKET, TETHER, VERSION, Word};
 use crate::shim::quota::Quota;
 use crate::shim::stdio::{Bad, Stdio};
 use crate::tally::Written;
@@ -57,6 +60,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_millis(200);
 /// For the supervisor to take the last word.
 const LAST_WORD: Duration = Duration::from_secs(2);
+/// For another supervisor to come and hear it, where this one is gone.
+const UNHEARD: Duration = Duration::from_secs(24 * 3600);
 
 /// Exit codes of the shim itself; nobody but a debugger looks at them.
 fn shim(entered: Entered) -> i32 {
@@ -141,10 +146,16 @@ impl Pipe {
     }
 }
 
+/// Where another supervisor comes in.
+struct Door {
+    listener: OwnedFd,
+    identity: Identity,
+}
+
 struct Shim {
     entered: Entered,
     control: Option<OwnedFd>,
-    tethered: bool,
+    door: Option<Door>,
     shell: bool,
     signals: SignalFd,
     pipes: [Pipe; 2],
@@ -174,7 +185,15 @@ impl Shim {
             return Err(invalid());
         };
         let signals = SignalFd::new(&[libc::SIGCHLD])?;
-        let Head { process, release, writer, log, io, .. } = orders.head.clone();
+        let Head { process, release, writer, log, io, identity, .. } = orders.head.clone();
+        let door = match identity {
+            Some(identity) => Some(Door { listener: fds.next().ok_or_else(invalid)?, identity }),
+            None => None,
+        };
+        if door.is_some() {
+            // Whoever waits for the end of the supervisor's output does not wait for this too.
+            dup2_stderr(File::options().write(true).open("/dev/null")?)?;
+        }
         let log = Hand { process, release, writer: Writer::new(folder, writer, log) };
         let stdio = match Stdio::new(io, fds) {
             Ok(stdio) => Ok(stdio),
@@ -203,7 +222,7 @@ impl Shim {
         Ok(Some(Self {
             entered,
             control: Some(control),
-            tethered: orders.head.tethered,
+            door,
             shell: orders.head.shell,
             signals,
             pipes: [Pipe::new(Stream::Out, out), Pipe::new(Stream::Err, err)],
@@ -258,6 +277,8 @@ impl Shim {
         let timeout = timeout.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(self.control.iter().map(|control| PollFd::new(control, PollFlags::IN)));
+        let door = self.door.as_ref().filter(|_| self.control.is_none());
+        fds.extend(door.iter().map(|door| PollFd::new(&door.listener, PollFlags::IN)));
         let places = self.pipes.each_ref().map(|pipe| {
             pipe.file.as_ref().map(|file| {
                 fds.push(PollFd::new(file, PollFlags::IN));
@@ -286,8 +307,25 @@ impl Shim {
         }
     }
 
+    /// Lets the next supervisor in, if one is at the door.
+    fn admit(&mut self) {
+        let (None, Some(door)) = (&self.control, &self.door) else { return };
+        let Ok(control) = accept_with(&door.listener, SocketFlags::CLOEXEC) else { return };
+        let here = Here {
+            version: VERSION,
+            process: self.log.process.clone(),
+            release: self.log.release,
+            writer: self.log.writer.id(),
+            identity: door.identity.clone(),
+            written: self.log.written(),
+        };
+        say(&control, &Word::Here(here), LAST_WORD);
+        self.control = Some(control);
+    }
+
     /// Takes in what the supervisor said.
     fn obey(&mut self, now: Instant) {
+        self.admit();
         let mut packet = [0; PACKET];
         while let Some(control) = &self.control {
             match recv(control, &mut packet, RecvFlags::DONTWAIT) {
@@ -304,12 +342,13 @@ impl Shim {
                     Ok(Order::Count) => {
                         say(control, &Word::Bell(self.log.written()), Duration::ZERO);
                     }
-                    // A supervisor of another version; it can still hang up.
-                    Err(_) => {}
+                    // Only of an end; or a supervisor of another version, who can still hang up.
+                    Ok(Order::Heard) | Err(_) => {}
                 },
                 Ok(_) | Err(_) => {
                     self.control = None;
-                    if self.tethered {
+                    self.armed = None;
+                    if self.door.is_none() {
                         self.stop(libc::SIGTERM, now + TETHER);
                     }
                 }
@@ -397,9 +436,38 @@ impl Shim {
             None => (None, Some(libc::SIGKILL)),
         };
         let oom_kills = self.entered.oom_kills();
-        let ended = Ended { code, signal, oom_kills, written: self.log.written() };
-        if let Some(control) = &self.control {
-            say(control, &Word::Exited(ended), LAST_WORD);
+        let word = Word::Exited(Ended { code, signal, oom_kills, written: self.log.written() });
+        let until = Instant::now() + UNHEARD;
+        loop {
+            if let Some(control) = &self.control {
+                say(control, &word, LAST_WORD);
+            }
+            let Some(door) = &self.door else { return };
+            if self.control.take().is_some_and(|control| is_heard(&control)) {
+                return;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).ok();
+            if poll(&mut [PollFd::new(&door.listener, PollFlags::IN)], timeout.as_ref()) == Ok(0) {
+                return;
+            }
+            self.admit();
+        }
+    }
+}
+
+/// Waits until the supervisor has heard the last word; false where it goes without.
+fn is_heard(control: &OwnedFd) -> bool {
+    let mut packet = [0; PACKET];
+    loop {
+        match recv(control, &mut packet, RecvFlags::empty()) {
+            Err(Errno::INTR) => {}
+            Ok((read, _)) if read > 0 => {
+                if matches!(serde_json::from_slice(&packet[..read]), Ok(Order::Heard)) {
+                    return true;
+                }
+            }
+            Ok(_) | Err(_) => return false,
         }
     }
 }

@@ -22,7 +22,8 @@ pub struct Written {
     pub lost: Count,
 }
 
-/// The counts of an engine's processes since it began.
+/// The counts of an engine's processes since it began; of those that it found running, since they
+/// began.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     counts: Mutex<Counts>,
@@ -58,9 +59,15 @@ impl Tally {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A writer begins.
-    pub(crate) fn begin(&self, writer: u64, account: &Arc<str>, shim: Weak<Control>) {
-        let (account, written) = (Arc::clone(account), Written::default());
+    /// A writer begins, or goes on from what it has written.
+    pub(crate) fn begin(
+        &self,
+        writer: u64,
+        account: &Arc<str>,
+        shim: Weak<Control>,
+        written: Written,
+    ) {
+        let account = Arc::clone(account);
         self.counts().running.insert(writer, Running { account, shim, written, asked: false });
     }
 

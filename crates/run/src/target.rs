@@ -40,6 +40,9 @@ pub struct Settings {
     pub search_path: String,
     /// Where ports come from; engines of one platform share it.
     pub ports: Arc<Ports>,
+    /// Folder of this engine alone, by which the processes of the formation are found by the next
+    /// engine on it, where this one is killed; made where missing. Without one they end with it.
+    pub doors: Option<PathBuf>,
 }
 
 impl Settings {
@@ -54,6 +57,7 @@ impl Settings {
             drain: None,
             search_path: tolv_model::process_env::STACK_PATH.to_owned(),
             ports: Ports::new(),
+            doors: None,
         }
     }
 }
@@ -299,6 +303,14 @@ pub enum Error {
     /// The log cannot be made.
     #[error("the log folder `{path}` cannot be used")]
     Log {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Processes of an earlier engine cannot be looked for.
+    #[error("the folder of processes `{path}` cannot be read")]
+    Doors {
         /// Where.
         path: PathBuf,
         /// Why.

@@ -129,10 +129,19 @@ impl<'a> Server<'a> {
         let Some(socket) = &self.socket else { return };
         match wire::receive(socket.as_fd()) {
             Ok(Some((bytes, fds))) => self.serve(&bytes, fds),
-            Ok(None) => self.socket = None,
+            Ok(None) => self.hang_up(),
             // A packet that cannot be taken in; the asker sees its answer socket close.
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {}
-            Err(_) => self.socket = None,
+            Err(_) => self.hang_up(),
+        }
+    }
+
+    /// The handle is gone. Whoever waits for the end of its output does not wait for that of the
+    /// children too.
+    fn hang_up(&mut self) {
+        self.socket = None;
+        if let Ok(null) = fs::File::options().write(true).open("/dev/null") {
+            sys::dup_to(null.as_fd(), 2).ok();
         }
     }
 

@@ -129,6 +129,11 @@ impl Reader {
         &self.position
     }
 
+    /// What this writer has written until now is not for this reader, and is not missed by it.
+    pub fn skip(&mut self, writer: u64, taken: Count) {
+        self.position.writers.insert(writer, taken);
+    }
+
     /// How much of a writer was read, or counted as missed.
     pub fn taken(&self, writer: u64) -> Count {
         self.position.writers.get(&writer).copied().unwrap_or_default()

@@ -72,6 +72,11 @@ impl Writer {
         Self { folder, id, limits, taken, open, ring, ring_bytes: 0, lost }
     }
 
+    /// The number that tells it apart.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// How much was taken in so far.
     pub fn taken(&self) -> Count {
         self.taken

@@ -112,12 +112,37 @@ fn a_simple_command_replaces_the_shell_and_another_keeps_it() {
         assert_eq!(simple.argv, [&b"/bin/sh"[..], b"-c", b"exec serve --port $PORT"]);
         assert!(!simple.head.shell);
         assert_eq!((&*simple.head.process, &*simple.head.cwd), ("web.1", cwd));
-        assert!(simple.head.tethered);
+        assert_eq!(simple.head.identity, None);
         assert!(simple.env.contains(&b"PORT=20001".to_vec()));
         let compound = orders("migrate && serve");
         assert_eq!(compound.argv[2], b"migrate && serve");
         assert!(compound.head.shell);
     }
+}
+
+#[test]
+fn the_digest_is_of_all_that_is_run() {
+    let of = |plan: &Plan| plan.digest(Level::Strict);
+    let released = |change: &dyn Fn(&mut tolv_model::release::Release)| {
+        of(&changed(|target| change(release(target))))
+    };
+    let mut all = vec![
+        of(&plan("web.1", "serve")),
+        plan("web.1", "serve").digest(Level::User),
+        of(&plan("web.2", "serve")),
+        of(&plan("web.1", "serve2")),
+        of(&changed(|target| target.limits.memory = Some(1 << 30))),
+        released(&|release| release.number.0 += 1),
+        released(&|release| release.slug = SlugId(Digest::of(b"another"))),
+        released(&|release| release.config.set("A".parse().unwrap(), b"1").unwrap()),
+        released(&|release| release.config.set("A".parse().unwrap(), b"2").unwrap()),
+        released(&|release| release.deploy.name = "other".parse().unwrap()),
+    ];
+    assert_eq!(all[0], released(&|_| {}));
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count);
 }
 
 #[test]

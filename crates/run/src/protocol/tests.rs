@@ -20,6 +20,7 @@ fn any_order() -> impl Strategy<Value = Order> {
             .prop_map(|(signal, grace_ms)| Order::Stop { signal, grace_ms }),
         Just(Order::Kill),
         Just(Order::Count),
+        Just(Order::Heard),
         any::<i32>().prop_map(|signal| Order::Signal { signal }),
         any::<u64>().prop_map(|lines| Order::Arm { lines }),
     ]
@@ -32,7 +33,12 @@ fn any_written() -> impl Strategy<Value = Written> {
 
 fn any_word() -> impl Strategy<Value = Word> {
     let ended = (any::<Option<i32>>(), any::<Option<i32>>(), any::<u64>(), any_written());
+    let here = (any::<[u8; 32]>(), any::<(u32, u32, u64, u16)>(), ".{0,70}", any_written());
     prop_oneof![
+        here.prop_map(|(plan, (version, release, writer, port), process, written)| {
+            let identity = Identity { plan: Digest(plan), port };
+            Word::Here(Here { version, process, release, writer, identity, written })
+        }),
         (any::<u32>(), any::<i32>()).prop_map(|(version, pid)| Word::Started { version, pid }),
         (any::<i32>(), ".{0,5000}").prop_map(|(errno, what)| Word::exec_failed(errno, &what)),
         any_written().prop_map(Word::Bell),
@@ -109,16 +115,17 @@ fn nothing_to_execute_is_refused() {
 /// A change here is a new `VERSION`.
 #[test]
 fn the_words_on_the_wire_are_these() {
-    assert_eq!(VERSION, 3);
+    assert_eq!(VERSION, 4);
     let orders = [
         Order::Stop { signal: 15, grace_ms: 30_000 },
         Order::Kill,
         Order::Arm { lines: 3 },
         Order::Count,
+        Order::Heard,
     ];
     assert_eq!(
         to_value(orders).unwrap(),
-        json!([{ "stop": { "signal": 15, "grace_ms": 30_000 } }, "kill", { "arm": { "lines": 3 } }, "count"])
+        json!([{ "stop": { "signal": 15, "grace_ms": 30_000 } }, "kill", { "arm": { "lines": 3 } }, "count", "heard"])
     );
     assert_eq!(
         to_value([Order::Signal { signal: 2 }]).unwrap(),
@@ -131,7 +138,11 @@ fn the_words_on_the_wire_are_these() {
     );
     let written = Written { written: Count { lines: 3, bytes: 9 }, lost: Count::default() };
     let ended = Ended { code: Some(7), signal: None, oom_kills: 0, written };
+    let identity = Identity { plan: Digest([255; 32]), port: 20_001 };
+    let (process, version, release) = ("web.1".to_owned(), 4, 3);
+    let here = Here { version, process, release, writer: 7, identity, written };
     let words = [
+        Word::Here(here),
         Word::Started { version: 1, pid: 2 },
         Word::exec_failed(2, "exec"),
         Word::Bell(written),
@@ -142,6 +153,10 @@ fn the_words_on_the_wire_are_these() {
     assert_eq!(
         to_value(words).unwrap(),
         json!([
+            { "here": {
+                "version": 4, "process": "web.1", "release": 3, "writer": 7, "written": told,
+                "identity": { "plan": "ff".repeat(32), "port": 20_001 },
+            } },
             { "started": { "version": 1, "pid": 2 } },
             { "exec_failed": { "errno": 2, "what": "exec" } },
             { "bell": told },

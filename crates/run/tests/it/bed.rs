@@ -101,13 +101,8 @@ impl Bed {
 
     /// With other settings.
     pub(crate) fn with(level: Level, change: impl FnOnce(&mut Settings)) -> Self {
-        let (mut bed, mut lines) = Self::unread(level, change);
-        let all = Arc::clone(&bed.lines);
-        bed.reader = Some(thread::spawn(move || {
-            while let Some(line) = lines.blocking_recv() {
-                all.lock().unwrap().push(line);
-            }
-        }));
+        let (mut bed, lines) = Self::unread(level, change);
+        bed.read(lines);
         bed
     }
 
@@ -121,6 +116,27 @@ impl Bed {
         let (mut bed, lines) = Self::at(level, folder, mark(), change);
         bed._home = Some(home);
         (bed, lines)
+    }
+
+    /// In a folder of somebody else, with a reader.
+    pub(crate) fn again(
+        level: Level,
+        folder: &Path,
+        mark: &str,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let (mut bed, lines) = Self::at(level, folder.to_owned(), mark.to_owned(), change);
+        bed.read(lines);
+        bed
+    }
+
+    fn read(&mut self, mut lines: mpsc::Receiver<Line>) {
+        let all = Arc::clone(&self.lines);
+        self.reader = Some(thread::spawn(move || {
+            while let Some(line) = lines.blocking_recv() {
+                all.lock().unwrap().push(line);
+            }
+        }));
     }
 
     /// In a folder of somebody else.

@@ -13,6 +13,7 @@ mod formation;
 mod job;
 mod lines;
 mod one_off;
+mod orphan;
 mod restart;
 mod rollout;
 mod stop;

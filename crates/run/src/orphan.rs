@@ -1,0 +1,204 @@
+//! Shims that outlived the platform that started them, and how the next one finds them.
+//!
+//! A shim of the formation has a door: a socket in a folder of the platform, which nobody comes to
+//! while the platform that launched it listens. Once that one is gone the next connects, hears what
+//! the shim runs, and goes on with it where it is what should run.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_passcred;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
+    SocketFlags, SocketType, bind, connect, listen, recvmsg, socket_with,
+};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tolv_sandbox::Launched;
+
+use crate::protocol::{Here, PACKET, VERSION, Word};
+
+/// For all shims of a folder to say what they are.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The name of a shim's door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Door {
+    folder: PathBuf,
+    name: String,
+}
+
+impl Door {
+    /// For the shim with this hand in the log, and what it listens with.
+    ///
+    /// # Errors
+    ///
+    /// The folder or the socket cannot be made.
+    pub(crate) fn open(folder: &Path, writer: u64) -> io::Result<(Self, OwnedFd)> {
+        let door = Self { folder: folder.to_owned(), name: format!("{writer:016x}") };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let listener = socket()?;
+        door.at(|address| bind(&listener, address))?;
+        listen(&listener, 1)?;
+        Ok((door, listener))
+    }
+
+    /// By a name that is short enough for a socket, however long the folder's is.
+    fn at<T>(&self, act: impl FnOnce(&SocketAddrUnix) -> Result<T, Errno>) -> io::Result<T> {
+        let folder = fs::File::open(&self.folder)?;
+        let path = format!("/proc/self/fd/{}/{}", folder.as_raw_fd(), self.name);
+        Ok(act(&SocketAddrUnix::new(path)?)?)
+    }
+
+    /// Once nobody is behind it.
+    pub(crate) fn remove(&self) {
+        // Gone already is what is wanted.
+        fs::remove_file(self.folder.join(&self.name)).ok();
+    }
+}
+
+/// A shim without a platform.
+#[derive(Debug)]
+pub(crate) struct Orphan {
+    pub(crate) here: Here,
+    pub(crate) control: OwnedFd,
+    pub(crate) launched: Launched,
+    pub(crate) door: Door,
+}
+
+impl Orphan {
+    /// Kills it, with everything below it.
+    pub(crate) fn kill(self) {
+        self.launched.kill();
+        self.door.remove();
+    }
+}
+
+/// What was found in a folder.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) orphans: Vec<Orphan>,
+    /// Shims of another version of the protocol, which were killed, and those that did not answer.
+    pub(crate) lost: usize,
+}
+
+/// Kills what earlier engines with this folder for [`Settings::doors`](crate::Settings::doors) have left
+/// running, and removes the folder: no engine will go on with it. Waits for two seconds at most.
+///
+/// # Errors
+///
+/// The folder cannot be read or removed.
+pub fn kill_left(folder: &Path) -> io::Result<()> {
+    find(folder)?.orphans.into_iter().for_each(Orphan::kill);
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Looks who is there. Waits for two seconds at most, for shims that do not answer; the others do
+/// so at once.
+///
+/// # Errors
+///
+/// The folder cannot be read; one that is not there is empty.
+pub(crate) fn find(folder: &Path) -> io::Result<Found> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
+        Err(error) => return Err(error),
+    };
+    let mut knocked = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let door = Door { folder: folder.to_owned(), name };
+        match knock(&door) {
+            Ok(control) => knocked.push((door, control)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => door.remove(),
+            // Somebody else is inside, or this is no door.
+            Err(_) => {}
+        }
+    }
+    let mut found = Found::default();
+    let until = Instant::now() + PATIENCE;
+    for (door, control) in knocked {
+        match hear(control, door, until) {
+            Ok(Some(orphan)) => found.orphans.push(orphan),
+            Ok(None) => found.lost += 1,
+            // It ended meanwhile.
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+fn knock(door: &Door) -> io::Result<OwnedFd> {
+    let control = socket()?;
+    // With every word comes, from the kernel, the pid of who said it.
+    set_socket_passcred(&control, true)?;
+    door.at(|address| connect(&control, address))?;
+    Ok(control)
+}
+
+/// Hears a shim's first word; nothing where it says none, or one that is not understood: then it is
+/// killed, for nobody will ever be able to look after it.
+fn hear(control: OwnedFd, door: Door, until: Instant) -> io::Result<Option<Orphan>> {
+    let left = until.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(left).ok();
+    if poll(&mut [PollFd::new(&control, PollFlags::IN)], timeout.as_ref())? == 0 {
+        return Ok(None);
+    }
+    let mut packet = [0; PACKET];
+    let (read, pid) = receive(&control, &mut packet)?;
+    let launched = Launched { pid, pidfd: pidfd_open(raw(pid)?, PidfdFlags::empty())? };
+    // Still there now: then the pid is no other's.
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::new(&control, PollFlags::RDHUP)];
+    poll(&mut fds, Some(&now))?;
+    if fds[0].revents().intersects(PollFlags::HUP | PollFlags::RDHUP) {
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
+    set_socket_passcred(&control, false)?;
+    match serde_json::from_slice(packet.get(..read).unwrap_or_default()) {
+        Ok(Word::Here(here)) if here.version == VERSION => {
+            Ok(Some(Orphan { here, control, launched, door }))
+        }
+        Ok(_) | Err(_) => {
+            launched.kill();
+            door.remove();
+            Ok(None)
+        }
+    }
+}
+
+/// One packet and the pid of its sender.
+fn receive(control: &OwnedFd, packet: &mut [u8]) -> io::Result<(usize, i32)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut buffers = [io::IoSliceMut::new(packet)];
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let received = recvmsg(control.as_fd(), &mut buffers, &mut ancillary, flags)?;
+    let pid = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.pid.as_raw_nonzero().get()),
+        _ => None,
+    });
+    match pid {
+        Some(pid) if received.bytes > 0 => Ok((received.bytes, pid)),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn raw(pid: i32) -> io::Result<Pid> {
+    Pid::from_raw(pid).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}

@@ -1,0 +1,225 @@
+//! An engine that is killed, and the next one on the same folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tolv_logs::store::{Filter, tail};
+use tolv_run::{OneOff, ProcessState, Settings, Target};
+use tolv_sandbox::Level;
+use tolv_testkit::{Home, poll};
+
+use crate::bed::{Bed, SOON, answer, best, each_level, left, text};
+
+/// Writes numbers, and ends with 3 once it is told to.
+const COUNTER: &str = "i=0; while ! test -e $SHARED/end; do i=$((i+1)); echo $i; \
+    sleep 0.01; done; rm $SHARED/end; exit 3";
+
+fn target(bed: &Bed, number: u32) -> Target {
+    bed.target(number, &[("web", "perl web.pl", 2), ("worker", COUNTER, 1)])
+}
+
+fn with_doors(settings: &mut Settings) {
+    settings.doors = Some(settings.logs.with_file_name("doors"));
+}
+
+/// A program with an engine, which can be killed.
+struct Holder {
+    program: Child,
+    home: Home,
+    level: Level,
+    mark: String,
+}
+
+impl Holder {
+    /// With the formation up, and a one-off.
+    fn start(level: Level) -> Self {
+        let home = Home::new();
+        let mark = format!("88{:09}{}", std::process::id(), level as u8);
+        let program = program(&format!("hold {level} {mark} {}\n", home.path().display()));
+        Self { program, home, level, mark }
+    }
+
+    /// Another engine, which finds what is there and is killed before it does anything.
+    fn look(&mut self) {
+        let Self { level, mark, home, .. } = self;
+        self.program = program(&format!("look {level} {mark} {}\n", home.path().display()));
+        self.program.kill().unwrap();
+        self.program.wait().unwrap();
+    }
+
+    /// SIGKILL; only the formation is left.
+    fn kill(&mut self) {
+        self.program.kill().unwrap();
+        self.program.wait().unwrap();
+        poll(SOON, "the one-off to be gone", || {
+            left(&self.mark).iter().all(|line| !line.contains("sleep 1000")).then_some(())
+        });
+    }
+
+    /// The next engine.
+    fn next(&self) -> Bed {
+        Bed::again(self.level, self.home.path(), &self.mark, with_doors)
+    }
+
+    /// What runs, but for the worker's short pauses.
+    fn left(&self) -> Vec<String> {
+        let mut left = left(&self.mark);
+        left.retain(|line| !line.contains("sleep"));
+        left
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.home.path().join(name)
+    }
+}
+
+impl Drop for Holder {
+    /// A test that has failed leaves nothing either.
+    fn drop(&mut self) {
+        self.program.kill().ok();
+        self.program.wait().ok();
+        if !left(&self.mark).is_empty() {
+            let mut bed = self.next();
+            bed.engine().kill();
+            bed.stop();
+        }
+    }
+}
+
+/// The program below, once it says that it is ready.
+fn program(orders: &str) -> Child {
+    let mut program = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "orphan::holder", "--nocapture"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    program.stdin.take().unwrap().write_all(orders.as_bytes()).unwrap();
+    let mut said = BufReader::new(program.stdout.take().unwrap()).lines();
+    assert!(said.any(|line| line.is_ok_and(|line| line.ends_with("ready"))));
+    program
+}
+
+/// An engine to be killed; without orders it has nothing to do.
+#[test]
+fn holder() {
+    let mut orders = String::new();
+    io::stdin().read_line(&mut orders).unwrap();
+    let words: Vec<&str> = orders.trim_end().splitn(4, ' ').collect();
+    let [what, level, mark, home] = words[..] else { return };
+    let bed = Bed::again(level.parse().unwrap(), Path::new(home), mark, with_doors);
+    if what == "look" {
+        println!("ready");
+        loop {
+            std::thread::park();
+        }
+    }
+    bed.converge(target(&bed, 1)).unwrap();
+    let (target, name) = (bed.target(1, &[]), "run.1".parse().unwrap());
+    let command = "echo on; exec sleep 1000".to_owned();
+    let engine = bed.engine().clone();
+    std::thread::scope(|scope| {
+        let one_off = OneOff { target, name, command, limit: None };
+        scope.spawn(|| bed.runtime().block_on(engine.run_once(one_off)).unwrap());
+        bed.wait_for_line("run.1", "on");
+        println!("ready");
+    });
+}
+
+fn pids(bed: &Bed) -> BTreeMap<String, Option<i32>> {
+    bed.endpoints().into_iter().map(|one| (one.process.to_string(), one.pid)).collect()
+}
+
+/// All that the worker wrote, as it is in the log.
+fn numbers(home: &Holder) -> Vec<u64> {
+    let found = tail(&home.path("logs"), &Filter::default(), 100_000).unwrap();
+    let its = found.lines.iter().filter(|(line, _)| &*line.process == "worker.1");
+    its.filter_map(|(line, _)| text(line).parse().ok()).collect()
+}
+
+#[test]
+fn processes_go_on_where_the_engine_is_killed_and_the_next_has_them() {
+    each_level(|level| {
+        let mut holder = Holder::start(level);
+        holder.kill();
+        let before = numbers(&holder).len();
+        poll(SOON, "it to write on", || (numbers(&holder).len() > before + 20).then_some(()));
+        let mut bed = holder.next();
+        let running = holder.left();
+        bed.runtime().block_on(bed.engine().restore(target(&bed, 1))).unwrap();
+        assert_eq!(holder.left(), running, "{level}: nothing was started");
+        let web = bed.endpoint("web.2");
+        assert_eq!((web.state, web.routed), (ProcessState::Up, true));
+        assert!(answer(&web).starts_with("web.2 v1 "));
+        let found = pids(&bed);
+        let comm = |pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        assert!(comm(found["web.1"].unwrap()).starts_with("perl"), "{level}: {found:?}");
+        // Its output comes, and its end is seen.
+        let seen = bed.output("worker.1").len();
+        poll(SOON, "new lines", || (bed.output("worker.1").len() > seen + 5).then_some(()));
+        assert!(bed.said("worker.1").iter().all(|line| !line.contains("dropped")), "{level}");
+        let written = bed.runtime().block_on(bed.engine().written());
+        let lines = usize::try_from(written["worker.1"].written.lines).unwrap();
+        assert!(lines > before, "{level}: {written:?}");
+        fs::write(holder.path("shared/end"), "").unwrap();
+        bed.wait_for_line("worker.1", "Process exited with status 3");
+        bed.wait_for("worker.1", ProcessState::Up, 1);
+        bed.stop();
+        assert!(bed.left().is_empty(), "{level}");
+        assert_eq!(fs::read_dir(holder.path("doors")).unwrap().count(), 0, "{level}");
+        // Each number once, but those of the second start.
+        let all = numbers(&holder);
+        let first: Vec<u64> = (1..=*all.iter().max().unwrap()).collect();
+        assert_eq!(all[..first.len()], first, "{level}");
+    });
+}
+
+#[test]
+fn an_end_that_nobody_saw_is_heard_later() {
+    each_level(|level| {
+        let mut holder = Holder::start(level);
+        holder.kill();
+        fs::write(holder.path("shared/end"), "").unwrap();
+        poll(SOON, "its end", || (!holder.path("shared/end").exists()).then_some(()));
+        holder.look();
+        let mut bed = holder.next();
+        bed.runtime().block_on(bed.engine().restore(target(&bed, 1))).unwrap();
+        bed.wait_for_line("worker.1", "Process exited with status 3");
+        bed.wait_for("worker.1", ProcessState::Up, 1);
+        bed.stop();
+        assert!(bed.left().is_empty(), "{level}");
+    });
+}
+
+#[test]
+fn what_is_not_wanted_any_more_is_stopped() {
+    let mut holder = Holder::start(best());
+    holder.kill();
+    let mut bed = holder.next();
+    let before = holder.left();
+    bed.runtime().block_on(bed.engine().restore(target(&bed, 2))).unwrap();
+    poll(SOON, "the old ones to be gone", || {
+        holder.left().iter().all(|one| !before.contains(one)).then_some(())
+    });
+    assert!(answer(&bed.endpoint("web.1")).starts_with("web.1 v2 "));
+    bed.stop();
+    assert!(bed.left().is_empty());
+}
+
+#[test]
+fn an_engine_that_ends_before_it_wants_anything_ends_them_too() {
+    for kill in [false, true] {
+        let mut holder = Holder::start(best());
+        holder.kill();
+        let mut bed = holder.next();
+        if kill {
+            bed.engine().kill();
+        }
+        bed.stop();
+        bed.wait_until_none_is_left();
+        assert_eq!(fs::read_dir(holder.path("doors")).unwrap().count(), 0);
+    }
+}
