@@ -78,7 +78,7 @@ fn spawner() -> Spawner {
 }
 
 /// Numbers that `sleep` takes, and nobody else on this machine uses.
-fn mark() -> String {
+pub(crate) fn mark() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("86{:09}{:03}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

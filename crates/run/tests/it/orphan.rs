@@ -11,7 +11,7 @@ use tolv_run::{OneOff, ProcessState, Settings, Target};
 use tolv_sandbox::Level;
 use tolv_testkit::{Home, poll};
 
-use crate::bed::{Bed, SOON, answer, best, each_level, left, text};
+use crate::bed::{Bed, SOON, answer, best, each_level, left, mark, text};
 
 /// Writes numbers, and ends with 3 once it is told to.
 const COUNTER: &str = "i=0; while ! test -e $SHARED/end; do i=$((i+1)); echo $i; \
@@ -37,7 +37,7 @@ impl Holder {
     /// With the formation up, and a one-off.
     fn start(level: Level) -> Self {
         let home = Home::new();
-        let mark = format!("88{:09}{}", std::process::id(), level as u8);
+        let mark = mark();
         let program = program(&format!("hold {level} {mark} {}\n", home.path().display()));
         Self { program, home, level, mark }
     }
