@@ -133,7 +133,7 @@ pub enum Error {
     SlugGone {
         /// Which release.
         number: ReleaseNumber,
-        /// What it was built from.
+        /// What it was built from; nothing where that was a folder.
         commit: Option<String>,
     },
     /// Another app's.
@@ -369,6 +369,9 @@ impl Error {
             Self::NoRelease(_) => "push a commit first: git push tolv main".to_owned(),
             Self::SlugGone { commit: Some(commit), .. } => {
                 format!("deploy its commit again: {commit}")
+            }
+            Self::SlugGone { commit: None, .. } => {
+                "change the folder back to what it was: `tolv up` builds it again".to_owned()
             }
             Self::OtherCodebase { .. } => "if that is meant: tolv deploy --new-root, or \
                                            git push -o new-root"

@@ -102,6 +102,8 @@ impl Platform {
             Ok(operation) => operation,
             Err(error) => return Err(self.refuse(push, &error).await),
         };
+        say(push, format!("-----> Operation {}: goes on if this is interrupted", operation.id))
+            .await;
         let mut follow = match self.follow(&operation.id).await {
             Ok(follow) => follow,
             Err(error) => return Err(self.refuse(push, &error).await),

@@ -146,7 +146,7 @@ impl Platform {
             return Err(Error::NotFailed { deploy: deploy.name.clone(), number, outcome });
         }
         if store.slug(&deploy.app, &release.row.slug).await.is_err() {
-            return Err(Error::SlugGone { number, commit: release.row.commit });
+            return Err(self.slug_gone(release));
         }
         let made_by = store.operation_of_release(&deploy.id, number).await?;
         let branch = match made_by.request {
@@ -184,7 +184,7 @@ impl Platform {
             return Err(Error::FailedRelease { deploy: deploy.name.clone(), number });
         }
         if store.slug(&deploy.app, &release.row.slug).await.is_err() {
-            return Err(Error::SlugGone { number, commit: release.row.commit });
+            return Err(self.slug_gone(release));
         }
         Ok(number)
     }

@@ -127,13 +127,19 @@ impl Platform {
                 Ok(()) if is_current => controller.set_proved(slug),
                 Ok(()) => {}
                 Err(_) if self.0.store.slug(&deploy.app, &slug).await.is_err() => {
-                    let commit = release.row.commit.clone();
-                    return Err(Error::SlugGone { number, commit });
+                    return Err(self.slug_gone(release.clone()));
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok((self.trusted_target(deploy, release, None).await?, held))
+    }
+
+    /// The slug of a release was collected.
+    pub(super) fn slug_gone(&self, release: Release) -> Error {
+        // What `up` builds is of the folder, whatever was committed.
+        let commit = release.row.commit.filter(|_| self.codebase().is_none());
+        Error::SlugGone { number: release.row.number, commit }
     }
 
     /// As [`Platform::target`], of a slug that was proved before.

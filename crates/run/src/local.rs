@@ -72,7 +72,7 @@ impl Local {
             reader.skip(here.writer, here.written.written);
         }
         if lost > 0 {
-            let text = format!("Error (Processes of an earlier platform are lost) -> {lost}");
+            let text = format!("{lost} processes of an earlier platform cannot be gone on with");
             journal.append([&Line::tolv("platform", text)].into_iter());
         }
         let (lines, receiver) = mpsc::channel(LINES);

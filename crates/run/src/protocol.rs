@@ -83,6 +83,8 @@ pub(crate) struct Here {
     pub(crate) identity: Identity,
     /// What it has written until now.
     pub(crate) written: Written,
+    /// Whether it was told to end.
+    pub(crate) stopping: bool,
 }
 
 /// By what a process is known to whoever did not start it.

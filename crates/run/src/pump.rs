@@ -22,8 +22,8 @@ use crate::tally::{Tally, Written};
 /// What the task is told.
 #[derive(Debug)]
 enum Message {
-    /// A start, with its shim, and how much of it was written for others to read.
-    Open(u64, Weak<Control>, Count),
+    /// A start, with its shim.
+    Open(u64, Weak<Control>),
     /// The shim has written more than was asked for.
     Bell(u64),
     /// All of this writer is stored.
@@ -107,7 +107,7 @@ impl Pump {
     /// A shim: what it writes is looked for, beyond what it has `written` already.
     pub(crate) fn open(&self, writer: u64, control: &Arc<Control>, written: Written) {
         self.teller.tally.begin(writer, &self.account, Arc::downgrade(control), written);
-        self.teller.tell(Message::Open(writer, Arc::downgrade(control), written.written));
+        self.teller.tell(Message::Open(writer, Arc::downgrade(control)));
     }
 
     /// The shim has written this much.
@@ -169,8 +169,8 @@ async fn run(
         let mut missed = Vec::new();
         for message in messages.drain(..) {
             match message {
-                Message::Open(writer, control, written) => {
-                    arm(&control, dry.taken(writer).lines.max(written.lines));
+                Message::Open(writer, control) => {
+                    arm(&control, dry.taken(writer).lines);
                     shims.insert(writer, control);
                 }
                 Message::Bell(writer) => {

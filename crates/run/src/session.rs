@@ -155,10 +155,9 @@ impl Session {
         }
     }
 
-    /// Stops it: SIGTERM, and SIGKILL after the grace period or once it is `killed`.
+    /// Waits for the end of one that was told to; SIGKILL after the grace period or once it is
+    /// `killed`.
     pub(crate) async fn end(mut self, grace: Duration, killed: &CancellationToken, pump: &Pump) {
-        pump.say("Stopping all processes with SIGTERM");
-        self.terminate(grace);
         let (mut late_at, mut killed) = (Some(Instant::now() + grace), Some(killed));
         loop {
             let deaf_at = self.deaf_at;

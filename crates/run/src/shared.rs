@@ -13,6 +13,7 @@ use crate::board::{Board, Command};
 use crate::journal::Journal;
 use crate::orphan::Orphan;
 use crate::plan::Plan;
+use crate::protocol::Here;
 use crate::pump::{Pump, Teller};
 use crate::session::Session;
 use crate::tally::Tally;
@@ -74,9 +75,15 @@ impl Shared {
             };
             shared.clone().tasks.spawn(async move {
                 pump.say("Process went on without the platform, and is not wanted any more");
+                let is_told = orphan.here.stopping;
                 // What cannot be stopped in order was killed.
-                let Ok(session) = Session::adopt(orphan, &shared, &pump) else { return };
-                session.end(shared.settings.timing.grace, &shared.killed, &pump).await;
+                let Ok(mut session) = Session::adopt(orphan, &shared, &pump) else { return };
+                let grace = shared.settings.timing.grace;
+                if !is_told {
+                    pump.say("Stopping all processes with SIGTERM");
+                    session.terminate(grace);
+                }
+                session.end(grace, &shared.killed, &pump).await;
             });
         }
     }
@@ -88,7 +95,8 @@ impl Shared {
             return None;
         }
         let digest = plan.digest(self.settings.level);
-        let place = orphans.iter().position(|orphan| orphan.here.identity.plan == digest)?;
+        let is_it = |Here { identity, stopping, .. }: &Here| identity.plan == digest && !stopping;
+        let place = orphans.iter().position(|orphan| is_it(&orphan.here))?;
         Some(orphans.swap_remove(place))
     }
 

@@ -161,6 +161,8 @@ struct Shim {
     pipes: [Pipe; 2],
     log: Hand,
     leader: Pid,
+    /// Whether it was told to end.
+    stopping: bool,
     /// How the leader ended.
     end: Option<End>,
     /// Whether the rest got its SIGTERM.
@@ -228,6 +230,7 @@ impl Shim {
             pipes: [Pipe::new(Stream::Out, out), Pipe::new(Stream::Err, err)],
             log,
             leader,
+            stopping: false,
             end: None,
             swept: false,
             kill_at: None,
@@ -318,6 +321,7 @@ impl Shim {
             writer: self.log.writer.id(),
             identity: door.identity.clone(),
             written: self.log.written(),
+            stopping: self.stopping,
         };
         say(&control, &Word::Here(here), LAST_WORD);
         self.control = Some(control);
@@ -337,7 +341,10 @@ impl Shim {
                         self.stop(signal, now + Duration::from_millis(grace_ms));
                     }
                     Ok(Order::Signal { signal }) => self.signal(signal),
-                    Ok(Order::Kill) => self.kill_at = Some(now),
+                    Ok(Order::Kill) => {
+                        self.stopping = true;
+                        self.kill_at = Some(now);
+                    }
                     Ok(Order::Arm { lines }) => self.armed = Some(lines),
                     Ok(Order::Count) => {
                         say(control, &Word::Bell(self.log.written()), Duration::ZERO);
@@ -357,6 +364,7 @@ impl Shim {
     }
 
     fn stop(&mut self, signal: i32, kill_at: Instant) {
+        self.stopping = true;
         self.kill_at = Some(self.kill_at.map_or(kill_at, |earlier| earlier.min(kill_at)));
         if self.end.is_none() {
             let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);

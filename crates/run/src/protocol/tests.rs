@@ -33,11 +33,12 @@ fn any_written() -> impl Strategy<Value = Written> {
 
 fn any_word() -> impl Strategy<Value = Word> {
     let ended = (any::<Option<i32>>(), any::<Option<i32>>(), any::<u64>(), any_written());
-    let here = (any::<[u8; 32]>(), any::<(u32, u32, u64, u16)>(), ".{0,70}", any_written());
+    let numbers = any::<(u32, u32, u64, u16, bool)>();
+    let here = (any::<[u8; 32]>(), numbers, ".{0,70}", any_written());
     prop_oneof![
-        here.prop_map(|(plan, (version, release, writer, port), process, written)| {
+        here.prop_map(|(plan, (version, release, writer, port, stopping), process, written)| {
             let identity = Identity { plan: Digest(plan), port };
-            Word::Here(Here { version, process, release, writer, identity, written })
+            Word::Here(Here { version, process, release, writer, identity, written, stopping })
         }),
         (any::<u32>(), any::<i32>()).prop_map(|(version, pid)| Word::Started { version, pid }),
         (any::<i32>(), ".{0,5000}").prop_map(|(errno, what)| Word::exec_failed(errno, &what)),
@@ -140,7 +141,7 @@ fn the_words_on_the_wire_are_these() {
     let ended = Ended { code: Some(7), signal: None, oom_kills: 0, written };
     let identity = Identity { plan: Digest([255; 32]), port: 20_001 };
     let (process, version, release) = ("web.1".to_owned(), 4, 3);
-    let here = Here { version, process, release, writer: 7, identity, written };
+    let here = Here { version, process, release, writer: 7, identity, written, stopping: false };
     let words = [
         Word::Here(here),
         Word::Started { version: 1, pid: 2 },
@@ -155,6 +156,7 @@ fn the_words_on_the_wire_are_these() {
         json!([
             { "here": {
                 "version": 4, "process": "web.1", "release": 3, "writer": 7, "written": told,
+                "stopping": false,
                 "identity": { "plan": "ff".repeat(32), "port": 20_001 },
             } },
             { "started": { "version": 1, "pid": 2 } },

@@ -21,6 +21,9 @@ fn target(bed: &Bed, number: u32) -> Target {
     bed.target(number, &[("web", "perl web.pl", 2), ("worker", COUNTER, 1)])
 }
 
+/// Does not end when it is told to.
+const STUBBORN: &str = "trap '' TERM; while :; do sleep 0.01; done";
+
 fn with_doors(settings: &mut Settings) {
     settings.doors = Some(settings.logs.with_file_name("doors"));
 }
@@ -36,9 +39,13 @@ struct Holder {
 impl Holder {
     /// With the formation up, and a one-off.
     fn start(level: Level) -> Self {
+        Self::of("hold", level)
+    }
+
+    fn of(what: &str, level: Level) -> Self {
         let home = Home::new();
         let mark = mark();
-        let program = program(&format!("hold {level} {mark} {}\n", home.path().display()));
+        let program = program(&format!("{what} {level} {mark} {}\n", home.path().display()));
         Self { program, home, level, mark }
     }
 
@@ -67,7 +74,7 @@ impl Holder {
     /// What runs, but for the worker's short pauses.
     fn left(&self) -> Vec<String> {
         let mut left = left(&self.mark);
-        left.retain(|line| !line.contains("sleep"));
+        left.retain(|line| !line.contains(": sleep "));
         left
     }
 
@@ -116,6 +123,16 @@ fn holder() {
         loop {
             std::thread::park();
         }
+    }
+    if what == "stop" {
+        let mut bed = bed;
+        bed.converge(bed.target(1, &[("worker", STUBBORN, 1)])).unwrap();
+        let engine = bed.engine().clone();
+        bed.runtime().spawn(async move { engine.stop().await });
+        bed.wait_for_line("worker.1", "Stopping all processes with SIGTERM");
+        println!("ready");
+        bed.read_to_end();
+        return;
     }
     bed.converge(target(&bed, 1)).unwrap();
     let (target, name) = (bed.target(1, &[]), "run.1".parse().unwrap());
@@ -207,6 +224,31 @@ fn what_is_not_wanted_any_more_is_stopped() {
     assert!(answer(&bed.endpoint("web.1")).starts_with("web.1 v2 "));
     bed.stop();
     assert!(bed.left().is_empty());
+}
+
+#[test]
+fn one_that_was_told_to_end_is_not_gone_on_with() {
+    let mut holder = Holder::of("stop", best());
+    holder.kill();
+    let before = holder.left();
+    assert_eq!(before.len(), 1);
+    let mut bed = Bed::again(holder.level, holder.home.path(), &holder.mark, |settings| {
+        with_doors(settings);
+        settings.timing.grace = std::time::Duration::from_millis(300);
+    });
+    let target = bed.target(1, &[("worker", STUBBORN, 1)]);
+    bed.runtime().block_on(bed.engine().restore(target)).unwrap();
+    poll(SOON, "a new one instead", || {
+        let left = holder.left();
+        (left.len() == 1 && left != before).then_some(())
+    });
+    bed.stop();
+    assert!(bed.left().is_empty());
+    let said = bed.said("worker.1");
+    let unwanted = "Process went on without the platform, and is not wanted any more";
+    assert!(said.iter().any(|line| line == unwanted), "{said:?}");
+    let told = said.iter().filter(|line| *line == "Stopping all processes with SIGTERM").count();
+    assert_eq!(told, 1, "the new one alone, the other was");
 }
 
 #[test]

@@ -73,6 +73,13 @@ fn whoever_goes_away_does_not_stop_the_deploy() {
         &["--progress", "tolv", "main"],
     ));
     push.wait_for_line(|line| line.contains("phase begins"), SOON);
+    // It has said how to find it again.
+    let lines = push.lines();
+    let said = lines.iter().find_map(|line| line.text.split_once("-----> Operation ")).unwrap();
+    let id = said.1.split(':').next().unwrap();
+    let operations = shop.json(&["operations"]);
+    let newest = &operations["items"][0];
+    assert_eq!((&newest["id"], &newest["state"]), (&id.into(), &"running".into()), "{operations}");
     push.signal(rustix::process::Signal::KILL);
     push.wait(SOON);
     poll(SOON, "the release is there", || {
