@@ -183,10 +183,6 @@ impl Platform {
         let traffic = Arc::default();
         let (router, access) = access::router(Arc::clone(&traffic));
         let tasks = TaskTracker::new();
-        tasks.spawn({
-            let router = router.clone();
-            async move { router.serve(listener).await }
-        });
         let platform = Self(Arc::new(Inner {
             home,
             _lock: lock,
@@ -243,6 +239,11 @@ impl Platform {
         } else {
             platform.control_all().await?;
         }
+        // Now that every host is known: who came before has waited in the kernel's queue.
+        platform.0.tasks.spawn({
+            let router = platform.0.router.clone();
+            async move { router.serve(listener).await }
+        });
         Ok((platform, received))
     }
 
@@ -258,11 +259,13 @@ impl Platform {
                 .await;
         }
         inner.quiet.cancel();
-        let controllers: Vec<_> = self.controllers().drain().collect();
-        for (_, controller) in controllers {
+        // They stay in reach of a kill meanwhile.
+        let controllers: Vec<_> = self.controllers().values().cloned().collect();
+        for controller in controllers {
             controller.ended().await;
             controller.drains.ended().await;
         }
+        self.controllers().clear();
         self.settle_runs().await;
     }
 

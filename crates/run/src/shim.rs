@@ -469,7 +469,8 @@ fn is_heard(control: &OwnedFd) -> bool {
     let mut packet = [0; PACKET];
     loop {
         match recv(control, &mut packet, RecvFlags::empty()) {
-            Err(Errno::INTR) => {}
+            // What it said before it went is behind the second.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             Ok((read, _)) if read > 0 => {
                 if matches!(serde_json::from_slice(&packet[..read]), Ok(Order::Heard)) {
                     return true;

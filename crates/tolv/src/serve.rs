@@ -19,6 +19,8 @@ use crate::settings::Settings;
 
 /// Lines that are written together.
 const AT_ONCE: usize = 512;
+/// For what is killed to be gone.
+const KILLED: Duration = Duration::from_secs(2);
 /// For standard output to take the last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -98,7 +100,7 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         _ = int.recv() => None,
         _ = term.recv() => None,
     };
-    say("Stopping".to_owned());
+    say("Stopping; another signal kills".to_owned());
     stop.send_replace(true);
     let serving = async move {
         match ended {
@@ -108,10 +110,17 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     };
     let orderly = async { tokio::join!(serving, platform.end()).0 };
     let outcome = tokio::select! {
-        outcome = orderly => outcome,
-        // A second signal does not wait.
-        _ = int.recv() => Ok(()),
-        _ = term.recv() => Ok(()),
+        outcome = orderly => Some(outcome),
+        _ = int.recv() => None,
+        _ = term.recv() => None,
+    };
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => {
+            platform.kill();
+            tokio::time::timeout(KILLED, platform.end()).await.ok();
+            Ok(())
+        }
     };
     // With the platform its lines end.
     drop((platform, server, notices));

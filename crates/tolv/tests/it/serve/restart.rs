@@ -75,6 +75,30 @@ fn a_kill_of_the_platform_ends_no_process_of_an_app() {
 }
 
 #[test]
+fn a_second_signal_kills_what_does_not_end() {
+    let stubborn = "worker: trap '' TERM; while :; do sleep 0.05; done\n";
+    let mut shop = Shop::new(&format!("web: python3 server.py\n{stubborn}"), &[]);
+    shop.pushed(&["tolv", "main"]);
+    let before = pids(&shop);
+    let interrupt = |shop: &Shop| {
+        let told = |line: &str| line.contains("[worker.1]: Stopping all processes with SIGTERM");
+        rustix::process::kill_process(shop.serve.running().pid(), Signal::INT).unwrap();
+        shop.serve.running().wait_for_line(told, SOON);
+    };
+    interrupt(&shop);
+    assert!(before.iter().any(lives));
+    let start = std::time::Instant::now();
+    shop.serve.end(Signal::INT);
+    assert_eq!(before.into_iter().find(lives), None, "none is left");
+    // The grace period is 30 seconds.
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    // And again, for the end of the test to be the second.
+    shop.serve.begin();
+    poll(SOON, "the worker is back", || (pids(&shop).len() == 2).then_some(()));
+    interrupt(&shop);
+}
+
+#[test]
 fn what_a_destroyed_deploy_left_running_ends_at_the_start() {
     let mut shop = Shop::new("web: python3 server.py\n", &[]);
     shop.pushed(&["tolv", "main"]);
