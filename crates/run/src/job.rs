@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::protocol::Io;
 use crate::shared::Shared;
 use crate::streams::{Handle, Streams};
-use crate::target::{Error, Exit, Reason, Target};
+use crate::target::{Ending, Error, Target};
 
 /// Letters of a command that the log shows.
 const SHOWN: usize = 1000;
@@ -59,17 +59,6 @@ pub struct Running {
     /// To stop it.
     pub stop: Stop,
     _guard: DropGuard,
-}
-
-/// How a job ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
-    /// Its exit.
-    pub exit: Exit,
-    /// What that means, where it is not the process's own doing: it was not found, memory.
-    pub reason: Option<Reason>,
-    /// It was stopped because it did not end in time.
-    pub late: bool,
 }
 
 /// Stops a job.

@@ -42,12 +42,15 @@
 
 mod board;
 mod child;
+mod control;
 #[cfg(test)]
 mod fixture;
 mod job;
 mod journal;
+mod left;
 mod listening;
 mod local;
+mod maybe;
 mod one_off;
 mod orphan;
 mod plan;
@@ -65,16 +68,16 @@ mod tally;
 mod target;
 mod usage;
 
-pub use job::{Connection, Ending, Job, Running, Stop};
+pub use job::{Connection, Job, Running, Stop};
 pub use journal::Log;
 pub use local::Local;
 pub use orphan::kill_left;
 pub use ports::Ports;
+pub use protocol::Written;
 pub use shim::SHIM;
 pub use streams::{Handle, Input, Output, Streams};
-pub use tally::Written;
 pub use target::{
-    Boot, Culprit, Drain, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState, Reason,
-    Settings, Target, Timing,
+    Boot, Culprit, Drain, Ending, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState,
+    Reason, Settings, Target, Timing,
 };
 pub use usage::{Processes, Usage};

@@ -17,13 +17,15 @@ use tolv_model::unit::Policy;
 
 use crate::board::{Board, Command};
 use crate::journal::{Journal, Log};
+use crate::left::dismiss;
 use crate::one_off::{Errand, Run};
 use crate::orphan::{self, Found, Orphan};
 use crate::plan::Plan;
+use crate::protocol::Written;
 use crate::pump::{Outlet, Teller};
 use crate::rolling::{self, Manner};
 use crate::shared::Shared;
-use crate::tally::{Tally, Written};
+use crate::tally::Tally;
 use crate::target::{Endpoints, Error, Exit, OneOff, Outcome, Settings, Target};
 
 /// Lines between the engine and their reader; where it is slow, the rest waits in the log.
@@ -166,7 +168,7 @@ impl Local {
                 *turn = Some(target);
             }
             // What is not wanted has been replaced by now, as far as it could be.
-            Shared::dismiss(&shared);
+            dismiss(&shared);
             drop(turn);
             done.send(outcome).ok();
         });
@@ -260,7 +262,7 @@ impl Local {
     pub async fn stop(&self) {
         let shared = &self.0.shared;
         shared.end(Command::Stop);
-        Shared::dismiss(shared);
+        dismiss(shared);
         shared.tasks.close();
         shared.tasks.wait().await;
         shared.teller.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -279,7 +281,7 @@ impl Local {
     /// Stops what an earlier engine on this folder has left running and [`Local::restore`] has not
     /// gone on with, without waiting.
     pub fn dismiss(&self) {
-        Shared::dismiss(&self.0.shared);
+        dismiss(&self.0.shared);
     }
 
     /// Kills everything now, without waiting.

@@ -12,15 +12,14 @@ use tolv_model::run::Argv;
 
 use crate::board::Command;
 use crate::child::exec_failure;
-use crate::job::Ending;
+use crate::maybe::maybe;
 use crate::plan::Plan;
-use crate::process::maybe;
 use crate::protocol::{Io, Order, Orders, Word};
 use crate::pump::Pump;
 use crate::session::{self, Launching, Session, exit_timeout};
 use crate::shared::Shared;
 use crate::streams::{Handle, Streams};
-use crate::target::{Error, Reason};
+use crate::target::{Ending, Error, Reason};
 
 /// For its last lines to reach their reader.
 const LAST_LINES: Duration = Duration::from_millis(250);

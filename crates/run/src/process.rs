@@ -17,6 +17,7 @@ use tolv_model::unit::{Action, Cause, Event, Jitter, Millis, Phase, Unit};
 use crate::board::Command;
 use crate::child::{self, Started};
 use crate::listening;
+use crate::maybe::maybe;
 use crate::orphan::Orphan;
 use crate::plan::Plan;
 use crate::ports::random;
@@ -410,13 +411,5 @@ fn word(phase: Phase) -> &'static str {
         Phase::Up => "up",
         Phase::Crashed => "crashed",
         Phase::Stopping => "stopping",
-    }
-}
-
-/// Waits for what is there; for ever where nothing is.
-pub(crate) async fn maybe<F: Future>(future: Option<F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
     }
 }

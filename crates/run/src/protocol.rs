@@ -24,10 +24,8 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tolv_logs::store;
+use tolv_logs::store::{self, Count};
 use tolv_model::slug::Digest;
-
-use crate::tally::Written;
 
 /// Changes when either side would misread the other.
 pub(crate) const VERSION: u32 = 4;
@@ -94,6 +92,15 @@ pub(crate) struct Identity {
     pub(crate) plan: Digest,
     /// Its `$PORT`.
     pub(crate) port: u16,
+}
+
+/// Output of one process of the formation over all its starts, or of all one-offs of a type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Taken in from it.
+    pub written: Count,
+    /// Neither the disk nor the memory took it.
+    pub lost: Count,
 }
 
 /// How it all ended.

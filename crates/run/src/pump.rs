@@ -14,10 +14,10 @@ use tokio::task::spawn_blocking;
 use tolv_logs::Line;
 use tolv_logs::store::{Count, Item, Reader};
 
-use crate::child::Control;
+use crate::control::Control;
 use crate::journal::Journal;
-use crate::protocol::{Ended, Order};
-use crate::tally::{Tally, Written};
+use crate::protocol::{Ended, Order, Written};
+use crate::tally::Tally;
 
 /// What the task is told.
 #[derive(Debug)]

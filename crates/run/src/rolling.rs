@@ -12,8 +12,9 @@ use tolv_model::operation::Selection;
 use tolv_model::rollout::{Action, Event, Rollout};
 
 use crate::board::Command;
+use crate::maybe::maybe;
 use crate::plan::Plan;
-use crate::process::{Process, Report, maybe};
+use crate::process::{Process, Report};
 use crate::shared::Shared;
 use crate::target::{Culprit, Error, Outcome, Reason, Target};
 

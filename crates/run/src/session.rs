@@ -13,15 +13,15 @@ use tolv_logs::{Line, store};
 use tolv_model::env::EnvError;
 use tolv_sandbox::Launched;
 
-use crate::child::{self, Control, Start, Started};
+use crate::child::{self, Start, Started};
+use crate::control::Control;
+use crate::maybe::maybe;
 use crate::orphan::{Door, Orphan};
 use crate::plan::Plan;
 use crate::ports::{Port, random};
-use crate::process::maybe;
-use crate::protocol::{Ended, Here, Identity, Order, Orders, Word};
+use crate::protocol::{Ended, Here, Identity, Order, Orders, Word, Written};
 use crate::pump::Pump;
 use crate::shared::Shared;
-use crate::tally::Written;
 use crate::target::{Error, Exit, Reason};
 
 /// Lines of a process that a message about its failure has.

@@ -15,7 +15,6 @@ use crate::orphan::Orphan;
 use crate::plan::Plan;
 use crate::protocol::Here;
 use crate::pump::{Pump, Teller};
-use crate::session::Session;
 use crate::tally::Tally;
 use crate::target::{Settings, Target};
 
@@ -60,32 +59,8 @@ impl Shared {
     }
 
     /// All that are left.
-    fn orphans(&self) -> Vec<Orphan> {
+    pub(crate) fn orphans(&self) -> Vec<Orphan> {
         std::mem::take(&mut self.orphans.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Stops what another platform has left running and nobody has gone on with.
-    pub(crate) fn dismiss(shared: &Arc<Self>) {
-        for orphan in shared.orphans() {
-            let process: Arc<str> = Arc::from(orphan.here.process.as_str());
-            let pump = shared.pump_of(Arc::clone(&process), process, orphan.here.release);
-            let (Some(pump), shared) = (pump, Arc::clone(shared)) else {
-                orphan.kill();
-                continue;
-            };
-            shared.clone().tasks.spawn(async move {
-                pump.say("Process went on without the platform, and is not wanted any more");
-                let is_told = orphan.here.stopping;
-                // What cannot be stopped in order was killed.
-                let Ok(mut session) = Session::adopt(orphan, &shared, &pump) else { return };
-                let grace = shared.settings.timing.grace;
-                if !is_told {
-                    pump.say("Stopping all processes with SIGTERM");
-                    session.terminate(grace);
-                }
-                session.end(grace, &shared.killed, &pump).await;
-            });
-        }
     }
 
     /// One that runs this.
@@ -133,7 +108,12 @@ impl Shared {
         self.pump_of(process, account, release)
     }
 
-    fn pump_of(&self, process: Arc<str>, account: Arc<str>, release: u32) -> Option<Pump> {
+    pub(crate) fn pump_of(
+        &self,
+        process: Arc<str>,
+        account: Arc<str>,
+        release: u32,
+    ) -> Option<Pump> {
         let teller = self.teller.lock().unwrap_or_else(PoisonError::into_inner);
         teller.as_ref().map(|teller| teller.pump(process, account, release))
     }

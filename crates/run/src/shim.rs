@@ -42,10 +42,11 @@ use tolv_sandbox::{
     Body, Ended as End, Entered, Memory, SignalFd, has_children, kill_descendants, reap_all,
 };
 
-use crate::protocol::{Ended, Head, Here, Identity, Order, Orders, PACKET, TETHER, VERSION, Word};
+use crate::protocol::{
+    Ended, Head, Here, Identity, Order, Orders, PACKET, TETHER, VERSION, Word, Written,
+};
 use crate::shim::quota::Quota;
 use crate::shim::stdio::{Bad, Stdio};
-use crate::tally::Written;
 
 /// The shim's name and function, for `tolv_sandbox::spawner_main`.
 pub const SHIM: (&str, Body) = ("shim", shim);

@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tolv_logs::Stream;
 use tolv_sandbox::{Handover, WindowSize};
 
-use crate::child::Control;
+use crate::control::Control;
 use crate::protocol::{Io, Order};
 
 /// What comes with a launch, and what is left of it here.

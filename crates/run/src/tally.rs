@@ -5,22 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tolv_logs::store::Count;
 
-use crate::child::Control;
-use crate::protocol::Order;
-
-/// Output of one process of the formation over all its starts, or of all one-offs of a type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Written {
-    /// Taken in from it.
-    pub written: Count,
-    /// Neither the disk nor the memory took it.
-    pub lost: Count,
-}
+use crate::control::Control;
+use crate::protocol::{Order, Written};
 
 /// The counts of an engine's processes since it began; of those that it found running, since they
 /// began.

@@ -184,6 +184,17 @@ impl fmt::Display for Boot {
     }
 }
 
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Its exit.
+    pub exit: Exit,
+    /// What that means, where it is not the process's own doing: it was not found, memory.
+    pub reason: Option<Reason>,
+    /// It was stopped because it did not end in time.
+    pub late: bool,
+}
+
 /// Why a process did not come up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {

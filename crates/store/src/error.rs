@@ -1,8 +1,9 @@
 //! Why the store did not do what was asked.
 
-use tolv_model::env::EnvError;
+use std::io;
+use std::path::PathBuf;
 
-use crate::secret::KeyError;
+use tolv_model::env::EnvError;
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +60,7 @@ pub enum Error {
     Full(#[source] sqlx::Error),
     /// The folder of the database.
     #[error("the folder of the database cannot be opened")]
-    Folder(#[source] std::io::Error),
+    Folder(#[source] io::Error),
     /// What is in the database makes no sense.
     #[error("the database holds {what} that cannot be read: {why}")]
     Corrupt {
@@ -93,6 +94,33 @@ pub enum Error {
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random,
+}
+
+/// The secret key cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// Not 32 bytes in hex or base 64. The text is not shown.
+    #[error("{from} is not a secret key: 32 bytes as 64 hex digits or in base 64")]
+    Syntax {
+        /// Where it was read.
+        from: String,
+    },
+    /// Others can read it.
+    #[error("the secret key `{path}` can be read by others (mode {mode:o}): chmod 600 it")]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file.
+    #[error("the secret key `{path}` cannot be read or made")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 impl Error {

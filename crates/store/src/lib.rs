@@ -40,9 +40,9 @@ mod url;
 
 pub use cron::{CronRun, NewCronRun, Recorded};
 pub use db::Store;
-pub use error::Error;
+pub use error::{Error, KeyError};
 pub use runs::{NewRun, Run};
-pub use secret::{KeyError, SecretKey, random};
+pub use secret::{SecretKey, random};
 pub use types::{
     App, AuditLine, CopyFrom, Deploy, Drain, DrainProgress, Idempotent, NewRelease, Operation,
     Release, Releasing, Slug, Token,

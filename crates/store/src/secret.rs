@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,36 +16,9 @@ use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest as _, Sha256};
 
-use crate::error::Error;
+use crate::error::{Error, KeyError};
 
 const NONCE: usize = 24;
-
-/// The secret key cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// Not 32 bytes in hex or base 64. The text is not shown.
-    #[error("{from} is not a secret key: 32 bytes as 64 hex digits or in base 64")]
-    Syntax {
-        /// Where it was read.
-        from: String,
-    },
-    /// Others can read it.
-    #[error("the secret key `{path}` can be read by others (mode {mode:o}): chmod 600 it")]
-    Open {
-        /// Which file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// The file.
-    #[error("the secret key `{path}` cannot be read or made")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-}
 
 /// The key that config values are sealed with. Never printed.
 #[derive(Clone, PartialEq, Eq)]

@@ -19,6 +19,7 @@ mod run;
 mod show;
 mod target;
 mod tokens;
+mod typed;
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::tally::Written;
+use crate::protocol::Written;
 
 fn ended(code: Option<i32>, signal: Option<i32>, oom_kills: u64) -> Option<Ended> {
     Some(Ended { code, signal, oom_kills, written: Written::default() })

@@ -7,7 +7,7 @@ use tolv_model::access::Role;
 use tolv_model::name::{AppName, DeployName};
 use tolv_model::release::ReleaseNumber;
 
-use super::target::Named;
+use super::typed::Named;
 
 /// Where to: every command of a platform takes these.
 #[derive(Clone, Debug, Args)]
@@ -260,11 +260,11 @@ pub(crate) struct Logs {
     pub(crate) follow: bool,
 
     /// Not before: a moment, as 2026-01-31T12:00:00Z, or a time ago, as 10m, 2h, 3d
-    #[arg(long, value_name = "TIME", value_parser = super::logs::moment)]
+    #[arg(long, value_name = "TIME", value_parser = super::typed::moment)]
     pub(crate) since: Option<jiff::Timestamp>,
 
     /// Before
-    #[arg(long, value_name = "TIME", value_parser = super::logs::moment)]
+    #[arg(long, value_name = "TIME", value_parser = super::typed::moment)]
     pub(crate) until: Option<jiff::Timestamp>,
 
     /// Of a process, as `web.1`, or of all of a type, as `web`; `router` and `release` too
@@ -399,7 +399,7 @@ pub(crate) enum TokensCommand {
         #[arg(long)]
         app: Option<AppName>,
         /// How long it is valid, as in `30d`, `12h` or `15m`; for ever without it
-        #[arg(long, value_name = "TIME", value_parser = super::tokens::duration)]
+        #[arg(long, value_name = "TIME", value_parser = super::typed::duration)]
         expires: Option<u32>,
         /// What to call it
         #[arg(long, default_value = "token")]

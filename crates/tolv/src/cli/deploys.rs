@@ -14,7 +14,8 @@ use super::failure::{Failure, harmless};
 use super::follow;
 use super::interrupt::{at_once, goes_on, line_end, nothing_begun, unless_interrupted};
 use super::show::{json, short, table};
-use super::target::{Named, Target, git, shell_word};
+use super::target::{Target, git, shell_word};
+use super::typed::Named;
 use crate::settings::Settings;
 
 /// Files of a dirty tree that are named.

@@ -197,14 +197,3 @@ fn stats(target: &Target, path: &str) -> Done {
     text.push_str(&line);
     Ok(text.into_bytes())
 }
-
-/// A moment: RFC 3339, or how long ago, as `10m`, `2h` or `3d`.
-pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
-    if let Ok(at) = text.parse::<Timestamp>() {
-        return Ok(at);
-    }
-    let ago = super::tokens::duration(text).map_err(|_| {
-        format!("`{text}` is neither a moment, as 2026-01-31T12:00:00Z, nor a time ago, as 10m")
-    })?;
-    Ok(Timestamp::now() - jiff::SignedDuration::from_secs(ago.into()))
-}

@@ -3,55 +3,18 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fmt;
 use std::path::Path;
 use std::process::Command;
-use std::str::FromStr;
 
 use tolv_api::client::Client;
 use tolv_api::{Whoami, local};
-use tolv_model::name::{AppName, Deploy as DeployPath, DeployError, DeployName};
+use tolv_model::name::{Deploy as DeployPath, DeployName};
 
 use super::args::{At, Which};
 use super::credentials::Credentials;
 use super::failure::Failure;
+use super::typed::Named;
 use crate::settings::Settings;
-
-/// A deploy as it may be typed: `shop/staging`, `shop` for its production, or `local` for what
-/// `tolv up` runs here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Named {
-    /// On a platform.
-    Deploy(DeployPath),
-    /// Here.
-    Local,
-}
-
-impl FromStr for Named {
-    type Err = DeployError;
-
-    fn from_str(text: &str) -> Result<Self, DeployError> {
-        if text == DeployName::local().as_str() {
-            return Ok(Self::Local);
-        }
-        match text.contains('/') {
-            true => text.parse().map(Self::Deploy),
-            false => {
-                let app: AppName = text.parse()?;
-                Ok(Self::Deploy(DeployPath { app, name: DeployName::production() }))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Named {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Deploy(deploy) => deploy.fmt(f),
-            Self::Local => DeployName::local().fmt(f),
-        }
-    }
-}
 
 /// A git remote that is a deploy's: `<server>/git/<app>/<deploy>.git`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -346,15 +309,6 @@ mod tests {
         assert!(platform(&two).unwrap_err().text.contains("http://two"));
         let tolv = [at("a", "http://one"), at("tolv", "http://two")];
         assert_eq!(platform(&tolv).unwrap().unwrap(), "http://two");
-    }
-
-    #[test]
-    fn an_app_alone_means_its_production() {
-        assert_eq!("shop".parse::<Named>().unwrap().to_string(), "shop/production");
-        assert_eq!("shop/staging".parse::<Named>().unwrap().to_string(), "shop/staging");
-        assert_eq!("local".parse::<Named>().unwrap(), Named::Local);
-        assert!("Shop".parse::<Named>().is_err());
-        assert!("shop/../x".parse::<Named>().is_err());
     }
 
     #[test]

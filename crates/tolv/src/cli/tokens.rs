@@ -9,21 +9,6 @@ use super::show::{json, moment, table};
 use super::target::Target;
 use crate::settings::Settings;
 
-/// Reads `30d`, `12h`, `15m` or `90s` as seconds.
-pub(crate) fn duration(text: &str) -> Result<u32, String> {
-    let bad = || format!("`{text}` is not a time such as 30d, 12h or 15m");
-    let unit = text.chars().last().ok_or_else(bad)?;
-    let seconds: u32 = match unit {
-        'd' => 86_400,
-        'h' => 3600,
-        'm' => 60,
-        's' => 1,
-        _ => return Err(bad()),
-    };
-    let count: u32 = text[..text.len() - 1].parse().map_err(|_| bad())?;
-    count.checked_mul(seconds).filter(|&seconds| seconds > 0).ok_or_else(bad)
-}
-
 pub(super) fn tokens(args: Tokens, settings: &Settings) -> Done {
     let target = Target::of(&args.at, settings)?;
     match args.command {
@@ -87,18 +72,4 @@ pub(super) fn audit(args: &Audit, settings: &Settings) -> Done {
     };
     let rows: Vec<_> = page.items.iter().map(row).collect();
     Ok(table(&["WHEN", "WHO", "WHAT", "TO", "DETAIL"], &rows).into_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(duration("30d"), Ok(2_592_000));
-        assert_eq!(duration("15m"), Ok(900));
-        for bad in ["", "d", "30", "0d", "-1d", "30x", "99999999d", "3ü"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
 }
