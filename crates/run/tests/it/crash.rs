@@ -81,12 +81,13 @@ fn one_that_ends_by_itself_is_restarted_too() {
 
 #[test]
 fn one_that_was_up_long_enough_has_a_clean_slate() {
-    let bed = Bed::with(best(), |settings| settings.timing.settled = Duration::ZERO);
+    let mut bed = Bed::with(best(), |settings| settings.timing.settled = Duration::ZERO);
     bed.converge(bed.target(1, &[("worker", IDLE, 1)])).unwrap();
     for restarts in 1..4 {
         kill(pid(&bed.endpoint("worker.1")));
         bed.wait_for("worker.1", ProcessState::Up, restarts);
     }
+    bed.stop();
     let said = bed.said("worker.1");
     let at_once = "State changed from up to crashed; restart at once";
     assert_eq!(said.iter().filter(|line| *line == at_once).count(), 3, "{said:?}");
@@ -94,7 +95,8 @@ fn one_that_was_up_long_enough_has_a_clean_slate() {
 
 #[test]
 fn a_restart_that_never_gets_ready_backs_off_and_goes_on() {
-    let bed = Bed::with(best(), |settings| settings.timing.back_off = Duration::from_millis(50));
+    let mut bed =
+        Bed::with(best(), |settings| settings.timing.back_off = Duration::from_millis(50));
     let command = "[ -e $SHARED/broken ] && exit 5; exec sleep $MARK";
     bed.converge(bed.target(1, &[("worker", command, 1)])).unwrap();
     fs::write(bed.shared().join("broken"), "").unwrap();
@@ -104,6 +106,7 @@ fn a_restart_that_never_gets_ready_backs_off_and_goes_on() {
     poll(SOON, "it to be up", || {
         (bed.endpoint("worker.1").state == ProcessState::Up).then_some(())
     });
+    bed.stop();
     let said = bed.said("worker.1");
     let backing =
         |line: &String| line.starts_with("State changed from starting to crashed; restart in 0.");

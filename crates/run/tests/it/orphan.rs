@@ -13,16 +13,21 @@ use tolv_testkit::{Home, poll};
 
 use crate::bed::{Bed, SOON, answer, best, each_level, left, mark, text};
 
-/// Writes numbers, and ends with 3 once it is told to.
-const COUNTER: &str = "i=0; while ! test -e $SHARED/end; do i=$((i+1)); echo $i; \
-    sleep 0.01; done; rm $SHARED/end; exit 3";
+/// Writes numbers, and ends with 3 once it is told to. It forks nothing: what runs stays the same.
+const COUNTER: &str = r#"exec perl -e '
+    $| = 1;
+    my ($end, $i) = "$ENV{SHARED}/end";
+    until (-e $end) { print ++$i, "\n"; select undef, undef, undef, 0.01 }
+    unlink $end;
+    exit 3;
+'"#;
 
 fn target(bed: &Bed, number: u32) -> Target {
     bed.target(number, &[("web", "perl web.pl", 2), ("worker", COUNTER, 1)])
 }
 
 /// Does not end when it is told to.
-const STUBBORN: &str = "trap '' TERM; while :; do sleep 0.01; done";
+const STUBBORN: &str = "trap '' TERM; echo deaf; exec perl -e sleep";
 
 fn with_doors(settings: &mut Settings) {
     settings.doors = Some(settings.logs.with_file_name("doors"));
@@ -71,11 +76,8 @@ impl Holder {
         Bed::again(self.level, self.home.path(), &self.mark, with_doors)
     }
 
-    /// What runs, but for the worker's short pauses.
     fn left(&self) -> Vec<String> {
-        let mut left = left(&self.mark);
-        left.retain(|line| !line.contains(": sleep "));
-        left
+        left(&self.mark)
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -127,6 +129,7 @@ fn holder() {
     if what == "stop" {
         let mut bed = bed;
         bed.converge(bed.target(1, &[("worker", STUBBORN, 1)])).unwrap();
+        bed.wait_for_line("worker.1", "deaf");
         let engine = bed.engine().clone();
         bed.runtime().spawn(async move { engine.stop().await });
         bed.wait_for_line("worker.1", "Stopping all processes with SIGTERM");

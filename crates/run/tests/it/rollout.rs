@@ -108,7 +108,7 @@ fn a_drain_that_does_not_end_is_cut_off() {
 
 #[test]
 fn an_old_one_may_finish_in_its_own_time() {
-    let bed = Bed::new(best());
+    let mut bed = Bed::new(best());
     let slow = "trap 'while [ ! -e $SHARED/go ]; do sleep 0.01; done; exit' TERM; echo up; \
                 while true; do sleep 0.01; done";
     bed.converge(bed.target(1, &[("worker", slow, 1)])).unwrap();
@@ -120,9 +120,10 @@ fn an_old_one_may_finish_in_its_own_time() {
     bed.converge(bed.target(3, &[("worker", IDLE, 1)])).unwrap();
     fs::write(bed.shared().join("go"), "").unwrap();
     poll(SOON, "the old ones to be gone", || (release(&bed.endpoints()) == [3]).then_some(()));
+    bed.stop();
     let said = bed.said("worker.1");
     let asked = said.iter().filter(|line| line.ends_with("with SIGTERM")).count();
-    assert_eq!(asked, 2, "{said:?}");
+    assert_eq!(asked, 3, "each once: {said:?}");
 }
 
 #[test]
