@@ -9,6 +9,7 @@
 //! The queue is the store's: a wake-up is only a hint to look there.
 
 use std::fs;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -89,11 +90,17 @@ pub(super) fn begin(
         ended: CancellationToken::new(),
     });
     inner.tasks.spawn(forward(Arc::clone(&controller), lines, inner.lines.clone()));
-    let ended = controller.ended.clone();
+    // What leaves goes on answering requests.
+    let (ended, leaving) = (controller.ended.clone(), inner.leaving.clone());
     inner.tasks.spawn({
         let routes = controller.routes.clone();
         async move {
-            ended.run_until_cancelled(routes.follow()).await;
+            tokio::select! {
+                biased;
+                () = ended.cancelled() => {}
+                () = leaving.cancelled() => {}
+                () = routes.follow() => {}
+            }
         }
     });
     let schedules = cron::Task { platform: platform.clone(), controller: Arc::clone(&controller) };
@@ -194,6 +201,9 @@ impl Task {
         self.controller.cron.changed();
         if restored && self.work().await == After::Gone {
             self.platform.controllers().remove(&self.id);
+        } else if self.platform.0.leaving.is_cancelled() {
+            self.controller.engine.leave().await;
+            self.controller.cron.going.ended().await;
         } else {
             // What runs answers the requests in flight first.
             self.platform.0.drained.cancelled().await;
@@ -279,14 +289,26 @@ impl Task {
         };
         self.controller.route(&target);
         self.controller.keep(&self.platform, &target)?;
-        let converged = tokio::select! {
-            converged = self.controller.engine.restore(target) => converged,
-            () = self.platform.0.ending.cancelled() => return Ok(()),
-        };
-        if let Err(error) = converged {
-            self.say(format!("Not everything is up: {}", chain(&error)));
-        }
+        self.bring_back(target).await;
         Ok(())
+    }
+
+    async fn bring_back(&self, target: Target) {
+        let (inner, engine) = (&self.platform.0, &self.controller.engine);
+        let mut restoring = pin!(engine.restore(target));
+        tokio::select! {
+            restored = &mut restoring => {
+                if let Err(error) = restored {
+                    self.say(format!("Not everything is up: {}", chain(&error)));
+                }
+            }
+            () = inner.ending.cancelled() => {
+                // Before the future is dropped: that would stop what was gone on with just now.
+                if inner.leaving.is_cancelled() {
+                    engine.leave().await;
+                }
+            }
+        }
     }
 
     /// Brings back what ran on this machine before, while the database is away.
@@ -295,10 +317,7 @@ impl Task {
         let Some(target) = Kept::get(&inner.home, &inner.store, &self.id) else { return };
         self.controller.samples.send_replace(samples::asks(&target.release.config));
         self.controller.route(&target);
-        let restored = inner.ending.run_until_cancelled(self.controller.engine.restore(target));
-        if let Some(Err(error)) = restored.await {
-            self.say(format!("Not everything is up: {}", chain(&error)));
-        }
+        self.bring_back(target).await;
     }
 
     fn say(&self, text: String) {

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::TcpListener;
 
+use crate::options::Http;
+
 /// First port tried where none was asked for.
 const DEFAULT: u16 = 8080;
 /// How many ports from there on are tried.
@@ -21,22 +23,30 @@ pub enum ListenError {
         /// Why not.
         source: io::Error,
     },
+    /// What the platform before this one listened on.
+    #[error("cannot listen on the socket that was handed on")]
+    HandedOn(#[source] io::Error),
     /// None of the default ports.
     #[error("no port from {DEFAULT} to {} is free on 127.0.0.1", DEFAULT + TRIES - 1)]
     NoneFree,
 }
 
-/// Listens on `asked`, or on the first free loopback port from 8080 on.
+/// Listens where it was asked for.
 ///
 /// # Errors
 ///
 /// [`ListenError::Asked`] when an address was asked for and is not to be had: it is not replaced
 /// by another. [`ListenError::NoneFree`] when all of the default ports are taken.
-pub(crate) async fn listen(asked: Option<SocketAddr>) -> Result<TcpListener, ListenError> {
-    if let Some(address) = asked {
-        return TcpListener::bind(address)
-            .await
-            .map_err(|source| ListenError::Asked { address, source });
+/// [`ListenError::HandedOn`] when a socket is none that can be listened on.
+pub(crate) async fn listen(asked: &Http) -> Result<TcpListener, ListenError> {
+    match asked {
+        Http::At(address) => {
+            return TcpListener::bind(address)
+                .await
+                .map_err(|source| ListenError::Asked { address: *address, source });
+        }
+        Http::Socket(socket) => return inherit(socket).map_err(ListenError::HandedOn),
+        Http::Free => {}
     }
     for port in DEFAULT..DEFAULT + TRIES {
         if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
@@ -44,6 +54,12 @@ pub(crate) async fn listen(asked: Option<SocketAddr>) -> Result<TcpListener, Lis
         }
     }
     Err(ListenError::NoneFree)
+}
+
+fn inherit(socket: &std::net::TcpListener) -> io::Result<TcpListener> {
+    let socket = socket.try_clone()?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! What a platform is told, and what it says.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tolv_logs::Line;
 use tolv_model::name::Deploy;
@@ -25,6 +26,17 @@ impl std::fmt::Debug for Blobs {
     }
 }
 
+/// Where the router listens.
+#[derive(Clone, Debug)]
+pub enum Http {
+    /// On the first free port of the loopback from 8080 on.
+    Free,
+    /// There, or nowhere.
+    At(SocketAddr),
+    /// On what another platform listens on, and hands on.
+    Socket(Arc<TcpListener>),
+}
+
 /// Everything [`Platform::start`](super::Platform::start) has to know.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -39,8 +51,8 @@ pub struct Options {
     /// The codebase that is all this platform runs, as `tolv up` has it: one deploy, which is
     /// reached under every host, begins anew at each start, and is built from the folder as it is.
     pub codebase: Option<Codebase>,
-    /// Where the router listens; on the first free port from 8080 on without it.
-    pub http: Option<SocketAddr>,
+    /// Where the router listens.
+    pub http: Http,
     /// Deploys are reached under `<app>.<domain>` and `<app>-<deploy>.<domain>`; that of a
     /// codebase under `<app>.<domain>`.
     pub domain: String,

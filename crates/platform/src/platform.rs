@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
@@ -42,8 +43,6 @@ use crate::routes::Hosts;
 const LINES: usize = 1024;
 /// Builds at once: they are bound by CPU, and live apps come first.
 const BUILDS: usize = 2;
-/// For requests in flight when the platform ends.
-const ROUTER_GRACE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// How long an answer is kept for a request that is sent again.
 pub(super) const KEYS: SignedDuration = SignedDuration::from_hours(24);
@@ -95,8 +94,8 @@ pub struct Platform(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) options: Options,
     pub(super) home: PathBuf,
-    /// Held for as long as the platform lives.
-    _lock: Home,
+    /// Held until the next platform may have the state folder.
+    pub(super) lock: Mutex<Option<Home>>,
     pub(super) store: Store,
     pub(super) blobs: BlobStore,
     pub(super) repos: Repos,
@@ -107,6 +106,8 @@ pub(super) struct Inner {
     pub(super) router: Router,
     pub(super) hosts: Arc<Hosts>,
     http: SocketAddr,
+    /// What the router takes connections from, until the platform ends.
+    pub(super) listener: Mutex<Option<Arc<TcpListener>>>,
     pub(super) ports: Arc<tolv_run::Ports>,
     pub(super) outputs: Outputs<OperationId>,
     pub(super) runs: Runs,
@@ -117,10 +118,12 @@ pub(super) struct Inner {
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
     pub(super) tasks: TaskTracker,
+    /// What runs is for the next platform to go on with.
+    pub(super) leaving: CancellationToken,
     /// Nothing new begins; what runs goes on.
     pub(super) ending: CancellationToken,
     /// No request is in flight any more.
-    quiet: CancellationToken,
+    pub(super) quiet: CancellationToken,
     /// The last of their lines is in the log: what runs is stopped.
     pub(super) drained: CancellationToken,
     pub(super) collecting: tokio::sync::Mutex<()>,
@@ -168,10 +171,11 @@ impl Platform {
         let spawner = Spawner::start(&options.host.program, &["spawner"])?;
         let machine = Machine::probe(&spawner)?;
         let (level, missing) = machine.choose(options.sandbox)?;
-        let listener = listen(options.http).await?;
-        let http = listener
-            .local_addr()
-            .map_err(|source| Error::System { what: "ask where the router listens", source })?;
+        let listener = listen(&options.http).await?;
+        let system = |what| move |source| Error::System { what, source };
+        let http = listener.local_addr().map_err(system("ask where the router listens"))?;
+        let socket = listener.as_fd().try_clone_to_owned();
+        let socket = socket.map_err(system("keep the router's socket"))?;
         lock.sign(&match &options.codebase {
             None => format!("pid {}", std::process::id()),
             Some(codebase) => {
@@ -185,7 +189,7 @@ impl Platform {
         let tasks = TaskTracker::new();
         let platform = Self(Arc::new(Inner {
             home,
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
             store,
             blobs,
             repos,
@@ -195,6 +199,7 @@ impl Platform {
             hosts: Hosts::new(router.clone(), traffic),
             router,
             http,
+            listener: Mutex::new(Some(Arc::new(socket.into()))),
             ports: tolv_run::Ports::new(),
             outputs: Outputs::default(),
             runs: Runs::default(),
@@ -204,6 +209,7 @@ impl Platform {
             controllers: Mutex::default(),
             lines,
             tasks,
+            leaving: CancellationToken::new(),
             ending: CancellationToken::new(),
             quiet: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -245,28 +251,6 @@ impl Platform {
             async move { router.serve(listener).await }
         });
         Ok((platform, received))
-    }
-
-    /// Lets the requests in flight finish, then stops every process. What is not done yet is gone
-    /// on with by the next platform on this state folder.
-    pub async fn end(&self) {
-        let inner = &self.0;
-        inner.ending.cancel();
-        let cut = inner.router.drain(ROUTER_GRACE).await.cut;
-        if cut > 0 {
-            let seconds = ROUTER_GRACE.as_secs();
-            self.say(format!("Cut {cut} requests that were not done after {seconds} seconds"))
-                .await;
-        }
-        inner.quiet.cancel();
-        // They stay in reach of a kill meanwhile.
-        let controllers: Vec<_> = self.controllers().values().cloned().collect();
-        for controller in controllers {
-            controller.ended().await;
-            controller.drains.ended().await;
-        }
-        self.controllers().clear();
-        self.settle_runs().await;
     }
 
     /// The state, for reading.
@@ -475,10 +459,8 @@ impl Platform {
         }
     }
 
-    pub(super) fn controllers(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<DeployId, Arc<Controller>>> {
-        self.0.controllers.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn controllers(&self) -> MutexGuard<'_, HashMap<DeployId, Arc<Controller>>> {
+        lock(&self.0.controllers)
     }
 
     pub(super) fn control(
@@ -537,6 +519,10 @@ impl Platform {
         let line = Line::tolv("platform", text);
         self.0.lines.send(Said { deploy: None, line }).await.ok();
     }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where an operation's output is kept.

@@ -20,7 +20,7 @@ mod life;
 mod live;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -39,7 +39,7 @@ use self::live::Live;
 pub use self::live::{Attachment, RunOutput, Taken};
 use super::error::Error;
 use super::logs::Listener;
-use super::platform::{Actor, Platform};
+use super::platform::{Actor, Platform, lock};
 
 /// For a run to end, whoever asks for it.
 pub(super) const LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -107,10 +107,6 @@ impl Drop for Held {
             slugs.swap_remove(place);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Runs {

@@ -34,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) tasks: TaskTracker,
     /// No new connections; each open one ends with its request.
     pub(crate) draining: CancellationToken,
+    /// Somebody else takes connections from the same listeners.
+    pub(crate) handed_on: CancellationToken,
     /// The deadline is over.
     pub(crate) cut: CancellationToken,
     pub(crate) cut_requests: AtomicUsize,
@@ -64,6 +66,7 @@ impl Inner {
             registry: Registry::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
+            handed_on: CancellationToken::new(),
             cut: CancellationToken::new(),
             cut_requests: AtomicUsize::new(0),
             put_aside: Notify::new(),

@@ -60,6 +60,9 @@ pub(crate) async fn accept(router: &Arc<Inner>, listener: TcpListener) {
             Err(_) => tokio::time::sleep(AFTER_FAILURE).await,
         }
     }
+    if router.handed_on.is_cancelled() {
+        return;
+    }
     // Those in the kernel's queue believe that they are connected: closing the listener would
     // reset them. Without the runtime, which may not know of the last ones yet.
     let Ok(listener) = listener.into_std() else { return };

@@ -80,6 +80,12 @@ impl Router {
         }
     }
 
+    /// Says that somebody else takes connections from the same listeners: a [`Router::drain`] leaves
+    /// theirs in the kernel's queue.
+    pub fn hand_on(&self) {
+        self.0.handed_on.cancel();
+    }
+
     /// Stops taking connections, lets each open one finish its request, and after `grace` cuts
     /// what is left. Resolves when every connection is closed and every access line written.
     pub async fn drain(&self, grace: Duration) -> Drained {

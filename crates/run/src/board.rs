@@ -15,6 +15,8 @@ pub(crate) enum Command {
     /// It was switched to: from now on it is restarted when it fails.
     Keep,
     Stop,
+    /// The next engine on the folder goes on with it; one that ends with this one is stopped.
+    Leave,
     Kill,
 }
 

@@ -263,6 +263,26 @@ impl Local {
         let shared = &self.0.shared;
         shared.end(Command::Stop);
         dismiss(shared);
+        self.settle().await;
+    }
+
+    /// Lets go of everything, for the next engine on this folder to go on with: processes of the
+    /// formation run on, one-offs are stopped as by [`Local::stop`]. From here on nothing can be
+    /// started; the receiver of the lines ends after the last. Without doors it stops everything.
+    pub async fn leave(&self) {
+        let shared = &self.0.shared;
+        if shared.settings.doors.is_none() {
+            return self.stop().await;
+        }
+        shared.end(Command::Leave);
+        // Those that nobody has gone on with go back to their doors.
+        drop(shared.orphans());
+        self.settle().await;
+    }
+
+    /// Waits for the last task and the last line.
+    async fn settle(&self) {
+        let shared = &self.0.shared;
         shared.tasks.close();
         shared.tasks.wait().await;
         shared.teller.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -152,7 +152,7 @@ impl Run {
                 },
                 Some(command) = self.commands.recv() => match command {
                     Command::Kill => self.kill(&mut session),
-                    Command::Stop | Command::Keep => {
+                    Command::Stop | Command::Leave | Command::Keep => {
                         kill_at.get_or_insert_with(|| self.terminate(&mut session));
                     }
                 },

@@ -6,6 +6,8 @@
 //! * Until the rollout switches to it (`Command::Keep`), it is on probation: a failure is
 //!   reported, and it is not restarted before the rollout has answered.
 //! * It leaves the board before it reports that it is gone.
+//! * Left to the next engine (`Command::Leave`), it decides nothing any more: it lets go of its
+//!   shim once that is launched, in whatever state it is.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -64,6 +66,8 @@ struct Running {
     process: Process,
     unit: Unit,
     probation: bool,
+    /// Whether it is left to the next engine.
+    left: bool,
     launching: Option<Launching>,
     session: Option<Session>,
     probing: Option<Probing>,
@@ -88,6 +92,7 @@ impl Process {
             process: self,
             unit,
             probation: true,
+            left: false,
             launching: None,
             session: None,
             probing: None,
@@ -100,7 +105,7 @@ impl Process {
             culprit: None,
         };
         running.feed(Event::Start);
-        while !running.unit.is_stopped() {
+        while !running.unit.is_stopped() && !running.is_let_go() {
             let happened = running.next().await;
             running.take(happened).await;
         }
@@ -112,6 +117,11 @@ impl Process {
 }
 
 impl Running {
+    /// A launch comes to its end: before that nobody could go on with it.
+    fn is_let_go(&self) -> bool {
+        self.left && self.launching.is_none()
+    }
+
     async fn next(&mut self) -> Happened {
         // A failure on probation waits for the rollout's answer.
         let held = self.probation && self.unit.phase() == Phase::Crashed && self.session.is_none();
@@ -133,6 +143,7 @@ impl Running {
         match happened {
             Happened::Command(Command::Keep) => self.probation = false,
             Happened::Command(Command::Stop) => self.feed(Event::Stop),
+            Happened::Command(Command::Leave) => self.left = true,
             Happened::Command(Command::Kill) => self.feed(Event::Kill),
             Happened::Launched(done) => self.launched(done),
             Happened::Word(word) => self.word(word).await,

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ struct Handle {
     /// Nothing only while it is dropped.
     socket: Option<OwnedFd>,
     child: Mutex<Child>,
+    /// Whether what it has launched goes on.
+    left: AtomicBool,
 }
 
 /// How long the last handle waits for the process to be gone, so that nothing is left behind.
@@ -38,6 +41,9 @@ const UNTIL_GONE: Duration = Duration::from_secs(2);
 impl Drop for Handle {
     fn drop(&mut self) {
         self.socket = None;
+        if self.left.load(Ordering::Relaxed) {
+            return;
+        }
         let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
         let raw = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
         let flags = rustix::process::PidfdFlags::empty();
@@ -100,7 +106,13 @@ impl Spawner {
             .process_group(0)
             .spawn()
             .map_err(failed)?;
-        Ok(Self(Arc::new(Handle { socket: Some(socket), child: Mutex::new(child) })))
+        let (child, left) = (Mutex::new(child), AtomicBool::new(false));
+        Ok(Self(Arc::new(Handle { socket: Some(socket), child, left })))
+    }
+
+    /// What it has launched goes on without this program: the last handle does not wait for it.
+    pub fn leave(&self) {
+        self.0.left.store(true, Ordering::Relaxed);
     }
 
     /// Starts one sandboxed process; returns once it has entered its sandbox.

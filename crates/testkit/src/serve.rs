@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use crate::{Home, Tolv, free_port};
 
@@ -100,6 +100,51 @@ impl Serve {
         let mut running = self.running.take().expect("it runs");
         running.signal(signal);
         running.wait(PATIENCE)
+    }
+
+    /// Sends the platform a signal that does not end it.
+    ///
+    /// # Panics
+    ///
+    /// When it was ended.
+    pub fn signal(&mut self, signal: Signal) {
+        self.running.as_mut().expect("it runs").signal(signal);
+    }
+
+    /// Lets a new `tolv` go on for the platform, and waits until the old one has ended; between
+    /// them both are there.
+    ///
+    /// # Panics
+    ///
+    /// When there is none, or the old one does not end.
+    #[track_caller]
+    pub fn upgrade(&mut self, between: impl FnOnce(&Self)) -> ExitStatus {
+        let running = self.running.as_mut().expect("it runs");
+        let mut before = running.lines().len();
+        running.signal(Signal::USR2);
+        let handed = running.wait_for_line(
+            |line| {
+                let is_new = before == 0;
+                before = before.saturating_sub(1);
+                is_new && line.contains("Handed over to process ")
+            },
+            PATIENCE,
+        );
+        let (_, id) = handed.text.split_once("process ").expect("the line that was waited for");
+        let id = id.split(';').next().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
+        let mut old = running.succeeded_by(id.expect("a process id"));
+        between(self);
+        old.wait_alone(PATIENCE)
+    }
+
+    /// Waits until the platform has ended by itself.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end.
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        self.running.take().expect("it runs").wait_alone(PATIENCE)
     }
 
     /// The running program.

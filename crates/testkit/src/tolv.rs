@@ -1,12 +1,15 @@
 //! A running program under test, such as `tolv`: its output, its signals, its end.
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid,
+};
 
 /// How long a dropped program has to end by itself after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
@@ -37,8 +40,37 @@ pub struct Line {
 /// nothing behind.
 #[derive(Debug)]
 pub struct Tolv {
-    child: Child,
+    process: Process,
     output: Arc<Output>,
+}
+
+#[derive(Debug)]
+enum Process {
+    Started(Child),
+    /// Started by the one before it, which has ended; and how this one ended, if it has.
+    Heir(Pid, Option<ExitStatus>),
+}
+
+impl Process {
+    fn pid(&self) -> Pid {
+        match self {
+            Self::Started(child) => Pid::from_child(child),
+            Self::Heir(pid, _) => *pid,
+        }
+    }
+
+    /// How it ended, if it has.
+    fn try_wait(&mut self) -> Option<ExitStatus> {
+        match self {
+            Self::Started(child) => child.try_wait().ok().flatten(),
+            Self::Heir(_, Some(status)) => Some(*status),
+            Self::Heir(pid, ended) => {
+                let waited = waitpid(Some(*pid), WaitOptions::NOHANG).ok().flatten();
+                *ended = waited.map(|(_, status)| ExitStatus::from_raw(status.as_raw()));
+                *ended
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -113,12 +145,12 @@ impl Tolv {
             let pipe = pipe.expect("both streams are pipes");
             thread::spawn(move || output.collect(stream, pipe));
         }
-        Self { child, output }
+        Self { process: Process::Started(child), output }
     }
 
     /// The id of the process.
     pub fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        self.process.pid()
     }
 
     /// What it has written so far.
@@ -149,9 +181,35 @@ impl Tolv {
     /// Sends a signal, as in `Signal::TERM` of rustix. One that has ended gets none.
     pub fn signal(&mut self, signal: Signal) {
         // Once it is reaped, its id may be somebody else's.
-        if let Ok(None) = self.child.try_wait() {
+        if self.process.try_wait().is_none() {
             kill_process(self.pid(), signal).ok();
         }
+    }
+
+    /// This is another one from here on, which it has started to go on for it; gives the old one,
+    /// which writes here too.
+    ///
+    /// # Panics
+    ///
+    /// When the system does not let it wait for the other one.
+    pub fn succeeded_by(&mut self, heir: Pid) -> Self {
+        // Then it is this process's to wait for once the old one is gone.
+        set_child_subreaper(Some(getpid())).expect("become a subreaper");
+        let process = std::mem::replace(&mut self.process, Process::Heir(heir, None));
+        Self { process, output: Arc::clone(&self.output) }
+    }
+
+    /// Waits for the end, not for the output.
+    ///
+    /// # Panics
+    ///
+    /// When it has not ended within `deadline`; the text has everything that was written.
+    #[track_caller]
+    pub fn wait_alone(&mut self, deadline: Duration) -> ExitStatus {
+        let Some(status) = self.ended(deadline) else {
+            panic!("still runs after {deadline:?}:\n{}", self.output.shown());
+        };
+        status
     }
 
     /// Waits for the end, and then for what is left of its output.
@@ -162,9 +220,7 @@ impl Tolv {
     #[track_caller]
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let start = Instant::now();
-        let Some(status) = self.ended(deadline) else {
-            panic!("still runs after {deadline:?}:\n{}", self.output.shown());
-        };
+        let status = self.wait_alone(deadline);
         // Whoever inherited a stream may hold it open: then what is there must do.
         let left = deadline.saturating_sub(start.elapsed());
         self.output.wait(left, |state| (state.ended == 2).then_some(()));
@@ -175,7 +231,7 @@ impl Tolv {
         let start = Instant::now();
         loop {
             let over = start.elapsed() >= deadline;
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Some(status) = self.process.try_wait() {
                 return Some(status);
             }
             if over {
@@ -190,8 +246,8 @@ impl Drop for Tolv {
     fn drop(&mut self) {
         self.signal(Signal::TERM);
         if self.ended(GRACE).is_none() {
-            self.child.kill().ok();
-            self.child.wait().ok();
+            kill_process(self.pid(), Signal::KILL).ok();
+            self.ended(GRACE);
         }
     }
 }

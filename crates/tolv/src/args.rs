@@ -125,7 +125,8 @@ Examples:
   DATABASE_URL=postgres://tolv@db/tolv tolv serve    state in PostgreSQL
 
 The first start prints the owner's token, once. Ctrl-C or SIGTERM stop everything in order; the
-next start brings every deploy back without a build.
+next start brings every deploy back without a build. SIGUSR2 lets a new version of the program go
+on in its place, without a refused request.
 
 Environment: TOLV_HOME, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
 TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_LOG_MIB,
@@ -208,6 +209,10 @@ pub(crate) struct Serve {
     /// Print one JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Go on for the platform at the other end of standard input
+    #[arg(long, hide = true)]
+    pub(crate) successor: bool,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ mod serve;
 mod settings;
 mod status;
 mod up;
+mod upgrade;
 
 use std::io::Write as _;
 use std::process::ExitCode;

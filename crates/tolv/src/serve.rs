@@ -1,21 +1,27 @@
 //! `tolv serve`: settings in, the platform and its server until a signal.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::net::TcpListener;
+use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use sd_notify::NotifyState;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Blobs, DatabaseUrl, Kind, Options, Platform, Said, SecretKey};
+use tolv_platform::{Blobs, DatabaseUrl, Http, Kind, Options, Platform, Said, SecretKey};
 use tolv_server::Server;
 
 use crate::args::Serve;
 use crate::cli::Failure;
 use crate::output;
 use crate::settings::Settings;
+use crate::upgrade::{Heir, Predecessor, Sockets, Successor};
 
 /// Lines that are written together.
 const AT_ONCE: usize = 512;
@@ -23,6 +29,39 @@ const AT_ONCE: usize = 512;
 const KILLED: Duration = Duration::from_secs(2);
 /// For standard output to take the last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// The API, until it has ended.
+type Serving = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
+/// The signals that end a program.
+struct Told {
+    int: Signal,
+    term: Signal,
+}
+
+impl Told {
+    fn listen() -> io::Result<Self> {
+        let int = signal(SignalKind::interrupt())?;
+        Ok(Self { int, term: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one.
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.int.recv() => {}
+            _ = self.term.recv() => {}
+        }
+    }
+}
+
+/// Why it stops.
+enum End {
+    Told,
+    /// The API has ended by itself.
+    Served(Result<(), Failure>),
+    /// Another program goes on.
+    Upgrade(Successor),
+}
 
 /// Runs until a signal, or until it cannot begin.
 pub(crate) fn serve(args: Serve, settings: &Settings) -> ExitCode {
@@ -40,16 +79,30 @@ pub(crate) fn serve(args: Serve, settings: &Settings) -> ExitCode {
 
 async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
-    let mut int = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
-    let mut term = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
-    let options = options(&args, settings)?;
+    let mut told = Told::listen().map_err(|error| failed(&error))?;
+    let mut upgrade = signal(SignalKind::user_defined2()).map_err(|error| failed(&error))?;
+    let mut options = options(&args, settings)?;
     let home = options.home.display().to_string();
+    let mut predecessor = None;
     // Before the platform: an address that is taken must not start and stop every app.
-    let listener = TcpListener::bind(args.listen).await.map_err(|error| {
-        Failure::new(format!("cannot listen on {}: {error}", args.listen))
-            .hint("another one may run: TOLV_LISTEN, TOLV_HTTP and TOLV_HOME give this one its own")
-    })?;
-    let address = listener.local_addr().map_err(|error| failed(&error))?;
+    let api = if args.successor {
+        let inherited = Predecessor::meet().and_then(|mut old| Ok((old.sockets()?, old)));
+        let (Sockets { api, http }, old) = inherited.map_err(|error| {
+            Failure::new(format!("nothing was handed on: {error}"))
+                .hint("`--successor` is for an upgrade, which SIGUSR2 to a `tolv serve` begins")
+        })?;
+        predecessor = Some(old);
+        options.http = Http::Socket(Arc::new(http));
+        api
+    } else {
+        TcpListener::bind(args.listen).map_err(|error| {
+            Failure::new(format!("cannot listen on {}: {error}", args.listen)).hint(
+                "another one may run: TOLV_LISTEN, TOLV_HTTP and TOLV_HOME give this one its own",
+            )
+        })?
+    };
+    let address = api.local_addr().map_err(|error| failed(&error))?;
+    let listener = asynchronous(&api).map_err(|error| failed(&error))?;
     let url = args.url.clone().unwrap_or_else(|| format!("http://{address}"));
     let domain = options.domain.clone();
     let started = Platform::start(options).await;
@@ -85,47 +138,125 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     });
     let (stop, stopping) = watch::channel(false);
     let serving = {
-        let mut stopping = stopping.clone();
-        server.serve(listener, async move {
+        let mut stopping = stopping;
+        let stopped = async move {
             stopping.wait_for(|stop| *stop).await.ok();
-        })
+        };
+        async move { server.serve(listener, stopped).await }
     };
     say(format!("API at {url}"));
-    let mut serving = Box::pin(async {
+    match predecessor {
+        Some(old) => {
+            notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+            old.up();
+        }
+        None => notify(&[NotifyState::Ready]),
+    }
+    let mut serving: Serving = Box::pin(async {
         let served = serving.await;
         served.map_err(|error| Failure::new(format!("the API ended: {error}")))
     });
-    let ended = tokio::select! {
-        served = &mut serving => Some(served),
-        _ = int.recv() => None,
-        _ = term.recv() => None,
-    };
-    say("Stopping; another signal kills".to_owned());
-    stop.send_replace(true);
-    let serving = async move {
-        match ended {
-            Some(served) => served,
-            None => serving.await,
+    let end = loop {
+        tokio::select! {
+            served = &mut serving => break End::Served(served),
+            () = told.wait() => break End::Told,
+            _ = upgrade.recv() => {}
+        }
+        let program = settings.program.clone();
+        say(format!("Upgrade: starting {}", program.display()));
+        let started = tokio::select! {
+            served = &mut serving => break End::Served(served),
+            started = spawn_blocking(move || Successor::start(&program)) => started,
+        };
+        match started.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(successor) => break End::Upgrade(successor),
+            Err(error) => say(format!("Upgrade failed, this platform goes on: {error}")),
         }
     };
+    stop.send_replace(true);
+    let serving = match end {
+        End::Upgrade(successor) => {
+            let heir = successor.heir();
+            let handed = hand_over(platform, api, successor, notices);
+            let outcome = until_told_twice(told, heir, async { tokio::join!(handed, serving).0 });
+            let outcome = outcome.await;
+            tokio::time::timeout(LAST_LINES, written).await.ok();
+            return outcome;
+        }
+        End::Told => serving,
+        End::Served(served) => Box::pin(async { served }),
+    };
+    drop(api);
+    notify(&[NotifyState::Stopping]);
+    say("Stopping; another signal kills".to_owned());
     let orderly = async { tokio::join!(serving, platform.end()).0 };
     let outcome = tokio::select! {
-        outcome = orderly => Some(outcome),
-        _ = int.recv() => None,
-        _ = term.recv() => None,
-    };
-    let outcome = match outcome {
-        Some(outcome) => outcome,
-        None => {
+        outcome = orderly => outcome,
+        () = told.wait() => {
             platform.kill();
             tokio::time::timeout(KILLED, platform.end()).await.ok();
             Ok(())
         }
     };
     // With the platform its lines end.
-    drop((platform, server, notices));
+    drop((platform, notices));
     tokio::time::timeout(LAST_LINES, written).await.ok();
     outcome
+}
+
+/// Whoever ends the platform meanwhile means the one that goes on; a second time, this one too.
+async fn until_told_twice(
+    mut told: Told,
+    heir: Heir,
+    handed: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let twice = async {
+        told.wait().await;
+        heir.terminate();
+        told.wait().await;
+        Ok(())
+    };
+    tokio::select! {
+        outcome = handed => outcome,
+        outcome = twice => outcome,
+    }
+}
+
+/// Lets `successor` go on, and finishes what is under way here.
+async fn hand_over(
+    platform: Platform,
+    api: TcpListener,
+    mut successor: Successor,
+    notices: mpsc::UnboundedSender<String>,
+) -> Result<(), Failure> {
+    // Before it: afterwards there is none any more.
+    let Some(http) = platform.listener() else { return Ok(()) };
+    platform.leave().await;
+    let id = successor.heir().id();
+    let handed = spawn_blocking(move || {
+        let sockets = Sockets { api, http: http.try_clone()? };
+        successor.hand_over(&sockets)
+    });
+    let handed = handed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    handed.map_err(|error| {
+        Failure::new(format!("the new platform does not go on: {error}"))
+            .hint("what runs is left running: start `tolv serve` again")
+    })?;
+    notices.send(format!("Handed over to process {id}; requests in flight finish here")).ok();
+    platform.finish().await;
+    Ok(())
+}
+
+fn asynchronous(listener: &TcpListener) -> io::Result<tokio::net::TcpListener> {
+    let listener = listener.try_clone()?;
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}
+
+/// Tells systemd, where it started this.
+fn notify(states: &[NotifyState<'_>]) {
+    // Without it nobody waits for this.
+    sd_notify::notify(states).ok();
 }
 
 fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
@@ -161,7 +292,7 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
             .clone()
             .map(|url| Blobs { url, options: services.object_options.clone() }),
         codebase: None,
-        http: Some(args.http),
+        http: Http::At(args.http),
         domain: args.domain.clone(),
         sandbox: args.sandbox.choice,
         host: settings.host(),

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Codebase, Error, Event, Options, Output, Platform, Progress, Stop};
+use tolv_platform::{Codebase, Error, Event, Http, Options, Output, Platform, Progress, Stop};
 use tolv_server::Server;
 
 use crate::args::Up;
@@ -58,7 +58,7 @@ fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
         secret_key: None,
         blobs: None,
         codebase: Some(codebase),
-        http: args.listen,
+        http: args.listen.map_or(Http::Free, Http::At),
         domain: "localhost".to_owned(),
         sandbox: args.sandbox.choice,
         host: settings.host(),

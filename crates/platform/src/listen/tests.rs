@@ -3,9 +3,9 @@ use super::*;
 #[tokio::test]
 async fn an_address_that_was_asked_for_is_not_replaced_by_another() {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let first = listen(Some(any)).await.unwrap();
+    let first = listen(&Http::At(any)).await.unwrap();
     let taken = first.local_addr().unwrap();
-    match listen(Some(taken)).await {
+    match listen(&Http::At(taken)).await {
         Err(error @ ListenError::Asked { .. }) => {
             assert_eq!(error.to_string(), format!("cannot listen on {taken}"));
         }
@@ -15,7 +15,7 @@ async fn an_address_that_was_asked_for_is_not_replaced_by_another() {
 
 #[tokio::test]
 async fn without_one_the_next_free_port_is_taken() {
-    let first = listen(None).await.unwrap().local_addr().unwrap();
+    let first = listen(&Http::Free).await.unwrap().local_addr().unwrap();
     assert!(first.ip().is_loopback());
     assert!((DEFAULT..DEFAULT + TRIES).contains(&first.port()));
 }

@@ -255,6 +255,55 @@ fn one_that_was_told_to_end_is_not_gone_on_with() {
 }
 
 #[test]
+fn what_an_engine_leaves_the_next_one_has() {
+    each_level(|level| {
+        let home = Home::new();
+        let mark = mark();
+        let mut first = Bed::again(level, home.path(), &mark, with_doors);
+        first.converge(target(&first, 1)).unwrap();
+        let types = [("web", "perl web.pl", 2), ("worker", COUNTER, 1), ("slow", STUBBORN, 1)];
+        first.converge(first.target(1, &types)).unwrap();
+        first.wait_for_line("slow.1", "deaf");
+        // One is on its way out, and stays so.
+        first.converge(target(&first, 1)).unwrap();
+        let (running, before) = (first.left(), pids(&first));
+        let engine = first.engine().clone();
+        let one_off = first.runtime().spawn({
+            let (target, name) = (first.target(1, &[]), "run.1".parse().unwrap());
+            let one_off =
+                OneOff { target, name, command: "echo on; sleep 1000".to_owned(), limit: None };
+            async move { engine.run_once(one_off).await }
+        });
+        first.wait_for_line("run.1", "on");
+        first.runtime().block_on(first.engine().leave());
+        first.read_to_end();
+        // What cannot be gone on with is stopped.
+        assert!(!first.runtime().block_on(one_off).unwrap().unwrap().is_success(), "{level}");
+        assert_eq!(first.left(), running, "{level}");
+        assert!(first.endpoints().is_empty());
+        match first.converge(first.target(2, &[])) {
+            Err(tolv_run::Error::Stopped) => {}
+            other => panic!("{level}: {other:?}"),
+        }
+        let mut second = Bed::again(level, home.path(), &mark, |settings| {
+            with_doors(settings);
+            settings.timing.grace = std::time::Duration::from_millis(300);
+        });
+        drop(first);
+        second.runtime().block_on(second.engine().restore(target(&second, 1))).unwrap();
+        let mut wanted = before;
+        wanted.remove("slow.1");
+        assert_eq!(pids(&second), wanted, "{level}");
+        assert!(answer(&second.endpoint("web.2")).starts_with("web.2 v1 "));
+        poll(SOON, "the one on its way out to be gone", || {
+            (second.left().len() + 1 == running.len()).then_some(())
+        });
+        second.stop();
+        assert!(second.left().is_empty(), "{level}");
+    });
+}
+
+#[test]
 fn an_engine_that_ends_before_it_wants_anything_ends_them_too() {
     for kill in [false, true] {
         let mut holder = Holder::start(best());

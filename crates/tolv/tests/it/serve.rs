@@ -15,6 +15,7 @@ mod release_phase;
 mod restart;
 mod run;
 mod survival;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,10 @@ struct Shop {
 impl Shop {
     /// With the app that says its PORT, and these lines in its Procfile.
     fn new(procfile: &str, extra: &[(&str, &str)]) -> Self {
-        let serve = Serve::start(env!("CARGO_BIN_EXE_tolv"), extra);
+        Self::on(Serve::start(env!("CARGO_BIN_EXE_tolv"), extra), procfile)
+    }
+
+    fn on(serve: Serve, procfile: &str) -> Self {
         let dir = serve.folder("shop");
         std::fs::write(dir.join("Procfile"), procfile).unwrap();
         std::fs::write(dir.join("server.py"), SERVER).unwrap();

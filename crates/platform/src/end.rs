@@ -1,0 +1,68 @@
+//! How a platform ends: in order, or by leaving what runs to the next one.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::platform::{Platform, lock};
+
+/// For requests in flight when the platform ends.
+const ROUTER_GRACE: Duration = Duration::from_secs(30);
+
+impl Platform {
+    /// Lets the requests in flight finish, then stops every process. What is not done yet is gone
+    /// on with by the next platform on this state folder.
+    pub async fn end(&self) {
+        let inner = &self.0;
+        inner.ending.cancel();
+        lock(&inner.listener).take();
+        self.finish_requests().await;
+        self.settle().await;
+    }
+
+    /// Lets go of what runs and of the state folder, for the next platform to go on with. Requests
+    /// are answered still, by what runs now, until [`Platform::finish`]. One-offs are stopped.
+    pub async fn leave(&self) {
+        self.0.leaving.cancel();
+        self.0.ending.cancel();
+        self.settle().await;
+        self.0.spawner.leave();
+        lock(&self.0.lock).take();
+    }
+
+    /// After [`Platform::leave`], once the next platform takes requests from the same socket: takes
+    /// no more, and lets those in flight finish.
+    pub async fn finish(&self) {
+        self.0.router.hand_on();
+        self.finish_requests().await;
+        // Their lines are in the logs.
+        self.0.drained.cancelled().await;
+    }
+
+    async fn finish_requests(&self) {
+        let cut = self.0.router.drain(ROUTER_GRACE).await.cut;
+        if cut > 0 {
+            let seconds = ROUTER_GRACE.as_secs();
+            self.say(format!("Cut {cut} requests that were not done after {seconds} seconds"))
+                .await;
+        }
+        self.0.quiet.cancel();
+    }
+
+    /// Waits until every deploy's task has ended.
+    async fn settle(&self) {
+        // They stay in reach of a kill meanwhile.
+        let controllers: Vec<_> = self.controllers().values().cloned().collect();
+        for controller in controllers {
+            controller.ended().await;
+            controller.drains.ended().await;
+        }
+        self.controllers().clear();
+        self.settle_runs().await;
+    }
+
+    /// What the router takes connections from, to be handed on; nothing once the platform ends.
+    pub fn listener(&self) -> Option<Arc<TcpListener>> {
+        lock(&self.0.listener).clone()
+    }
+}

@@ -1,0 +1,230 @@
+//! Upgrade: a `tolv serve` goes on as another program, without a refused connection.
+//!
+//! ```text
+//!  old: SIGUSR2 ─▶ starts the new program        new: settings are right ─▶ "ready"
+//!       lets go of the state folder ─▶ its sockets ─────▶ starts, takes requests ─▶ "up"
+//!       finishes its requests, ends
+//! ```
+//!
+//! They talk over the new one's standard input. Each step but the last two can fail without
+//! consequence: the old one goes on. The words are the same in every version.
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Its settings are right.
+const READY: u8 = b'r';
+/// The state folder is free; with the sockets.
+const GO: u8 = b'g';
+/// It takes requests.
+const UP: u8 = b'u';
+
+/// For a new program to read its settings.
+const SETTINGS: Duration = Duration::from_secs(10);
+/// For a new program to take requests, however many deploys there are.
+const START: Duration = Duration::from_secs(120);
+
+/// How a successor is started: `--successor` among the arguments.
+const SUCCESSOR: &str = "--successor";
+
+/// The sockets that are handed on.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    /// Of the API and git.
+    pub(crate) api: TcpListener,
+    /// Of the router.
+    pub(crate) http: TcpListener,
+}
+
+/// The new program, as the old one sees it. It ends itself where nothing is handed to it.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl Successor {
+    /// Starts `program` with this one's arguments, and waits until its settings are right.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be started, or ends before.
+    pub(crate) fn start(program: &Path) -> io::Result<Self> {
+        let (socket, theirs) = UnixStream::pair()?;
+        let arguments = std::env::args_os().skip(1).filter(|argument| argument != SUCCESSOR);
+        let child = Command::new(program)
+            .args(arguments)
+            .arg(SUCCESSOR)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()?;
+        let mut successor = Self { child, socket };
+        successor.expect(READY, SETTINGS)?;
+        Ok(successor)
+    }
+
+    /// Hands the sockets on, and waits until it takes requests.
+    ///
+    /// # Errors
+    ///
+    /// It ends before, or takes too long and is killed.
+    pub(crate) fn hand_over(&mut self, sockets: &Sockets) -> io::Result<()> {
+        let fds = [sockets.api.as_fd(), sockets.http.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        match sendmsg(&self.socket, &[IoSlice::new(&[GO])], &mut ancillary, SendFlags::NOSIGNAL) {
+            // It has ended: how, it is asked below.
+            Ok(_) | Err(Errno::PIPE) => self.expect(UP, START),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Who that is.
+    pub(crate) fn heir(&self) -> Heir {
+        Heir(self.child.id())
+    }
+
+    fn expect(&mut self, word: u8, limit: Duration) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(limit))?;
+        let mut said = [0];
+        let why = match self.socket.read_exact(&mut said) {
+            Ok(()) if said[0] == word => return Ok(()),
+            Ok(()) => "it is no `tolv` that can be upgraded to".to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                format!("it was not ready within {limit:?}")
+            }
+            Err(_) => "it ended".to_owned(),
+        };
+        self.child.kill().ok();
+        let status = self.child.wait()?;
+        Err(io::Error::other(format!("{why} ({status})")))
+    }
+}
+
+/// The process of a successor, which nobody waits for once it goes on: its id is no other's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heir(u32);
+
+impl Heir {
+    /// Its process id.
+    pub(crate) fn id(self) -> u32 {
+        self.0
+    }
+
+    /// Tells it to end, as this one was told to.
+    pub(crate) fn terminate(self) {
+        if let Some(pid) = i32::try_from(self.0).ok().and_then(Pid::from_raw) {
+            kill_process(pid, Signal::TERM).ok();
+        }
+    }
+}
+
+/// The old program, as the new one sees it.
+#[derive(Debug)]
+pub(crate) struct Predecessor(UnixStream);
+
+impl Predecessor {
+    /// At the other end of standard input, which is closed to whatever is started from here on.
+    ///
+    /// # Errors
+    ///
+    /// Standard input is no socket, or the system's.
+    pub(crate) fn meet() -> io::Result<Self> {
+        let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        socket.peer_addr()?;
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        Ok(Self(socket))
+    }
+
+    /// Says that the settings are right, and waits for the sockets.
+    ///
+    /// # Errors
+    ///
+    /// The old program is gone, or goes on by itself.
+    pub(crate) fn sockets(&mut self) -> io::Result<Sockets> {
+        self.0.write_all(&[READY])?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut word = [0];
+        let mut buffers = [IoSliceMut::new(&mut word)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = recvmsg(&self.0, &mut buffers, &mut ancillary, flags)?;
+        let fds = ancillary.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        let fds: Vec<OwnedFd> = fds.flatten().collect();
+        match (received.bytes, word, <[OwnedFd; 2]>::try_from(fds)) {
+            (1, [GO], Ok([api, http])) => Ok(Sockets { api: api.into(), http: http.into() }),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Says that requests are taken.
+    pub(crate) fn up(mut self) {
+        // One that is gone needs not know.
+        self.0.write_all(&[UP]).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_handed_on_after_the_settings() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let child = Command::new("true").spawn().unwrap();
+        let mut old = Successor { child, socket: ours };
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let sockets = Sockets { api: listen(), http: listen() };
+        let new = std::thread::spawn(move || {
+            let mut predecessor = Predecessor(theirs);
+            let sockets = predecessor.sockets().unwrap();
+            predecessor.up();
+            sockets
+        });
+        old.expect(READY, SETTINGS).unwrap();
+        old.hand_over(&sockets).unwrap();
+        let taken = new.join().unwrap();
+        let at = |listener: &TcpListener| listener.local_addr().unwrap();
+        assert_eq!(at(&taken.api), at(&sockets.api));
+        assert_eq!(at(&taken.http), at(&sockets.http));
+        old.child.wait().unwrap();
+    }
+
+    #[test]
+    fn one_that_ends_or_says_nonsense_is_no_successor() {
+        let said = |program: &str, words: &[u8]| {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let child = Command::new(program).spawn().unwrap();
+            theirs.write_all(words).unwrap();
+            drop(theirs);
+            let mut old = Successor { child, socket: ours };
+            old.expect(READY, SETTINGS).unwrap_err().to_string()
+        };
+        assert!(said("false", b"").starts_with("it ended ("));
+        assert!(said("true", b"x").starts_with("it is no `tolv` that can be upgraded to ("));
+    }
+
+    #[test]
+    fn nothing_is_taken_from_one_that_is_gone() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        assert!(Predecessor(ours).sockets().is_err());
+    }
+}

@@ -1,0 +1,234 @@
+//! Another `tolv` goes on for the platform: nobody notices.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::*;
+
+/// Answers at once, and to `/slow` once it was asked for `/go`.
+const SERVER: &str = r#"
+import http.server, os, threading
+go = threading.Event()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/slow":
+            print("slow", flush=True)
+            go.wait()
+        if self.path == "/go":
+            go.set()
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+    def log_message(self, *args):
+        pass
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+Server(("", int(os.environ["PORT"])), Handler).serve_forever()
+"#;
+/// Says a number at a time.
+const COUNT: &str = "worker: i=0; while :; do i=$((i+1)); echo n$i; sleep 0.01; done\n";
+
+fn pids(shop: &Shop) -> Vec<u64> {
+    let ps = shop.json(&["ps"]);
+    let items = ps["items"].as_array().unwrap();
+    items.iter().filter_map(|process| process["pid"].as_u64()).collect()
+}
+
+#[test]
+fn an_upgrade_refuses_no_request_and_keeps_every_process() {
+    let mut shop = Shop::new(&format!("web: python3 server.py\n{COUNT}"), &[]);
+    shop.change("server.py", SERVER);
+    shop.pushed(&["tolv", "main"]);
+    shop.tolv(&["scale", "web=2"]);
+    let before = pids(&shop);
+    assert_eq!(before.len(), 3);
+    let address = SocketAddr::from(([127, 0, 0, 1], shop.serve.http()));
+    let (over, asked) = (AtomicBool::new(false), AtomicU32::new(0));
+    let follow = shop.serve.command(&shop.dir, &["logs", "-f", "-p", "worker", "--source", "app"]);
+    let follow = tolv_testkit::Tolv::start(&mut { follow });
+    follow.wait_for_line(|line| line.contains(": n"), SOON);
+    thread::scope(|scope| {
+        let _over = Over(&over);
+        let slow = scope.spawn(move || http::get(address, "shop.localhost", "/slow"));
+        poll(SOON, "it to be in flight", || {
+            shop.tolv(&["logs", "-p", "web"]).contains(": slow").then_some(())
+        });
+        // Each on a connection of its own.
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let answer = http::get(address, "shop.localhost", "/").expect("nobody is refused");
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                asked.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        for round in 0..3 {
+            let Shop { serve, dir } = &mut shop;
+            let status = serve.upgrade(|serve| {
+                // The new one answers, for requests and for commands.
+                let begun = asked.load(Ordering::Relaxed);
+                poll(SOON, "requests", || {
+                    (asked.load(Ordering::Relaxed) > begun + 20).then_some(())
+                });
+                assert!(serve.tolv(dir, &["ps"]).contains("web.2"));
+                assert_eq!(slow.is_finished(), round > 0, "the old one waits for it");
+                poll(SOON, "the end of the slow one", || {
+                    http::get(address, "shop.localhost", "/go").unwrap();
+                    slow.is_finished().then_some(())
+                });
+            });
+            assert!(status.success(), "{status}");
+            assert_eq!(pids(&shop), before, "and nothing was started");
+        }
+        assert_eq!(slow.join().unwrap().unwrap().status, 200);
+    });
+    assert!(asked.load(Ordering::Relaxed) > 60);
+    // Every request has its line, and each line of the app is there once, for a follower too.
+    let requests = shop.tolv(&["logs", "-n", "10000", "-p", "router"]);
+    let to = |path: &str| requests.matches(&format!("path=\"{path}\"")).count();
+    assert_eq!(to("/slow"), 1);
+    assert_eq!(to("/"), usize::try_from(asked.into_inner()).unwrap());
+    let numbers = |lines: &mut dyn Iterator<Item = &str>| -> Vec<u64> {
+        lines.filter_map(|line| line.rsplit_once(": n")?.1.parse().ok()).collect()
+    };
+    let stored = shop.tolv(&["logs", "-p", "worker", "-n", "10000", "--source", "app"]);
+    let stored = numbers(&mut stored.lines());
+    assert_eq!(stored, (1..=stored.len() as u64).collect::<Vec<_>>());
+    let last = *stored.last().unwrap();
+    follow.wait_for_line(|line| line.ends_with(&format!(": n{last}")), SOON);
+    let seen = follow.lines();
+    let seen = numbers(&mut seen.iter().map(|line| line.text.as_str()));
+    assert!(seen.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seen:?}");
+    // It ends in order, as the first one would have.
+    drop(follow);
+    assert!(shop.serve.end(Signal::TERM).success());
+    let lives = |pid: &u64| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !status.is_empty() && !status.contains(") Z ")
+    };
+    assert_eq!(before.iter().find(|pid| lives(pid)), None, "nothing is left");
+}
+
+/// Ends the clients, also of a test that fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_is_under_way_is_gone_on_with() {
+    let mut shop = Shop::new("web: python3 server.py\nrelease: sh release.sh\n", &[]);
+    shop.change("release.sh", "echo begun; sleep 1000");
+    let push = push_command(&shop.serve, &shop.dir, &["tolv", "main"]);
+    let mut push = tolv_testkit::Tolv::start(&mut { push });
+    poll(SOON, "its release phase", || {
+        shop.ran(&["logs", "-p", "release"]).out.contains(": begun").then_some(())
+    });
+    assert!(shop.serve.upgrade(|_| {}).success());
+    // A push hears that it goes on, and how to follow it; what was begun begins again.
+    assert!(!push.wait(SOON).success());
+    poll(SOON, "its release phase again", || {
+        let lines = shop.tolv(&["logs", "-p", "release", "--source", "app"]);
+        (lines.matches(": begun").count() == 2).then_some(())
+    });
+    let operations = shop.json(&["operations"]);
+    let id = operations["items"][0]["id"].as_str().unwrap();
+    assert_eq!(operations["items"].as_array().unwrap().len(), 1, "{operations}");
+    shop.tolv(&["operations", "cancel", id]);
+}
+
+#[test]
+fn a_one_off_is_stopped_and_recorded() {
+    let mut shop = Shop::site("hello", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let run = shop.serve.command(&shop.dir, &["run", "sh", "-c", "echo on; exec sleep 1000"]);
+    let mut run = tolv_testkit::Tolv::start(&mut { run });
+    run.wait_for_line(|line| line == "on", SOON);
+    assert!(shop.serve.upgrade(|_| {}).success());
+    assert_eq!(run.wait(SOON).code(), Some(143));
+    let runs = shop.json(&["run", "list"]);
+    assert_eq!(runs["items"][0]["status"], 143, "{runs}");
+}
+
+/// A copy of the program that can be replaced, as a new version does.
+struct Installed(tolv_testkit::Home);
+
+impl Installed {
+    fn new() -> Self {
+        let installed = Self(tolv_testkit::Home::new());
+        installed.put_right();
+        installed
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("tolv")
+    }
+
+    fn put_right(&self) {
+        std::fs::copy(env!("CARGO_BIN_EXE_tolv"), self.0.path().join("next")).unwrap();
+        self.replace();
+    }
+
+    fn put(&self, script: &str) {
+        let next = self.0.path().join("next");
+        std::fs::write(&next, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(next, std::fs::Permissions::from_mode(0o755)).unwrap();
+        self.replace();
+    }
+
+    fn replace(&self) {
+        std::fs::rename(self.0.path().join("next"), self.path()).unwrap();
+    }
+}
+
+#[test]
+fn one_that_cannot_start_leaves_the_old_as_it_was() {
+    let installed = Installed::new();
+    let mut serve = Serve::start(installed.path().to_str().unwrap(), &[]);
+    installed.put("echo broken >&2; exit 3");
+    let pid = serve.running().pid();
+    serve.signal(Signal::USR2);
+    let line = serve.running().wait_for_line(|line| line.contains("Upgrade failed"), SOON);
+    let wanted = "Upgrade failed, this platform goes on: it ended (exit status: 3)";
+    assert!(line.text.ends_with(wanted), "{}", line.text);
+    installed.put_right();
+    let dir = serve.folder("user");
+    assert_eq!(serve.running().pid(), pid);
+    serve.tolv(&dir, &["create", "shop"]);
+    assert!(serve.upgrade(|_| {}).success());
+    assert_ne!(serve.running().pid(), pid);
+    assert!(serve.tolv(&dir, &["apps"]).contains("shop"));
+    // It is no command for users.
+    let ran = serve.ran(&dir, &["serve", "--successor"]);
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(ran.err.contains("nothing was handed on"), "{}", ran.err);
+}
+
+#[test]
+fn one_that_fails_at_the_last_moment_ends_no_process_of_an_app() {
+    let installed = Installed::new();
+    let program = installed.path();
+    let serve = Serve::start(program.to_str().unwrap(), &[]);
+    let mut shop = Shop::on(serve, "web: python3 server.py\n");
+    shop.change("server.py", SERVER);
+    shop.pushed(&["tolv", "main"]);
+    let before = pids(&shop);
+    // Its settings are right, it says; then it ends.
+    installed.put("printf r >&0; exit 4");
+    shop.serve.signal(Signal::USR2);
+    let wanted = "the new platform does not go on: it ended (exit status: 4)";
+    shop.serve.running().wait_for_line(|line| line.contains(wanted), SOON);
+    installed.put_right();
+    assert_eq!(shop.serve.ended().code(), Some(1));
+    shop.serve.begin();
+    poll(SOON, "it is known again", || (pids(&shop) == before).then_some(()));
+    assert_eq!(shop.text("shop.localhost", "/"), "ok");
+}
