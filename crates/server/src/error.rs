@@ -22,6 +22,10 @@ impl Failure {
         Self::new(Code::Invalid, error.to_string())
     }
 
+    pub(crate) fn hint(self, hint: &str) -> Self {
+        Self(Box::new(self.0.with_hint(Some(hint.to_owned()))))
+    }
+
     pub(crate) fn not_found(what: &str, name: &str) -> Self {
         Self::new(Code::NotFound, format!("there is no {what} `{name}`"))
     }

@@ -60,7 +60,9 @@ impl Asked {
             Some("app") => Some(Source::App),
             Some("tolv") => Some(Source::Tolv),
             Some(other) => {
-                return Err(Failure::invalid(format!("source `{other}` is not app or tolv")));
+                let text = format!("source `{other}` is not app or tolv");
+                let hint = "lines of the router are those of the process `router`";
+                return Err(Failure::invalid(text).hint(hint));
             }
         };
         let grep = self.grep.as_deref().map(|pattern| {
@@ -68,6 +70,11 @@ impl Asked {
             built.map_err(|error| Failure::invalid(format!("grep is no pattern: {error}")))
         });
         let release = self.release.as_deref().map(parse::<ReleaseNumber>).transpose()?;
+        if let (Some(since), Some(until)) = (self.since, self.until)
+            && until < since
+        {
+            return Err(Failure::invalid(format!("until {until} is before since {since}")));
+        }
         Ok(Filter {
             since: self.since.map(micros),
             until: self.until.map(micros),

@@ -62,10 +62,7 @@ pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
     };
     match done {
         Ok(text) => output::print_bytes(&text),
-        Err(Failure { text, hint, status }) => {
-            output::fail_text(&text, hint.as_deref());
-            ExitCode::from(status)
-        }
+        Err(failure) => failure.report(),
     }
 }
 

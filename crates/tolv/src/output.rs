@@ -10,6 +10,9 @@ use tolv_build::Event;
 use tolv_model::source::SourceError;
 use tolv_platform::Bar;
 
+/// Status of a program whose output nobody reads any more: 128 + SIGPIPE.
+pub(crate) const UNREAD: u8 = 141;
+
 /// Prints an error with its causes and, where known, what to do; returns exit status 1.
 pub(crate) fn fail(error: &(dyn Error + 'static), hint: Option<&str>) -> ExitCode {
     error_text(error, hint);
@@ -71,11 +74,17 @@ pub(crate) fn print(text: &str) -> ExitCode {
 
 /// Writes a result to standard output, whatever its bytes are.
 pub(crate) fn print_bytes(bytes: &[u8]) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
+    match write(bytes) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(UNREAD),
+        Err(error) => fail_text(&format!("standard output: {error}"), None),
     }
+}
+
+/// Writes a part of a result to standard output.
+pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush())
 }
 
 /// Shows a build: `-----> Heading`, seven spaces before each line, a bar on a terminal.

@@ -71,7 +71,7 @@ pub(crate) fn serve(args: Serve, settings: &Settings) -> ExitCode {
     };
     let code = match runtime.block_on(run(args, settings)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { text, hint, .. }) => output::fail_text(&text, hint.as_deref()),
+        Err(failure) => failure.report(),
     };
     runtime.shutdown_background();
     code

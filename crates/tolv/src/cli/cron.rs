@@ -25,10 +25,7 @@ pub(super) fn cron(args: Cron, settings: &Settings) -> ExitCode {
     };
     match done {
         Ok(text) => output::print_bytes(&text),
-        Err(Failure { text, hint, status }) => {
-            output::fail_text(&text, hint.as_deref());
-            ExitCode::from(status)
-        }
+        Err(failure) => failure.report(),
     }
 }
 
@@ -137,7 +134,7 @@ fn run(which: &super::args::Which, name: &str, settings: &Settings) -> Result<Ex
     })?;
     let run: CronRun = target.client.get(&path)?;
     if quiet {
-        output::print_bytes(json(&run)?.as_bytes());
+        output::write(json(&run)?.as_bytes()).map_err(Failure::unwritten)?;
     }
     if let (Some(error), None | Some(0)) = (&run.error, run.status) {
         return Err(Failure::new(format!("{name} {}: {error}", run.outcome)));

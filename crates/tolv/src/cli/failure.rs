@@ -1,11 +1,17 @@
 //! Why a command did not do what was asked, and what to do about it.
 
+use std::io;
+use std::process::ExitCode;
+
 use tolv_api::client::Error;
 use tolv_api::{Code, Problem, local};
+
+use crate::output::{self, UNREAD};
 
 /// One error, as a person reads it.
 #[derive(Debug)]
 pub(crate) struct Failure {
+    /// Nothing is said where it is empty.
     pub(crate) text: String,
     pub(crate) hint: Option<String>,
     /// The command's exit status.
@@ -15,6 +21,22 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), hint: None, status: 1 }
+    }
+
+    /// Standard output takes no more. Where nobody reads it, as behind `| head`, that is no news.
+    pub(crate) fn unwritten(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::new("").status(UNREAD),
+            _ => Self::new(format!("standard output: {error}")),
+        }
+    }
+
+    /// Says it; the exit status.
+    pub(crate) fn report(self) -> ExitCode {
+        if !self.text.is_empty() {
+            output::fail_text(&self.text, self.hint.as_deref());
+        }
+        ExitCode::from(self.status)
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -1,6 +1,6 @@
 //! `tolv logs`: what a deploy's processes and the platform said, and what they say now.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::args::{Logs, LogsCommand};
 use super::failure::Failure;
 use super::show::{json, table};
 use super::target::Target;
+use crate::output;
 use crate::settings::Settings;
 
 /// Lines that are asked for at a time.
@@ -141,21 +142,15 @@ impl Out {
         for line in lines {
             self.view.write(&from_wire(line)?, &mut text);
         }
-        write(&text)
+        output::write(&text).map_err(Failure::unwritten)
     }
 
     fn missed(&mut self, missed: &LogMissed) -> Result<(), Failure> {
         let process = missed.process.as_deref().unwrap_or("platform");
         let mut shown = Vec::new();
         self.view.write(&Line::dropped(process, missed.lines), &mut shown);
-        write(&shown)
+        output::write(&shown).map_err(Failure::unwritten)
     }
-}
-
-fn write(text: &[u8]) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    let written = out.write_all(text).and_then(|()| out.flush());
-    written.map_err(|error| Failure::new(format!("standard output: {error}")))
 }
 
 fn from_wire(line: LogLine) -> Result<Line, Failure> {

@@ -21,23 +21,19 @@ use super::failure::{Failure, harmless};
 use super::follow;
 use super::show::{json, moment, table};
 use super::target::Target;
-use crate::output;
+use crate::output::{self, UNREAD};
 use crate::settings::Settings;
 
 /// What this ends with where it is not the process that failed.
 const OURS: u8 = 125;
-/// Of a program whose output nobody reads: 128 + SIGPIPE.
-const UNREAD: u8 = 141;
 /// Letters of a command in the list.
 const SHOWN: usize = 60;
 
 pub(super) fn run(args: Args, settings: &Settings) -> ExitCode {
     match carried_out(args, settings) {
         Ok(status) => ExitCode::from(status),
-        Err(Failure { text, hint, .. }) => {
-            output::fail_text(&text, hint.as_deref());
-            ExitCode::from(OURS)
-        }
+        Err(failure) if failure.status == UNREAD => failure.report(),
+        Err(failure) => failure.status(OURS).report(),
     }
 }
 
@@ -76,10 +72,7 @@ fn carried_out(mut args: Args, settings: &Settings) -> Result<u8, Failure> {
             let bytes = target.client.run_record(&run.id)?;
             match target.json {
                 true => print(&json(&serde_json::json!({"output": Value::of(&bytes)}))?),
-                false => {
-                    output::print_bytes(&bytes);
-                    Ok(0)
-                }
+                false => write(&bytes),
             }
         }
         RunCommand::Show { id } => {
@@ -90,8 +83,11 @@ fn carried_out(mut args: Args, settings: &Settings) -> Result<u8, Failure> {
 }
 
 fn print(text: &str) -> Result<u8, Failure> {
-    output::print(text);
-    Ok(0)
+    write(text.as_bytes())
+}
+
+fn write(bytes: &[u8]) -> Result<u8, Failure> {
+    output::write(bytes).map(|()| 0).map_err(Failure::unwritten)
 }
 
 /// A run by its id, or by its name among the deploy's last.

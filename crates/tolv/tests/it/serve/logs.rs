@@ -1,6 +1,6 @@
 //! `tolv logs`: what is in the log of a deploy, whatever ended meanwhile, and who follows it.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -115,14 +115,39 @@ fn the_log_has_everything_in_its_order_and_answers_questions() {
     assert_eq!((&line["process"], &line["release"]), (&"web.1".into(), &1.into()), "{json}");
 
     for (args, text) in [
-        (["logs", "--grep", "("], "grep is no pattern"),
-        (["logs", "--source", "x"], "is not app or tolv"),
-        (["logs", "--since", "soon"], "neither a moment"),
-        (["logs", "-n", "99999"], "99999"),
+        (&["logs", "--grep", "("][..], "grep is no pattern"),
+        (&["logs", "--source", "router"], "is not app or tolv\n  hint: lines of the router"),
+        (&["logs", "--since", "soon"], "neither a moment"),
+        (&["logs", "--since", "1m", "--until", "1h"], " is before since "),
+        (&["logs", "-n", "99999"], "99999"),
     ] {
-        let ran = shop.ran(&args);
+        let ran = shop.ran(args);
         assert!(!ran.status.success() && ran.err.contains(text), "{args:?}: {}", ran.err);
     }
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let shop = talker();
+    for args in [&["logs"][..], &["logs", "-f"], &["logs", "--json"], &["ps"]] {
+        let mut command = shop.serve.command(&shop.dir, args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        // One that follows notices it at the next line.
+        let status = poll(SOON, "its end", || {
+            shop.text("shop.localhost", "/more");
+            child.try_wait().unwrap()
+        });
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((status.code(), said.as_str()), (Some(141), ""), "{args:?}");
+    }
+    let mut command = shop.serve.command(&shop.dir, &["ps"]);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let ran = command.stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(said.starts_with("error: standard output: No space left"), "{said}");
 }
 
 #[test]
