@@ -121,7 +121,7 @@ impl Serve {
     pub fn upgrade(&mut self, between: impl FnOnce(&Self)) -> ExitStatus {
         let running = self.running.as_mut().expect("it runs");
         let mut before = running.lines().len();
-        running.signal(Signal::USR2);
+        running.upgrade(Signal::USR2);
         let handed = running.wait_for_line(
             |line| {
                 let is_new = before == 0;

@@ -186,15 +186,20 @@ impl Tolv {
         }
     }
 
-    /// This is another one from here on, which it has started to go on for it; gives the old one,
-    /// which writes here too.
+    /// Sends the signal on which it starts another one to go on for it.
     ///
     /// # Panics
     ///
-    /// When the system does not let it wait for the other one.
-    pub fn succeeded_by(&mut self, heir: Pid) -> Self {
-        // Then it is this process's to wait for once the old one is gone.
+    /// When the system does not let this process wait for the other one.
+    pub fn upgrade(&mut self, signal: Signal) {
+        // Before the old one can be gone: whose the other one is then is decided at that moment.
         set_child_subreaper(Some(getpid())).expect("become a subreaper");
+        self.signal(signal);
+    }
+
+    /// After [`Tolv::upgrade`], this is the other one from here on; gives the old one, which writes
+    /// here too.
+    pub fn succeeded_by(&mut self, heir: Pid) -> Self {
         let process = std::mem::replace(&mut self.process, Process::Heir(heir, None));
         Self { process, output: Arc::clone(&self.output) }
     }
