@@ -10,6 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::error::{Error, ExecError};
 use crate::init::{EXEC_BODY, Exec, Report};
+use crate::network::{Network, NetworkNamespace};
 use crate::spawner::{Launch, Launched, Spawner};
 use crate::spec::Spec;
 use crate::wire;
@@ -94,6 +95,21 @@ pub fn run(
     on_output: &mut dyn FnMut(Stream, &[u8]),
     cancel: &Cancel,
 ) -> Result<ExitStatus, Error> {
+    run_in(spawner, job, None, on_output, cancel)
+}
+
+/// As [`run`], in the network of another sandbox, where one is given.
+///
+/// # Errors
+///
+/// Those of [`run`].
+pub fn run_in(
+    spawner: &Spawner,
+    job: &Job,
+    network: Option<NetworkNamespace>,
+    on_output: &mut dyn FnMut(Stream, &[u8]),
+    cancel: &Cancel,
+) -> Result<ExitStatus, Error> {
     let io = |what| move |error: rustix::io::Errno| Error::Io { what, source: error.into() };
     let payload = job
         .exec
@@ -110,11 +126,16 @@ pub fn run(
     let (out, out_end) = pipe_with(PipeFlags::CLOEXEC).map_err(io("make a pipe"))?;
     let (err, err_end) = pipe_with(PipeFlags::CLOEXEC).map_err(io("make a pipe"))?;
     let started = Instant::now();
+    let mut spec = job.spec.clone();
+    if network.is_some() {
+        spec.network = Network::Joined;
+    }
     let launched = spawner.launch(Launch {
         body: EXEC_BODY,
         payload,
         fds: vec![theirs, null, out_end, err_end],
-        spec: job.spec.clone(),
+        spec,
+        network,
     })?;
     let mut watch = Watch {
         pipes: [(Stream::Out, Some(out)), (Stream::Err, Some(err))],

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,10 @@ use crate::cgroup::{Group, Trees};
 use crate::enter::{Birth, live};
 use crate::init::EXEC_BODY;
 use crate::level::{Level, Reason};
+use crate::network::host::Networks;
+use crate::network::names::Names;
+use crate::network::relay::Relay;
+use crate::network::{Network, visit};
 use crate::reap::{self, SignalFd};
 use crate::spawner::Body;
 use crate::spec::Spec;
@@ -43,6 +48,7 @@ struct Server<'a> {
     socket: Option<OwnedFd>,
     signals: SignalFd,
     trees: Trees,
+    networks: Networks,
     children: BTreeMap<i32, Child>,
     /// Cgroups of children that have ended.
     leaving: Vec<Group>,
@@ -69,6 +75,7 @@ impl<'a> Server<'a> {
             socket: Some(socket),
             signals: SignalFd::new(&[libc::SIGCHLD])?,
             trees: Trees::detect(),
+            networks: Networks::default(),
             children: BTreeMap::new(),
             leaving: Vec::new(),
         })
@@ -90,6 +97,7 @@ impl<'a> Server<'a> {
             }
         }
         self.trees.remove();
+        self.networks.take_down();
         0
     }
 
@@ -152,10 +160,17 @@ impl<'a> Server<'a> {
                 let Some(answer) = fds.next() else { return };
                 wire::send(answer.as_fd(), &Answer::Cgroups(self.trees.facts()), &[]).ok();
             }
-            Ok(Request::Launch { body, spec_bytes }) => {
+            Ok(Request::Network(choice)) => {
+                let Some(answer) = fds.next() else { return };
+                let reason = self.networks.choose(choice);
+                wire::send(answer.as_fd(), &Answer::Network(reason), &[]).ok();
+            }
+            Ok(Request::Launch { body, spec_bytes, joins_network }) => {
                 let (Some(memory), Some(answer)) = (fds.next(), fds.next()) else { return };
+                let network = if joins_network { fds.next() } else { None };
                 let told = answer.try_clone();
-                let launched = self.launch(&body, spec_bytes, memory, answer, fds.collect());
+                let given = Given { memory, answer, network, fds: fds.collect() };
+                let launched = self.launch(&body, spec_bytes, given);
                 if let (Err(refusal), Ok(answer)) = (launched, told) {
                     wire::send(answer.as_fd(), &refusal, &[]).ok();
                 }
@@ -168,9 +183,7 @@ impl<'a> Server<'a> {
         &mut self,
         body: &str,
         spec_bytes: usize,
-        memory: OwnedFd,
-        answer: OwnedFd,
-        fds: Vec<OwnedFd>,
+        Given { memory, answer, network, fds }: Given,
     ) -> Result<(), Answer> {
         let body = match body {
             EXEC_BODY => init::body,
@@ -187,13 +200,21 @@ impl<'a> Server<'a> {
             serde_json::from_slice(&spec).map_err(|error| Answer::Bad(error.to_string()))?;
         let level = spec.level;
         let app_uid = spec.app_uid();
+        let services = match &spec.network {
+            Network::Own { services } if level == Level::Strict && self.networks.are_own() => {
+                Some(services.clone())
+            }
+            Network::Own { .. } | Network::Machine | Network::Joined => None,
+        };
+        let names = (services.is_some() || network.is_some())
+            .then(|| Names::of_machine(self.networks.has_v6()));
         let group = self.trees.make(level, &spec.limits).map_err(Answer::Failed)?;
         let io = |what: &'static str| {
             move |error: rustix::io::Errno| Answer::Failed(Reason::new(what, error.raw_os_error()))
         };
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (go, say_go) = rustix::pipe::pipe_with(flags).map_err(io("make a pipe"))?;
-        let (pid, pidfd, joined) = match fork(level, &group) {
+        let (pid, pidfd, joined) = match fork(level, services.is_some(), &group) {
             Ok(Forked::Parent { pid, pidfd, joined }) => (pid, pidfd, joined),
             Ok(Forked::Child) => {
                 let cgroup_counts = self.trees.limits_processes();
@@ -206,6 +227,8 @@ impl<'a> Server<'a> {
                     memory,
                     spec_bytes,
                     fds,
+                    network,
+                    resolv_conf: names.map(|names| names.resolv_conf),
                     answer,
                     go,
                     group,
@@ -220,6 +243,10 @@ impl<'a> Server<'a> {
         let ready = if joined { Ok(()) } else { group.take_in(pid) };
         let ready = ready.and_then(|()| map_ids(level, pid, app_uid));
         self.children.insert(pid, Child { group: group.without_inside(), level });
+        let ready = ready.and_then(|()| match (&services, &names) {
+            (Some(services), Some(names)) => self.connect((pid, &pidfd), services, names),
+            _ => Ok(()),
+        });
         let ready = ready.and_then(|()| {
             wire::send(answer.as_fd(), &Answer::Launched { pid }, &[pidfd.as_fd()])
                 .map_err(|error| Reason::new("answer", sys::errno(&error)))
@@ -237,6 +264,44 @@ impl<'a> Server<'a> {
     }
 }
 
+/// The descriptors of a launch.
+struct Given {
+    memory: OwnedFd,
+    answer: OwnedFd,
+    network: Option<OwnedFd>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Server<'_> {
+    /// Leads a way out of a child's own network, and one to the services it is given.
+    fn connect(
+        &mut self,
+        (pid, pidfd): (i32, &OwnedFd),
+        services: &[SocketAddr],
+        names: &Names,
+    ) -> Result<(), Reason> {
+        let io = |stage: &'static str| {
+            move |error: std::io::Error| Reason::new(stage, sys::errno(&error))
+        };
+        let namespace = fs::File::open(format!("/proc/{pid}/ns/net"));
+        let namespace = namespace.map_err(io("open a network namespace"))?;
+        let link = self.networks.connect(&namespace)?;
+        visit(&namespace, || Ok(link.enter())).map_err(io("enter a network namespace"))??;
+        let relay = Relay::listen(&namespace, services, names.relayed)?;
+        if relay.is_empty() {
+            return Ok(());
+        }
+        match sys::clone_process(0, None).map_err(io("fork"))? {
+            Fork::Child => relay.live(pidfd),
+            Fork::Parent((pid, _)) => {
+                // It ends with the sandbox; there is nothing below it.
+                self.children.insert(pid, Child { group: Group::default(), level: Level::Strict });
+                Ok(())
+            }
+        }
+    }
+}
+
 enum Forked {
     Parent {
         pid: i32,
@@ -247,9 +312,10 @@ enum Forked {
     Child,
 }
 
-fn fork(level: Level, group: &Group) -> std::io::Result<Forked> {
+fn fork(level: Level, own_network: bool, group: &Group) -> std::io::Result<Forked> {
     let own = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     let namespaces = match level {
+        Level::Strict if own_network => own | libc::CLONE_NEWNET,
         Level::Strict => own,
         Level::User => own | libc::CLONE_NEWUSER,
         Level::Landlock | Level::None => 0,

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::app::Entered;
 use crate::cgroup::CgroupFacts;
 use crate::error::Error;
+use crate::network::{NetworkChoice, NetworkNamespace};
 use crate::owner;
 use crate::spec::{Spec, is_plain_target};
 use crate::wire::{self, Answer, MAX_FDS, Request};
@@ -68,6 +69,8 @@ pub struct Launch {
     pub fds: Vec<OwnedFd>,
     /// The sandbox.
     pub spec: Spec,
+    /// The network to join, for [`Network::Joined`](crate::Network::Joined).
+    pub network: Option<NetworkNamespace>,
 }
 
 /// A body that is running in its sandbox.
@@ -123,15 +126,18 @@ impl Spawner {
     /// [`Error::BadLaunch`] before anything was tried.
     pub fn launch(&self, launch: Launch) -> Result<Launched, Error> {
         check(&launch)?;
-        let Launch { body, payload, fds, spec } = launch;
+        let Launch { body, payload, fds, spec, network } = launch;
         owner::give(&spec)?;
         owner::give_pipes(&spec, &fds)?;
         let level = spec.level;
         let io = |what| move |source| Error::Io { what, source };
         let bytes = serde_json::to_vec(&spec).map_err(|bad| Error::BadLaunch(bad.to_string()))?;
         let memory = wire::memory_file(&[&bytes, &payload]).map_err(io("make a memory file"))?;
-        let request = Request::Launch { body: body.to_owned(), spec_bytes: bytes.len() };
+        let joins_network = network.is_some();
+        let (body, spec_bytes) = (body.to_owned(), bytes.len());
+        let request = Request::Launch { body, spec_bytes, joins_network };
         let mut given = vec![memory.as_fd()];
+        given.extend(network.iter().map(|network| network.as_fd()));
         given.extend(fds.iter().map(|fd| fd.as_fd()));
         let answer = self.ask(&request, &given)?;
         // The body alone holds them now, so that their other ends see its end.
@@ -151,6 +157,16 @@ impl Spawner {
             Some((Answer::Failed(reason), _)) => Err(Error::Enter { level, reason }),
             Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
             None => Err(Error::Lost),
+        }
+    }
+
+    /// Says which networks processes are to have; why they have none of their own, if so.
+    pub(crate) fn network(&self, choice: NetworkChoice) -> Result<Option<String>, Error> {
+        let answer = self.ask(&Request::Network(choice), &[])?;
+        match hear(&answer)? {
+            Some((Answer::Network(reason), _)) => Ok(reason),
+            Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
+            None => Err(Error::Gone("it hung up".to_owned())),
         }
     }
 

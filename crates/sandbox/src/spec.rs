@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::level::Level;
+use crate::network::Network;
 
 /// First of the uids given to apps; each is also the gid.
 pub const FIRST_UID: u32 = 2_000_000;
@@ -22,6 +23,8 @@ pub struct Spec {
     pub mounts: Vec<Mount>,
     /// Upper bounds.
     pub limits: Limits,
+    /// Which network it is in.
+    pub network: Network,
     /// Host name inside (strict and user).
     pub hostname: String,
     /// Home directory in the made `/etc/passwd`; exists inside even where nothing is mounted.
@@ -47,13 +50,14 @@ mod raw_path {
 }
 
 impl Spec {
-    /// A sandbox without mounts and with the default limits.
+    /// A sandbox without mounts, with the default limits and a network of its own.
     pub fn new(level: Level, identity: &str) -> Self {
         Self {
             level,
             identity: identity.to_owned(),
             mounts: Vec::new(),
             limits: Limits::default(),
+            network: Network::own(),
             hostname: "app".to_owned(),
             home: PathBuf::from("/app"),
         }

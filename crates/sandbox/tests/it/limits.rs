@@ -1,6 +1,6 @@
 //! Upper bounds are upper bounds.
 
-use tolv_sandbox::{Machine, Spec};
+use tolv_sandbox::{Machine, NetworkChoice, Spec};
 
 use crate::{levels, output, run, shell, spawner};
 
@@ -29,7 +29,7 @@ fn tmp_is_limited() {
 #[test]
 fn memory_is_limited_where_a_controller_is() {
     let spawner = spawner();
-    let machine = Machine::probe(&spawner).unwrap();
+    let machine = Machine::probe(&spawner, NetworkChoice::Auto).unwrap();
     if !machine.cgroups.controllers.iter().any(|name| name == "memory") {
         println!("no memory controller: {:?}", machine.cgroups);
         return;
@@ -47,7 +47,7 @@ fn memory_is_limited_where_a_controller_is() {
 
 #[test]
 fn a_spawner_that_ends_takes_no_limit_from_another() {
-    let found = || Machine::probe(&spawner()).unwrap().cgroups;
+    let found = || Machine::probe(&spawner(), NetworkChoice::Auto).unwrap().cgroups;
     let first = found();
     std::thread::scope(|scope| {
         for _ in 0..6 {
@@ -59,7 +59,7 @@ fn a_spawner_that_ends_takes_no_limit_from_another() {
 #[test]
 fn processes_are_limited_where_a_controller_is() {
     let spawner = spawner();
-    let machine = Machine::probe(&spawner).unwrap();
+    let machine = Machine::probe(&spawner, NetworkChoice::Auto).unwrap();
     if !machine.cgroups.controllers.iter().any(|name| name == "pids") {
         println!("no pids controller: {:?}", machine.cgroups);
         return;
