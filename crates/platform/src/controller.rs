@@ -71,6 +71,7 @@ pub(super) fn begin(
         tolv_run::Settings::new(inner.spawner.clone(), inner.level, platform.log_folder(&id));
     settings.search_path = inner.options.host.search_path.to_string_lossy().into_owned();
     settings.ports = Arc::clone(&inner.ports);
+    settings.host_services.clone_from(&inner.host_services);
     settings.logs_bytes = inner.options.log_bytes;
     // What `up` runs ends with it, whatever ends it.
     settings.doors = inner.options.codebase.is_none().then(|| platform.doors_of(&id));

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tolv_logs::Line;
 use tolv_model::name::Deploy;
-use tolv_sandbox::Choice;
+use tolv_model::service::HostServices;
+use tolv_sandbox::{Choice, NetworkChoice};
 use tolv_store::{DatabaseUrl, SecretKey};
 
 use crate::codebase::Codebase;
@@ -58,6 +59,10 @@ pub struct Options {
     pub domain: String,
     /// How much to isolate.
     pub sandbox: Choice,
+    /// Whether processes have networks of their own.
+    pub network: NetworkChoice,
+    /// Which services of this machine apps may reach, where their config names them.
+    pub host_services: HostServices,
     /// What a build may know of this machine.
     pub host: tolv_build::Host,
     /// A push is refused while the disk has fewer bytes free than this.

@@ -18,6 +18,7 @@ use tolv_model::id::{AppId, CronRunId, DeployId, OperationId};
 use tolv_model::name::{Deploy as DeployPath, DeployName, ProcessName};
 use tolv_model::operation::{Request, State};
 use tolv_model::release::ReleaseNumber;
+use tolv_model::service::HostServices;
 use tolv_model::slug::SlugId;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
@@ -101,6 +102,8 @@ pub(super) struct Inner {
     pub(super) repos: Repos,
     pub(super) spawner: Spawner,
     pub(super) level: Level,
+    /// The services of this machine that processes may reach, where they have networks of their own.
+    pub(super) host_services: Option<HostServices>,
     /// What the machine lacks for more.
     missing: Vec<String>,
     pub(super) router: Router,
@@ -169,8 +172,10 @@ impl Platform {
             repos.set_up(&options.host.program)?;
         }
         let spawner = Spawner::start(&options.host.program, &["spawner"])?;
-        let machine = Machine::probe(&spawner)?;
+        let machine = Machine::probe(&spawner, options.network)?;
         let (level, missing) = machine.choose(options.sandbox)?;
+        let own_networks = level == Level::Strict && machine.network.is_none();
+        let host_services = own_networks.then(|| options.host_services.clone());
         let listener = listen(&options.http).await?;
         let system = |what| move |source| Error::System { what, source };
         let http = listener.local_addr().map_err(system("ask where the router listens"))?;
@@ -196,6 +201,7 @@ impl Platform {
             spawner,
             level,
             missing,
+            host_services,
             hosts: Hosts::new(router.clone(), traffic),
             router,
             http,

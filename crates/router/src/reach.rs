@@ -86,7 +86,7 @@ pub(crate) async fn reach(
         }
         let began = Instant::now();
         let limit = way.time_outs(router).connect;
-        let connected = timeout(limit, TcpStream::connect(request.backend.address)).await;
+        let connected = timeout(limit, request.backend.dialer.dial(request.backend.address)).await;
         way.connect = began.elapsed();
         match connected.map_err(|_| Code::H19).and_then(|it| it.map_err(|e| refusal(&e))) {
             Ok(stream) => {

@@ -1,15 +1,18 @@
 //! One process of one release, as it will be launched.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use tolv_logs::store;
 use tolv_model::command::script;
-use tolv_model::env::{Env, EnvError};
+use tolv_model::env::{Env, EnvError, EnvName};
 use tolv_model::name::ProcessName;
 use tolv_model::process_env::{Facts, STACK_PATH, process_env};
+use tolv_model::service::services_of;
 use tolv_model::slug::Digest;
-use tolv_sandbox::{Exec, Level, Spec, view};
+use tolv_sandbox::{Exec, Level, Network, Spec, view};
 
 use crate::protocol::{Head, Orders};
 use crate::target::{Settings, Target};
@@ -56,15 +59,45 @@ impl Plan {
         Digest::of(&bytes.collect::<Vec<_>>())
     }
 
-    pub(crate) fn spec(&self, settings: &Settings) -> Spec {
+    /// The sandbox of a process with this port.
+    pub(crate) fn spec(&self, settings: &Settings, port: u16) -> Spec {
         let mut hostname = self.name.to_string();
         hostname.truncate(HOST_NAME);
         Spec {
             mounts: self.target.mounts.clone(),
             limits: self.target.limits.clone(),
+            network: match &settings.host_services {
+                None => Network::Machine,
+                Some(allowed) => {
+                    let services = self.services().into_iter().map(|(_, service)| service);
+                    // What the process is to listen on itself is nobody's else.
+                    let services = services
+                        .filter(|service| allowed.allow(service) && service.port() != port);
+                    Network::Own { services: services.collect::<BTreeSet<_>>().into_iter().collect() }
+                }
+            },
             hostname,
             ..Spec::new(settings.level, &self.target.release.deploy.to_string())
         }
+    }
+
+    /// The services of the machine that its config names.
+    pub(crate) fn services(&self) -> Vec<(EnvName, SocketAddr)> {
+        services_of(&self.target.release.config)
+    }
+
+    /// What is said of a service that it names and may not reach.
+    pub(crate) fn refused_services(&self, settings: &Settings) -> Vec<String> {
+        let Some(allowed) = &settings.host_services else { return Vec::new() };
+        let refused = self.services().into_iter().filter(|(_, service)| !allowed.allow(service));
+        refused
+            .map(|(name, service)| {
+                format!(
+                    "Warning: {name} names {service} on this machine, which processes do not \
+                     reach; the operator allows it by TOLV_HOST_SERVICES={service}"
+                )
+            })
+            .collect()
     }
 
     pub(crate) fn env(&self, settings: &Settings, port: u16) -> Result<Env, EnvError> {

@@ -68,7 +68,10 @@ impl Launching {
         change: impl FnOnce(u16, &mut Orders) -> Result<(), EnvError>,
     ) -> Result<Self, Error> {
         let settings = &shared.settings;
-        let port = shared.settings.ports.take().ok_or(Error::NoPort)?;
+        let port = match settings.host_services {
+            Some(_) => settings.ports.any(),
+            None => settings.ports.take().ok_or(Error::NoPort)?,
+        };
         let writer = store::writer_id(random());
         let mut orders = plan
             .orders(settings, port.number, writer)
@@ -76,7 +79,7 @@ impl Launching {
         change(port.number, &mut orders)
             .map_err(|source| Error::Env { process: plan.name.clone(), source })?;
         let folder = settings.logs.clone();
-        let start = Start { orders, spec: plan.spec(settings), folder: folder.clone(), doors };
+        let start = Start { orders, spec: plan.spec(settings, port.number), folder: folder.clone(), doors };
         let spawner = settings.spawner.clone();
         let launch = shared.tasks.spawn(async move {
             let _place = LAUNCHES.acquire().await;
@@ -132,7 +135,11 @@ impl Session {
             door.remove();
         })?;
         let Here { writer, identity, written, .. } = here;
-        let port = shared.settings.ports.hold(identity.port);
+        let ports = &shared.settings.ports;
+        let port = match shared.settings.host_services {
+            Some(_) => ports.known(identity.port),
+            None => ports.hold(identity.port),
+        };
         pump.open(writer, &control, written);
         let (door, folder) = (Some(door), shared.settings.logs.clone());
         Ok(Self { port, control, launched, door, writer, folder, deaf_at: None })

@@ -12,8 +12,10 @@ use std::time::Duration;
 use tolv_logs::Line;
 use tolv_model::name::{ProcessName, ProcessType};
 use tolv_model::release::{Release, ReleaseNumber};
+use tolv_model::service::HostServices;
 use tolv_sandbox::{Level, Limits, Mount, Spawner};
 
+use crate::connector::Connector;
 use crate::ports::Ports;
 
 /// Gives word when requests in flight to these endpoints are done: called after the endpoints
@@ -38,6 +40,9 @@ pub struct Settings {
     pub drain: Option<Drain>,
     /// The host's `PATH` behind the slug's folders, for levels that have no root of their own.
     pub search_path: String,
+    /// The services of the machine that processes may reach, where they have networks of their own;
+    /// nothing where they share the machine's.
+    pub host_services: Option<HostServices>,
     /// Where ports come from; engines of one platform share it.
     pub ports: Arc<Ports>,
     /// Folder of this engine alone, by which the processes of the formation are found by the next
@@ -56,6 +61,7 @@ impl Settings {
             timing: Timing::default(),
             drain: None,
             search_path: tolv_model::process_env::STACK_PATH.to_owned(),
+            host_services: None,
             ports: Ports::new(),
             doors: None,
         }
@@ -377,6 +383,8 @@ pub struct Endpoint {
     pub routed: bool,
     /// Where it listens: `127.0.0.1:PORT`, or `[::1]:PORT` where it answered there.
     pub address: SocketAddr,
+    /// How that is reached, and nothing else that may listen there.
+    pub connector: Connector,
     /// The leader's id on the host.
     pub pid: Option<i32>,
     /// Restarts since it was first started.

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use tolv_model::formation::Formation;
-use tolv_sandbox::Choice;
+use tolv_model::service::HostServices;
+use tolv_sandbox::{Choice, NetworkChoice};
 
 use crate::cli::args as cli;
 
@@ -203,6 +204,12 @@ pub(crate) struct Serve {
         value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) keep_releases: u32,
 
+    /// Services of this machine that apps may reach where their config names them, as in
+    /// 127.0.0.1:5432,127.0.0.1:6379; processes with networks of their own reach no other
+    #[arg(long, value_name = "ADDRESS:PORT,…", env = "TOLV_HOST_SERVICES", default_value = "",
+        hide_default_value = true)]
+    pub(crate) host_services: HostServices,
+
     #[command(flatten)]
     pub(crate) sandbox: Sandbox,
 
@@ -267,6 +274,9 @@ pub(crate) struct Build {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) sandbox: Sandbox,
+
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -277,4 +287,9 @@ pub(crate) struct Sandbox {
     /// How much to isolate: auto (the best this machine gives), strict, user, landlock or none
     #[arg(long = "sandbox", value_name = "LEVEL", env = "TOLV_SANDBOX", default_value = "auto")]
     pub(crate) choice: Choice,
+
+    /// Which network processes have at level strict: auto (their own, where this machine gives
+    /// that), own, or machine
+    #[arg(long, value_name = "NETWORK", env = "TOLV_NETWORK", default_value = "auto")]
+    pub(crate) network: NetworkChoice,
 }

@@ -34,7 +34,7 @@ enum Failure {
 
 fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
     let spawner = Spawner::start(&settings.program, &["spawner"]).map_err(Failure::Sandbox)?;
-    let machine = Machine::probe(&spawner).map_err(Failure::Sandbox)?;
+    let machine = Machine::probe(&spawner, args.sandbox.network).map_err(Failure::Sandbox)?;
     let (level, _) = machine.choose(args.sandbox.choice).map_err(Failure::Sandbox)?;
     let cancel = Cancel::new().map_err(Failure::Io)?;
     cancel_on_signals(cancel.clone()).map_err(Failure::Io)?;

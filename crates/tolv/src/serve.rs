@@ -119,6 +119,9 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         notices.send(text).ok();
     };
     say(format!("State in {home}, sandbox level {}", platform.level()));
+    for what in platform.missing() {
+        say(format!("Without: {what}"));
+    }
     let http = platform.http();
     say(format!("Apps at http://APP.{domain}:{}, router on {http}", http.port()));
     let token = match platform.first_token().await {
@@ -295,6 +298,8 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
         http: Http::At(args.http),
         domain: args.domain.clone(),
         sandbox: args.sandbox.choice,
+        network: args.sandbox.network,
+        host_services: args.host_services.clone(),
         host: settings.host(),
         min_free: args.min_free << 20,
         log_bytes: args.log_mib << 20,

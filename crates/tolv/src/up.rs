@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tolv_logs::{Form, Line, View};
+use tolv_model::service::HostServices;
 use tolv_platform::{Codebase, Error, Event, Http, Options, Output, Platform, Progress, Stop};
 use tolv_server::Server;
 
@@ -61,6 +62,8 @@ fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
         http: args.listen.map_or(Http::Free, Http::At),
         domain: "localhost".to_owned(),
         sandbox: args.sandbox.choice,
+        network: args.sandbox.network,
+        host_services: HostServices::All,
         host: settings.host(),
         min_free: 0,
         log_bytes: LOG_BYTES,

@@ -51,12 +51,12 @@ fn the_sandbox_is_named_for_the_process_and_owned_by_the_deploy() {
         release(target).deploy.name = DeployName::local();
         target.limits.memory = Some(1 << 30);
     });
-    let spec = plan.spec(&settings);
+    let spec = plan.spec(&settings, 20_000);
     assert_eq!((&*spec.hostname, &*spec.identity), ("web.1", "shop/local"));
     assert_eq!((spec.level, spec.limits.memory), (Level::Strict, Some(1 << 30)));
     assert_eq!(spec.mounts, plan.target.mounts);
     let long = format!("{}.1", "x".repeat(63));
-    assert_eq!(crate::fixture::plan(&long, "x").spec(&settings).hostname.len(), HOST_NAME);
+    assert_eq!(crate::fixture::plan(&long, "x").spec(&settings, 1).hostname.len(), HOST_NAME);
 }
 
 #[test]
