@@ -3,15 +3,17 @@
 //! The environment of a step is made from nothing. Of the operator's variables it gets those in
 //! [`Host::registry`](crate::Host), which [`passes`] names (registries, proxies, CA certificates).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use tolv_sandbox::{Cancel, Exec, Job, Level, Limits, Mount, Spawner, Spec};
+use tolv_model::service::services_in;
+use tolv_sandbox::{Cancel, Exec, Job, Level, Limits, Mount, Network, Spawner, Spec};
 
 use crate::caps::{Caps, bytes, time};
 use crate::plan::{Plan, Step};
@@ -115,6 +117,13 @@ pub(crate) struct Executor<'a> {
 }
 
 impl Executor<'_> {
+    /// Proxies and registries on this machine, as the operator's variables name them.
+    fn services(&self) -> Vec<SocketAddr> {
+        let values = self.env.values().filter_map(|value| value.to_str());
+        let found: BTreeSet<_> = values.flat_map(services_in).collect();
+        found.into_iter().collect()
+    }
+
     /// Runs one step. `grows` are the folders on the host whose size is watched, with their names.
     pub(crate) fn run(
         &self,
@@ -143,6 +152,7 @@ impl Executor<'_> {
         spec.mounts = mounts.to_vec();
         spec.home = self.layout.cache.join("home");
         spec.hostname = "build".to_owned();
+        spec.network = Network::Own { services: self.services() };
         spec.limits = Limits { tmp: self.caps.slug, ..Limits::default() };
         let exec = Exec {
             argv: step.argv.iter().map(|word| word.as_bytes().to_vec()).collect(),

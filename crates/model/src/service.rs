@@ -62,7 +62,9 @@ impl HostServices {
 
 /// A text that is no list of services.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a service of this machine: name a loopback address and a port, as in 127.0.0.1:5432")]
+#[error(
+    "`{0}` is not a service of this machine: name a loopback address and a port, as in 127.0.0.1:5432"
+)]
 pub struct NotAService(String);
 
 impl FromStr for HostServices {
@@ -115,7 +117,7 @@ pub fn services_of(config: &Env) -> Vec<(EnvName, SocketAddr)> {
 }
 
 /// Those that one value names: a URL, also of several hosts, or `host:port`.
-fn services_in(value: &str) -> Vec<SocketAddr> {
+pub fn services_in(value: &str) -> Vec<SocketAddr> {
     let (hosts, port) = match value.split_once("://") {
         Some((scheme, rest)) => {
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

@@ -71,9 +71,11 @@ impl Plan {
                 Some(allowed) => {
                     let services = self.services().into_iter().map(|(_, service)| service);
                     // What the process is to listen on itself is nobody's else.
-                    let services = services
-                        .filter(|service| allowed.allow(service) && service.port() != port);
-                    Network::Own { services: services.collect::<BTreeSet<_>>().into_iter().collect() }
+                    let services =
+                        services.filter(|service| allowed.allow(service) && service.port() != port);
+                    Network::Own {
+                        services: services.collect::<BTreeSet<_>>().into_iter().collect(),
+                    }
                 }
             },
             hostname,

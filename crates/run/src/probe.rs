@@ -97,9 +97,7 @@ impl Probe {
         let mut pause = PAUSES.0;
         loop {
             for address in addresses(self.port) {
-                let answers = async {
-                    http::answers(self.connect(address).await?, address).await
-                };
+                let answers = async { http::answers(self.connect(address).await?, address).await };
                 if let Ok(Ok(())) = timeout(ANSWER, answers).await {
                     return Some(address);
                 }

@@ -79,7 +79,8 @@ impl Launching {
         change(port.number, &mut orders)
             .map_err(|source| Error::Env { process: plan.name.clone(), source })?;
         let folder = settings.logs.clone();
-        let start = Start { orders, spec: plan.spec(settings, port.number), folder: folder.clone(), doors };
+        let start =
+            Start { orders, spec: plan.spec(settings, port.number), folder: folder.clone(), doors };
         let spawner = settings.spawner.clone();
         let launch = shared.tasks.spawn(async move {
             let _place = LAUNCHES.acquire().await;

@@ -206,8 +206,13 @@ pub(crate) struct Serve {
 
     /// Services of this machine that apps may reach where their config names them, as in
     /// 127.0.0.1:5432,127.0.0.1:6379; processes with networks of their own reach no other
-    #[arg(long, value_name = "ADDRESS:PORT,…", env = "TOLV_HOST_SERVICES", default_value = "",
-        hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT,…",
+        env = "TOLV_HOST_SERVICES",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) host_services: HostServices,
 
     #[command(flatten)]

@@ -35,7 +35,8 @@ fn levels(spawner: &Spawner) -> Vec<Level> {
 /// A build of a folder as it is, at the best level.
 fn request(dir: &Path, home: &Path) -> Request {
     let spawner = spawner();
-    let (level, _) = Machine::probe(&spawner, NetworkChoice::Auto).unwrap().choose(Choice::Auto).unwrap();
+    let (level, _) =
+        Machine::probe(&spawner, NetworkChoice::Auto).unwrap().choose(Choice::Auto).unwrap();
     Request {
         source: Source::WorkingTree { dir: dir.to_owned() },
         home: home.to_owned(),

@@ -28,9 +28,10 @@ fn a_url_names_a_service() {
 
 #[test]
 fn an_address_and_a_pair_of_variables_name_one_too() {
-    assert_eq!(named(&[("MEMCACHE_SERVERS", "127.0.0.1:11211")]), [
-        "MEMCACHE_SERVERS 127.0.0.1:11211"
-    ]);
+    assert_eq!(
+        named(&[("MEMCACHE_SERVERS", "127.0.0.1:11211")]),
+        ["MEMCACHE_SERVERS 127.0.0.1:11211"]
+    );
     assert_eq!(named(&[("DB_HOST", "localhost"), ("DB_PORT", "3306")]), ["DB_HOST 127.0.0.1:3306"]);
     assert_eq!(named(&[("PGHOST", "127.0.0.1")]), ["PGHOST 127.0.0.1:5432"]);
 }

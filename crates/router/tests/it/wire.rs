@@ -204,7 +204,14 @@ impl App {
     pub(crate) async fn new(process: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        Self { listener, backend: Backend { process: process.parse().unwrap(), address, dialer: Dialer::direct() } }
+        Self {
+            listener,
+            backend: Backend {
+                process: process.parse().unwrap(),
+                address,
+                dialer: Dialer::direct(),
+            },
+        }
     }
 
     /// The router's next connection.

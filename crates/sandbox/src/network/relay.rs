@@ -211,7 +211,12 @@ fn answer(socket: &UdpSocket, target: SocketAddr, places: &Places) {
     }
 }
 
-fn ask(socket: &UdpSocket, target: SocketAddr, question: &[u8], client: SocketAddr) -> io::Result<()> {
+fn ask(
+    socket: &UdpSocket,
+    target: SocketAddr,
+    question: &[u8],
+    client: SocketAddr,
+) -> io::Result<()> {
     let any = match target {
         SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
         SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),

@@ -13,7 +13,9 @@ mod probe;
 
 use std::path::{Path, PathBuf};
 
-use tolv_sandbox::{Cancel, Error, Exec, ExitStatus, Job, Level, Machine, NetworkChoice, Spawner, Spec, Stream};
+use tolv_sandbox::{
+    Cancel, Error, Exec, ExitStatus, Job, Level, Machine, NetworkChoice, Spawner, Spec, Stream,
+};
 
 fn spawner() -> Spawner {
     Spawner::start(Path::new(env!("CARGO_BIN_EXE_sandbox-spawner")), &[]).unwrap()

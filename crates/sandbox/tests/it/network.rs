@@ -88,7 +88,8 @@ fn nothing_of_the_machine_answers() {
         assert_ne!(said, "TimeoutError", "{address} is refused, and at once");
     }
     // Metadata of clouds, the link, and broadcasts.
-    for address in ["169.254.169.254:80", "[fe80::1]:80", "[fd00:ec2::254]:80", "100.100.100.200:80"]
+    for address in
+        ["169.254.169.254:80", "[fe80::1]:80", "[fd00:ec2::254]:80", "100.100.100.200:80"]
     {
         let said = connects(&spawner, strict(), &[address.parse().unwrap()]);
         assert!(!["connected", "TimeoutError"].contains(&said[0].as_str()), "{address}: {said:?}");
@@ -196,7 +197,10 @@ fn a_service_that_is_given_is_reached_where_it_is() {
         assert_eq!(connects(&spawner, with(&[address]), &[other]), ["ECONNREFUSED"]);
         // Nobody listens there now: the client is cut off.
         let said = connects(&spawner, with(&[address]), &[address]);
-        assert!(["connected", "ECONNREFUSED", "ECONNRESET"].contains(&said[0].as_str()), "{said:?}");
+        assert!(
+            ["connected", "ECONNREFUSED", "ECONNRESET"].contains(&said[0].as_str()),
+            "{said:?}"
+        );
     }
 }
 
@@ -248,19 +252,17 @@ fn left(spawner_pid: u32) -> (usize, usize) {
     let mine: Vec<_> =
         tables.lines().filter(|line| line.contains(&format!("_{spawner_pid}_"))).collect();
     let id = mine.first().and_then(|line| line.split('_').nth(1)).unwrap_or("none").to_owned();
-    let interfaces = std::fs::read_dir("/sys/class/net").unwrap().flatten().filter(|entry| {
-        entry.file_name().to_string_lossy().starts_with(&format!("tv{id}-"))
-    });
+    let interfaces = std::fs::read_dir("/sys/class/net")
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("tv{id}-")));
     (mine.len(), interfaces.count())
 }
 
 fn pid_of(spawner: &Spawner) -> u32 {
-    let (status, pid) = run(
-        spawner,
-        Spec::new(Level::None, "network"),
-        shell("cut -d' ' -f4 /proc/$PPID/stat"),
-    )
-    .unwrap();
+    let (status, pid) =
+        run(spawner, Spec::new(Level::None, "network"), shell("cut -d' ' -f4 /proc/$PPID/stat"))
+            .unwrap();
     assert!(status.success());
     pid.trim().parse().unwrap()
 }

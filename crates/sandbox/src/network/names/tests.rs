@@ -17,17 +17,15 @@ fn the_stub_of_systemd_resolved_is_passed_by() {
     let stub = "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n";
     let resolved = "nameserver 192.168.1.1\nsearch lan\n";
     let names = Names::of(stub, resolved, false, loopback_or("192.168.1.7"));
-    assert_eq!(
-        names.resolv_conf,
-        "nameserver 192.168.1.1\noptions edns0 trust-ad\nsearch lan\n"
-    );
+    assert_eq!(names.resolv_conf, "nameserver 192.168.1.1\noptions edns0 trust-ad\nsearch lan\n");
     assert_eq!(names.relayed, None);
 }
 
 #[test]
 fn any_other_server_of_the_machine_is_asked_by_the_relay() {
     for server in ["127.0.0.1", "192.168.1.7", "::1"] {
-        let names = Names::of(&format!("nameserver {server}\n"), "", true, loopback_or("192.168.1.7"));
+        let names =
+            Names::of(&format!("nameserver {server}\n"), "", true, loopback_or("192.168.1.7"));
         assert_eq!(names.resolv_conf, "nameserver 127.0.0.1\n");
         assert_eq!(names.relayed, Some(SocketAddr::new(server.parse().unwrap(), 53)));
     }
