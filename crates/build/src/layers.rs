@@ -18,7 +18,7 @@ use crate::exec::Executor;
 use crate::files::{self, Lock};
 use crate::keep::digests;
 use crate::plan::{LayerPlan, Plan};
-use crate::seal::{self, LAYER, seal};
+use crate::seal::{self, LAYER, seal_within};
 use crate::source::as_path;
 use crate::tree::Tree;
 use crate::{Error, Event};
@@ -212,7 +212,9 @@ impl Layers {
             shop.executor.run(plan, step, &mounts, &grows, events)?;
         }
         let wanted = |path: &[u8]| !layer.remove.iter().any(|gone| gone.as_bytes() == path);
-        let entries = seal(building, LAYER, &wanted, &|| (shop.executor.cancelled)())?;
+        let cancelled = || (shop.executor.cancelled)();
+        let (name, caps) = (layer.name.as_str(), &shop.executor.caps);
+        let entries = seal_within(building, name, LAYER, &wanted, caps, &cancelled)?;
         let content = seal::content(entries.iter().map(|(path, entry)| (path, entry)));
         if building != place {
             fs::rename(building, place).map_err(Error::io("create", place))?;

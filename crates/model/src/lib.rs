@@ -28,4 +28,5 @@ pub mod run;
 pub mod slug;
 pub mod source;
 pub mod timetable;
+pub mod tree_path;
 pub mod unit;

@@ -296,6 +296,12 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
         domain: args.domain.clone(),
         sandbox: args.sandbox.choice,
         host: settings.host(),
+        caps: args.build.caps(),
+        git: tolv_build::GitLimits {
+            memory: args.git_memory << 20,
+            push: args.push_mib << 20,
+            ..tolv_build::GitLimits::default()
+        },
         min_free: args.min_free << 20,
         log_bytes: args.log_mib << 20,
         keep_releases: args.keep_releases,

@@ -62,6 +62,8 @@ fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
         domain: "localhost".to_owned(),
         sandbox: args.sandbox.choice,
         host: settings.host(),
+        caps: args.limits.caps(),
+        git: tolv_build::GitLimits::default(),
         min_free: 0,
         log_bytes: LOG_BYTES,
         keep_releases: KEEP_RELEASES,

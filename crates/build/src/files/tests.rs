@@ -33,7 +33,8 @@ fn a_walk_tells_all_and_enters_what_it_may() {
         home.write(path, "");
     }
     symlink("/etc", home.path().join("link")).unwrap();
-    let mut found = walk(home.path(), &mut |found| Ok(found.path != b"closed")).unwrap();
+    let mut found =
+        walk(home.path(), 100, &|| false, &mut |found| Ok(found.path != b"closed")).unwrap();
     found.sort_by(|a, b| a.path.cmp(&b.path));
     let paths: Vec<_> = found.iter().map(|one| String::from_utf8_lossy(&one.path)).collect();
     assert_eq!(paths, ["a", "a.b", "a/x", "closed", "link", "z", "z/deep", "z/deep/er"]);
