@@ -238,17 +238,15 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`] where it was killed for want of memory.
+    /// [`Error::Limit`] where it, or a helper of it, was killed for want of memory.
     pub fn code(&self, status: ExitStatus) -> Result<i32, Error> {
-        match status.code {
-            // Of its helpers one may have been killed, and git says so.
-            Some(code) if code == 0 || status.oom_kills == 0 => Ok(code),
-            None if status.oom_kills == 0 => Ok(128 + status.signal.unwrap_or(0)),
-            _ => Err(Error::Limit {
+        if status.oom_kills > 0 {
+            return Err(Error::Limit {
                 what: "git's memory".into(),
                 limit: format!("{} (TOLV_GIT_MEMORY)", bytes(self.git.limits.memory)),
-            }),
+            });
         }
+        Ok(status.code.unwrap_or_else(|| 128 + status.signal.unwrap_or(0)))
     }
 
     fn failed(&self, error: tolv_sandbox::Error, limit: Option<Duration>) -> Error {

@@ -233,7 +233,10 @@ impl Repos {
         let watch = |error| RepoError::Watch(error);
         let stdin = pipe::Sender::from_owned_fd(stdin).map_err(watch)?;
         let stdout = pipe::Receiver::from_owned_fd(stdout).map_err(watch)?;
-        let mut running = AsyncFd::new(running).map_err(watch)?;
+        #[expect(unsafe_code, reason = "tokio asks for the descriptor to stay the same")]
+        // SAFETY: a `Running` owns its descriptor, and never changes it, until it is dropped.
+        let running = unsafe { AsyncFd::register(running) };
+        let mut running = running.map_err(|error| watch(error.into()))?;
         let (chunks, answer) = mpsc::channel(CHUNKS);
         let most = if is_push { self.git.limits.push.saturating_add(MAX_FETCH) } else { MAX_FETCH };
         let body = Incoming { body: rpc.body, gzip: rpc.gzip, most };
@@ -269,7 +272,7 @@ impl Repos {
                 let drained = drain(stdout, &chunks, is_push, &mut last);
                 tokio::pin!(decided);
                 tokio::pin!(feed);
-                let mut is_fed = false;
+                let (mut is_fed, mut is_decided) = (false, false);
                 tokio::pin!(drained);
                 loop {
                     tokio::select! {
@@ -281,14 +284,16 @@ impl Repos {
                                 break true;
                             }
                         }
-                        () = async { (&mut decided).await; std::future::pending::<()>().await } => {}
+                        () = &mut decided, if !is_decided => is_decided = true,
                     }
                 }
             };
             let status = if is_late { None } else { timeout(SOON, ended(&mut running)).await.ok() };
             let fault = match status {
                 None if is_late => Some("git took too long and was stopped".to_owned()),
-                Some(Ok(Ok(status))) => repository.code(status).err().map(|error| error.to_string()),
+                Some(Ok(Ok(status))) => {
+                    repository.code(status).err().map(|error| error.to_string())
+                }
                 None | Some(_) => None,
             };
             let running = running.into_inner();

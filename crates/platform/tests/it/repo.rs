@@ -39,10 +39,8 @@ impl Bed {
         let folder = self.home.path().join(codebase);
         let commit = git::commit(&folder);
         let dir = self.repos.dir(&app());
-        git::git(
-            &folder,
-            &["push", "--quiet", dir.to_str().unwrap(), "HEAD:refs/tmp/x", "--force"],
-        );
+        let fetch = ["fetch", "--quiet", "--force", folder.to_str().unwrap(), "HEAD:refs/tmp/x"];
+        git::git(&dir, &fetch);
         commit
     }
 }

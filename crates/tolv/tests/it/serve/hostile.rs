@@ -113,6 +113,151 @@ fn many_names_of_one_blob_are_refused_before_they_are_written() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
+#[test]
+fn a_large_file_is_never_in_the_memory_of_git_whole() {
+    let shop = Shop::site("one", &[("TOLV_GIT_MEMORY", "64"), ("TOLV_PUSH_MIB", "8")]);
+    let zeros = |name: &str, mib: u64| {
+        let file = shop.dir.join(name);
+        std::fs::File::create(&file).unwrap().set_len(mib << 20).unwrap();
+        git::git(&shop.dir, &["add", name]);
+        std::fs::remove_file(&file).unwrap();
+        let tree = git::git(&shop.dir, &["write-tree"]);
+        commit_of(&shop.dir, &tree)
+    };
+    let large = zeros("large", 300);
+    shop.pushed(&["tolv", &format!("{large}:refs/heads/large")]);
+    // As a delta it has to be put together in memory: git says why it does not.
+    let larger = zeros("large", 301);
+    let mut push =
+        push_command(&shop.serve, &shop.dir, &["tolv", &format!("{larger}:refs/heads/larger")]);
+    push.envs([
+        ("GIT_CONFIG_COUNT", "1"),
+        ("GIT_CONFIG_KEY_0", "core.bigFileThreshold"),
+        ("GIT_CONFIG_VALUE_0", "2g"),
+    ]);
+    let ran = run(&mut push);
+    assert!(!ran.status.success(), "{}", ran.err);
+    assert!(
+        ran.err.contains("over limit 33554432") || ran.err.contains("TOLV_GIT_MEMORY"),
+        "{}",
+        ran.err
+    );
+    // More than a push may be, on the wire.
+    let noise = shop.dir.join("noise");
+    let mut random = vec![0; 9 << 20];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut random)
+        .unwrap();
+    std::fs::write(&noise, random).unwrap();
+    git::commit(&shop.dir);
+    let ran = shop.push(&["tolv", "main"]);
+    assert!(!ran.status.success(), "{}", ran.err);
+    assert!(ran.err.contains("exceeds maximum allowed size (8.00 MiB)"), "{}", ran.err);
+}
+
+/// A commit with these lines after its tree and parent.
+fn raw_commit(dir: &Path, tree: &str, lines: &str) -> String {
+    let head = git::git(dir, &["rev-parse", "HEAD"]);
+    let text = format!("tree {tree}\nparent {head}\n{lines}\n\nold\n");
+    git_in(
+        dir,
+        &["hash-object", "-t", "commit", "-w", "--literally", "--stdin"],
+        &[],
+        text.as_bytes(),
+    )
+}
+
+#[test]
+fn old_faults_are_warnings_and_dangerous_ones_are_named() {
+    let shop = Shop::site("one", &[]);
+    let tree = git::git(&shop.dir, &["rev-parse", "HEAD^{tree}"]);
+    let good = "author A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000";
+    for (name, lines) in [
+        ("missingSpaceBeforeEmail", "author A<a@b> 1 +0000\ncommitter A <a@b> 1 +0000"),
+        ("badTimezone", "author A <a@b> 1 +051800\ncommitter A <a@b> 1 +0000"),
+        ("missingNameBeforeEmail", "author <a@b> 1 +0000\ncommitter A <a@b> 1 +0000"),
+    ] {
+        let commit = raw_commit(&shop.dir, &tree, lines);
+        let said = shop.pushed(&["tolv", &format!("{commit}:refs/heads/{name}")]);
+        assert!(said.contains("warning") && said.contains(name), "{said}");
+    }
+    // A tree as raw bytes: modes with a zero in front, and names that no index would have.
+    let blob = git::git(&shop.dir, &["rev-parse", "HEAD:index.html"]);
+    let raw: Vec<u8> =
+        (0..20).map(|at| u8::from_str_radix(&blob[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let object = |mode: &str, name: &str| {
+        let tree = [mode.as_bytes(), b" ", name.as_bytes(), b"\0", &raw].concat();
+        let tree = git_in(
+            &shop.dir,
+            &["hash-object", "-t", "tree", "-w", "--literally", "--stdin"],
+            &[],
+            &tree,
+        );
+        raw_commit(&shop.dir, &tree, good)
+    };
+    let padded = object("0100644", "index.html");
+    let said = shop.pushed(&["tolv", &format!("{padded}:refs/heads/main")]);
+    assert!(said.contains("zeroPaddedFilemode") && said.contains("warning"), "{said}");
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    for (name, says) in [("..", "hasDotdot"), (".GIT", "hasDotgit"), ("a/b", "fullPathname")] {
+        let commit = object("100644", name);
+        let ran = shop.push(&["--force", "tolv", &format!("{commit}:refs/heads/x")]);
+        assert!(!ran.status.success() && ran.err.contains(says), "{name}: {}", ran.err);
+    }
+}
+
+#[test]
+fn a_cancelled_export_ends_at_once() {
+    let shop = Shop::site("one", &[("TOLV_BUILD_FILES", "10000000")]);
+    let inner = million(&shop.dir);
+    let folders: String = (0..1000).map(|n| format!("040000 tree {inner}\te{n}\n")).collect();
+    let tree = git_in(&shop.dir, &["mktree"], &[], folders.as_bytes());
+    let commit = commit_of(&shop.dir, &tree);
+    let refs = format!("{commit}:refs/heads/main");
+    let mut push = tolv_testkit::Tolv::start(&mut push_command(
+        &shop.serve,
+        &shop.dir,
+        &["--progress", "tolv", &refs],
+    ));
+    push.wait_for_line(|line| line.contains("-----> Operation"), SOON);
+    let running = poll(SOON, "the build runs", || {
+        let operations = shop.json(&["operations"]);
+        let newest = &operations["items"][0];
+        (newest["state"] == "running").then(|| newest["id"].as_str().unwrap().to_owned())
+    });
+    let began = Instant::now();
+    let said = shop.tolv(&["operations", "cancel", &running]);
+    assert!(said.contains("cancelled"), "{said}");
+    assert!(!push.wait(SOON).success());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_shallow_clone_pushes_and_a_push_is_fetched_shallow() {
+    let shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let from = format!("file://{}", shop.dir.display());
+    let shallow = shop.serve.folder("clones").join("shallow");
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
+    git::git(&shop.dir, &["clone", "--quiet", "--depth=1", &from, shallow.to_str().unwrap()]);
+    std::fs::write(shallow.join("index.html"), "three").unwrap();
+    git::commit(&shallow);
+    let url = format!("{}/git/shop/production.git", shop.serve.url());
+    let helper = git::git(&shop.dir, &["config", "--get-regexp", "credential.*helper"]);
+    let (key, value) = helper.split_once(' ').unwrap();
+    git::git(&shallow, &["config", key, value]);
+    let ran = push_from(&shop.serve, &shallow, &[&url, "main"]);
+    assert!(ran.status.success(), "{}", ran.err);
+    assert_eq!(shop.text("shop.localhost", "/"), "three");
+    let mut clone = Command::new("git");
+    clone.args(["clone", "--quiet", "--depth=1", "-c", &format!("{key}={value}"), &url, "copy"]);
+    shop.serve.user(clone.current_dir(shop.serve.folder("clones")));
+    let cloned = run(clone.env("TOLV_TOKEN", shop.serve.token()));
+    assert!(cloned.status.success(), "{}", cloned.err);
+    let copy = shop.serve.folder("clones").join("copy/index.html");
+    assert_eq!(std::fs::read_to_string(copy).unwrap(), "three");
+}
+
 /// A tree of a million names in two objects.
 fn million(dir: &Path) -> String {
     let blob = git::git(dir, &["hash-object", "-w", "index.html"]);
