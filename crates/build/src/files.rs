@@ -144,13 +144,12 @@ const MAX_COUNTED: u64 = 4_000_000;
 /// count, because it is too much or too deep, is more than any limit.
 pub(crate) fn disk_use(root: &Path) -> u64 {
     let (mut total, mut count) = (0_u64, 0_u64);
-    let mut open = vec![root.to_owned()];
-    while let Some(folder) = open.pop() {
-        let list = match fs::read_dir(&folder) {
-            Ok(list) => list,
-            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return u64::MAX,
-            Err(_) => continue,
-        };
+    let mut open = vec![(root.to_owned(), 0)];
+    while let Some((folder, depth)) = open.pop() {
+        if depth > MAX_DEPTH {
+            return u64::MAX;
+        }
+        let Ok(list) = fs::read_dir(&folder) else { continue };
         for entry in list.flatten() {
             let Ok(meta) = entry.metadata() else { continue };
             total = total.saturating_add(meta.blocks().saturating_mul(512));
@@ -159,7 +158,7 @@ pub(crate) fn disk_use(root: &Path) -> u64 {
                 return u64::MAX;
             }
             if meta.is_dir() {
-                open.push(entry.path());
+                open.push((entry.path(), depth + 1));
             }
         }
     }

@@ -40,18 +40,11 @@ pub struct GitLimits {
     pub time: Duration,
     /// Bytes of one push.
     pub push: u64,
-    /// Objects of one push.
-    pub objects: u64,
 }
 
 impl Default for GitLimits {
     fn default() -> Self {
-        Self {
-            memory: 1 << 30,
-            time: Duration::from_secs(10 * 60),
-            push: 2 << 30,
-            objects: 2_000_000,
-        }
+        Self { memory: 1 << 30, time: Duration::from_secs(10 * 60), push: 2 << 30 }
     }
 }
 
