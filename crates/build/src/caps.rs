@@ -11,7 +11,7 @@ pub struct Caps {
     pub slug: u64,
     /// Bytes of one file of the source.
     pub file: u64,
-    /// Files of the source.
+    /// Files of the source, of the slug, and of each layer.
     pub files: u64,
     /// Bytes of the app's build cache.
     pub cache: u64,
@@ -23,7 +23,7 @@ impl Default for Caps {
             time: Duration::from_secs(15 * 60),
             slug: 2 << 30,
             file: 1 << 30,
-            files: 500_000,
+            files: 200_000,
             cache: 20 << 30,
         }
     }

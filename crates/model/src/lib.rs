@@ -29,4 +29,5 @@ pub mod service;
 pub mod slug;
 pub mod source;
 pub mod timetable;
+pub mod tree_path;
 pub mod unit;

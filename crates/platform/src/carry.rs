@@ -83,8 +83,8 @@ impl Carry<'_> {
         match &self.operation.request {
             Request::Deploy { commit, branch, .. } => {
                 self.starts().await?;
-                let source = Source::Commit {
-                    dir: self.platform.0.repos.dir(&self.deploy.name.app),
+                let source = Source::Pushed {
+                    repository: self.platform.0.repos.repository(&self.deploy.name.app),
                     commit: commit.clone(),
                 };
                 let (slug, commit) = self.built(source).await?;

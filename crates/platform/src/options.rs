@@ -65,6 +65,10 @@ pub struct Options {
     pub host_services: HostServices,
     /// What a build may know of this machine.
     pub host: tolv_build::Host,
+    /// What a build may take.
+    pub caps: tolv_build::Caps,
+    /// What git may take on what was pushed.
+    pub git: tolv_build::GitLimits,
     /// A push is refused while the disk has fewer bytes free than this.
     pub min_free: u64,
     /// Most bytes of each deploy's log.

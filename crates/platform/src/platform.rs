@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tolv_build::GitSandbox;
 use tolv_logs::Line;
 use tolv_model::config::Change;
 use tolv_model::id::{AppId, CronRunId, DeployId, OperationId};
@@ -167,15 +168,16 @@ impl Platform {
             Some(blobs) => BlobStore::open(&blobs.url, &blobs.options)?,
             None => BlobStore::folder(&folder)?,
         };
-        let repos = Repos::at(&home.join("git"), &options.host.search_path);
-        if options.codebase.is_none() {
-            repos.set_up(&options.host.program)?;
-        }
         let spawner = Spawner::start(&options.host.program, &["spawner"])?;
         let machine = Machine::probe(&spawner, options.network)?;
         let (level, missing) = machine.choose(options.sandbox)?;
         let own_networks = level == Level::Strict && machine.network.is_none();
         let host_services = own_networks.then(|| options.host_services.clone());
+        let git = GitSandbox { spawner: spawner.clone(), level, limits: options.git };
+        let repos = Repos::at(&home.join("git"), git);
+        if options.codebase.is_none() {
+            repos.set_up(&options.host.program)?;
+        }
         let listener = listen(&options.http).await?;
         let system = |what| move |source| Error::System { what, source };
         let http = listener.local_addr().map_err(system("ask where the router listens"))?;

@@ -59,7 +59,7 @@ pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, String>
     let (door, listener) = opened.transpose()?.unzip();
     fds.extend(listener);
     fds.append(&mut wiring.theirs);
-    let launch = Launch { body: SHIM.0, payload, fds, spec, network: None };
+    let launch = Launch { body: SHIM.0, payload, fds, spec };
     let launched = spawner.launch(launch).map_err(|error| {
         door.iter().for_each(Door::remove);
         error.to_string()

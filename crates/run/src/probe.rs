@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tolv_model::health::{CheckAction, CheckKind, HealthCheck};
-use tolv_sandbox::{Cancel, Job, run_in};
+use tolv_sandbox::{Cancel, Job, Network, run};
 
 use crate::connector::Connector;
 use crate::plan::Plan;
@@ -211,17 +211,18 @@ impl Probe {
         let settings = &self.shared.settings;
         let exec =
             self.plan.beside(settings, self.port, argv).map_err(|error| error.to_string())?;
-        let spec = self.plan.spec(settings, self.port);
+        let mut spec = self.plan.spec(settings, self.port);
+        if let Some(network) = self.connector.network() {
+            spec.network = Network::Joined { namespace: Some(network.clone()) };
+        }
         let job = Job { spec, exec, time_limit: Some(limit) };
         let cancel = CancelOnDrop(Cancel::new().map_err(|error| error.to_string())?);
         let (spawner, pulled) = (settings.spawner.clone(), cancel.0.clone());
-        let network = self.connector.network().cloned();
+
         // Among the engine's tasks: its stop waits for this program too.
-        let run = self
-            .shared
-            .tasks
-            .spawn_blocking(move || run_in(&spawner, &job, network, &mut |_, _| {}, &pulled));
-        match run.await {
+        let ended =
+            self.shared.tasks.spawn_blocking(move || run(&spawner, &job, &mut |_, _| {}, &pulled));
+        match ended.await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(match (status.code, status.signal) {
                 (Some(code), _) => format!("`{}` exited with status {code}", argv.join(" ")),

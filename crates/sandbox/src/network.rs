@@ -49,8 +49,15 @@ pub enum Network {
         /// Loopback addresses of the machine that it reaches too, at the same address.
         services: Vec<SocketAddr>,
     },
-    /// That of another sandbox: [`Launch::network`](crate::Launch::network).
-    Joined,
+    /// That of another sandbox; at level strict.
+    Joined {
+        /// Which; it travels beside the spec.
+        #[serde(skip)]
+        namespace: Option<NetworkNamespace>,
+    },
+    /// Nobody's: not even itself is reached. At levels strict and user, where the kernel has network
+    /// namespaces; the machine's elsewhere.
+    Nowhere,
 }
 
 impl Network {

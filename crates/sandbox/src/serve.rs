@@ -204,7 +204,7 @@ impl<'a> Server<'a> {
             Network::Own { services } if level == Level::Strict && self.networks.are_own() => {
                 Some(services.clone())
             }
-            Network::Own { .. } | Network::Machine | Network::Joined => None,
+            _ => None,
         };
         let names = (services.is_some() || network.is_some())
             .then(|| Names::of_machine(self.networks.has_v6()));
@@ -214,7 +214,7 @@ impl<'a> Server<'a> {
         };
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (go, say_go) = rustix::pipe::pipe_with(flags).map_err(io("make a pipe"))?;
-        let (pid, pidfd, joined) = match fork(level, services.is_some(), &group) {
+        let (pid, pidfd, joined) = match fork(&spec, services.is_some(), &group) {
             Ok(Forked::Parent { pid, pidfd, joined }) => (pid, pidfd, joined),
             Ok(Forked::Child) => {
                 let cgroup_counts = self.trees.limits_processes();
@@ -312,14 +312,25 @@ enum Forked {
     Child,
 }
 
-fn fork(level: Level, own_network: bool, group: &Group) -> std::io::Result<Forked> {
+fn fork(spec: &Spec, own_network: bool, group: &Group) -> std::io::Result<Forked> {
     let own = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    let namespaces = match level {
+    let namespaces = match spec.level {
         Level::Strict if own_network => own | libc::CLONE_NEWNET,
         Level::Strict => own,
         Level::User => own | libc::CLONE_NEWUSER,
         Level::Landlock | Level::None => 0,
     };
+    if spec.network == Network::Nowhere && spec.level.has_own_root() {
+        // A kernel without network namespaces gives the machine's.
+        let forked = clone(namespaces | libc::CLONE_NEWNET, group);
+        if forked.is_ok() {
+            return forked;
+        }
+    }
+    clone(namespaces, group)
+}
+
+fn clone(namespaces: i32, group: &Group) -> std::io::Result<Forked> {
     let done = |side, joined| match side {
         Fork::Parent((pid, pidfd)) => Forked::Parent { pid, pidfd, joined },
         Fork::Child => Forked::Child,

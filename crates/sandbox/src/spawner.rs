@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::app::Entered;
 use crate::cgroup::CgroupFacts;
 use crate::error::Error;
-use crate::network::{NetworkChoice, NetworkNamespace};
+use crate::network::{Network, NetworkChoice};
 use crate::owner;
 use crate::spec::{Spec, is_plain_target};
 use crate::wire::{self, Answer, MAX_FDS, Request};
@@ -69,8 +69,6 @@ pub struct Launch {
     pub fds: Vec<OwnedFd>,
     /// The sandbox.
     pub spec: Spec,
-    /// The network to join, for [`Network::Joined`](crate::Network::Joined).
-    pub network: Option<NetworkNamespace>,
 }
 
 /// A body that is running in its sandbox.
@@ -126,7 +124,11 @@ impl Spawner {
     /// [`Error::BadLaunch`] before anything was tried.
     pub fn launch(&self, launch: Launch) -> Result<Launched, Error> {
         check(&launch)?;
-        let Launch { body, payload, fds, spec, network } = launch;
+        let Launch { body, payload, fds, spec } = launch;
+        let network = match &spec.network {
+            Network::Joined { namespace } => namespace.clone(),
+            Network::Machine | Network::Own { .. } | Network::Nowhere => None,
+        };
         owner::give(&spec)?;
         owner::give_pipes(&spec, &fds)?;
         let level = spec.level;

@@ -131,7 +131,7 @@ on in its place, without a refused request.
 
 Environment: TOLV_HOME, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
 TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_LOG_MIB,
-TOLV_KEEP_RELEASES.";
+TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_GIT_MEMORY (MiB), TOLV_BUILD_MIB, TOLV_BUILD_FILES.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -166,6 +166,29 @@ Examples:
   tolv completions bash > /etc/bash_completion.d/tolv
   tolv completions zsh > ~/.zfunc/_tolv
   tolv completions fish > ~/.config/fish/completions/tolv.fish";
+
+/// What a build may take.
+#[derive(Debug, Args)]
+pub(crate) struct BuildLimits {
+    /// Most MiB of a codebase, of its slug, and of each dependency layer
+    #[arg(long, value_name = "MIB", env = "TOLV_BUILD_MIB", default_value_t = 2048,
+        value_parser = clap::value_parser!(u64).range(1..=1 << 20), hide_short_help = true)]
+    pub(crate) build_size: u64,
+
+    /// Most files of a codebase, of its slug, and of each dependency layer
+    #[arg(long, value_name = "N", env = "TOLV_BUILD_FILES", default_value_t = 200_000,
+        value_parser = clap::value_parser!(u64).range(1..=10_000_000), hide_short_help = true)]
+    pub(crate) build_files: u64,
+}
+
+impl BuildLimits {
+    /// The limits of a build.
+    pub(crate) fn caps(&self) -> tolv_build::Caps {
+        let default = tolv_build::Caps::default();
+        let slug = self.build_size << 20;
+        tolv_build::Caps { slug, file: default.file.min(slug), files: self.build_files, ..default }
+    }
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
@@ -214,6 +237,18 @@ pub(crate) struct Serve {
         hide_default_value = true
     )]
     pub(crate) host_services: HostServices,
+    /// Most MiB of one push
+    #[arg(long = "push-size", value_name = "MIB", env = "TOLV_PUSH_MIB", default_value_t = 2048,
+        value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(crate) push_mib: u64,
+
+    /// Most MiB of memory of each git command on what was pushed
+    #[arg(long, value_name = "MIB", env = "TOLV_GIT_MEMORY", default_value_t = 1024,
+        value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
+    pub(crate) git_memory: u64,
+
+    #[command(flatten)]
+    pub(crate) build: BuildLimits,
 
     #[command(flatten)]
     pub(crate) sandbox: Sandbox,
@@ -252,6 +287,9 @@ pub(crate) struct Up {
     pub(crate) watch: bool,
 
     #[command(flatten)]
+    pub(crate) limits: BuildLimits,
+
+    #[command(flatten)]
     pub(crate) sandbox: Sandbox,
 
     /// Print one JSON object a line
@@ -268,6 +306,9 @@ pub(crate) struct Build {
     /// Build this commit instead of the working tree
     #[arg(long, value_name = "COMMIT")]
     pub(crate) commit: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) limits: BuildLimits,
 
     #[command(flatten)]
     pub(crate) sandbox: Sandbox,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
-use tolv_build::{Built, Caps, Request, Source, TOOLCHAINS};
+use tolv_build::{Built, Request, Source, TOOLCHAINS};
 use tolv_model::slug::short;
 use tolv_sandbox::{Cancel, Machine, Spawner};
 
@@ -50,7 +50,7 @@ fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
         spawner,
         level,
         host: settings.host(),
-        caps: Caps::default(),
+        caps: args.limits.caps(),
         cancel,
     };
     let mut view = BuildView::new();

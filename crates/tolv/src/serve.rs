@@ -301,6 +301,12 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
         network: args.sandbox.network,
         host_services: args.host_services.clone(),
         host: settings.host(),
+        caps: args.build.caps(),
+        git: tolv_build::GitLimits {
+            memory: args.git_memory << 20,
+            push: args.push_mib << 20,
+            ..tolv_build::GitLimits::default()
+        },
         min_free: args.min_free << 20,
         log_bytes: args.log_mib << 20,
         keep_releases: args.keep_releases,

@@ -65,6 +65,8 @@ fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
         network: args.sandbox.network,
         host_services: HostServices::All,
         host: settings.host(),
+        caps: args.limits.caps(),
+        git: tolv_build::GitLimits::default(),
         min_free: 0,
         log_bytes: LOG_BYTES,
         keep_releases: KEEP_RELEASES,

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy does not see as such")]
 
 mod ended;
+mod hostile;
 mod packages;
 mod refused;
 mod repeat;

@@ -93,8 +93,8 @@ impl Carry<'_> {
     /// The slug of a source, and its commit: that of an earlier try, or a new build.
     pub(super) async fn built(&self, source: Source) -> Result<(SlugId, Option<String>), Error> {
         let commit = match &source {
-            Source::Commit { commit, .. } => Some(commit.clone()),
-            Source::WorkingTree { .. } => None,
+            Source::Pushed { commit, .. } => Some(commit.clone()),
+            Source::Commit { .. } | Source::WorkingTree { .. } => None,
         };
         if let Some(slug) = self.operation.slug
             && self.platform.prove(&self.deploy.app, slug).await.is_ok()
@@ -103,7 +103,17 @@ impl Carry<'_> {
         }
         let inner = &self.platform.0;
         let (declared, host) = (source.clone(), inner.options.host.clone());
-        let app_json = blocking(move || tolv_build::declared(&declared, &host)).await?;
+        let cancel = cancel()?;
+        let app_json = tokio::select! {
+            app_json = {
+                let cancel = cancel.clone();
+                blocking(move || tolv_build::declared(&declared, &host, &cancel))
+            } => app_json?,
+            stopped = self.stopped() => {
+                cancel.cancel();
+                return Err(stopped);
+            }
+        };
         self.prepare(&app_json.env).await?;
         let room = tokio::select! {
             room = inner.building.acquire() => room,
@@ -132,8 +142,7 @@ impl Carry<'_> {
 
     async fn build(&self, source: Source) -> Result<Built, Error> {
         let inner = &self.platform.0;
-        let cancel =
-            Cancel::new().map_err(|source| Error::System { what: "begin a build", source })?;
+        let cancel = cancel()?;
         let request = tolv_build::Request {
             source,
             home: self.platform.folder_of(&self.deploy.app),
@@ -141,7 +150,7 @@ impl Carry<'_> {
             spawner: inner.spawner.clone(),
             level: inner.level,
             host: inner.options.host.clone(),
-            caps: tolv_build::Caps::default(),
+            caps: inner.options.caps,
             cancel: cancel.clone(),
         };
         let output = Arc::clone(self.output);
@@ -158,4 +167,8 @@ impl Carry<'_> {
             }
         }
     }
+}
+
+fn cancel() -> Result<Cancel, Error> {
+    Cancel::new().map_err(|source| Error::System { what: "begin a build", source })
 }

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Gid, Uid};
@@ -31,6 +31,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries where there is no thread or descriptor to be had.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
+/// For connections of a sandbox that has ended to pass on what they have.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+/// Between two looks at them.
+const SETTLE_DELAY: Duration = Duration::from_millis(10);
 const STACK_BYTES: usize = 128 * 1024;
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The largest datagram.
@@ -94,7 +98,9 @@ impl Relay {
         rustix::thread::set_thread_res_gid(group, group, group)?;
         rustix::thread::set_thread_res_uid(user, user, user)?;
         rustix::thread::set_no_new_privs(true)?;
-        let (connections, questions) = (Arc::default(), Arc::default());
+        let (connections, questions) = (Arc::<AtomicUsize>::default(), Arc::default());
+        // Each has a place while it waits.
+        let listeners = self.tcp.len();
         for (listener, target) in self.tcp {
             let places = Places { taken: Arc::clone(&connections), most: MAX_CONNECTIONS };
             thread(move || accept(&listener, target, &places))?;
@@ -104,6 +110,13 @@ impl Relay {
             thread(move || answer(&socket, target, &places))?;
         }
         while poll(&mut [PollFd::new(sandbox, PollFlags::IN)], None).is_err() {}
+        // What the last process has sent is still on its way.
+        let until = Instant::now() + LAST_WORDS;
+        let mut quiet = 0;
+        while quiet < 2 && Instant::now() < until {
+            std::thread::sleep(SETTLE_DELAY);
+            quiet = if connections.load(Ordering::SeqCst) <= listeners { quiet + 1 } else { 0 };
+        }
         Ok(())
     }
 }

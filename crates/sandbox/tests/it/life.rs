@@ -109,7 +109,6 @@ fn a_refused_launch_keeps_no_descriptor() {
             payload: Vec::new(),
             fds: vec![write],
             spec: Spec::new(level, "life"),
-            network: None,
         };
         assert!(matches!(spawner.launch(launch), Err(Error::BadLaunch(_))));
         let mut rest = String::new();
