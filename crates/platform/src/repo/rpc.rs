@@ -214,7 +214,11 @@ impl Repos {
         let mut command = self.service(&rpc.deploy, rpc.service, rpc.protocol.as_deref());
         command.args.push(self.dir(&rpc.deploy.app).into());
         let is_push = rpc.service == Service::Receive;
-        let socket = if is_push { Some(Socket::bind(self)?) } else { None };
+        let repository = self.repository(&rpc.deploy.app);
+        let socket = match is_push {
+            true => Some(Socket::bind(self, repository.job(&command).spec.app_uid())?),
+            false => None,
+        };
         if let Some(socket) = &socket {
             let (hooks, program) = (self.hooks(), self.hooks().join(super::HOOK));
             let program = fs::read_link(&program).map_err(failed("read", &program))?;
@@ -223,7 +227,6 @@ impl Repos {
             );
             command.env.push(("TOLV_PUSH", socket.path().into()));
         }
-        let repository = self.repository(&rpc.deploy.app);
         let started = tokio::task::spawn_blocking({
             let repository = repository.clone();
             move || start(&repository, &command)
@@ -419,20 +422,21 @@ struct Socket {
 }
 
 impl Socket {
-    fn bind(repos: &Repos) -> Result<Self, RepoError> {
+    /// `uid` is the one that the hook has, where that is not ours.
+    fn bind(repos: &Repos, uid: Option<u32>) -> Result<Self, RepoError> {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = repos.pushes().join(format!("{}-{number}", std::process::id()));
         super::remove(&folder)?;
-        // The folder of all pushes is ours alone; git has a uid of its own.
-        let make = fs::DirBuilder::new().mode(0o755).create(&folder);
-        make.map_err(failed("create", &folder))?;
         let path = folder.join("socket");
         let bind = || {
+            fs::DirBuilder::new().mode(0o700).create(&folder)?;
             let listener = UnixListener::bind(&path)?;
-            fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+            for mine in [&path, &folder] {
+                std::os::unix::fs::lchown(mine, uid, uid)?;
+            }
             Ok(listener)
         };
         let listener = bind().map_err(failed("listen on", &path))?;
