@@ -169,6 +169,7 @@ impl Platform {
             repos.set_up(&options.host.program)?;
         }
         let spawner = Spawner::start(&options.host.program, &["spawner"])?;
+        spawner.hide(&home)?;
         let machine = Machine::probe(&spawner)?;
         let (level, missing) = machine.choose(options.sandbox)?;
         let listener = listen(&options.http).await?;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, fchown, fstat};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -29,6 +29,8 @@ pub struct Entered {
     pub fds: Vec<OwnedFd>,
     /// The sandbox.
     pub spec: Spec,
+    /// The folder that it does not show, but for mounts in it.
+    pub(crate) hidden: Option<PathBuf>,
     /// The uid that the app gets, if it gets one of its own.
     pub(crate) app_uid: Option<u32>,
     /// Its group.
@@ -163,7 +165,7 @@ impl Entered {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         at(&format!("chdir {}", cwd.display()), || rustix::process::chdir(cwd))?;
         if level != Level::None {
-            rules::landlock(&self.spec)?;
+            rules::landlock(&self.spec, self.hidden.as_deref())?;
             rules::seccomp()?;
         }
         sys::reset_signals();

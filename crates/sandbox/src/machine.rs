@@ -13,6 +13,9 @@ use crate::spawner::Spawner;
 use crate::spec::Spec;
 use crate::sys;
 
+/// The version of Landlock that has scopes: signals and abstract sockets.
+const SCOPES: i32 = 6;
+
 /// What this machine gives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
@@ -88,6 +91,12 @@ impl Machine {
         }
         if level == Level::User && rustix::process::geteuid().is_root() {
             missing.clear();
+        }
+        if level == Level::Landlock && self.landlock < SCOPES {
+            missing.push(format!(
+                "processes may signal others of the platform's user (version {SCOPES} of Landlock \
+                 keeps them from it)"
+            ));
         }
         let has = |name: &str| self.cgroups.controllers.iter().any(|have| have == name);
         let lacking: Vec<_> =

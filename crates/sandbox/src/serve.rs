@@ -4,8 +4,11 @@
 //! lives until its handle is gone and its last child has ended.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -152,10 +155,12 @@ impl<'a> Server<'a> {
                 let Some(answer) = fds.next() else { return };
                 wire::send(answer.as_fd(), &Answer::Cgroups(self.trees.facts()), &[]).ok();
             }
-            Ok(Request::Launch { body, spec_bytes }) => {
+            Ok(Request::Launch { body, spec_bytes, hidden }) => {
+                let hidden = hidden.map(|bytes| OsString::from_vec(bytes).into());
                 let (Some(memory), Some(answer)) = (fds.next(), fds.next()) else { return };
                 let told = answer.try_clone();
-                let launched = self.launch(&body, spec_bytes, memory, answer, fds.collect());
+                let memory = (memory, spec_bytes);
+                let launched = self.launch(&body, hidden, memory, answer, fds.collect());
                 if let (Err(refusal), Ok(answer)) = (launched, told) {
                     wire::send(answer.as_fd(), &refusal, &[]).ok();
                 }
@@ -167,8 +172,8 @@ impl<'a> Server<'a> {
     fn launch(
         &mut self,
         body: &str,
-        spec_bytes: usize,
-        memory: OwnedFd,
+        hidden: Option<PathBuf>,
+        (memory, spec_bytes): (OwnedFd, usize),
         answer: OwnedFd,
         fds: Vec<OwnedFd>,
     ) -> Result<(), Answer> {
@@ -202,6 +207,7 @@ impl<'a> Server<'a> {
                 live(Birth {
                     body,
                     spec,
+                    hidden,
                     app_uid,
                     memory,
                     spec_bytes,

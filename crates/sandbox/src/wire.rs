@@ -31,6 +31,8 @@ pub(crate) enum Request {
         body: String,
         /// The memfd is the spec in JSON, this many bytes, then the payload.
         spec_bytes: usize,
+        /// The bytes of the folder that no sandbox shows, beside the mounts that lie in it.
+        hidden: Option<Vec<u8>>,
     },
     /// Descriptor: answer socket.
     Cgroups,
