@@ -63,12 +63,20 @@ impl Entered {
             let made = list.iter().map(|text| CString::new(text.as_slice()));
             made.collect::<Result<_, _>>().map_err(|_| bad(&shown, libc::EINVAL))
         };
-        let image = Image {
+        let mut image = Image {
             programs: strings(&candidates(program, env))?,
             argv: strings(argv)?,
             env: strings(env)?,
             shown: &shown,
         };
+        let hides_tmp = self.hidden.as_deref().is_some_and(|hidden| hidden.starts_with("/tmp"));
+        if self.spec.level == Level::Landlock
+            && hides_tmp
+            && !env.iter().any(|pair| pair.starts_with(b"TMPDIR="))
+        {
+            // Nothing can be made in `/tmp` itself then.
+            image.env.push(c"TMPDIR=/dev/shm".to_owned());
+        }
         let (told, tell) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|error| bad("pipe", error.raw_os_error()))?;
         let parent = rustix::process::getpid();

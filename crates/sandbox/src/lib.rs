@@ -20,6 +20,7 @@ mod app;
 mod cgroup;
 mod enter;
 mod error;
+mod ids;
 mod init;
 mod level;
 mod machine;

@@ -33,7 +33,56 @@ const STACK: [&str; 11] = [
 ];
 
 /// What it may also write.
-const WRITABLE: [&str; 3] = ["/tmp", "/dev", "/proc"];
+const WRITABLE: [&str; 11] = [
+    "/tmp",
+    "/dev/full",
+    "/dev/null",
+    "/dev/ptmx",
+    "/dev/pts",
+    "/dev/random",
+    "/dev/shm",
+    "/dev/tty",
+    "/dev/urandom",
+    "/dev/zero",
+    "/proc",
+];
+/// Of these everything, where there is a root of its own: then they are too.
+const OWN: [&str; 3] = ["/tmp", "/dev", "/proc"];
+/// Where a platform is root without powers its apps are root too, who may write files of the kernel
+/// and read those of the machine that are for root alone: of these folders less is shown then.
+const ROOTS: [&str; 2] = ["/etc", "/proc"];
+/// What is shown of `/etc` to such apps.
+const ETC: [&str; 29] = [
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "crypto-policies",
+    "fonts",
+    "gai.conf",
+    "group",
+    "host.conf",
+    "hostname",
+    "hosts",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "magic",
+    "mime.types",
+    "nsswitch.conf",
+    "os-release",
+    "passwd",
+    "perl",
+    "pki/ca-trust",
+    "pki/tls/certs",
+    "protocols",
+    "resolv.conf",
+    "services",
+    "shells",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "timezone",
+];
 /// Most entries of a folder that are shown one by one.
 const MAX_BESIDE: usize = 1000;
 
@@ -48,10 +97,20 @@ pub(crate) fn landlock(spec: &Spec, hidden: Option<&Path>) -> Result<(), Reason>
     let (mut read, mut write): (Vec<PathBuf>, Vec<PathBuf>) = (vec![], vec![]);
     if own_root {
         read.push("/".into());
-        write.extend(WRITABLE.map(PathBuf::from));
+        write.extend(OWN.map(PathBuf::from));
     } else {
-        STACK.iter().for_each(|folder| show_beside(Path::new(folder), hidden, &mut read));
-        WRITABLE.iter().for_each(|folder| show_beside(Path::new(folder), hidden, &mut write));
+        let is_root = rustix::process::geteuid().is_root();
+        let shown = |folder: &&str| !is_root || !ROOTS.contains(folder);
+        for folder in STACK.iter().copied().filter(shown) {
+            show_beside(Path::new(folder), hidden, &mut read);
+        }
+        for folder in WRITABLE.iter().copied().filter(shown) {
+            show_beside(Path::new(folder), hidden, &mut write);
+        }
+        if is_root {
+            read.push("/proc".into());
+            read.extend(ETC.map(|name| Path::new("/etc").join(name)));
+        }
     }
     for mount in &spec.mounts {
         match mount.access {
@@ -264,8 +323,12 @@ pub(crate) fn drop_bounding_set() -> Result<(), Reason> {
     let last = std::fs::read_to_string(Path::new(LAST_CAPABILITY)).unwrap_or_default();
     let last: u32 = last.trim().parse().unwrap_or(40);
     for capability in 0..=last {
-        sys::drop_bounding(capability)
-            .map_err(|error| Reason::new("drop the bounding set", sys::errno(&error)))?;
+        match sys::drop_bounding(capability) {
+            Ok(()) => {}
+            // Without the power to do so there is nothing that no-new-privileges lets an exec give.
+            Err(error) if sys::errno(&error) == libc::EPERM => break,
+            Err(error) => return Err(Reason::new("drop the bounding set", sys::errno(&error))),
+        }
     }
     Ok(())
 }

@@ -20,10 +20,10 @@ use crate::init::EXEC_BODY;
 use crate::level::{Level, Reason};
 use crate::reap::{self, SignalFd};
 use crate::spawner::Body;
-use crate::spec::Spec;
+use crate::spec::{Spec, uid_of};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Request};
-use crate::{init, rules};
+use crate::{ids, init, rules};
 
 /// Between two tries to remove a cgroup whose processes are still dying.
 const RETRY: Duration = Duration::from_millis(10);
@@ -191,7 +191,10 @@ impl<'a> Server<'a> {
         let spec: Spec =
             serde_json::from_slice(&spec).map_err(|error| Answer::Bad(error.to_string()))?;
         let level = spec.level;
-        let app_uid = spec.app_uid();
+        let (app_uid, identity) = (spec.app_uid(), spec.identity.clone());
+        if level == Level::User {
+            ids::check_user_namespace(app_uid).map_err(Answer::Failed)?;
+        }
         let group = self.trees.make(level, &spec.limits).map_err(Answer::Failed)?;
         let io = |what: &'static str| {
             move |error: rustix::io::Errno| Answer::Failed(Reason::new(what, error.raw_os_error()))
@@ -224,7 +227,7 @@ impl<'a> Server<'a> {
             }
         };
         let ready = if joined { Ok(()) } else { group.take_in(pid) };
-        let ready = ready.and_then(|()| map_ids(level, pid, app_uid));
+        let ready = ready.and_then(|()| map_ids(level, pid, app_uid, &identity));
         self.children.insert(pid, Child { group: group.without_inside(), level });
         let ready = ready.and_then(|()| {
             wire::send(answer.as_fd(), &Answer::Launched { pid }, &[pidfd.as_fd()])
@@ -282,17 +285,19 @@ fn clone_name(level: Level) -> &'static str {
     }
 }
 
-/// A user namespace with one uid, never the host's root: the app's, or the caller's own.
-fn map_ids(level: Level, pid: i32, app_uid: Option<u32>) -> Result<(), Reason> {
+/// A user namespace with one uid, never the host's root: the app's, or the caller's own. To an app
+/// that one is not called 0 either: programs ask whether they are root.
+fn map_ids(level: Level, pid: i32, app_uid: Option<u32>, identity: &str) -> Result<(), Reason> {
     if level != Level::User {
         return Ok(());
     }
     let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let (uid, gid) = app_uid.map_or(own, |uid| (uid, uid));
+    let inside = |id: u32| if id == 0 { uid_of(identity) } else { id };
     let texts = [
         ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("{uid} {uid} 1")),
-        ("gid_map", format!("{gid} {gid} 1")),
+        ("uid_map", format!("{} {uid} 1", inside(uid))),
+        ("gid_map", format!("{} {gid} 1", inside(gid))),
     ];
     for (name, text) in texts {
         let path = format!("/proc/{pid}/{name}");

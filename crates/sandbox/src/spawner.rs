@@ -128,6 +128,11 @@ impl Spawner {
         Ok(())
     }
 
+    /// The folder that is hidden.
+    pub(crate) fn hidden(&self) -> Option<&Path> {
+        self.0.hidden.get().map(PathBuf::as_path)
+    }
+
     /// What it has launched goes on without this program: the last handle does not wait for it.
     pub fn leave(&self) {
         self.0.left.store(true, Ordering::Relaxed);
