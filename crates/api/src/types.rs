@@ -34,8 +34,8 @@ pub struct Whoami {
     pub name: String,
     /// Its role: view, deploy, config, run or admin.
     pub role: String,
-    /// The app that it is for; all where there is none.
-    pub app: Option<String>,
+    /// The apps that it is for; all where there is no list.
+    pub apps: Option<Vec<String>>,
     /// When it ends to be one.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
@@ -354,8 +354,8 @@ pub struct Token {
     pub name: String,
     /// Its role.
     pub role: String,
-    /// The app that it is for.
-    pub app: Option<String>,
+    /// The apps that it is for; all where there is no list.
+    pub apps: Option<Vec<String>>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
@@ -372,9 +372,9 @@ pub struct NewToken {
     pub name: String,
     /// view, deploy, config, run or admin.
     pub role: String,
-    /// For this app alone.
+    /// For these apps alone; for all without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app: Option<String>,
+    pub apps: Option<Vec<String>>,
     /// Seconds from now that it is valid; for ever without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u32>,

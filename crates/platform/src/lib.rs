@@ -74,7 +74,7 @@ pub use platform::{Actor, Platform, Process};
 pub use releases::Standing;
 pub use requests::Command;
 pub use runs::{Attachment, RunOutput, RunRequest, RunStreams, Taken};
-pub use tokens::token_hash;
+pub use tokens::{State, new_token_text, recover_token, token_hash};
 pub use tolv_logs::drain::DrainUrl;
 pub use tolv_store::{DatabaseUrl, SecretKey};
 pub use up::{Event, Output, Stop, down, show, up};

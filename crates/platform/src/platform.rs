@@ -169,6 +169,7 @@ impl Platform {
             None => BlobStore::folder(&folder)?,
         };
         let spawner = Spawner::start(&options.host.program, &["spawner"])?;
+        spawner.hide(&home)?;
         let machine = Machine::probe(&spawner, options.network)?;
         let (level, missing) = machine.choose(options.sandbox)?;
         let own_networks = level == Level::Strict && machine.network.is_none();

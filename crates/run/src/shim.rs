@@ -39,7 +39,8 @@ use tolv_logs::framer::{Batch, Framer};
 use tolv_logs::store::{Tag, Writer};
 use tolv_logs::{Micros, Source, Stream};
 use tolv_sandbox::{
-    Body, Ended as End, Entered, Memory, SignalFd, has_children, kill_descendants, reap_all,
+    Body, Ended as End, Entered, Level, Memory, SignalFd, has_children, is_peer_confined,
+    kill_descendants, reap_all,
 };
 
 use crate::protocol::{
@@ -315,6 +316,10 @@ impl Shim {
     fn admit(&mut self) {
         let (None, Some(door)) = (&self.control, &self.door) else { return };
         let Ok(control) = accept_with(&door.listener, SocketFlags::CLOEXEC) else { return };
+        // Where apps run as the platform's user and see its processes, one of them may connect.
+        if self.entered.spec.level == Level::Landlock && is_peer_confined(&control) {
+            return;
+        }
         let here = Here {
             version: VERSION,
             process: self.log.process.clone(),

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, fchown, fstat};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -29,6 +29,8 @@ pub struct Entered {
     pub fds: Vec<OwnedFd>,
     /// The sandbox.
     pub spec: Spec,
+    /// The folder that it does not show, but for mounts in it.
+    pub(crate) hidden: Option<PathBuf>,
     /// The uid that the app gets, if it gets one of its own.
     pub(crate) app_uid: Option<u32>,
     /// Its group.
@@ -61,12 +63,20 @@ impl Entered {
             let made = list.iter().map(|text| CString::new(text.as_slice()));
             made.collect::<Result<_, _>>().map_err(|_| bad(&shown, libc::EINVAL))
         };
-        let image = Image {
+        let mut image = Image {
             programs: strings(&candidates(program, env))?,
             argv: strings(argv)?,
             env: strings(env)?,
             shown: &shown,
         };
+        let hides_tmp = self.hidden.as_deref().is_some_and(|hidden| hidden.starts_with("/tmp"));
+        if self.spec.level == Level::Landlock
+            && hides_tmp
+            && !env.iter().any(|pair| pair.starts_with(b"TMPDIR="))
+        {
+            // Nothing can be made in `/tmp` itself then.
+            image.env.push(c"TMPDIR=/dev/shm".to_owned());
+        }
         let (told, tell) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|error| bad("pipe", error.raw_os_error()))?;
         let parent = rustix::process::getpid();
@@ -163,7 +173,7 @@ impl Entered {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         at(&format!("chdir {}", cwd.display()), || rustix::process::chdir(cwd))?;
         if level != Level::None {
-            rules::landlock(&self.spec)?;
+            rules::landlock(&self.spec, self.hidden.as_deref())?;
             rules::seccomp()?;
         }
         sys::reset_signals();

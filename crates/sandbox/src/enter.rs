@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 
 use rustix::process::{Gid, Uid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -22,6 +23,8 @@ use crate::{root, sys};
 pub(crate) struct Birth {
     pub(crate) body: Body,
     pub(crate) spec: Spec,
+    /// The folder that no sandbox shows.
+    pub(crate) hidden: Option<PathBuf>,
     /// From [`Spec::app_uid`], which cannot be asked in a new user namespace.
     pub(crate) app_uid: Option<u32>,
     /// The spec in JSON, this many bytes, then the payload.
@@ -47,8 +50,8 @@ pub(crate) fn live(birth: Birth) -> ! {
 }
 
 fn be_born(birth: Birth) -> i32 {
-    let Birth { body, spec, app_uid, memory, spec_bytes, fds, answer, go, group, .. } = birth;
-    let Birth { network, resolv_conf, cgroup_counts, .. } = birth;
+    let Birth { body, spec, hidden, app_uid, memory, spec_bytes, fds, answer, go, .. } = birth;
+    let Birth { group, network, resolv_conf, cgroup_counts, .. } = birth;
     let (joined, inside) = match group.enter() {
         Ok(inside) => (Ok(()), inside),
         Err(reason) => (Err(reason), Inside::default()),
@@ -81,7 +84,7 @@ fn be_born(birth: Birth) -> i32 {
         return 1;
     }
     drop(answer);
-    body(Entered { payload, fds, spec, app_uid, inside, cgroup_counts })
+    body(Entered { payload, fds, spec, hidden, app_uid, inside, cgroup_counts })
 }
 
 fn enter(

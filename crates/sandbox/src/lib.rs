@@ -18,8 +18,10 @@
 
 mod app;
 mod cgroup;
+mod confined;
 mod enter;
 mod error;
+mod ids;
 mod init;
 mod level;
 mod machine;
@@ -38,6 +40,7 @@ mod wire;
 
 pub use app::Entered;
 pub use cgroup::{CgroupFacts, Cgroups, Memory, MemoryUse};
+pub use confined::is_peer_confined;
 pub use error::{Error, ExecError};
 pub use init::Exec;
 pub use level::{Choice, Level, Reason, UnknownLevel, errno_text};

@@ -4,9 +4,12 @@
 //! lives until its handle is gone and its last child has ended.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,10 +25,10 @@ use crate::network::relay::Relay;
 use crate::network::{Network, visit};
 use crate::reap::{self, SignalFd};
 use crate::spawner::Body;
-use crate::spec::Spec;
+use crate::spec::{Spec, uid_of};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Request};
-use crate::{init, rules};
+use crate::{ids, init, rules};
 
 /// Between two tries to remove a cgroup whose processes are still dying.
 const RETRY: Duration = Duration::from_millis(10);
@@ -165,12 +168,14 @@ impl<'a> Server<'a> {
                 let reason = self.networks.choose(choice);
                 wire::send(answer.as_fd(), &Answer::Network(reason), &[]).ok();
             }
-            Ok(Request::Launch { body, spec_bytes, joins_network }) => {
+            Ok(Request::Launch { body, spec_bytes, hidden, joins_network }) => {
+                let hidden = hidden.map(|bytes| OsString::from_vec(bytes).into());
                 let (Some(memory), Some(answer)) = (fds.next(), fds.next()) else { return };
                 let network = if joins_network { fds.next() } else { None };
                 let told = answer.try_clone();
-                let given = Given { memory, answer, network, fds: fds.collect() };
-                let launched = self.launch(&body, spec_bytes, given);
+                let given =
+                    Given { memory, spec_bytes, hidden, answer, network, fds: fds.collect() };
+                let launched = self.launch(&body, given);
                 if let (Err(refusal), Ok(answer)) = (launched, told) {
                     wire::send(answer.as_fd(), &refusal, &[]).ok();
                 }
@@ -182,8 +187,7 @@ impl<'a> Server<'a> {
     fn launch(
         &mut self,
         body: &str,
-        spec_bytes: usize,
-        Given { memory, answer, network, fds }: Given,
+        Given { memory, spec_bytes, hidden, answer, network, fds }: Given,
     ) -> Result<(), Answer> {
         let body = match body {
             EXEC_BODY => init::body,
@@ -199,7 +203,10 @@ impl<'a> Server<'a> {
         let spec: Spec =
             serde_json::from_slice(&spec).map_err(|error| Answer::Bad(error.to_string()))?;
         let level = spec.level;
-        let app_uid = spec.app_uid();
+        let (app_uid, identity) = (spec.app_uid(), spec.identity.clone());
+        if level == Level::User {
+            ids::check_user_namespace(app_uid).map_err(Answer::Failed)?;
+        }
         let services = match &spec.network {
             Network::Own { services } if level == Level::Strict && self.networks.are_own() => {
                 Some(services.clone())
@@ -223,6 +230,7 @@ impl<'a> Server<'a> {
                 live(Birth {
                     body,
                     spec,
+                    hidden,
                     app_uid,
                     memory,
                     spec_bytes,
@@ -241,7 +249,7 @@ impl<'a> Server<'a> {
             }
         };
         let ready = if joined { Ok(()) } else { group.take_in(pid) };
-        let ready = ready.and_then(|()| map_ids(level, pid, app_uid));
+        let ready = ready.and_then(|()| map_ids(level, pid, app_uid, &identity));
         self.children.insert(pid, Child { group: group.without_inside(), level });
         let ready = ready.and_then(|()| match (&services, &names) {
             (Some(services), Some(names)) => self.connect((pid, &pidfd), services, names),
@@ -264,9 +272,13 @@ impl<'a> Server<'a> {
     }
 }
 
-/// The descriptors of a launch.
+/// What comes with a launch.
 struct Given {
+    /// The spec, this many bytes, and the payload.
     memory: OwnedFd,
+    spec_bytes: usize,
+    /// The folder that no sandbox shows.
+    hidden: Option<PathBuf>,
     answer: OwnedFd,
     network: Option<OwnedFd>,
     fds: Vec<OwnedFd>,
@@ -353,17 +365,19 @@ fn clone_name(level: Level) -> &'static str {
     }
 }
 
-/// A user namespace with one uid, never the host's root: the app's, or the caller's own.
-fn map_ids(level: Level, pid: i32, app_uid: Option<u32>) -> Result<(), Reason> {
+/// A user namespace with one uid, never the host's root: the app's, or the caller's own. To an app
+/// that one is not called 0 either: programs ask whether they are root.
+fn map_ids(level: Level, pid: i32, app_uid: Option<u32>, identity: &str) -> Result<(), Reason> {
     if level != Level::User {
         return Ok(());
     }
     let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let (uid, gid) = app_uid.map_or(own, |uid| (uid, uid));
+    let inside = |id: u32| if id == 0 { uid_of(identity) } else { id };
     let texts = [
         ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("{uid} {uid} 1")),
-        ("gid_map", format!("{gid} {gid} 1")),
+        ("uid_map", format!("{} {uid} 1", inside(uid))),
+        ("gid_map", format!("{} {gid} 1", inside(gid))),
     ];
     for (name, text) in texts {
         let path = format!("/proc/{pid}/{name}");

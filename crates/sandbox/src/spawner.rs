@@ -1,11 +1,12 @@
 //! The handle to the helper process that forks the sandboxed ones.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,6 +35,7 @@ struct Handle {
     child: Mutex<Child>,
     /// Whether what it has launched goes on.
     left: AtomicBool,
+    hidden: OnceLock<PathBuf>,
 }
 
 /// How long the last handle waits for the process to be gone, so that nothing is left behind.
@@ -108,7 +110,28 @@ impl Spawner {
             .spawn()
             .map_err(failed)?;
         let (child, left) = (Mutex::new(child), AtomicBool::new(false));
-        Ok(Self(Arc::new(Handle { socket: Some(socket), child, left })))
+        let hidden = OnceLock::new();
+        Ok(Self(Arc::new(Handle { socket: Some(socket), child, left, hidden })))
+    }
+
+    /// Hides a folder from every sandbox that is launched from now on, but for the mounts that lie
+    /// in it: the state of the platform. It matters at level landlock, where folders of the machine
+    /// such as `/tmp` are shown, and this one may lie in them. Said once.
+    ///
+    /// # Errors
+    ///
+    /// The folder does not exist.
+    pub fn hide(&self, folder: &Path) -> Result<(), Error> {
+        let real = folder.canonicalize();
+        let real =
+            real.map_err(|source| Error::Io { what: "cannot find the state folder", source })?;
+        self.0.hidden.get_or_init(|| real);
+        Ok(())
+    }
+
+    /// The folder that is hidden.
+    pub(crate) fn hidden(&self) -> Option<&Path> {
+        self.0.hidden.get().map(PathBuf::as_path)
     }
 
     /// What it has launched goes on without this program: the last handle does not wait for it.
@@ -135,9 +158,10 @@ impl Spawner {
         let io = |what| move |source| Error::Io { what, source };
         let bytes = serde_json::to_vec(&spec).map_err(|bad| Error::BadLaunch(bad.to_string()))?;
         let memory = wire::memory_file(&[&bytes, &payload]).map_err(io("make a memory file"))?;
-        let joins_network = network.is_some();
+        let hidden = self.0.hidden.get().map(|folder| folder.as_os_str().as_bytes().to_vec());
         let (body, spec_bytes) = (body.to_owned(), bytes.len());
-        let request = Request::Launch { body, spec_bytes, joins_network };
+        let joins_network = network.is_some();
+        let request = Request::Launch { body, spec_bytes, hidden, joins_network };
         let mut given = vec![memory.as_fd()];
         given.extend(network.iter().map(|network| network.as_fd()));
         given.extend(fds.iter().map(|fd| fd.as_fd()));

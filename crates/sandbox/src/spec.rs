@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids;
 use crate::level::Level;
 use crate::network::Network;
 
@@ -64,9 +65,13 @@ impl Spec {
     }
 
     /// The uid (and gid) that the app gets where it gets one of its own: in strict, and in user
-    /// under root. Asked outside the sandbox.
+    /// where the platform can give it. Asked outside the sandbox.
     pub fn app_uid(&self) -> Option<u32> {
-        let own = self.level.has_own_root() && rustix::process::geteuid().is_root();
+        let own = match self.level {
+            Level::Strict => true,
+            Level::User => ids::gives_uids(),
+            Level::Landlock | Level::None => false,
+        };
         own.then(|| uid_of(&self.identity))
     }
 
@@ -78,7 +83,7 @@ impl Spec {
 
 /// One file or directory of the host, shown inside.
 ///
-/// In strict, and in user under root, a [`Access::ReadWrite`] source becomes the property of
+/// Where the app has a uid of its own ([`Spec::app_uid`]), a [`Access::ReadWrite`] source becomes the property of
 /// the app's uid, with all below it, unless it is so already: give only what the platform made
 /// for this app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

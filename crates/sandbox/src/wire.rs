@@ -34,6 +34,8 @@ pub(crate) enum Request {
         /// The memfd is the spec in JSON, this many bytes, then the payload.
         spec_bytes: usize,
         joins_network: bool,
+        /// The bytes of the folder that no sandbox shows, beside the mounts that lie in it.
+        hidden: Option<Vec<u8>>,
     },
     /// Descriptor: answer socket.
     Cgroups,

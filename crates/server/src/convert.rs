@@ -21,7 +21,7 @@ pub(crate) fn deploy(
     deploy: store::Deploy,
     standing: Option<Standing>,
 ) -> api::Deploy {
-    let git = match shared.0.everybody {
+    let git = match shared.0.local {
         Some(_) => String::new(),
         None => format!("{}/git/{}.git", shared.0.url, deploy.name),
     };
@@ -88,7 +88,7 @@ pub(crate) fn token(token: store::Token) -> api::Token {
         id: token.id.to_string(),
         name: token.name,
         role: token.grant.role.to_string(),
-        app: token.grant.app.map(|app| app.to_string()),
+        apps: token.grant.apps.names(),
         created: token.created,
         expires: token.expires,
     }

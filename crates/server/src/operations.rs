@@ -138,7 +138,7 @@ async fn found(
     let id: OperationId = parse(id)?;
     let operation = shared.0.platform.store().operation(&id).await;
     let operation = operation.map_err(|error| shared.failure(error))?;
-    caller.may(act, Some(&operation.deploy_name.app))?;
+    caller.may_with(act, &operation.deploy_name.app, ("operation", id.as_str()))?;
     Ok(operation)
 }
 

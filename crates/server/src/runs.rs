@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -25,7 +24,7 @@ use tolv_platform::{RunOutput, RunRequest, RunStreams};
 use crate::Shared;
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, Paging, Params, parse, path};
+use crate::extract::{Body, Octets, Paging, Params, parse, path};
 
 /// Letters of a command in the audit log.
 const SHOWN: usize = 2000;
@@ -89,10 +88,7 @@ async fn found(
 ) -> Result<tolv_store::Run, Failure> {
     let id: RunId = parse(id)?;
     let run = shared.0.platform.run(&id).await.map_err(|error| shared.failure(error))?;
-    let app = &run.deploy_name.app;
-    // That it exists is not told to whoever may not look at its app.
-    caller.may(Act::View, Some(app)).map_err(|_| Failure::not_found("run", id.as_str()))?;
-    caller.may(act, Some(app))?;
+    caller.may_with(act, &run.deploy_name.app, ("run", id.as_str()))?;
     Ok(run)
 }
 
@@ -262,7 +258,7 @@ pub(crate) async fn input(
     caller: Caller,
     Path(id): Path<String>,
     Params(Piece { at, end, attached }): Params<Piece>,
-    bytes: Bytes,
+    Octets(bytes): Octets,
 ) -> Result<Json<RunInput>, Failure> {
     let run = found(&shared, &caller, &id, Act::Run).await?;
     let taken = shared.0.platform.run_input(&run.id, at, &bytes, end, attached).await;

@@ -8,6 +8,7 @@ use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
 
 use crate::db::{Columns, Store, Write, limit, micros, to_json};
 use crate::error::{Error, is_taken};
+use crate::tokens::forget_app;
 use crate::types::{App, CopyFrom, Deploy};
 
 /// A deploy with the commit of its current release.
@@ -337,7 +338,8 @@ impl Store {
         write.commit().await
     }
 
-    /// Removes an app that has no deploys, and the tokens that are for it alone.
+    /// Removes an app that has no deploys. Tokens are not for it any more; those that were for it
+    /// alone are removed.
     ///
     /// # Errors
     ///
@@ -347,12 +349,15 @@ impl Store {
         if !self.deploys(id).await?.is_empty() {
             return Err(Error::HasDeploys(id.to_string()));
         }
-        for statement in [
+        let named = sqlx::query("SELECT name FROM apps WHERE id = $1")
+            .bind(id.as_str().to_owned())
+            .fetch_optional(&mut *write.tx)
+            .await?;
+        if let Some(row) = named {
             // Another app of its name is none of theirs.
-            "DELETE FROM tokens WHERE app = (SELECT name FROM apps WHERE id = $1)",
-            "DELETE FROM slugs WHERE app = $1",
-            "DELETE FROM apps WHERE id = $1",
-        ] {
+            forget_app(&mut write, &Columns(&row).parsed("name")?).await?;
+        }
+        for statement in ["DELETE FROM slugs WHERE app = $1", "DELETE FROM apps WHERE id = $1"] {
             sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;
         }
         write.commit().await

@@ -43,6 +43,9 @@ fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
         None => Source::WorkingTree { dir: args.dir.clone() },
     };
     let home = settings.home_of(&args.dir);
+    if home.exists() {
+        spawner.hide(&home).map_err(Failure::Sandbox)?;
+    }
     let request = Request {
         source,
         toolchains: home.join(TOOLCHAINS),

@@ -5,6 +5,7 @@ mod args;
 mod build;
 mod cli;
 mod output;
+mod recover;
 mod serve;
 mod settings;
 mod status;

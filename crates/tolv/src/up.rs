@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tolv_api::local;
 use tolv_logs::{Form, Line, View};
 use tolv_model::service::HostServices;
 use tolv_platform::{Codebase, Error, Event, Http, Options, Output, Platform, Progress, Stop};
@@ -87,9 +88,16 @@ async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
     };
     let (events, received) = mpsc::channel(EVENTS);
     let (mut written, writer) = write_events(received, form, Arc::clone(&stop));
-    let server = Server::new(platform.clone(), String::new(), |fault| {
+    let server = Server::new(platform.clone(), local::URL.to_owned(), |fault| {
         writeln!(io::stderr(), "Fault: {fault}").ok();
     });
+    let server = match server {
+        Ok(server) => server,
+        Err(error) => {
+            platform.end().await;
+            return fail(&error);
+        }
+    };
     let listener = match writer.and_then(|()| server.listen_at_home()) {
         Ok(listener) => listener,
         Err(error) => {
@@ -109,8 +117,8 @@ async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
         });
         async move {
             tokio::select! {
-                served = serving => served.ok(),
-                _ = killing.wait_for(|now| *now == Stop::Now) => None,
+                () = serving => {}
+                _ = killing.wait_for(|now| *now == Stop::Now) => {}
             }
         }
     };

@@ -74,7 +74,7 @@ pub(crate) fn machine() -> Machine {
     Machine::probe(&spawner(), NetworkChoice::Auto).unwrap()
 }
 
-fn spawner() -> Spawner {
+pub(crate) fn spawner() -> Spawner {
     Spawner::start(Path::new(env!("CARGO_BIN_EXE_run-spawner")), &[]).unwrap()
 }
 

@@ -379,7 +379,8 @@ pub(crate) enum OperationsCommand {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  tolv tokens\n  tolv tokens create --role deploy --app shop \
-    --expires 30d\n  tolv tokens revoke tok_…")]
+    --expires 30d\n  tolv tokens create --role view --app shop --app blog\n  \
+    tolv tokens revoke tok_…\n  tolv tokens recover")]
 pub(crate) struct Tokens {
     #[command(subcommand)]
     pub(crate) command: Option<TokensCommand>,
@@ -395,9 +396,9 @@ pub(crate) enum TokensCommand {
         /// view, deploy, config, run or admin
         #[arg(long)]
         role: Role,
-        /// For this app alone
+        /// For this app alone; said again, for that one too. Without it, for all apps
         #[arg(long)]
-        app: Option<AppName>,
+        app: Vec<AppName>,
         /// How long it is valid, as in `30d`, `12h` or `15m`; for ever without it
         #[arg(long, value_name = "TIME", value_parser = super::typed::duration)]
         expires: Option<u32>,
@@ -405,11 +406,14 @@ pub(crate) enum TokensCommand {
         #[arg(long, default_value = "token")]
         name: String,
     },
-    /// End a token
+    /// Revoke a token
     Revoke {
         /// Its id
         id: String,
     },
+    /// Make a new token for everything, on the machine of the platform, as the owner of its state
+    /// folder: TOLV_HOME, DATABASE_URL and TOLV_SECRET_KEY as `tolv serve` has them
+    Recover,
 }
 
 #[derive(Debug, Args)]

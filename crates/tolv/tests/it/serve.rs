@@ -17,6 +17,7 @@ mod release_phase;
 mod restart;
 mod run;
 mod survival;
+mod tokens;
 mod upgrade;
 
 use std::net::SocketAddr;
