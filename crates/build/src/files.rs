@@ -101,7 +101,8 @@ pub(crate) fn disk_use(root: &Path) -> u64 {
         let Ok(list) = fs::read_dir(&folder) else { continue };
         for entry in list.flatten() {
             let Ok(meta) = entry.metadata() else { continue };
-            total += meta.blocks() * 512;
+            // An empty file takes room too: an inode.
+            total += meta.blocks().max(8) * 512;
             if meta.is_dir() {
                 open.push(entry.path());
             }

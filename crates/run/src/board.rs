@@ -91,6 +91,7 @@ impl Board {
                 address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
                 pid: None,
                 restarts: 0,
+                limits: plan.limits().clone(),
             };
             self.endpoints.send_modify(|endpoints| {
                 let key = (&endpoint.process, id);

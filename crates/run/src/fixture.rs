@@ -9,7 +9,7 @@ use tolv_model::formation::Formation;
 use tolv_model::name::{Deploy, DeployName};
 use tolv_model::release::{Release, ReleaseNumber};
 use tolv_model::slug::{Digest, SlugId};
-use tolv_sandbox::{Level, Limits, Mount, Spawner};
+use tolv_sandbox::{Level, Mount, Spawner};
 
 use crate::plan::Plan;
 use crate::target::{Settings, Target};
@@ -47,7 +47,7 @@ pub(crate) fn target(release: Release) -> Target {
         slug_env: BTreeMap::new(),
         slug_path: Vec::new(),
         checks: BTreeMap::new(),
-        limits: Limits::default(),
+        limits: TypeLimits::default(),
     }
 }
 

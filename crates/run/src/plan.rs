@@ -9,7 +9,7 @@ use tolv_model::env::{Env, EnvError};
 use tolv_model::name::ProcessName;
 use tolv_model::process_env::{Facts, STACK_PATH, process_env};
 use tolv_model::slug::Digest;
-use tolv_sandbox::{Exec, Level, Spec, view};
+use tolv_sandbox::{Exec, Level, Limits, Spec, view};
 
 use crate::protocol::{Head, Orders};
 use crate::target::{Settings, Target};
@@ -46,7 +46,7 @@ impl Plan {
             release.deploy.to_string(),
             release.number.0.to_string(),
             release.slug.to_string(),
-            format!("{:?}", self.target.limits),
+            format!("{:?}", self.limits()),
             self.name.to_string(),
             self.command.clone(),
         ];
@@ -56,19 +56,25 @@ impl Plan {
         Digest::of(&bytes.collect::<Vec<_>>())
     }
 
+    /// How much it may take.
+    pub(crate) fn limits(&self) -> &Limits {
+        self.target.limits.of(&self.name.process_type)
+    }
+
     pub(crate) fn spec(&self, settings: &Settings) -> Spec {
         let mut hostname = self.name.to_string();
         hostname.truncate(HOST_NAME);
         Spec {
             mounts: self.target.mounts.clone(),
-            limits: self.target.limits.clone(),
+            limits: self.limits().clone(),
             hostname,
             ..Spec::new(settings.level, &self.target.release.deploy.to_string())
         }
     }
 
     pub(crate) fn env(&self, settings: &Settings, port: u16) -> Result<Env, EnvError> {
-        let Target { mounts, slug_env, slug_path, limits, .. } = &*self.target;
+        let Target { mounts, slug_env, slug_path, .. } = &*self.target;
+        let limits = self.limits();
         let seen = |target: &str| {
             view(settings.level, mounts, Path::new(target)).to_string_lossy().into_owned()
         };
@@ -94,7 +100,8 @@ impl Plan {
                 false => &settings.search_path,
             },
             memory: limits.memory,
-            cpu_percent: limits.cpu_percent,
+            // Without a limit of its own it may have all that the machine has.
+            cpu_percent: limits.cpu_percent.or_else(|| limits.memory.and_then(|_| cores())),
         })
     }
 
@@ -134,6 +141,12 @@ impl Plan {
             cwd: view(settings.level, &self.target.mounts, Path::new(HOME)),
         })
     }
+}
+
+/// Of this machine, in percent of one.
+fn cores() -> Option<u32> {
+    let cores = std::thread::available_parallelism().ok()?;
+    u32::try_from(cores.get()).ok()?.checked_mul(100)
 }
 
 #[cfg(test)]

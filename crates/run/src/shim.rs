@@ -39,7 +39,8 @@ use tolv_logs::framer::{Batch, Framer};
 use tolv_logs::store::{Tag, Writer};
 use tolv_logs::{Micros, Source, Stream};
 use tolv_sandbox::{
-    Body, Ended as End, Entered, Memory, SignalFd, has_children, kill_descendants, reap_all,
+    Body, Ended as End, Entered, Memory, ProcessCount, SignalFd, has_children, kill_descendants,
+    reap_all,
 };
 
 use crate::protocol::{
@@ -175,6 +176,10 @@ struct Shim {
     retry_at: Option<Instant>,
     /// Over its memory.
     quota: Quota,
+    /// Kills for want of memory that were told.
+    oom_told: u64,
+    /// Whether it was told that a fork was refused.
+    fork_told: bool,
 }
 
 impl Shim {
@@ -222,6 +227,9 @@ impl Shim {
             // What was before it is no hint.
             memory.clear();
         }
+        if let Some(processes) = entered.processes() {
+            processes.refused();
+        }
         Ok(Some(Self {
             entered,
             control: Some(control),
@@ -238,6 +246,8 @@ impl Shim {
             armed: None,
             retry_at: None,
             quota: Quota::default(),
+            oom_told: 0,
+            fork_told: false,
         }))
     }
 
@@ -291,18 +301,30 @@ impl Shim {
         });
         let memory = self.entered.memory().filter(|_| self.quota.is_quiet());
         let memory = memory.and_then(|memory| Some((memory, memory.hint()?)));
+        let memory_at = fds.len();
         fds.extend(memory.iter().map(|(_, (fd, what))| PollFd::new(fd, *what)));
+        let processes = self.entered.processes().filter(|_| !self.fork_told);
+        let processes_at = fds.len();
+        let hint = processes.map(|processes| processes.hint());
+        fds.extend(hint.iter().map(|(fd, what)| PollFd::new(fd, *what)));
         if poll(&mut fds, timeout.as_ref()).is_err() {
             return;
         }
-        if let (Some((memory, _)), Some(last)) = (&memory, fds.last())
-            && !last.revents().is_empty()
+        let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        if let Some((memory, _)) = &memory
+            && is_ready(memory_at)
         {
             memory.clear();
             self.quota.hint(Instant::now());
         }
+        let refused = processes.filter(|_| is_ready(processes_at));
+        let refused = refused.filter(|processes| processes.refused() > 0).map(ProcessCount::limit);
         let ready = places.map(|place| place.is_some_and(|at| !fds[at].revents().is_empty()));
         drop(fds);
+        if let (Some(limit), Some(control)) = (refused, &self.control) {
+            say(control, &Word::ForkRefused { limit }, Duration::ZERO);
+            self.fork_told = true;
+        }
         self.signals.drain();
         for (pipe, ready) in self.pipes.iter_mut().zip(ready) {
             if ready {
@@ -409,11 +431,24 @@ impl Shim {
         // Before the look: what comes behind it is a hint again.
         let memory = self.entered.memory().inspect(|memory| memory.clear());
         let found = memory.and_then(Memory::usage);
+        self.tell_kills();
         if self.quota.looked(now, found)
             && let (Some(found), Some(control)) = (found, &self.control)
         {
             let word = Word::Memory { held: found.held, limit: found.limit };
             say(control, &word, Duration::ZERO);
+        }
+    }
+
+    /// A worker that was killed while its leader lives on is told of at once.
+    fn tell_kills(&mut self) {
+        let (kills, Some(memory)) = (self.entered.oom_kills(), self.entered.memory()) else {
+            return;
+        };
+        if let (true, Some(control)) = (kills > self.oom_told && self.end.is_none(), &self.control) {
+            let word = Word::Killed { kills: kills - self.oom_told, limit: memory.limit() };
+            say(control, &word, Duration::ZERO);
+            self.oom_told = kills;
         }
     }
 
@@ -444,8 +479,15 @@ impl Shim {
             Some(End::Signaled(signal)) => (None, Some(signal)),
             None => (None, Some(libc::SIGKILL)),
         };
-        let oom_kills = self.entered.oom_kills();
-        let word = Word::Exited(Ended { code, signal, oom_kills, written: self.log.written() });
+        let all = self.entered.oom_kills();
+        let oom_kills = all.saturating_sub(self.oom_told);
+        // The kill of the leader may have been told of before its end was seen; a shell says it so.
+        let is_kill = signal == Some(libc::SIGKILL) || code == Some(128 + libc::SIGKILL);
+        let out_of_memory = oom_kills > 0 || all > 0 && is_kill && !self.stopping;
+        let memory_limit = self.entered.memory().map_or(0, Memory::limit);
+        let written = self.log.written();
+        let ended = Ended { code, signal, oom_kills, out_of_memory, memory_limit, written };
+        let word = Word::Exited(ended);
         let until = Instant::now() + UNHEARD;
         loop {
             if let Some(control) = &self.control {

@@ -111,8 +111,24 @@ pub struct Target {
     pub slug_path: Vec<String>,
     /// Health checks by process type; types without one get the default.
     pub checks: BTreeMap<ProcessType, Vec<tolv_model::health::HealthCheck>>,
-    /// Limits of each process.
-    pub limits: Limits,
+    /// How much each process may take.
+    pub limits: TypeLimits,
+}
+
+/// How much a process may take, by its type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TypeLimits {
+    /// Of types that are not below.
+    pub default: Limits,
+    /// Of others.
+    pub types: BTreeMap<ProcessType, Limits>,
+}
+
+impl TypeLimits {
+    /// Those of a type.
+    pub fn of(&self, process_type: &ProcessType) -> &Limits {
+        self.types.get(process_type).unwrap_or(&self.default)
+    }
 }
 
 /// One process outside the formation: the release phase, a job.
@@ -381,6 +397,8 @@ pub struct Endpoint {
     pub pid: Option<i32>,
     /// Restarts since it was first started.
     pub restarts: u32,
+    /// How much it may take.
+    pub limits: Limits,
 }
 
 /// All processes of the engine at one moment, by name.

@@ -36,7 +36,7 @@ mod terminal;
 mod wire;
 
 pub use app::Entered;
-pub use cgroup::{CgroupFacts, Cgroups, Memory, MemoryUse};
+pub use cgroup::{Budget, CgroupFacts, Cgroups, Memory, MemoryUse, ProcessCount};
 pub use error::{Error, ExecError};
 pub use init::Exec;
 pub use level::{Choice, Level, Reason, UnknownLevel, errno_text};

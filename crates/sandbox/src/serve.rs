@@ -152,6 +152,11 @@ impl<'a> Server<'a> {
                 let Some(answer) = fds.next() else { return };
                 wire::send(answer.as_fd(), &Answer::Cgroups(self.trees.facts()), &[]).ok();
             }
+            Ok(Request::Bound(budget)) => {
+                let Some(answer) = fds.next() else { return };
+                let answered = Answer::Bound(self.trees.bound(&budget));
+                wire::send(answer.as_fd(), &answered, &[]).ok();
+            }
             Ok(Request::Launch { body, spec_bytes }) => {
                 let (Some(memory), Some(answer)) = (fds.next(), fds.next()) else { return };
                 let told = answer.try_clone();

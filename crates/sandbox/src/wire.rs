@@ -15,7 +15,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::CgroupFacts;
+use crate::cgroup::{Budget, CgroupFacts};
 use crate::level::Reason;
 
 /// Most descriptors in one launch; the kernel's own limit is 253.
@@ -34,6 +34,8 @@ pub(crate) enum Request {
     },
     /// Descriptor: answer socket.
     Cgroups,
+    /// Descriptor: answer socket.
+    Bound(Budget),
 }
 
 /// On a request's own answer socket: from the spawner, and from the child that it forked.
@@ -49,6 +51,8 @@ pub(crate) enum Answer {
     Failed(Reason),
     Bad(String),
     Cgroups(CgroupFacts),
+    /// What could not be bounded.
+    Bound(Vec<Reason>),
 }
 
 /// A connected pair.

@@ -14,6 +14,7 @@ fn endpoint(process: &str, state: ProcessState) -> Endpoint {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 20_000)),
         pid: None,
         restarts: 0,
+        limits: tolv_sandbox::Limits::default(),
     }
 }
 

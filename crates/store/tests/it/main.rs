@@ -138,6 +138,7 @@ fn new_release(operation: &OperationId, deploy: &Deploy, config_version: u32) ->
         commit: Some("c".repeat(40)),
         config_version,
         process_types: [("web".parse().unwrap(), "run".to_owned())].into(),
+        sizes: Default::default(),
         reason: Reason::Deploy,
         actor: "ada".to_owned(),
         now: at(4),
@@ -436,7 +437,8 @@ async fn the_ledger_is_a_chain_that_the_database_keeps(bed: Bed) {
             commit: None,
             config_version: 0,
             process_types: Default::default(),
-            reason: Reason::Deploy,
+            sizes: Default::default(),
+        reason: Reason::Deploy,
             actor: "eve".to_owned(),
             now: at(9),
         })
