@@ -320,9 +320,9 @@ fn size(place: &Place<'_>, report: &mut Report<'_>) -> Option<Size> {
         Ok(size) => Some(size),
         Err(SizeError::Syntax(_)) => {
             let message = format!("`{}` is `\"{}\"`, which has no effect", place.path, quote(text));
-            report
-                .warn(place.span(), message)
-                .hint("write one of Heroku's names, as `\"standard-2x\"`, or a figure, as `\"768M\"`");
+            report.warn(place.span(), message).hint(
+                "write one of Heroku's names, as `\"standard-2x\"`, or a figure, as `\"768M\"`",
+            );
             None
         }
         Err(error) => {

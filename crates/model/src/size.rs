@@ -79,9 +79,7 @@ pub enum SizeError {
     )]
     Syntax(String),
     /// A part that does not exist.
-    #[error(
-        "`{0}` is not a part of a size: memory, cpu, cpu-weight, processes, files, tmp or shm"
-    )]
+    #[error("`{0}` is not a part of a size: memory, cpu, cpu-weight, processes, files, tmp or shm")]
     Part(String),
     /// A part twice.
     #[error("`{0}` is given twice")]
@@ -382,7 +380,8 @@ mod tests {
         assert_eq!(size("1GiB"), size("1024mb"));
         let medium = size("Performance-M");
         assert_eq!((medium.memory, medium.cpu_weight), (Some(2560 * MIB), Some(500)));
-        let all = size("memory=1G, cpu=0.5, cpu-weight=50, processes=64, files=99, tmp=1M, shm=64K");
+        let all =
+            size("memory=1G, cpu=0.5, cpu-weight=50, processes=64, files=99, tmp=1M, shm=64K");
         assert_eq!(all.cpu_percent, Some(50));
         assert_eq!((all.processes, all.files, all.shm), (Some(64), Some(99), Some(65536)));
     }

@@ -315,7 +315,7 @@ impl Carry<'_> {
         let phase = self.controller.engine.run_once_until(one_off, &stop);
         // What it says goes to whoever waits for the operation too.
         let phase = listener.until(phase, |line| {
-            self.output.say([b"       ", line.text.as_slice()].concat());
+            self.output.pass_on([b"       ", line.text.as_slice()].concat());
         });
         tokio::pin!(phase);
         let exit = tokio::select! {

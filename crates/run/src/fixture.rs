@@ -12,7 +12,7 @@ use tolv_model::slug::{Digest, SlugId};
 use tolv_sandbox::{Level, Mount, Spawner};
 
 use crate::plan::Plan;
-use crate::target::{Settings, Target};
+use crate::target::{Settings, Target, TypeLimits};
 
 /// Settings whose spawner has ended: every launch fails.
 pub(crate) fn settings(level: Level, logs: &Path) -> Settings {

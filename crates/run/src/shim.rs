@@ -52,6 +52,8 @@ use crate::shim::stdio::{Bad, Stdio};
 /// The shim's name and function, for `tolv_sandbox::spawner_main`.
 pub const SHIM: (&str, Body) = ("shim", shim);
 
+/// Between two looks for refused forks, where the kernel does not tell of them.
+const FORKS: Duration = Duration::from_millis(500);
 /// An unfinished line goes out after this long without more.
 const IDLE_LINE: Duration = Duration::from_millis(200);
 /// Between two tries of a disk that took nothing.
@@ -148,6 +150,14 @@ impl Pipe {
     }
 }
 
+/// The watch over refused forks.
+#[derive(Default)]
+struct Forks {
+    is_told: bool,
+    looked: Option<Instant>,
+    look_at: Option<Instant>,
+}
+
 /// Where another supervisor comes in.
 struct Door {
     listener: OwnedFd,
@@ -178,8 +188,7 @@ struct Shim {
     quota: Quota,
     /// Kills for want of memory that were told.
     oom_told: u64,
-    /// Whether it was told that a fork was refused.
-    fork_told: bool,
+    forks: Forks,
 }
 
 impl Shim {
@@ -247,7 +256,7 @@ impl Shim {
             retry_at: None,
             quota: Quota::default(),
             oom_told: 0,
-            fork_told: false,
+            forks: Forks::default(),
         }))
     }
 
@@ -285,7 +294,7 @@ impl Shim {
     /// Sleeps until something happens, and takes in the output that came.
     fn wait(&mut self) {
         let deadlines = self.pipes.iter().map(|pipe| pipe.flush_at);
-        let others = [self.kill_at, self.retry_at, self.quota.look_at];
+        let others = [self.kill_at, self.retry_at, self.quota.look_at, self.forks.look_at];
         let next = deadlines.chain(others).flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|limit| Timespec::try_from(limit).ok());
@@ -303,9 +312,9 @@ impl Shim {
         let memory = memory.and_then(|memory| Some((memory, memory.hint()?)));
         let memory_at = fds.len();
         fds.extend(memory.iter().map(|(_, (fd, what))| PollFd::new(fd, *what)));
-        let processes = self.entered.processes().filter(|_| !self.fork_told);
+        let processes = self.entered.processes().filter(|_| !self.forks.is_told);
         let processes_at = fds.len();
-        let hint = processes.map(|processes| processes.hint());
+        let hint = processes.and_then(ProcessCount::hint);
         fds.extend(hint.iter().map(|(fd, what)| PollFd::new(fd, *what)));
         if poll(&mut fds, timeout.as_ref()).is_err() {
             return;
@@ -317,14 +326,10 @@ impl Shim {
             memory.clear();
             self.quota.hint(Instant::now());
         }
-        let refused = processes.filter(|_| is_ready(processes_at));
-        let refused = refused.filter(|processes| processes.refused() > 0).map(ProcessCount::limit);
+        let is_refused = is_ready(processes_at);
         let ready = places.map(|place| place.is_some_and(|at| !fds[at].revents().is_empty()));
         drop(fds);
-        if let (Some(limit), Some(control)) = (refused, &self.control) {
-            say(control, &Word::ForkRefused { limit }, Duration::ZERO);
-            self.fork_told = true;
-        }
+        self.look_at_forks(is_refused);
         self.signals.drain();
         for (pipe, ready) in self.pipes.iter_mut().zip(ready) {
             if ready {
@@ -440,12 +445,40 @@ impl Shim {
         }
     }
 
+    /// Says once that a fork was refused. Where the kernel does not tell (v1), whatever else wakes the
+    /// shim is a reason to ask, now and then: what cannot fork, or has lost a worker, says so.
+    fn look_at_forks(&mut self, is_refused: bool) {
+        let Some(processes) = self.entered.processes() else { return };
+        let now = Instant::now();
+        if !is_refused {
+            let next = match self.forks.looked {
+                _ if processes.hint().is_some() => return,
+                Some(looked) => looked + FORKS,
+                None => now,
+            };
+            if next > now {
+                self.forks.look_at = Some(next);
+                return;
+            }
+        }
+        self.forks.looked = Some(now);
+        self.forks.look_at = None;
+        if let (false, Some(control)) = (self.forks.is_told, &self.control)
+            && processes.refused() > 0
+        {
+            say(control, &Word::ForkRefused { limit: processes.limit() }, Duration::ZERO);
+            self.forks.is_told = true;
+        }
+        self.tell_kills();
+    }
+
     /// A worker that was killed while its leader lives on is told of at once.
     fn tell_kills(&mut self) {
         let (kills, Some(memory)) = (self.entered.oom_kills(), self.entered.memory()) else {
             return;
         };
-        if let (true, Some(control)) = (kills > self.oom_told && self.end.is_none(), &self.control) {
+        if let (true, Some(control)) = (kills > self.oom_told && self.end.is_none(), &self.control)
+        {
             let word = Word::Killed { kills: kills - self.oom_told, limit: memory.limit() };
             say(control, &word, Duration::ZERO);
             self.oom_told = kills;
@@ -479,6 +512,8 @@ impl Shim {
             Some(End::Signaled(signal)) => (None, Some(signal)),
             None => (None, Some(libc::SIGKILL)),
         };
+        self.forks.looked = None;
+        self.look_at_forks(false);
         let all = self.entered.oom_kills();
         let oom_kills = all.saturating_sub(self.oom_told);
         // The kill of the leader may have been told of before its end was seen; a shell says it so.

@@ -182,7 +182,7 @@ impl Trees {
                 group.inside.memory = Memory::v1(&dir, limit);
             }
             if let ("pids", Some(limit)) = (*controller, limits.processes) {
-                group.inside.processes = ProcessCount::open(&dir, limit);
+                group.inside.processes = ProcessCount::open(&dir, limit, false);
             }
             match *controller {
                 "cpu" => group.tasks.push(tasks),
@@ -261,7 +261,7 @@ impl Group {
                 self.inside.memory = Memory::v2(&app, limit);
             }
             if let ("pids", Some(limit)) = (controller, limits.processes) {
-                self.inside.processes = ProcessCount::open(&app, limit);
+                self.inside.processes = ProcessCount::open(&app, limit, true);
             }
         }
         let procs = open(&app.join("cgroup.procs"), File::options().write(true))?;

@@ -61,7 +61,12 @@ pub(crate) fn release(release: store::Release) -> api::Release {
         commit: row.commit,
         config_version: row.config_version,
         process_types: types.map(|(kind, command)| (kind.to_string(), command)).collect(),
-        sizes: row.sizes.0.iter().map(|(kind, size)| (kind.to_string(), size.to_string())).collect(),
+        sizes: row
+            .sizes
+            .0
+            .iter()
+            .map(|(kind, size)| (kind.to_string(), size.to_string()))
+            .collect(),
         hash: release.hash.to_string(),
         prev: row.prev.to_string(),
         config: None,

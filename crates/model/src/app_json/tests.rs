@@ -29,7 +29,8 @@ const FULL: &str = r#"{
     "clock": []
   },
   "cron": [
-    { "command": "bin/tidy", "schedule": "30 4 * * MON-FRI", "concurrency_policy": "forbid" },
+    { "command": "bin/tidy", "schedule": "30 4 * * MON-FRI", "concurrency_policy": "forbid",
+      "size": "256M" },
     { "command": "bin/mail", "schedule": "@daily" }
   ]
 }"#;
@@ -79,7 +80,7 @@ fn reads_everything() {
     assert_eq!(app.formation().to_string(), "web=2");
     assert_eq!(
         app.sizes().to_string(),
-        "cron-send memory=256M; release memory=1G; web memory=1G,cpu-weight=200; worker memory=768M"
+        "cron-bin-tidy memory=256M; release memory=1G; web memory=1G,cpu-weight=200; worker memory=768M"
     );
     assert_eq!(app.formation[&kind("worker")].quantity, None);
 }
@@ -192,7 +193,7 @@ fn what_has_no_effect_is_said() {
             "app.json:8:74: key `env.KEY.sync` is not known and has no effect",
             "app.json:9:18: `formation.release` has no effect",
             "app.json:9:57: key `formation.web[\"max parallel\"]` is not known and has no effect",
-            "app.json:9:85: `formation.web.size` is `\"big\"`, which has no effect",
+            "app.json:9:84: `formation.web.size` is `\"big\"`, which has no effect",
             "app.json:10:44: `healthchecks.web[0].port` has no effect beside \
              `healthchecks.web[0].uptime`",
             "app.json:10:55: key `healthchecks.web[0].onFailure` is not known and has no effect",

@@ -96,6 +96,6 @@ fn the_hash_is_fixed_for_ever() {
     let hash = chain(1)[0].1;
     assert_eq!(
         hash.to_string(),
-        "9536d29d518b175d03ff7ebfaf17312e2a17c2d2ab6788a6db0ffb472f9cb2d1"
+        "6b33c2877b28a281534675404a01882873f0ed5f1a67a87c10898dbd31147d3c"
     );
 }

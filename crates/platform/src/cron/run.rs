@@ -73,7 +73,7 @@ impl Run {
             OneOff { target, name, command: self.run.command.clone(), limit: Some(LIMIT) };
         let run = controller.engine.run_once_until(one_off, &entered.stop);
         // What it says goes to whoever follows it too.
-        Ok(listener.until(run, |line| entered.output.say(&line.text)).await?)
+        Ok(listener.until(run, |line| entered.output.pass_on(&line.text)).await?)
     }
 
     /// Records how it turned out; a database that is away is waited for while the platform runs.

@@ -233,7 +233,7 @@ impl Bed {
             slug_env: BTreeMap::from([("SHARED".to_owned(), "/shared".to_owned())]),
             slug_path: Vec::new(),
             checks: BTreeMap::new(),
-            limits: TypeLimits::default(),
+            limits: tolv_run::TypeLimits::default(),
         }
     }
 

@@ -160,7 +160,9 @@ fn memory_beyond_the_limit_is_r15_where_a_controller_is() {
         assert_eq!(culprit.reason, Reason::OutOfMemory(Exit::Signal(9)));
         bed.stop();
         let said = bed.said("worker.1");
-        assert!(said.contains(&"Error R15 (Memory quota vastly exceeded)".to_owned()), "{said:?}");
+        let wanted = "Error R15 (Memory quota vastly exceeded) -> the kernel stopped 1 process at \
+            the memory limit of 32M; more: tolv limits worker --memory";
+        assert!(said.contains(&wanted.to_owned()), "{level}: {said:?}");
     });
 }
 

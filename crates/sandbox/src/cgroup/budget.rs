@@ -42,8 +42,8 @@ fn set_v1_memory(base: &Path, bytes: u64) -> Result<(), Reason> {
         (base.join("memory.limit_in_bytes"), base.join("memory.memsw.limit_in_bytes"));
     // Without hierarchy the groups below would not count; kernels from 5.11 on have no other.
     let hierarchy = base.join("memory.use_hierarchy");
-    let text = fs::read_to_string(&hierarchy)
-        .map_err(|error| reason("read", &hierarchy, &error))?;
+    let text =
+        fs::read_to_string(&hierarchy).map_err(|error| reason("read", &hierarchy, &error))?;
     if text.trim() != "1" {
         return Err(Reason::new(format!("{} is 0", hierarchy.display()), 0));
     }

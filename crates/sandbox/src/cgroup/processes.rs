@@ -1,7 +1,7 @@
 //! What a cgroup tells of the processes of one launch: that it refused a fork.
 //!
-//! `pids.events` counts refusals in both versions (`cgroup-v1/pids.rst`, `cgroup-v2.rst`), and polling
-//! it tells of a new one.
+//! `pids.events` counts refusals in both versions (`cgroup-v1/pids.rst`, `cgroup-v2.rst`); in v2 polling
+//! it tells of a new one, in v1 (seen on Linux 6.18) it does not.
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
@@ -15,12 +15,13 @@ use rustix::event::PollFlags;
 pub struct ProcessCount {
     events: File,
     limit: u64,
+    is_v2: bool,
 }
 
 impl ProcessCount {
     /// In a tree of either version; nothing where the kernel does not tell.
-    pub(super) fn open(dir: &Path, limit: u64) -> Option<Self> {
-        Some(Self { events: File::open(dir.join("pids.events")).ok()?, limit })
+    pub(super) fn open(dir: &Path, limit: u64, is_v2: bool) -> Option<Self> {
+        Some(Self { events: File::open(dir.join("pids.events")).ok()?, limit, is_v2 })
     }
 
     /// The descriptor to keep.
@@ -43,7 +44,8 @@ impl ProcessCount {
     }
 
     /// What to poll, for what: a fork was refused since [`ProcessCount::refused`] was asked last.
-    pub fn hint(&self) -> (BorrowedFd<'_>, PollFlags) {
-        (self.events.as_fd(), PollFlags::PRI)
+    /// Nothing where the kernel does not tell, and one has to ask.
+    pub fn hint(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        self.is_v2.then(|| (self.events.as_fd(), PollFlags::PRI))
     }
 }

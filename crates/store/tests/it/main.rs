@@ -438,7 +438,7 @@ async fn the_ledger_is_a_chain_that_the_database_keeps(bed: Bed) {
             config_version: 0,
             process_types: Default::default(),
             sizes: Default::default(),
-        reason: Reason::Deploy,
+            reason: Reason::Deploy,
             actor: "eve".to_owned(),
             now: at(9),
         })

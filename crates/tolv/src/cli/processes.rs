@@ -64,7 +64,8 @@ pub(super) fn scale(args: &Scale, settings: &Settings) -> Done {
     let target = Target::of_deploy(&args.which, settings)?;
     let (mut quantities, mut sizes) = (Vec::new(), Sizes::default());
     for part in args.quantities.iter().flat_map(|part| part.split(',')) {
-        let (quantity, size) = part.split_once(':').map_or((part, None), |(n, size)| (n, Some(size)));
+        let (quantity, size) =
+            part.split_once(':').map_or((part, None), |(n, size)| (n, Some(size)));
         quantities.push(quantity);
         if let (Some(size), Some((kind, _))) = (size, quantity.split_once('=')) {
             let kind = kind.trim().parse().map_err(|error: NameError| wrong(&error))?;
