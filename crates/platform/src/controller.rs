@@ -73,6 +73,7 @@ pub(super) fn begin(
     settings.search_path = inner.options.host.search_path.to_string_lossy().into_owned();
     settings.ports = Arc::clone(&inner.ports);
     settings.logs_bytes = inner.options.log_bytes;
+    settings.min_free = inner.options.min_free;
     // What `up` runs ends with it, whatever ends it.
     settings.doors = inner.options.codebase.is_none().then(|| platform.doors_of(&id));
     let hosts = Arc::clone(&inner.hosts);

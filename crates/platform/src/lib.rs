@@ -29,6 +29,7 @@
 
 mod access;
 mod apps;
+mod budget;
 mod carry;
 mod codebase;
 mod controller;

@@ -129,6 +129,8 @@ pub(super) struct Inner {
     /// The last of their lines is in the log: what runs is stopped.
     pub(super) drained: CancellationToken,
     pub(super) collecting: tokio::sync::Mutex<()>,
+    /// Held while an output is kept.
+    pub(super) keeping: tokio::sync::Mutex<()>,
 }
 
 impl Platform {
@@ -221,6 +223,7 @@ impl Platform {
             quiet: CancellationToken::new(),
             drained: CancellationToken::new(),
             collecting: tokio::sync::Mutex::default(),
+            keeping: tokio::sync::Mutex::default(),
             options,
         }));
         platform.0.tasks.spawn({

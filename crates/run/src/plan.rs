@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tolv_logs::store;
 use tolv_model::command::script;
 use tolv_model::env::{Env, EnvError};
 use tolv_model::name::ProcessName;
@@ -121,7 +120,7 @@ impl Plan {
                 cwd.to_string_lossy().into_owned(),
                 !script.replaces_shell,
                 writer,
-                store::Limits::of(settings.logs_bytes),
+                settings.log_limits(),
             ),
             argv: vec![b"/bin/sh".to_vec(), b"-c".to_vec(), script.text.into_bytes()],
             env: self.env(settings, port)?.to_execve(),

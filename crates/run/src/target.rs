@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tolv_logs::Line;
+use tolv_logs::{Line, store};
 use tolv_model::name::{ProcessName, ProcessType};
 use tolv_model::release::{Release, ReleaseNumber};
 use tolv_sandbox::{Level, Limits, Mount, Spawner};
@@ -32,6 +32,8 @@ pub struct Settings {
     pub logs: PathBuf,
     /// Most bytes of that log.
     pub logs_bytes: u64,
+    /// While the disk has fewer bytes free than this that log does not grow.
+    pub min_free: u64,
     /// Time-outs.
     pub timing: Timing,
     /// Lets the router finish with old processes.
@@ -53,12 +55,20 @@ impl Settings {
             level,
             logs,
             logs_bytes: 256 << 20,
+            min_free: 0,
             timing: Timing::default(),
             drain: None,
             search_path: tolv_model::process_env::STACK_PATH.to_owned(),
             ports: Ports::new(),
             doors: None,
         }
+    }
+}
+
+impl Settings {
+    /// How much the log may hold.
+    pub(crate) fn log_limits(&self) -> store::Limits {
+        store::Limits::of(self.logs_bytes).on_a_disk_with(self.min_free)
     }
 }
 

@@ -123,6 +123,7 @@ impl Carry<'_> {
         let (repos, path) = (inner.repos.clone(), self.deploy.name.clone());
         blocking(move || repos.remove_deploy(&path)).await?;
         self.platform.forget_operations(&self.deploy.id, 0, 0).await?;
+        self.platform.forget_outputs(&self.deploy.id).await?;
         inner.store.destroy_deploy(&self.deploy.id).await?;
         self.head(format!("{} is destroyed", self.deploy.name));
         inner.outputs.over(&self.operation.id, State::Succeeded);

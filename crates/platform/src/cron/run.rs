@@ -79,7 +79,9 @@ impl Run {
     /// Records how it turned out; a database that is away is waited for while the platform runs.
     async fn record(&self, outcome: CronOutcome, status: Option<i32>, error: Option<&str>) {
         let inner = &self.platform.0;
-        inner.blobs.put(&run_key(&self.run.id), self.entered.output.text()).await.ok();
+        let (key, text) = (run_key(&self.run.id), self.entered.output.text());
+        // Without it the run is recorded all the same.
+        self.platform.keep_output(&self.run.deploy, &key, text).await.ok();
         loop {
             let ended = Timestamp::now();
             let recorded =

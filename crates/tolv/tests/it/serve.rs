@@ -8,6 +8,7 @@ mod deploys;
 mod disk;
 mod drains;
 mod interrupt;
+mod limits;
 mod logs;
 mod metrics;
 mod push;
