@@ -222,3 +222,26 @@ fn a_one_off_has_limits_too() {
         bomb.out.trim().parse().unwrap_or_else(|_| panic!("{}{}", bomb.out, bomb.err));
     assert!((900..1024).contains(&forked), "{forked} processes");
 }
+
+/// The cause of a failure is at the end of the output, whatever came before it.
+#[test]
+fn a_release_phase_that_says_much_does_not_hide_why_it_failed() {
+    let release = "release: seq 1 120000; echo migration 7 failed: no such table; exit 3\n";
+    let shop = Shop::new(&format!("web: python3 server.py\n{release}"), &[]);
+    let ran = shop.push(&["tolv", "main"]);
+    assert!(!ran.status.success());
+    let shown = {
+        let page = shop.json(&["operations"]);
+        let id = page["items"][0]["id"].as_str().unwrap().to_owned();
+        shop.ran(&["operations", "show", &id])
+    };
+    for text in [&ran.err, &format!("{}{}", shown.out, shown.err)] {
+        for wanted in ["migration 7 failed: no such table", "Release v1 failed: the release phase"]
+        {
+            assert!(text.contains(wanted), "{wanted}: {} bytes", text.len());
+        }
+    }
+    let kept = format!("{}{}", shown.out, shown.err);
+    assert!(kept.contains("       1\n") && kept.contains(" lines omitted"), "{} bytes", kept.len());
+    assert!(kept.len() < 5 << 20, "{} bytes", kept.len());
+}
