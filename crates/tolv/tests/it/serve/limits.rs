@@ -1,5 +1,7 @@
 //! Sizes of processes, and what one app can take from another: nothing.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 
 use super::*;
@@ -140,7 +142,7 @@ fn attack(shop: &Shop, app: &str, programs: &[&(&str, &str)]) {
     let dir = shop.serve.folder(app);
     let mut procfile = String::new();
     for (name, program) in programs {
-        procfile.push_str(&format!("{name}: exec python3 {name}.py\n"));
+        writeln!(procfile, "{name}: exec python3 {name}.py").unwrap();
         std::fs::write(dir.join(format!("{name}.py")), program).unwrap();
     }
     std::fs::write(dir.join("Procfile"), procfile).unwrap();
