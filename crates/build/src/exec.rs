@@ -13,7 +13,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use tolv_model::service::services_in;
-use tolv_sandbox::{Cancel, Exec, Job, Level, Limits, Mount, Network, Spawner, Spec};
+use tolv_sandbox::{Cancel, Exec, Job, Level, Mount, Network, Spawner, Spec};
 
 use crate::caps::{Caps, bytes, time};
 use crate::plan::{Plan, Step};
@@ -153,7 +153,7 @@ impl Executor<'_> {
         spec.home = self.layout.cache.join("home");
         spec.hostname = "build".to_owned();
         spec.network = Network::Own { services: self.services() };
-        spec.limits = Limits { tmp: self.caps.slug, ..Limits::default() };
+        spec.limits = self.caps.room.into();
         let exec = Exec {
             argv: step.argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
             env: self.environment(plan, step),
@@ -213,8 +213,15 @@ impl Executor<'_> {
             return self.over_budget(grows).map_or(Ok(()), Err);
         }
         let how = match (status.code, status.signal) {
+            // What was killed may be a program that the step had started.
+            _ if status.oom_kills > 0 => match self.caps.room.memory {
+                Some(limit) => format!(
+                    "ran out of memory: a build may have {} (TOLV_BUILD_SIZE)",
+                    bytes(limit)
+                ),
+                None => "ran out of memory".to_owned(),
+            },
             (Some(code), _) => format!("exited with status {code}"),
-            (None, Some(9)) if status.oom_kills > 0 => "ran out of memory".to_owned(),
             (None, Some(signal)) => format!("was killed by signal {signal}"),
             (None, None) => "ended without a status".to_owned(),
         };
@@ -249,6 +256,13 @@ impl Executor<'_> {
     }
 
     fn over_budget(&self, grows: &[(&str, &Path)]) -> Option<Error> {
+        if self.caps.min_free > 0
+            && let Ok(stat) = rustix::fs::statvfs(self.cache)
+            && stat.f_bavail.saturating_mul(stat.f_frsize) < self.caps.min_free
+        {
+            let what = "the disk's free room (TOLV_MIN_FREE), which has to stay,".to_owned();
+            return Some(Error::Limit { what, limit: bytes(self.caps.min_free) });
+        }
         let cache = ("the build cache", self.cache, self.caps.cache);
         let grows = grows.iter().map(|(name, path)| (*name, *path, self.caps.slug));
         grows

@@ -26,6 +26,7 @@ pub mod release;
 pub mod rollout;
 pub mod run;
 pub mod service;
+pub mod size;
 pub mod slug;
 pub mod source;
 pub mod timetable;

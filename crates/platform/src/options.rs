@@ -11,6 +11,7 @@ use tolv_sandbox::{Choice, NetworkChoice};
 use tolv_store::{DatabaseUrl, SecretKey};
 
 use crate::codebase::Codebase;
+use crate::sizing::Sizing;
 
 /// Where slugs are kept besides the state folder.
 #[derive(Clone)]
@@ -75,6 +76,8 @@ pub struct Options {
     pub log_bytes: u64,
     /// Releases of each deploy whose slugs are kept.
     pub keep_releases: u32,
+    /// How the machine is shared out.
+    pub sizing: Sizing,
 }
 
 /// A line for the platform's own standard output.

@@ -73,6 +73,9 @@ pub(crate) async fn reach(
                 tried: way.tried.contains(&live.backend),
             })
             .collect();
+        if loads.iter().map(|load| load.in_flight).sum::<usize>() >= router.host_requests() {
+            return Err(Code::H11);
+        }
         let chosen = choose(&loads, turn).filter(|_| way.tried.len() < TRIES);
         let Some(chosen) = chosen else {
             return Err(failure.unwrap_or(Code::H21));
@@ -124,7 +127,7 @@ async fn ready(router: &Inner, host: Option<&str>, way: &mut Way) -> Result<Arc<
             State::Up | State::Booting => {}
         }
         if place.is_none() {
-            place = Some(router.hold.try_acquire().map_err(|_| Code::H20)?);
+            place = Some(router.hold(host).ok_or(Code::H20)?);
         }
         // The sender lives in the router, so the only way out of the wait is a table or time.
         match timeout_at(deadline, changed.changed()).await {

@@ -93,6 +93,7 @@ impl Board {
                 connector: Connector::nowhere(),
                 pid: None,
                 restarts: 0,
+                limits: plan.limits().clone(),
             };
             self.endpoints.send_modify(|endpoints| {
                 let key = (&endpoint.process, id);

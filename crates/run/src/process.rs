@@ -204,6 +204,10 @@ impl Running {
             Some(Word::Memory { held, limit }) => {
                 session::memory_quota(&self.process.pump, held, limit);
             }
+            Some(Word::Killed { kills, limit }) => {
+                session::memory_kill(&self.process.pump, kills, limit);
+            }
+            Some(Word::ForkRefused { limit }) => session::fork_refused(&self.process.pump, limit),
             // Said to whoever asked, before anybody went on with it.
             Some(Word::Here(_)) => {}
             Some(Word::Started { .. }) => self.started(),

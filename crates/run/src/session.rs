@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tolv_logs::{Line, store};
 use tolv_model::env::EnvError;
+use tolv_model::size::show_bytes;
 use tolv_sandbox::Launched;
 
 use crate::child::{self, Start, Started};
@@ -207,8 +208,9 @@ impl Session {
     pub(crate) fn ended(&self, ended: Option<Ended>, pump: &Pump) -> Exit {
         self.over(ended, pump);
         let exit = exit_of(ended);
-        if ended.is_some_and(|ended| ended.oom_kills > 0) {
-            pump.say("Error R15 (Memory quota vastly exceeded)");
+        if let Some(ended) = ended.filter(|ended| ended.oom_kills > 0) {
+            let (kills, limit) = (ended.oom_kills, ended.memory_limit);
+            memory_kill(pump, kills, limit);
         }
         pump.say(format!("Process exited with {exit}"));
         exit
@@ -241,7 +243,26 @@ fn exit_of(ended: Option<Ended>) -> Exit {
     }
 }
 
-/// What is said of a process that holds as much memory as it may have, as Heroku says it.
+/// The kernel has killed for want of memory (R15).
+pub(crate) fn memory_kill(pump: &Pump, kills: u64, limit: u64) {
+    let processes = if kills == 1 { "1 process".to_owned() } else { format!("{kills} processes") };
+    let (limit, kind) = (show_bytes(limit), pump.process_type());
+    pump.say(format!(
+        "Error R15 (Memory quota vastly exceeded) -> the kernel stopped {processes} at the memory \
+         limit of {limit}; more: tolv limits {kind} --memory"
+    ));
+}
+
+/// A fork was refused: said once each start.
+pub(crate) fn fork_refused(pump: &Pump, limit: u64) {
+    let kind = pump.process_type();
+    pump.say(format!(
+        "Error (Process limit reached) -> a fork was refused at the limit of {limit} processes and \
+         threads; more: tolv limits {kind} --processes"
+    ));
+}
+
+/// What is said of a process that holds as much memory as it may have, as Heroku says it (R14).
 pub(crate) fn memory_quota(pump: &Pump, held: u64, limit: u64) {
     let percent = held.saturating_mul(1000).checked_div(limit).unwrap_or(0);
     let (whole, tenth) = (percent / 10, percent % 10);
@@ -259,7 +280,7 @@ pub(crate) fn exit_timeout(grace: Duration) -> String {
 pub(crate) fn reason(ended: Option<Ended>) -> Reason {
     let exit = exit_of(ended);
     match exit {
-        _ if ended.is_some_and(|ended| ended.oom_kills > 0) => Reason::OutOfMemory(exit),
+        _ if ended.is_some_and(|ended| ended.out_of_memory) => Reason::OutOfMemory(exit),
         Exit::Code(126 | 127) => Reason::CommandNotFound(exit),
         Exit::Code(_) | Exit::Signal(_) => Reason::Exited(exit),
     }

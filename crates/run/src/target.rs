@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tolv_logs::Line;
+use tolv_logs::{Line, store};
 use tolv_model::name::{ProcessName, ProcessType};
 use tolv_model::release::{Release, ReleaseNumber};
 use tolv_model::service::HostServices;
@@ -34,6 +34,8 @@ pub struct Settings {
     pub logs: PathBuf,
     /// Most bytes of that log.
     pub logs_bytes: u64,
+    /// While the disk has fewer bytes free than this that log does not grow.
+    pub min_free: u64,
     /// Time-outs.
     pub timing: Timing,
     /// Lets the router finish with old processes.
@@ -58,6 +60,7 @@ impl Settings {
             level,
             logs,
             logs_bytes: 256 << 20,
+            min_free: 0,
             timing: Timing::default(),
             drain: None,
             search_path: tolv_model::process_env::STACK_PATH.to_owned(),
@@ -65,6 +68,13 @@ impl Settings {
             ports: Ports::new(),
             doors: None,
         }
+    }
+}
+
+impl Settings {
+    /// How much the log may hold.
+    pub(crate) fn log_limits(&self) -> store::Limits {
+        store::Limits::of(self.logs_bytes).on_a_disk_with(self.min_free)
     }
 }
 
@@ -117,8 +127,24 @@ pub struct Target {
     pub slug_path: Vec<String>,
     /// Health checks by process type; types without one get the default.
     pub checks: BTreeMap<ProcessType, Vec<tolv_model::health::HealthCheck>>,
-    /// Limits of each process.
-    pub limits: Limits,
+    /// How much each process may take.
+    pub limits: TypeLimits,
+}
+
+/// How much a process may take, by its type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TypeLimits {
+    /// Of types that are not below.
+    pub default: Limits,
+    /// Of others.
+    pub types: BTreeMap<ProcessType, Limits>,
+}
+
+impl TypeLimits {
+    /// Those of a type.
+    pub fn of(&self, process_type: &ProcessType) -> &Limits {
+        self.types.get(process_type).unwrap_or(&self.default)
+    }
 }
 
 /// One process outside the formation: the release phase, a job.
@@ -389,6 +415,8 @@ pub struct Endpoint {
     pub pid: Option<i32>,
     /// Restarts since it was first started.
     pub restarts: u32,
+    /// How much it may take.
+    pub limits: Limits,
 }
 
 /// All processes of the engine at one moment, by name.

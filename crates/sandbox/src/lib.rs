@@ -39,7 +39,7 @@ mod terminal;
 mod wire;
 
 pub use app::Entered;
-pub use cgroup::{CgroupFacts, Cgroups, Memory, MemoryUse};
+pub use cgroup::{Budget, CgroupFacts, Cgroups, Memory, MemoryUse, ProcessCount};
 pub use confined::is_peer_confined;
 pub use error::{Error, ExecError};
 pub use init::Exec;

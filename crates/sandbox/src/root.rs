@@ -50,6 +50,10 @@ const ETC: [&str; 22] = [
     "ssl",
     "timezone",
 ];
+/// Of memory, on every machine this runs on, or a part of one.
+const PAGE: u64 = 4096;
+/// Of a small `/tmp`.
+const FEWEST_INODES: u64 = 64;
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// A symbolic link: where it points, and its name relative to the new root.
@@ -88,18 +92,17 @@ pub(crate) fn enter(
     let root = at("open the new root", || {
         openat(CWD, STAGE, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
     })?;
-    let size = format!("mode=1777,size={}", spec.limits.tmp);
     for folder in ["tmp", "proc", "dev", "etc", "run", "var"] {
         folders(&root, Path::new(folder))?;
     }
-    fs("tmpfs", "/tmp/tmp", &size)?;
+    fs("tmpfs", "/tmp/tmp", &scratch(spec.limits.tmp))?;
     fs("proc", "/tmp/proc", "")?;
     fs("tmpfs", "/tmp/dev", "mode=0755,size=64k")?;
     for folder in ["dev/pts", "dev/shm"] {
         folders(&root, Path::new(folder))?;
     }
     fs("devpts", "/tmp/dev/pts", "newinstance,ptmxmode=0666,mode=0620")?;
-    fs("tmpfs", "/tmp/dev/shm", &size)?;
+    fs("tmpfs", "/tmp/dev/shm", &scratch(spec.limits.shm))?;
     let home = spec.home.strip_prefix("/").unwrap_or(&spec.home);
     if !mounts.iter().any(|mount| home.starts_with(&mount.target)) {
         folders(&root, home)?;
@@ -124,6 +127,13 @@ pub(crate) fn enter(
     write_etc(&root, spec, (uid, gid), &hosts, resolv_conf)?;
     at("sethostname", || rustix::system::sethostname(spec.hostname.as_bytes()))?;
     pivot(&root)
+}
+
+/// Options of a file system in memory that the app may fill: its bytes, and its files, for an empty
+/// file takes memory too. To tmpfs 0 would mean no limit.
+fn scratch(bytes: u64) -> String {
+    let pages = bytes.div_ceil(PAGE).max(1);
+    format!("mode=1777,size={},nr_inodes={}", pages * PAGE, pages.max(FEWEST_INODES))
 }
 
 fn attributes(access: Access) -> u64 {

@@ -168,6 +168,11 @@ impl<'a> Server<'a> {
                 let reason = self.networks.choose(choice);
                 wire::send(answer.as_fd(), &Answer::Network(reason), &[]).ok();
             }
+            Ok(Request::Bound(budget)) => {
+                let Some(answer) = fds.next() else { return };
+                let answered = Answer::Bound(self.trees.bound(&budget));
+                wire::send(answer.as_fd(), &answered, &[]).ok();
+            }
             Ok(Request::Launch { body, spec_bytes, hidden, joins_network }) => {
                 let hidden = hidden.map(|bytes| OsString::from_vec(bytes).into());
                 let (Some(memory), Some(answer)) = (fds.next(), fds.next()) else { return };

@@ -12,8 +12,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::app::Entered;
-use crate::cgroup::CgroupFacts;
+use crate::cgroup::{Budget, CgroupFacts};
 use crate::error::Error;
+use crate::level::Reason;
 use crate::network::{Network, NetworkChoice};
 use crate::owner;
 use crate::spec::{Spec, is_plain_target};
@@ -201,6 +202,21 @@ impl Spawner {
         let answer = self.ask(&Request::Cgroups, &[])?;
         match hear(&answer)? {
             Some((Answer::Cgroups(facts), _)) => Ok(facts),
+            Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
+            None => Err(Error::Gone("it hung up".to_owned())),
+        }
+    }
+
+    /// Bounds what everything that spawners of this machine launch may take together. Gives what
+    /// could not be bounded, and why.
+    ///
+    /// # Errors
+    ///
+    /// The spawner is gone.
+    pub fn bound(&self, budget: Budget) -> Result<Vec<Reason>, Error> {
+        let answer = self.ask(&Request::Bound(budget), &[])?;
+        match hear(&answer)? {
+            Some((Answer::Bound(reasons), _)) => Ok(reasons),
             Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
             None => Err(Error::Gone("it hung up".to_owned())),
         }

@@ -128,7 +128,11 @@ pub enum Access {
 /// | `processes` | processes and threads of the app | cgroup, else `RLIMIT_NPROC` in user |
 /// | `open_files` | descriptors | `RLIMIT_NOFILE`, at most the hard limit |
 /// | `cpu_percent` | 100 is one core | cgroup |
-/// | `tmp` | bytes of `/tmp`, and of `/dev/shm` | tmpfs (strict and user) |
+/// | `cpu_weight` | share of the CPU where others want it too; 100 without it | cgroup |
+/// | `tmp` | bytes of `/tmp`, with an inode for every 4 KiB | tmpfs (strict and user) |
+/// | `shm` | bytes of `/dev/shm`, likewise | tmpfs (strict and user) |
+///
+/// Pages of `/tmp` and `/dev/shm` are memory of whoever writes them: the cgroup counts them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the table above documents them")]
 pub struct Limits {
@@ -136,7 +140,9 @@ pub struct Limits {
     pub processes: Option<u64>,
     pub open_files: Option<u64>,
     pub cpu_percent: Option<u32>,
+    pub cpu_weight: Option<u32>,
     pub tmp: u64,
+    pub shm: u64,
 }
 
 impl Default for Limits {
@@ -146,7 +152,9 @@ impl Default for Limits {
             processes: None,
             open_files: None,
             cpu_percent: None,
+            cpu_weight: None,
             tmp: 1024 * 1024 * 1024,
+            shm: 1024 * 1024 * 1024,
         }
     }
 }

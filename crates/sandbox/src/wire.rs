@@ -15,7 +15,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::CgroupFacts;
+use crate::cgroup::{Budget, CgroupFacts};
 use crate::level::Reason;
 use crate::network::NetworkChoice;
 
@@ -41,6 +41,8 @@ pub(crate) enum Request {
     Cgroups,
     /// Descriptor: answer socket. From here on launches are as this choice says.
     Network(NetworkChoice),
+    /// Descriptor: answer socket.
+    Bound(Budget),
 }
 
 /// On a request's own answer socket: from the spawner, and from the child that it forked.
@@ -58,6 +60,8 @@ pub(crate) enum Answer {
     Cgroups(CgroupFacts),
     /// Why processes have no networks of their own, if they have none.
     Network(Option<String>),
+    /// What could not be bounded.
+    Bound(Vec<Reason>),
 }
 
 /// A connected pair.

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use tolv_model::formation::Formation;
 use tolv_model::service::HostServices;
+use tolv_model::size::Size;
 use tolv_sandbox::{Choice, NetworkChoice};
 
 use crate::cli::args as cli;
@@ -99,6 +100,8 @@ pub(crate) enum Platform {
     Logs(cli::Logs),
     /// Change how many processes of each type run
     Scale(cli::Scale),
+    /// Show or change how much of the machine processes may take
+    Limits(cli::Limits),
     /// Replace processes by new ones of the same release
     Restart(cli::Restart),
     /// Stop every process of a deploy
@@ -131,7 +134,9 @@ on in its place, without a refused request.
 
 Environment: TOLV_HOME, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
 TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_LOG_MIB,
-TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_GIT_MEMORY (MiB), TOLV_BUILD_MIB, TOLV_BUILD_FILES.";
+TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_GIT_MEMORY (MiB), TOLV_BUILD_MIB, TOLV_BUILD_FILES,
+TOLV_SIZE, TOLV_MAX_SIZE, TOLV_BUILD_SIZE, TOLV_BUILDS, TOLV_RESERVE (MiB), TOLV_NETWORK,
+TOLV_HOST_SERVICES.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -221,6 +226,31 @@ pub(crate) struct Serve {
     #[arg(long = "log", value_name = "MIB", env = "TOLV_LOG_MIB", default_value_t = 256,
         value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) log_mib: u64,
+
+    /// How much of the machine a process may take of which nothing else is said: a figure, which is
+    /// memory, or parts as in `memory=512M,cpu-weight=100,processes=1024,files=16384,tmp=256M,shm=64M`,
+    /// the default
+    #[arg(long, value_name = "SIZE", env = "TOLV_SIZE")]
+    pub(crate) size: Option<Size>,
+
+    /// The most that an app may ask for; the machine but for the reserve without it
+    #[arg(long, value_name = "SIZE", env = "TOLV_MAX_SIZE")]
+    pub(crate) max_size: Option<Size>,
+
+    /// How much of the machine a build may take; half of it for all of them together without it
+    #[arg(long, value_name = "SIZE", env = "TOLV_BUILD_SIZE")]
+    pub(crate) build_size: Option<Size>,
+
+    /// Builds at once; by cores and memory without it
+    #[arg(long, value_name = "N", env = "TOLV_BUILDS",
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) builds: Option<u16>,
+
+    /// MiB of memory that neither apps nor builds get; a tenth of the machine, from 128 to 1024,
+    /// without it
+    #[arg(long, value_name = "MIB", env = "TOLV_RESERVE",
+        value_parser = clap::value_parser!(u64).range(..=1 << 24))]
+    pub(crate) reserve: Option<u64>,
 
     /// Releases of each deploy whose slugs are kept
     #[arg(long, value_name = "N", env = "TOLV_KEEP_RELEASES", default_value_t = 10,

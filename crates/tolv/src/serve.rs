@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Blobs, DatabaseUrl, Http, Kind, Options, Platform, Said, SecretKey};
+use tolv_platform::{Blobs, DatabaseUrl, Http, Kind, Options, Platform, Said, SecretKey, Sizing};
 use tolv_server::Server;
 
 use crate::args::Serve;
@@ -307,6 +307,13 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
         min_free: args.min_free << 20,
         log_bytes: args.log_mib << 20,
         keep_releases: args.keep_releases,
+        sizing: Sizing {
+            default: args.size.unwrap_or_default(),
+            most: args.max_size.unwrap_or_default(),
+            build: args.build_size.unwrap_or_default(),
+            builds: args.builds.map(usize::from),
+            reserve: args.reserve.map(|mib| mib << 20),
+        },
     })
 }
 

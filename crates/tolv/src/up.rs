@@ -13,7 +13,9 @@ use tokio::task::JoinSet;
 use tolv_api::local;
 use tolv_logs::{Form, Line, View};
 use tolv_model::service::HostServices;
-use tolv_platform::{Codebase, Error, Event, Http, Options, Output, Platform, Progress, Stop};
+use tolv_platform::{
+    Codebase, Error, Event, Http, Options, Output, Platform, Progress, Sizing, Stop,
+};
 use tolv_server::Server;
 
 use crate::args::Up;
@@ -71,6 +73,7 @@ fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
         min_free: 0,
         log_bytes: LOG_BYTES,
         keep_releases: KEEP_RELEASES,
+        sizing: Sizing::default(),
     })
 }
 

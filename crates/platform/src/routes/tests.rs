@@ -15,6 +15,7 @@ fn endpoint(process: &str, state: ProcessState) -> Endpoint {
         connector: tolv_run::Connector::nowhere(),
         pid: None,
         restarts: 0,
+        limits: tolv_sandbox::Limits::default(),
     }
 }
 

@@ -19,7 +19,7 @@ use tolv_model::release::{Release, ReleaseNumber};
 use tolv_model::service::HostServices;
 use tolv_model::slug::{Digest, SlugId};
 use tolv_run::{Endpoint, Error, Exit, Local, OneOff, Outcome, ProcessState, Settings, Target};
-use tolv_sandbox::{Level, Limits, Machine, Mount, NetworkChoice, Spawner};
+use tolv_sandbox::{Level, Machine, Mount, NetworkChoice, Spawner};
 use tolv_testkit::{Home, http, poll};
 
 /// For what takes some milliseconds on a machine that does nothing else.
@@ -237,7 +237,7 @@ impl Bed {
             slug_env: BTreeMap::from([("SHARED".to_owned(), "/shared".to_owned())]),
             slug_path: Vec::new(),
             checks: BTreeMap::new(),
-            limits: Limits::default(),
+            limits: tolv_run::TypeLimits::default(),
         }
     }
 

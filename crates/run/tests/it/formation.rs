@@ -156,12 +156,14 @@ fn memory_beyond_the_limit_is_r15_where_a_controller_is() {
         let mut bed = Bed::with(level, |settings| settings.timing.uptime = SOON);
         let command = "perl -e '$x = \"x\" x (200 << 20); sleep 1000'";
         let mut target = bed.target(1, &[("worker", command, 1)]);
-        target.limits.memory = Some(32 << 20);
+        target.limits.default.memory = Some(32 << 20);
         let culprit = culprit(bed.converge(target));
         assert_eq!(culprit.reason, Reason::OutOfMemory(Exit::Signal(9)));
         bed.stop();
         let said = bed.said("worker.1");
-        assert!(said.contains(&"Error R15 (Memory quota vastly exceeded)".to_owned()), "{said:?}");
+        let wanted = "Error R15 (Memory quota vastly exceeded) -> the kernel stopped 1 process at \
+            the memory limit of 32M; more: tolv limits worker --memory";
+        assert!(said.contains(&wanted.to_owned()), "{level}: {said:?}");
     });
 }
 
@@ -179,7 +181,7 @@ fn memory_that_comes_near_the_limit_is_r14() {
              while True:\n    held.append(b'y' * (1 << 19))\n    time.sleep(0.2)\n",
         );
         let mut target = bed.target(1, &[("worker", "exec python3 grow.py", 1)]);
-        target.limits.memory = Some(64 << 20);
+        target.limits.default.memory = Some(64 << 20);
         bed.converge(target).unwrap();
         bed.wait_for_line("worker.1", "Error R14 (Memory quota exceeded)");
         bed.stop();

@@ -9,6 +9,7 @@ mod disk;
 mod drains;
 mod hostile;
 mod interrupt;
+mod limits;
 mod logs;
 mod metrics;
 mod network;
