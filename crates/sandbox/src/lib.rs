@@ -41,7 +41,7 @@ pub use error::{Error, ExecError};
 pub use init::Exec;
 pub use level::{Choice, Level, Reason, UnknownLevel, errno_text};
 pub use machine::Machine;
-pub use reap::{Ended, SignalFd, has_children, kill_descendants, reap_all};
+pub use reap::{Ended, SignalFd, has_children, kill_descendants, reap_all, signal_descendants};
 pub use run::{Cancel, ExitStatus, Job, Stream, run};
 pub use serve::spawner_main;
 pub use spawner::{Body, Launch, Launched, Spawner};
