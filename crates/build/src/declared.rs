@@ -8,8 +8,8 @@ use tolv_model::env::{Env, EnvName};
 use tolv_sandbox::Cancel;
 
 use crate::pipeline::Host;
-use crate::source::export::{self, Reader};
 use crate::source::git::Git;
+use crate::source::reader::{self, Reader};
 use crate::{Error, Source, files};
 
 /// A source's `app.json`; the default where there is none.
@@ -20,14 +20,14 @@ use crate::{Error, Source, files};
 pub fn declared(source: &Source, host: &Host, cancel: &Cancel) -> Result<AppJson, Error> {
     let bytes = match source {
         Source::Pushed { repository, commit } => {
-            export::file(Reader::Shut(repository), commit, app_json::FILE, cancel)?
+            reader::file(Reader::Shut(repository), commit, app_json::FILE, cancel)?
         }
         Source::Commit { dir, commit } => {
             let git = Git { path: host.search_path.clone(), home: host.user_home.clone() };
             match (git.find_any(dir)?, git.commit(dir, commit)?) {
                 (Some(found), Some(commit)) => {
                     let reader = Reader::Own(&git, &found.git_dir);
-                    export::file(reader, &commit, app_json::FILE, cancel)?
+                    reader::file(reader, &commit, app_json::FILE, cancel)?
                 }
                 _ => None,
             }

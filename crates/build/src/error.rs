@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
 use tolv_model::slug::{Digest, SlugId, short};
 
 /// A build that did not become a slug.
@@ -103,10 +104,14 @@ fn tail(last: &[String]) -> String {
 }
 
 impl Error {
-    /// For `map_err`: an I/O error with what was done to which path.
+    /// For `map_err`: an I/O error with what was done to which path. The error number ECANCELED,
+    /// which no file gives, is [`Error::Cancelled`].
     pub fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { doing, path, source }
+        move |source| match Errno::from_io_error(&source) {
+            Some(Errno::CANCELED) => Self::Cancelled,
+            _ => Self::Io { doing, path, source },
+        }
     }
 
     /// What to do about it, where that is known.

@@ -42,7 +42,16 @@ pub(crate) fn is_missing_or_link(error: &io::Error) -> bool {
 }
 
 /// Reads all of `from`, hashing it on the way to `to`.
-pub(crate) fn pour(mut from: impl Read, mut to: impl Write) -> io::Result<(Digest, u64)> {
+pub(crate) fn pour(from: impl Read, to: impl Write) -> io::Result<(Digest, u64)> {
+    pour_until(from, to, &|| false)
+}
+
+/// As [`pour`], unless `stop` says so meanwhile, which is the error ECANCELED.
+pub(crate) fn pour_until(
+    mut from: impl Read,
+    mut to: impl Write,
+    stop: &dyn Fn() -> bool,
+) -> io::Result<(Digest, u64)> {
     let (mut hash, mut size) = (Sha256::new(), 0);
     let mut buffer = vec![0; 128 * 1024];
     loop {
@@ -52,6 +61,9 @@ pub(crate) fn pour(mut from: impl Read, mut to: impl Write) -> io::Result<(Diges
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
+        if stop() {
+            return Err(Errno::CANCELED.into());
+        }
         hash.update(&buffer[..count]);
         to.write_all(&buffer[..count])?;
         size += count as u64;
@@ -187,10 +199,7 @@ pub(crate) fn remove_until(root: &Path, stop: &dyn Fn() -> bool) -> Result<(), E
     let top = openat(CWD, root, FOLDER, Mode::empty()).map_err(io)?;
     let mut work = Removal { top: &top, moved: 0, stop };
     // What was moved up may be behind the place of the reader: read again until nothing is left.
-    while work.clear(&top, 0).map_err(|error| match error {
-        Errno::CANCELED => Error::Cancelled,
-        error => io(error),
-    })? {}
+    while work.clear(&top, 0).map_err(io)? {}
     fs::remove_dir(root).map_err(Error::io("remove", root))
 }
 

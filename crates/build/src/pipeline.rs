@@ -164,6 +164,15 @@ impl<'a> Pipeline<'a> {
         for warning in &listing.warnings {
             events(Event::Warning(warning.clone()));
         }
+        if !matches!(request.source, Source::WorkingTree { .. })
+            && tree.read(".gitattributes")?.is_some_and(|text| names_lfs(&text))
+        {
+            events(Event::Warning(
+                "`.gitattributes` names Git LFS, and no filter runs on a commit: its files are \
+                 built as the pointers that the commit has"
+                    .to_owned(),
+            ));
+        }
         let declared = declared(&tree, events)?;
         let plan = {
             let mut toolchains = Toolchains {
@@ -307,6 +316,10 @@ impl<'a> Pipeline<'a> {
         mounts.extend(toolchains.map(|t| Mount::read_only(&t.source, &t.target)));
         mounts
     }
+}
+
+fn names_lfs(attributes: &[u8]) -> bool {
+    attributes.windows(b"filter=lfs".len()).any(|part| part == b"filter=lfs")
 }
 
 fn declared(tree: &Tree, events: &mut dyn FnMut(Event)) -> Result<Declared, Error> {

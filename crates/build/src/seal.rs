@@ -102,7 +102,7 @@ pub(crate) fn seal_within(
         } else if found.meta.is_file() {
             let executable = files::is_executable(&found.meta);
             let mode = if executable { modes.executable } else { modes.file };
-            let (digest, size) = seal_file(found, mode)?;
+            let (digest, size) = seal_file(found, mode, cancelled)?;
             own(&found.full)?;
             // A change of owner may take mode bits away.
             files::set_mode(&found.full, mode)?;
@@ -124,20 +124,25 @@ pub(crate) fn seal_within(
 
 /// Hashes a file. One that shares its inode with another name, which may be writable elsewhere,
 /// is replaced by a copy.
-fn seal_file(found: &Found, mode: u32) -> Result<(Digest, u64), Error> {
+fn seal_file(
+    found: &Found,
+    mode: u32,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Digest, u64), Error> {
     let path = &found.full;
     if found.meta.mode() & 0o400 == 0 {
         files::set_mode(path, 0o600)?;
     }
     let file = files::open(path).map_err(Error::io("read", path))?;
     if found.meta.nlink() == 1 {
-        return files::pour(file, std::io::sink()).map_err(Error::io("read", path));
+        return files::pour_until(file, std::io::sink(), cancelled)
+            .map_err(Error::io("read", path));
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tolv-copy");
     let next = path.with_file_name(name);
     let copy = File::create_new(&next).map_err(Error::io("create", &next))?;
-    let poured = files::pour(file, &copy).map_err(Error::io("copy", path))?;
+    let poured = files::pour_until(file, &copy, cancelled).map_err(Error::io("copy", path))?;
     if let Ok(time) = found.meta.modified() {
         copy.set_modified(time).map_err(Error::io("write", &next))?;
     }

@@ -44,8 +44,8 @@ pub(crate) fn take(
         } else if kind.is_file() {
             check_size(path, meta.len(), caps)?;
             let file = files::open(&full).map_err(Error::io("read", &full))?;
-            let (digest, size) =
-                files::pour(file, std::io::sink()).map_err(Error::io("read", &full))?;
+            let (digest, size) = files::pour_until(file, std::io::sink(), cancelled)
+                .map_err(Error::io("read", &full))?;
             check_size(path, size, caps)?;
             total += size;
             Entry::File { digest, size, executable: files::is_executable(&meta) }

@@ -24,10 +24,12 @@ use tolv_sandbox::Cancel;
 use crate::Error;
 use crate::caps::Caps;
 use crate::repository::Repository;
-use export::{From, Reader, export};
+use export::{From, export};
+use reader::Reader;
 
 pub(crate) mod export;
 pub(crate) mod git;
+pub(crate) mod reader;
 
 /// What to build.
 #[derive(Clone, Debug)]

@@ -364,7 +364,7 @@ impl Error {
             | Self::Cancelled
             | Self::Run(_) => Kind::Refused,
             Self::DiskFull { .. } => Kind::Full,
-            Self::Stopping => Kind::Unavailable,
+            Self::Stopping | Self::Repo(RepoError::Busy) => Kind::Unavailable,
             Self::Home(_)
             | Self::OtherHome { .. }
             | Self::NoState { .. }

@@ -15,13 +15,16 @@
 mod hook;
 mod plan;
 mod rpc;
+mod socket;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tolv_build::{GitAccess, GitCommand, GitSandbox, Repository};
 use tolv_model::name::{AppName, Deploy};
 
@@ -48,6 +51,9 @@ pub enum RepoError {
     /// git is missing, cannot be started, or was stopped at a limit.
     #[error("git did not run to its end")]
     Run(#[source] Box<tolv_build::Error>),
+    /// As many as may be are at work.
+    #[error("too many pushes and fetches at once")]
+    Busy,
     /// Its sandbox cannot be watched.
     #[error("git's sandbox cannot be watched")]
     Watch(#[source] io::Error),
@@ -78,12 +84,17 @@ pub struct About {
 pub struct Repos {
     folder: PathBuf,
     git: GitSandbox,
+    /// Of requests over HTTP: each git may take its memory.
+    turns: Arc<Semaphore>,
 }
+
+/// git commands for requests over HTTP at once.
+const TURNS: usize = 16;
 
 impl Repos {
     /// Those below a folder.
     pub fn at(folder: &Path, git: GitSandbox) -> Self {
-        Self { folder: folder.to_owned(), git }
+        Self { folder: folder.to_owned(), git, turns: Arc::new(Semaphore::new(TURNS)) }
     }
 
     /// Makes the folder, and sets up the hook that leads back to this program.

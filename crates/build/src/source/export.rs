@@ -10,22 +10,19 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Seek as _, Write as _};
-use std::ops::ControlFlow;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use tolv_model::tree_path::TreePath;
 use tolv_sandbox::Cancel;
 
-use super::git::Git;
+use super::reader::{Reader, memory, strange};
 use super::{is_ignored, is_private, missing_submodule, shown, slugignore};
+use crate::Error;
 use crate::beneath::Beneath;
 use crate::caps::{Caps, bytes};
-use crate::repository::{GitAccess, GitCommand, Repository};
-use crate::{Error, files};
 
 /// Most bytes of all names together: they are held in memory.
 const MAX_NAMES: usize = 64 << 20;
@@ -35,64 +32,6 @@ const MAX_TARGET: u64 = 4095;
 const MAX_IGNORE: u64 = 1 << 20;
 /// Submodules in each other.
 const MAX_SUBMODULES: usize = 16;
-
-/// Whose git reads a repository.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Reader<'a> {
-    /// The developer's, with their rights: it is their own.
-    Own(&'a Git, &'a Path),
-    /// Strangers push to it: git is shut in.
-    Shut(&'a Repository),
-}
-
-impl Reader<'_> {
-    /// Runs a git command, whose output goes to `on_out`. An error of git's is one.
-    fn stream(
-        &self,
-        args: &[&[u8]],
-        stdin: Option<OwnedFd>,
-        on_out: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
-        cancel: &Cancel,
-    ) -> Result<(), Error> {
-        let mut refused = None;
-        let mut take = |chunk: &[u8]| match on_out(chunk) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                refused = Some(error);
-                ControlFlow::Break(())
-            }
-        };
-        let ended = match self {
-            Self::Own(git, git_dir) => git.stream(git_dir, args, stdin, &mut take, cancel),
-            Self::Shut(repository) => {
-                let words = args.iter().map(|word| super::as_path(word));
-                let command = GitCommand::new(GitAccess::Read, words);
-                repository.stream(&command, stdin, &mut take, cancel)
-            }
-        };
-        if let Some(error) = refused {
-            return Err(error);
-        }
-        match ended? {
-            (0, _) => Ok(()),
-            (_, said) => Err(Error::Source(format!("git: {said}"))),
-        }
-    }
-
-    /// The bytes of one object.
-    fn blob(&self, id: &str, most: u64, cancel: &Cancel) -> Result<Vec<u8>, Error> {
-        let mut blob = Vec::new();
-        let mut take = |chunk: &[u8]| {
-            blob.extend_from_slice(chunk);
-            if blob.len() as u64 > most {
-                return Err(Error::Limit { what: "a file".into(), limit: bytes(most) });
-            }
-            Ok(())
-        };
-        self.stream(&[b"cat-file", b"blob", id.as_bytes()], None, &mut take, cancel)?;
-        Ok(blob)
-    }
-}
 
 /// One name of a tree.
 #[derive(Debug)]
@@ -323,14 +262,6 @@ fn asked(files: &[(TreePath, Name)]) -> std::io::Result<OwnedFd> {
     memory(lines.as_bytes())
 }
 
-/// A file without a name, to be read.
-fn memory(bytes: &[u8]) -> std::io::Result<OwnedFd> {
-    let mut list = File::from(memfd_create(c"objects", MemfdFlags::CLOEXEC)?);
-    list.write_all(bytes)?;
-    list.rewind()?;
-    Ok(list.into())
-}
-
 /// Reads `<mode> <type> <object> <size>\t<path>`.
 fn parse(line: &[u8], prefix: &[u8]) -> Result<(TreePath, Name), Error> {
     let broken = || Error::Source("git lists a tree in a way that is not known".to_owned());
@@ -493,42 +424,6 @@ impl<'a> Writer<'a> {
 
 fn split(chunk: &[u8], left: u64) -> (&[u8], &[u8]) {
     chunk.split_at(usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len()))
-}
-
-fn strange() -> Error {
-    Error::Source("git gives other objects than it was asked for".to_owned())
-}
-
-/// A file's bytes at a commit; nothing where there is none.
-pub(crate) fn file(
-    reader: Reader<'_>,
-    commit: &str,
-    path: &str,
-    cancel: &Cancel,
-) -> Result<Option<Vec<u8>>, Error> {
-    let asked = memory(format!("{commit}:{path}\n").as_bytes());
-    let asked = asked.map_err(Error::io("write", "a list of objects"))?;
-    let mut said = Vec::new();
-    let mut take = |chunk: &[u8]| {
-        said.extend_from_slice(chunk);
-        if said.len() as u64 > files::MAX_READ {
-            let (what, limit) = (format!("the file `{path}`"), bytes(files::MAX_READ));
-            return Err(Error::Limit { what, limit });
-        }
-        Ok(())
-    };
-    reader.stream(&[b"cat-file", b"--batch"], Some(asked), &mut take, cancel)?;
-    let end = said.iter().position(|&byte| byte == b'\n').ok_or_else(strange)?;
-    let head = String::from_utf8_lossy(&said[..end]).into_owned();
-    let mut words = head.rsplit(' ');
-    let (size, kind) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    match (kind, size.parse::<usize>()) {
-        ("blob", Ok(size)) => {
-            let file = said.get(end + 1..end + 1 + size).ok_or_else(strange)?;
-            Ok(Some(file.to_vec()))
-        }
-        _ => Ok(None),
-    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,14 @@ impl Git {
         command
     }
 
+    /// For what reads a working tree, which runs the filters that its repository names: a folder
+    /// of a codebase that only looks like a repository is none.
+    fn in_tree(&self, dir: &Path) -> Command {
+        let mut command = self.command(dir);
+        command.args(["-c", "safe.bareRepository=explicit"]);
+        command
+    }
+
     fn output(&self, command: &mut Command) -> Result<Output, Error> {
         command.output().map_err(|source| {
             if source.kind() == std::io::ErrorKind::NotFound {
@@ -89,13 +97,13 @@ impl Git {
     pub(crate) fn find(&self, dir: &Path) -> Result<Option<Repository>, Error> {
         let Some(repository) = self.find_any(dir)? else { return Ok(None) };
         let inside = ["rev-parse", "--is-inside-work-tree"];
-        if self.good(self.command(dir).args(inside))?.trim_ascii() != b"true" {
+        if self.good(self.in_tree(dir).args(inside))?.trim_ascii() != b"true" {
             return Ok(None);
         }
         if repository.prefix.is_empty() {
             return Ok(Some(repository));
         }
-        let ignored = self.output(self.command(dir).args(["check-ignore", "-q", "."]))?;
+        let ignored = self.output(self.in_tree(dir).args(["check-ignore", "-q", "."]))?;
         Ok((!ignored.status.success()).then_some(repository))
     }
 
@@ -144,18 +152,18 @@ impl Git {
     /// Whether a tracked file below `dir` differs from the commit.
     pub(crate) fn is_changed(&self, dir: &Path) -> Result<bool, Error> {
         let status = ["status", "--porcelain", "-z", "--untracked-files=no", "--", "."];
-        Ok(!self.good(self.command(dir).args(status))?.is_empty())
+        Ok(!self.good(self.in_tree(dir).args(status))?.is_empty())
     }
 
     /// What the index has below `dir`.
     pub(crate) fn index(&self, dir: &Path) -> Result<Vec<(Vec<u8>, Indexed)>, Error> {
-        Ok(parse_index(&self.good(self.command(dir).args(["ls-files", "--stage", "-z"]))?))
+        Ok(parse_index(&self.good(self.in_tree(dir).args(["ls-files", "--stage", "-z"]))?))
     }
 
     /// Files below `dir` that `git add` would add; a nested repository ends with `/`.
     pub(crate) fn untracked(&self, dir: &Path) -> Result<Vec<Vec<u8>>, Error> {
         let list = ["ls-files", "--others", "--exclude-standard", "-z"];
-        let bytes = self.good(self.command(dir).args(list))?;
+        let bytes = self.good(self.in_tree(dir).args(list))?;
         Ok(bytes.split(|&b| b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect())
     }
 

@@ -357,6 +357,24 @@ fn a_repository_runs_no_program_of_its_own() {
 }
 
 #[test]
+fn a_folder_that_looks_like_a_repository_runs_no_filter_of_its_own() {
+    let home = Home::new();
+    let ran = home.path().join("ran");
+    home.write("app/evil/a", "one");
+    let evil = home.path().join("app/evil");
+    git(&evil, &["init", "--quiet", "--bare", "."]);
+    git(&evil, &["config", "core.bare", "false"]);
+    git(&evil, &["config", "core.worktree", "."]);
+    git(&evil, &["add", "a"]);
+    home.write("app/evil/a", "changed");
+    home.write("app/evil/.gitattributes", "* filter=x\n");
+    git(&evil, &["config", "filter.x.clean", &format!("touch {}; cat", ran.display())]);
+    let error = refusal(&evil);
+    assert!(error.contains("bare repository"), "{error}");
+    assert!(!ran.exists());
+}
+
+#[test]
 fn no_folder_no_build() {
     let home = Home::new();
     let file = home.write("file", "");

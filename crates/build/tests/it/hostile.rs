@@ -3,13 +3,13 @@
 
 use std::fs;
 
-use tolv_build::{Caps, Error, Request};
+use tolv_build::{Caps, Error, Request, Source};
 use tolv_testkit::Home;
 
 use crate::{build, refusal, request, scripted, write_script};
 
 /// Folders in each other, far deeper than a path can name.
-const NEST: &str = "i=0; while [ $i -lt 3000 ]; do mkdir d; cd d; i=$((i+1)); done";
+const NEST: &str = "p=$(printf 'd/%.0s' $(seq 1000)); for i in 1 2 3; do mkdir -p $p; cd $p; done";
 
 #[track_caller]
 fn says(script: &str, caps: Caps, text: &str) {
@@ -61,4 +61,22 @@ fn modes_links_and_hard_links_of_a_build_are_harmless() {
         fs::metadata(built.dir.join("closed")).unwrap().permissions().mode() & 0o7777,
         0o755
     );
+}
+
+#[test]
+fn a_commit_is_built_without_filters_and_says_so_of_git_lfs() {
+    let (app, home) = (Home::new(), Home::new());
+    app.write("Procfile", "web: ./run\n");
+    app.write(".gitattributes", "*.bin filter=lfs\n");
+    app.write("a.bin", "version https://git-lfs.github.com/spec/v1\n");
+    tolv_testkit::git::commit(app.path());
+    let source = Source::Commit { dir: app.path().to_owned(), commit: "HEAD".to_owned() };
+    let (built, _) = build(&Request { source, ..request(app.path(), home.path()) });
+    assert!(
+        built.warnings.iter().any(|warning| warning.contains("Git LFS")),
+        "{:?}",
+        built.warnings
+    );
+    let (built, _) = build(&request(app.path(), home.path()));
+    assert!(built.warnings.is_empty(), "{:?}", built.warnings);
 }

@@ -5,29 +5,25 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::write::GzDecoder;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{
-    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
-};
-use tokio::net::UnixListener;
-use tokio::net::unix::{OwnedWriteHalf, pipe};
-use tokio::sync::{mpsc, oneshot};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tolv_build::{GitAccess, GitCommand, Repository};
 use tolv_model::name::Deploy;
 use tolv_sandbox::{ExitStatus, Mount, Running};
 
-use super::hook::{Asked, MAX_ASKED, Told};
 use super::plan::RefCommand;
+use super::socket::Socket;
 use super::{RepoError, Repos, failed, run};
 
 /// Bytes that are read at once.
@@ -36,8 +32,6 @@ const CHUNK: usize = 64 * 1024;
 const COMPRESSED: usize = 1024;
 /// Chunks between git and a slow client.
 const CHUNKS: usize = 16;
-/// Lines between the platform and the hook.
-const LINES: usize = 256;
 /// Most bytes of a request to fetch: what a client has and wants, a line each.
 const MAX_FETCH: u64 = 64 << 20;
 /// How long a client may be silent.
@@ -45,7 +39,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How long a client may take in all, to send its push or to take what it fetches.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// How long git, and the hook once it is there, may take to say what is expected.
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// Faults of old commits that do no harm and that other hosts take: they are shown as warnings.
 /// Whatever could lead a checkout astray stays an error: `hasDot`, `hasDotdot`, `hasDotgit`,
@@ -124,6 +118,12 @@ pub struct Rpc {
 pub type Answer = mpsc::Receiver<Bytes>;
 
 impl Repos {
+    /// One of the git commands that may be at work at once.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, RepoError> {
+        let turn = timeout(IDLE, Arc::clone(&self.turns).acquire_owned()).await;
+        turn.ok().and_then(Result::ok).ok_or(RepoError::Busy)
+    }
+
     fn service(&self, deploy: &Deploy, service: Service, protocol: Option<&str>) -> GitCommand {
         let mut settings = vec!["transfer.hideRefs=refs/tolv".to_owned()];
         let access = match service {
@@ -175,6 +175,7 @@ impl Repos {
         service: Service,
         protocol: Option<&str>,
     ) -> Result<Vec<u8>, RepoError> {
+        let _turn = self.turn().await?;
         let mut command = self.service(deploy, service, protocol);
         // To look is enough here, and needs nothing of the repository to be changed.
         command.access = GitAccess::Read;
@@ -211,6 +212,7 @@ impl Repos {
         F: FnOnce(Push) -> T + Send + 'static,
         T: Future<Output = Vec<RefResult>> + Send,
     {
+        let turn = self.turn().await?;
         let mut command = self.service(&rpc.deploy, rpc.service, rpc.protocol.as_deref());
         command.args.push(self.dir(&rpc.deploy.app).into());
         let is_push = rpc.service == Service::Receive;
@@ -223,7 +225,7 @@ impl Repos {
             let (hooks, program) = (self.hooks(), self.hooks().join(super::HOOK));
             let program = fs::read_link(&program).map_err(failed("read", &program))?;
             command.mounts.extend(
-                [&hooks, &program, &socket.folder].map(|path| Mount::read_only(path, path)),
+                [&*hooks, &*program, socket.folder()].map(|path| Mount::read_only(path, path)),
             );
             command.env.push(("TOLV_PUSH", socket.path().into()));
         }
@@ -253,8 +255,10 @@ impl Repos {
                     true => {
                         let hook = async {
                             // Gone without a word: there is no hook, and git has ended.
-                            if hook.await.is_err() {
-                                std::future::pending::<()>().await;
+                            match hook.await {
+                                // From here on git only waits.
+                                Ok(()) => drop(turn),
+                                Err(_) => std::future::pending::<()>().await,
                             }
                         };
                         timeout(git_time, hook).await.is_err()
@@ -411,85 +415,6 @@ async fn drain(
         if is_gone && !is_push {
             return;
         }
-    }
-}
-
-/// The socket that one push's hook connects to, in a folder of its own that git's sandbox sees;
-/// gone when dropped.
-struct Socket {
-    folder: PathBuf,
-    listener: UnixListener,
-}
-
-impl Socket {
-    /// `uid` is the one that the hook has, where that is not ours.
-    fn bind(repos: &Repos, uid: Option<u32>) -> Result<Self, RepoError> {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = repos.pushes().join(format!("{}-{number}", std::process::id()));
-        super::remove(&folder)?;
-        let path = folder.join("socket");
-        let bind = || {
-            fs::DirBuilder::new().mode(0o700).create(&folder)?;
-            let listener = UnixListener::bind(&path)?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-            for mine in [&path, &folder] {
-                std::os::unix::fs::lchown(mine, uid, uid)?;
-            }
-            Ok(listener)
-        };
-        let listener = bind().map_err(failed("listen on", &path))?;
-        Ok(Self { folder, listener })
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.join("socket")
-    }
-
-    /// Hears what the hook asks, once, and answers it. What it says is a stranger's.
-    async fn decide<F, T>(&self, connected: oneshot::Sender<()>, decide: F) -> io::Result<()>
-    where
-        F: FnOnce(Push) -> T,
-        T: Future<Output = Vec<RefResult>>,
-    {
-        let (stream, _) = self.listener.accept().await?;
-        let (read, mut write) = stream.into_split();
-        let mut line = Vec::new();
-        timeout(SOON, BufReader::new(read.take(MAX_ASKED)).read_until(b'\n', &mut line)).await??;
-        let asked = Asked::parse(&line)?;
-        // From here on the time is the operation's.
-        connected.send(()).ok();
-        let (say, mut said) = mpsc::channel(LINES);
-        let decided = decide(Push { commands: asked.commands, options: asked.options, say });
-        tokio::pin!(decided);
-        let results = loop {
-            tokio::select! {
-                biased;
-                Some(text) = said.recv() => {
-                    // The hook may have been killed; the decision goes on.
-                    tell(&mut write, &Told::Say(text)).await.ok();
-                }
-                results = &mut decided => break results,
-            }
-        };
-        while let Ok(text) = said.try_recv() {
-            tell(&mut write, &Told::Say(text)).await.ok();
-        }
-        let results = results.into_iter().map(|result| (result.name, result.refused)).collect();
-        tell(&mut write, &Told::Results(results)).await
-    }
-}
-
-async fn tell(write: &mut OwnedWriteHalf, told: &Told) -> io::Result<()> {
-    let mut line = serde_json::to_vec(told)?;
-    line.push(b'\n');
-    write.write_all(&line).await
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        super::remove(&self.folder).ok();
     }
 }
 

@@ -8,6 +8,7 @@ use tolv_testkit::Home;
 use tolv_testkit::git::{commit, git};
 
 use super::*;
+use crate::source::git::Git;
 
 fn own() -> Git {
     Git { path: "/usr/local/bin:/usr/bin:/bin".into(), home: None }

@@ -1,0 +1,106 @@
+//! Where the hook of a push reaches the platform.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixListener;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::hook::{Asked, MAX_ASKED, Told};
+use super::rpc::{Push, RefResult, SOON};
+use super::{RepoError, Repos, failed};
+
+/// Lines between the platform and the hook.
+const LINES: usize = 256;
+
+/// The socket that one push's hook connects to, in a folder of its own that git's sandbox sees;
+/// gone when dropped.
+pub(super) struct Socket {
+    folder: PathBuf,
+    listener: UnixListener,
+}
+
+impl Socket {
+    /// `uid` is the one that the hook has, where that is not ours.
+    pub(super) fn bind(repos: &Repos, uid: Option<u32>) -> Result<Self, RepoError> {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = repos.pushes().join(format!("{}-{number}", std::process::id()));
+        super::remove(&folder)?;
+        let path = folder.join("socket");
+        let bind = || {
+            fs::DirBuilder::new().mode(0o700).create(&folder)?;
+            let listener = UnixListener::bind(&path)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+            for mine in [&path, &folder] {
+                std::os::unix::fs::lchown(mine, uid, uid)?;
+            }
+            Ok(listener)
+        };
+        let listener = bind().map_err(failed("listen on", &path))?;
+        Ok(Self { folder, listener })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+
+    /// Hears what the hook asks, once, and answers it. What it says is a stranger's.
+    pub(super) async fn decide<F, T>(
+        &self,
+        connected: oneshot::Sender<()>,
+        decide: F,
+    ) -> io::Result<()>
+    where
+        F: FnOnce(Push) -> T,
+        T: Future<Output = Vec<RefResult>>,
+    {
+        let (stream, _) = self.listener.accept().await?;
+        let (read, mut write) = stream.into_split();
+        let mut line = Vec::new();
+        timeout(SOON, BufReader::new(read.take(MAX_ASKED)).read_until(b'\n', &mut line)).await??;
+        let asked = Asked::parse(&line)?;
+        // From here on the time is the operation's.
+        connected.send(()).ok();
+        let (say, mut said) = mpsc::channel(LINES);
+        let decided = decide(Push { commands: asked.commands, options: asked.options, say });
+        tokio::pin!(decided);
+        let results = loop {
+            tokio::select! {
+                biased;
+                Some(text) = said.recv() => {
+                    // The hook may have been killed; the decision goes on.
+                    tell(&mut write, &Told::Say(text)).await.ok();
+                }
+                results = &mut decided => break results,
+            }
+        };
+        while let Ok(text) = said.try_recv() {
+            tell(&mut write, &Told::Say(text)).await.ok();
+        }
+        let results = results.into_iter().map(|result| (result.name, result.refused)).collect();
+        tell(&mut write, &Told::Results(results)).await
+    }
+}
+
+async fn tell(write: &mut OwnedWriteHalf, told: &Told) -> io::Result<()> {
+    let mut line = serde_json::to_vec(told)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        super::remove(&self.folder).ok();
+    }
+}
