@@ -9,9 +9,11 @@ use std::path::Path;
 
 use tar::{Archive, Builder, EntryType, Header};
 use tolv_model::slug::{Entry, Layer, Manifest, SlugId};
+use tolv_model::tree_path::TreePath;
 
 use crate::Error;
-use crate::caps::Caps;
+use crate::beneath::Beneath;
+use crate::caps::{Caps, bytes};
 use crate::files;
 use crate::layers::Layers;
 use crate::seal::{self, LAYER, Modes, SLUG, seal};
@@ -23,6 +25,8 @@ use crate::source::as_path;
 const LEVEL: i32 = 1;
 /// The manifest in a slug's archive, its first entry: no path of a slug is like it.
 const MANIFEST: &str = "../manifest";
+/// Most bytes of a manifest: 200,000 long paths.
+const MAX_MANIFEST: u64 = 256 << 20;
 
 /// The layers that a slug's processes see.
 ///
@@ -165,26 +169,42 @@ fn read(from: &Path, folder: &Path) -> Result<Option<Vec<u8>>, Error> {
     let io = |error| Error::io("unpack", from)(error);
     let file = zstd::Decoder::new(BufReader::new(files::open(from).map_err(io)?)).map_err(io)?;
     let mut archive = Archive::new(file);
-    archive.set_preserve_mtime(false);
-    let (mut left, mut manifest) = (Caps::default().slug, None);
+    let mut to = Beneath::open(folder).map_err(Error::io("open", folder))?;
+    let caps = Caps::default();
+    let (mut left, mut count, mut manifest) = (caps.slug, 0, None);
+    let over = |limit| Error::Limit { what: format!("`{}`", from.display()), limit };
     for entry in archive.entries().map_err(io)? {
         let mut entry = entry.map_err(io)?;
         let size = entry.size();
-        left = left.checked_sub(size).ok_or_else(|| Error::Limit {
-            what: format!("`{}`", from.display()),
-            limit: crate::caps::bytes(Caps::default().slug),
-        })?;
+        left = left.checked_sub(size).ok_or_else(|| over(bytes(caps.slug)))?;
+        count += 1;
+        if count > caps.files + 1 {
+            return Err(over(format!("{} files", caps.files)));
+        }
         if manifest.is_none() && *entry.path_bytes() == *MANIFEST.as_bytes() {
+            if size > MAX_MANIFEST {
+                return Err(over(bytes(MAX_MANIFEST)));
+            }
             let mut text = Vec::new();
             io::Read::read_to_end(&mut entry, &mut text).map_err(io)?;
             manifest = Some(text);
             continue;
         }
-        let kind = entry.header().entry_type();
-        let known = matches!(kind, EntryType::Regular | EntryType::Directory | EntryType::Symlink);
-        // It says no to whatever would leave the folder.
-        if !known || !entry.unpack_in(folder).map_err(io)? {
-            return Err(io(io::Error::other("an entry that has no place in it")));
+        let name = entry.path_bytes().into_owned();
+        let name = name.strip_suffix(b"/").unwrap_or(&name);
+        let path = TreePath::new(name).map_err(|bad| io(io::Error::other(bad)))?;
+        match entry.header().entry_type() {
+            EntryType::Regular => {
+                let mode = entry.header().mode().map_err(io)? & 0o755;
+                let mut file = to.create(&path, mode).map_err(io)?;
+                io::copy(&mut entry, &mut file).map_err(io)?;
+            }
+            EntryType::Directory => to.make(&path).map_err(io)?,
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().unwrap_or_default();
+                to.link(&path, &target).map_err(io)?;
+            }
+            _ => return Err(io(io::Error::other("an entry that has no place in it"))),
         }
     }
     Ok(manifest)

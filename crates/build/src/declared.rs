@@ -1,31 +1,43 @@
 //! What a codebase declares, read before anything is built.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use tolv_model::app_json::{self, AppJson, Generator, Variable};
 use tolv_model::env::{Env, EnvName};
 
+use tolv_sandbox::Cancel;
+
 use crate::pipeline::Host;
+use crate::source::export::{self, Reader};
 use crate::source::git::Git;
-use crate::{Error, Source};
+use crate::{Error, Source, files};
 
 /// A source's `app.json`; the default where there is none.
 ///
 /// # Errors
 ///
 /// [`Error::Manifest`] where it does not parse; git's.
-pub fn declared(source: &Source, host: &Host) -> Result<AppJson, Error> {
+pub fn declared(source: &Source, host: &Host, cancel: &Cancel) -> Result<AppJson, Error> {
     let bytes = match source {
+        Source::Pushed { repository, commit } => {
+            export::file(Reader::Shut(repository), commit, app_json::FILE, cancel)?
+        }
         Source::Commit { dir, commit } => {
             let git = Git { path: host.search_path.clone(), home: host.user_home.clone() };
-            git.file(dir, commit, app_json::FILE)?
+            match (git.find_any(dir)?, git.commit(dir, commit)?) {
+                (Some(found), Some(commit)) => {
+                    let reader = Reader::Own(&git, &found.git_dir);
+                    export::file(reader, &commit, app_json::FILE, cancel)?
+                }
+                _ => None,
+            }
         }
         Source::WorkingTree { dir } => {
             let path = dir.join(app_json::FILE);
-            match fs::read(&path) {
+            match files::read(&path) {
                 Ok(bytes) => Some(bytes),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                // What is a link is none for the build either.
+                Err(error) if files::is_missing_or_link(&error) => None,
                 Err(error) => return Err(Error::io("read", &path)(error)),
             }
         }

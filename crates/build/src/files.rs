@@ -2,12 +2,17 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags, chmod, fchmod, flock, openat,
+    renameat_with, unlinkat,
+};
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tolv_model::slug::Digest;
 
@@ -18,6 +23,22 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+/// Largest file that is read whole: a lock file of a big project has a few MiB.
+pub(crate) const MAX_READ: u64 = 64 << 20;
+
+/// The bytes of a regular file; one with more than [`MAX_READ`] is an error of the kind
+/// `FileTooLarge`.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(MAX_READ + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_READ { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}
+
+/// Whether a file could not be opened because there is none, or a link in its place.
+pub(crate) fn is_missing_or_link(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::LOOP))
 }
 
 /// Reads all of `from`, hashing it on the way to `to`.
@@ -63,20 +84,43 @@ pub(crate) struct Found {
     pub(crate) meta: Metadata,
 }
 
+/// Most folders in each other.
+const MAX_DEPTH: usize = tolv_model::tree_path::MAX_DEPTH;
+/// Most bytes of all names of one walk: they are held in memory.
+const MAX_NAMES: usize = 64 << 20;
+
 /// Everything below `root`, a folder before what is in it, sorted by name. `enter` decides about
-/// each folder before it is read, and may change its mode.
+/// each folder before it is read, and may change its mode. At most `most` things.
 pub(crate) fn walk(
     root: &Path,
+    most: u64,
+    cancelled: &dyn Fn() -> bool,
     enter: &mut dyn FnMut(&Found) -> Result<bool, Error>,
 ) -> Result<Vec<Found>, Error> {
-    let mut all = Vec::new();
-    let mut open = vec![(root.to_owned(), Vec::new())];
-    while let Some((folder, prefix)) = open.pop() {
-        let list = fs::read_dir(&folder).map_err(Error::io("read", &folder))?;
-        let mut names = list
-            .map(|entry| entry.map(|entry| entry.file_name()))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(Error::io("read", &folder))?;
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    let mut open = vec![(root.to_owned(), Vec::new(), 0)];
+    while let Some((folder, prefix, depth)) = open.pop() {
+        if depth >= MAX_DEPTH {
+            return Err(Error::Limit {
+                what: "how deep the build's folders are".into(),
+                limit: format!("{MAX_DEPTH} folders"),
+            });
+        }
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
+            if cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let name = entry.map_err(Error::io("read", &folder))?.file_name();
+            bytes += prefix.len() + name.len();
+            if all.len() as u64 + names.len() as u64 >= most || bytes > MAX_NAMES {
+                return Err(Error::Limit {
+                    what: "the number of files that the build made".into(),
+                    limit: format!("{most} files (TOLV_BUILD_FILES)"),
+                });
+            }
+            names.push(name);
+        }
         names.sort();
         for name in names {
             let full = folder.join(&name);
@@ -85,7 +129,7 @@ pub(crate) fn walk(
             path.extend_from_slice(name.as_bytes());
             let found = Found { path, full, meta };
             if found.meta.is_dir() && enter(&found)? {
-                open.push((found.full.clone(), [&found.path, &b"/"[..]].concat()));
+                open.push((found.full.clone(), [&found.path, &b"/"[..]].concat(), depth + 1));
             }
             all.push(found);
         }
@@ -93,17 +137,29 @@ pub(crate) fn walk(
     Ok(all)
 }
 
-/// Bytes on disk below `root`; things that vanish meanwhile count as nothing.
+/// More things than these are more than any limit of bytes.
+const MAX_COUNTED: u64 = 4_000_000;
+
+/// Bytes on disk below `root`; things that vanish meanwhile count as nothing. What nobody can
+/// count, because it is too much or too deep, is more than any limit.
 pub(crate) fn disk_use(root: &Path) -> u64 {
-    let mut total = 0;
-    let mut open = vec![root.to_owned()];
-    while let Some(folder) = open.pop() {
+    let (mut total, mut count) = (0_u64, 0_u64);
+    let mut open = vec![(root.to_owned(), 0)];
+    while let Some((folder, depth)) = open.pop() {
+        if depth > MAX_DEPTH {
+            return u64::MAX;
+        }
         let Ok(list) = fs::read_dir(&folder) else { continue };
         for entry in list.flatten() {
             let Ok(meta) = entry.metadata() else { continue };
-            total += meta.blocks() * 512;
+            // An empty file takes room too: an inode.
+            total = total.saturating_add(meta.blocks().max(8).saturating_mul(512));
+            count += 1;
+            if count > MAX_COUNTED {
+                return u64::MAX;
+            }
             if meta.is_dir() {
-                open.push(entry.path());
+                open.push((entry.path(), depth + 1));
             }
         }
     }
@@ -112,18 +168,96 @@ pub(crate) fn disk_use(root: &Path) -> u64 {
 
 /// Removes a tree, whatever modes its folders have; nothing there is fine.
 pub(crate) fn remove(root: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(root) {
-        Ok(()) => return Ok(()),
+    remove_until(root, &|| false)
+}
+
+/// Removes a tree, unless `stop` says so meanwhile, which is [`Error::Cancelled`].
+///
+/// Folders may be in each other without end, so that a path or a descriptor for each would not
+/// do: one that is too deep is first moved up into `root`.
+pub(crate) fn remove_until(root: &Path, stop: &dyn Fn() -> bool) -> Result<(), Error> {
+    let io = |error: Errno| Error::io("remove", root)(error.into());
+    match root.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => return fs::remove_file(root).map_err(Error::io("remove", root)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return fs::remove_file(root).map_err(Error::io("remove", root));
-        }
-        Err(_) => {}
+        Err(error) => return Err(Error::io("remove", root)(error)),
     }
-    // A folder without write or search permission keeps its contents: open them all first.
     set_mode(root, 0o700)?;
-    walk(root, &mut |found| set_mode(&found.full, 0o700).map(|()| true))?;
-    fs::remove_dir_all(root).map_err(Error::io("remove", root))
+    let top = openat(CWD, root, FOLDER, Mode::empty()).map_err(io)?;
+    let mut work = Removal { top: &top, moved: 0, stop };
+    // What was moved up may be behind the place of the reader: read again until nothing is left.
+    while work.clear(&top, 0).map_err(|error| match error {
+        Errno::CANCELED => Error::Cancelled,
+        error => io(error),
+    })? {}
+    fs::remove_dir(root).map_err(Error::io("remove", root))
+}
+
+const FOLDER: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+struct Removal<'a> {
+    top: &'a OwnedFd,
+    /// Folders moved up so far: their names there.
+    moved: u64,
+    stop: &'a dyn Fn() -> bool,
+}
+
+impl Removal<'_> {
+    /// Removes what is in a folder; says whether anything was there.
+    fn clear(&mut self, folder: &OwnedFd, depth: usize) -> rustix::io::Result<bool> {
+        /// Descriptors at once.
+        const DEPTH: usize = 32;
+        let mut any = false;
+        for entry in Dir::read_from(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            any = true;
+            if (self.stop)() {
+                return Err(Errno::CANCELED);
+            }
+            match unlinkat(folder, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                // The second is a folder's where root is not us, the first where it is.
+                Err(Errno::ISDIR | Errno::PERM) => {}
+                Err(error) => return Err(error),
+            }
+            // A folder without write or search permission keeps its contents.
+            let below = match openat(folder, name, FOLDER, Mode::empty()) {
+                Err(Errno::ACCESS) => {
+                    let inode = openat(
+                        folder,
+                        name,
+                        FOLDER.difference(OFlags::RDONLY) | OFlags::PATH,
+                        Mode::empty(),
+                    )?;
+                    let path = format!("/proc/self/fd/{}", inode.as_raw_fd());
+                    chmod(path, Mode::from_raw_mode(0o700))?;
+                    openat(folder, name, FOLDER, Mode::empty())?
+                }
+                below => below?,
+            };
+            fchmod(&below, Mode::from_raw_mode(0o700))?;
+            if depth < DEPTH {
+                self.clear(&below, depth + 1)?;
+                match unlinkat(folder, name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => continue,
+                    // Something was left in it that was too deep.
+                    Err(Errno::NOTEMPTY) => {}
+                    Err(error) => return Err(error),
+                }
+            } else {
+                self.moved += 1;
+                let new = format!(".too-deep-{}", self.moved);
+                renameat_with(folder, name, self.top, new, RenameFlags::NOREPLACE)?;
+            }
+        }
+        Ok(any)
+    }
 }
 
 /// A file lock that ends with the value, or with the process.

@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tolv_model::slug::{Digest, Entry, Layer};
+use tolv_model::tree_path::TreePath;
 use tolv_sandbox::Mount;
 
+use crate::beneath::Beneath;
 use crate::exec::Executor;
 use crate::files::{self, Lock};
 use crate::keep::digests;
 use crate::plan::{LayerPlan, Plan};
-use crate::seal::{self, LAYER, seal};
+use crate::seal::{self, LAYER, seal_within};
 use crate::source::as_path;
 use crate::tree::Tree;
 use crate::{Error, Event};
@@ -212,7 +214,9 @@ impl Layers {
             shop.executor.run(plan, step, &mounts, &grows, events)?;
         }
         let wanted = |path: &[u8]| !layer.remove.iter().any(|gone| gone.as_bytes() == path);
-        let entries = seal(building, LAYER, &wanted, &|| (shop.executor.cancelled)())?;
+        let cancelled = || (shop.executor.cancelled)();
+        let (name, caps) = (layer.name.as_str(), &shop.executor.caps);
+        let entries = seal_within(building, name, LAYER, &wanted, caps, &cancelled)?;
         let content = seal::content(entries.iter().map(|(path, entry)| (path, entry)));
         if building != place {
             fs::rename(building, place).map_err(Error::io("create", place))?;
@@ -228,12 +232,16 @@ impl Layers {
 
 /// Puts a layer's links into the app, in place of what stands there.
 pub(crate) fn link(app: &Path, layer: &LayerPlan) -> Result<(), Error> {
+    // A step of a layer before may have put a link there that leads out of the app.
+    let mut folder = Beneath::open(app).map_err(Error::io("open", app))?;
     for (path, inside) in &layer.links {
         let full = app.join(as_path(path.as_bytes()));
-        files::remove(&full)?;
-        if let Some(folder) = full.parent() {
-            files::make_folder(folder)?;
+        if let Some((parent, _)) = path.rsplit_once('/') {
+            let parent = TreePath::new(parent)
+                .map_err(|bad| Error::Source(format!("the layer's link `{path}` {bad}")))?;
+            folder.make(&parent).map_err(Error::io("create", &full))?;
         }
+        files::remove(&full)?;
         let up = "../".repeat(1 + path.matches('/').count());
         let target = format!("{up}layers/{}/{inside}", layer.key);
         std::os::unix::fs::symlink(target.trim_end_matches('/'), &full)

@@ -17,6 +17,7 @@
 #![warn(missing_docs)]
 
 mod archive;
+mod beneath;
 mod builders;
 mod caps;
 mod declared;
@@ -28,6 +29,7 @@ mod layers;
 mod links;
 mod pipeline;
 mod plan;
+mod repository;
 mod seal;
 mod slots;
 mod slugs;
@@ -37,12 +39,13 @@ mod toolchains;
 mod tree;
 
 pub use archive::{has_layer, layers_of, pack_layer, pack_slug, unpack_layer, unpack_slug};
-pub use caps::Caps;
+pub use caps::{Caps, Room};
 pub use declared::{Wanted, declared, wanted};
 pub use error::Error;
 pub use exec::passes;
 pub use keep::{Collected, Usage, collect, remove, toolchains_usage, usage, verify};
 pub use pipeline::{Built, Host, Request, TOOLCHAINS, build};
+pub use repository::{GitAccess, GitAnswer, GitCommand, GitLimits, GitSandbox, Repository};
 pub use source::Source;
 
 /// What a build says while it works. The texts are for people; nothing decides by them.

@@ -130,7 +130,7 @@ impl<'a> Pipeline<'a> {
         let home = request.home.canonicalize().map_err(Error::io("look at", &request.home))?;
         let slugs = Slugs::open(&home)?;
         let layers = Layers::open(slugs.folder())?;
-        let slot = Slot::take(&home.join("builds"))?;
+        let slot = Slot::take_until(&home.join("builds"), &|| request.cancel.is_cancelled())?;
         // One for each layout: tools bake paths in, and where steps have a uid of their own, the
         // others cannot write what they leave.
         let own_root = request.level.has_own_root();
@@ -158,7 +158,8 @@ impl<'a> Pipeline<'a> {
         let (request, host) = (self.request, &self.request.host);
         let cancelled = || self.cancelled();
         let git = Git { path: host.search_path.clone(), home: host.user_home.clone() };
-        let listing = request.source.list(&git, &self.folder("export")?)?;
+        let listing =
+            request.source.list(&git, &self.folder("export")?, &request.caps, &request.cancel)?;
         let tree = snapshot::take(&listing, &request.caps, &cancelled)?;
         for warning in &listing.warnings {
             events(Event::Warning(warning.clone()));
@@ -238,7 +239,7 @@ impl<'a> Pipeline<'a> {
         if files::disk_use(&self.cache) > request.caps.cache {
             // Else the build that filled it would have been the last one.
             events(Event::Heading("Emptying the build cache, which is over its limit".to_owned()));
-            files::remove(&self.cache)?;
+            files::remove_until(&self.cache, &cancelled)?;
         }
         files::make_folder(&self.cache.join("home"))?;
         let stamps_path = self.home.join("stamps.json");

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tolv_model::slug::{Digest, Entry};
 
 use crate::Error;
+use crate::caps::{Caps, bytes};
 use crate::files::{self, Found};
 use crate::source::shown;
 
@@ -32,11 +33,24 @@ pub(crate) fn fix(root: &Path, modes: Modes) -> Result<(), Error> {
 }
 
 /// Seals all below `root`, and `root` itself; what `wanted` refuses is removed, a folder with all
-/// that is in it. Returns what is left, sorted.
+/// that is in it. Returns what is left, sorted. The limits are the default ones.
 pub(crate) fn seal(
     root: &Path,
     modes: Modes,
     wanted: &dyn Fn(&[u8]) -> bool,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Vec<(Vec<u8>, Entry)>, Error> {
+    seal_within(root, "the folder", modes, wanted, &Caps::default(), cancelled)
+}
+
+/// As [`seal`], of a tree that a build made, which is named `what` in an error. Its limits are
+/// checked before a byte is read.
+pub(crate) fn seal_within(
+    root: &Path,
+    what: &str,
+    modes: Modes,
+    wanted: &dyn Fn(&[u8]) -> bool,
+    caps: &Caps,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<(Vec<u8>, Entry)>, Error> {
     let owner = rustix::process::geteuid().is_root();
@@ -48,7 +62,7 @@ pub(crate) fn seal(
     };
     own(root)?;
     files::set_mode(root, 0o700)?;
-    let found = files::walk(root, &mut |found| {
+    let found = files::walk(root, caps.files, cancelled, &mut |found| {
         if !wanted(&found.path) {
             return Ok(false);
         }
@@ -56,6 +70,18 @@ pub(crate) fn seal(
         files::set_mode(&found.full, 0o700)?;
         Ok(true)
     })?;
+    // Names, not blocks on the disk: each name of a file becomes a file, and holes are filled.
+    let size = |found: &Found| match found.meta.is_file() && wanted(&found.path) {
+        true => found.meta.len(),
+        false => 0,
+    };
+    let total = found.iter().map(size).fold(0, u64::saturating_add);
+    if total > caps.slug {
+        return Err(Error::Limit {
+            what: format!("{what} with {}", bytes(total)),
+            limit: format!("{} (TOLV_BUILD_MIB)", bytes(caps.slug)),
+        });
+    }
     let mut entries = Vec::with_capacity(found.len());
     let mut folders = vec![root];
     for found in &found {
@@ -63,7 +89,7 @@ pub(crate) fn seal(
             return Err(Error::Cancelled);
         }
         if !wanted(&found.path) {
-            files::remove(&found.full)?;
+            files::remove_until(&found.full, cancelled)?;
             continue;
         }
         let entry = if found.meta.is_dir() {

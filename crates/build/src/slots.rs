@@ -5,9 +5,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::files::{self, Lock};
+
+/// How long the end of a build takes to remove its folder.
+const CLEANING: Duration = Duration::from_secs(1);
 
 /// A build's own folder, removed with the value.
 #[derive(Debug)]
@@ -19,6 +23,11 @@ pub(crate) struct Slot {
 impl Slot {
     /// Takes a folder in `builds`, and removes those that killed builds left.
     pub(crate) fn take(builds: &Path) -> Result<Self, Error> {
+        Self::take_until(builds, &|| false)
+    }
+
+    /// As [`Slot::take`], unless `stop` says so meanwhile.
+    pub(crate) fn take_until(builds: &Path, stop: &dyn Fn() -> bool) -> Result<Self, Error> {
         files::make_folder(builds)?;
         let list = fs::read_dir(builds).map_err(Error::io("read", builds))?;
         let numbers = list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -31,14 +40,14 @@ impl Slot {
                 continue;
             }
             let Some(lock) = Lock::try_take(&lock)? else { continue };
-            files::remove(&folder)?;
+            files::remove_until(&folder, stop)?;
             if slot.is_none() {
                 files::make_folder(&folder)?;
                 slot = Some(Self { folder, _lock: lock });
             }
         }
         // Every number known was held, or somebody was quicker: one more look finds a new one.
-        slot.map_or_else(|| Self::take(builds), Ok)
+        slot.map_or_else(|| Self::take_until(builds, stop), Ok)
     }
 
     /// The folder.
@@ -49,8 +58,10 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next build.
-        files::remove(&self.folder).ok();
+        // What cannot be removed now is removed by the next build: whoever cancels a build that has
+        // filled its folder does not wait for that.
+        let end = Instant::now() + CLEANING;
+        files::remove_until(&self.folder, &|| Instant::now() > end).ok();
     }
 }
 

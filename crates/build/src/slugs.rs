@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use tolv_model::slug::{Digest, Entry, Manifest, SlugId};
 
 use crate::Error;
-use crate::caps::{Caps, bytes};
+use crate::caps::Caps;
 use crate::files::{self, Lock};
 use crate::keep::digests;
 use crate::links::{self, Leads};
 use crate::plan::Plan;
-use crate::seal::{self, SLUG, seal};
+use crate::seal::{SLUG, seal_within};
 use crate::source::{as_path, shown};
 use crate::toolchains::Layout;
 
@@ -153,16 +153,9 @@ pub(crate) fn pack(
         .flat_map(|layer| layer.links.iter().map(|(path, _)| path.as_str()))
         .collect();
     let wanted = |path: &[u8]| is_wanted(path, plan, &build_only);
-    let mut entries = seal(app, SLUG, &wanted, cancelled)?;
+    let mut entries = seal_within(app, "the slug", SLUG, &wanted, caps, cancelled)?;
     drop_emptied(app, plan, &mut entries)?;
     check_links(app, plan, layout, &mut entries)?;
-    let (_, size) = seal::count(&entries);
-    if size > caps.slug {
-        return Err(Error::Limit {
-            what: format!("the slug with {}", bytes(size)),
-            limit: bytes(caps.slug),
-        });
-    }
     Ok(entries)
 }
 

@@ -1,7 +1,7 @@
 //! The source, looked into: each file hashed, each link followed, what cannot be built refused.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tolv_model::slug::{Digest, Entry};
+use tolv_model::tree_path::TreePath;
 
+use crate::beneath::Beneath;
 use crate::caps::{Caps, bytes};
 use crate::links::{Leads, follow};
 use crate::source::{Listing, as_path, shown};
@@ -151,22 +153,21 @@ impl Stamps {
 /// [`Error::Source`] when a file is not what it was when the snapshot was taken.
 pub(crate) fn place(tree: &Tree, to: &Path, stamps: &Stamps) -> Result<(), Error> {
     files::make_folder(to)?;
-    let mut last = Vec::new();
+    let mut folder = Beneath::open(to).map_err(Error::io("open", to))?;
     for (path, entry) in tree.entries() {
         let full = to.join(as_path(path));
-        let folder = path.iter().rposition(|&byte| byte == b'/').map_or(&[][..], |at| &path[..at]);
-        if folder != last {
-            files::make_folder(&to.join(as_path(folder)))?;
-            last = folder.to_vec();
-        }
+        let named = TreePath::new(path.as_slice())
+            .map_err(|bad| Error::Source(format!("the name `{}` {bad}", shown(path))))?;
         match entry {
-            Entry::Directory => files::make_folder(&full)?,
-            Entry::Symlink { target } => std::os::unix::fs::symlink(as_path(target), &full)
-                .map_err(Error::io("create", &full))?,
+            Entry::Directory => folder.make(&named).map_err(Error::io("create", &full))?,
+            Entry::Symlink { target } => {
+                folder.link(&named, target).map_err(Error::io("create", &full))?;
+            }
             Entry::File { digest, executable, .. } => {
                 let from = tree.root().join(as_path(path));
                 let source = files::open(&from).map_err(Error::io("read", &from))?;
-                let copy = File::create_new(&full).map_err(Error::io("create", &full))?;
+                let mode = if *executable { 0o755 } else { 0o644 };
+                let copy = folder.create(&named, mode).map_err(Error::io("create", &full))?;
                 let (copied, _) = files::pour(source, &copy).map_err(Error::io("copy", &from))?;
                 if copied != *digest {
                     return Err(Error::Source(format!(
@@ -177,7 +178,6 @@ pub(crate) fn place(tree: &Tree, to: &Path, stamps: &Stamps) -> Result<(), Error
                 if let Some(time) = stamps.of(path) {
                     copy.set_modified(time).map_err(Error::io("write", &full))?;
                 }
-                files::set_mode(&full, if *executable { 0o755 } else { 0o644 })?;
             }
         }
     }

@@ -1,30 +1,46 @@
 //! The codebase as the build's input: a commit, or a snapshot of the working tree.
 //!
-//! A commit is exported by git itself into the build's own folder, submodules included. A working
-//! tree gives the files that git tracks or would track; outside a repository, those that no
-//! `.gitignore` names. `.slugignore` takes away from both. `.git` and the state folder `.tolv`
-//! never enter.
+//! A commit is [exported](export) into the build's own folder, of a developer's own repository with
+//! its submodules. A working tree gives the files that git tracks or would track; outside a
+//! repository, those that no `.gitignore` names. `.slugignore` takes away from all. `.git` and the
+//! state folder `.tolv` never enter.
+//!
+//! Three kinds of trust: what was pushed is a stranger's, and git reads it in a sandbox. A
+//! developer's own repository is read by their own git, with their rights, as `git status` does:
+//! its commit's files are written by the same code, though, with the same checks. A working tree
+//! is read as it is.
 //!
 //! What is not tracked and plainly not source stays out as well: `node_modules`, virtual
 //! environments, `__pycache__`, and the root's `.env`, which is config.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use tolv_sandbox::Cancel;
 
 use crate::Error;
+use crate::caps::Caps;
+use crate::repository::Repository;
+use export::{From, Reader, export};
 
+pub(crate) mod export;
 pub(crate) mod git;
 
 /// What to build.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Source {
-    /// A commit of the repository that `dir` is in; `dir` below the repository's root builds that
-    /// subtree alone.
+    /// A commit that somebody has pushed.
+    Pushed {
+        /// Where to.
+        repository: Repository,
+        /// The commit's id.
+        commit: String,
+    },
+    /// A commit of the developer's own repository that `dir` is in; `dir` below the repository's
+    /// root builds that subtree alone.
     Commit {
         /// A folder of the repository, or a bare repository.
         dir: PathBuf,
@@ -52,36 +68,49 @@ pub(crate) struct Listing {
 }
 
 impl Source {
-    /// The folder as given.
-    pub fn dir(&self) -> &Path {
-        match self {
-            Self::Commit { dir, .. } | Self::WorkingTree { dir } => dir,
-        }
-    }
-
     /// Finds the files; a commit is exported into `export`, an empty folder, first.
-    pub(crate) fn list(&self, git: &git::Git, export: &Path) -> Result<Listing, Error> {
-        let dir = self.dir();
-        match dir.metadata() {
-            Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return Err(Error::Source(format!("`{}` is not a folder", dir.display()))),
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::Source(format!("there is no folder `{}`", dir.display())));
-            }
-            Err(source) => return Err(Error::io("look at", dir)(source)),
-        }
-        let dir = dir.canonicalize().map_err(Error::io("look at", dir))?;
+    pub(crate) fn list(
+        &self,
+        git: &git::Git,
+        export: &Path,
+        caps: &Caps,
+        cancel: &Cancel,
+    ) -> Result<Listing, Error> {
         let mut listing = match self {
-            Self::Commit { commit, .. } => export_commit(git, &dir, commit, export)?,
-            Self::WorkingTree { .. } => working_tree(git, &dir)?,
+            Self::Pushed { repository, commit } => {
+                let tree = format!("{commit}:").into_bytes();
+                let reader = Reader::Shut(repository);
+                let from = From { reader, tree: &tree, checkout: None };
+                let paths = self::export(from, export, caps, cancel)?;
+                let commit = Some(commit.clone());
+                Listing { root: export.to_owned(), paths, commit, warnings: Vec::new() }
+            }
+            Self::Commit { dir, commit } => {
+                export_commit(git, &folder(dir)?, commit, (export, caps, cancel))?
+            }
+            Self::WorkingTree { dir } => {
+                let mut listing = working_tree(git, &folder(dir)?)?;
+                let ignored = read_slugignore(&listing)?;
+                listing.paths.retain(|path, _| !is_ignored(&ignored, path));
+                listing
+            }
         };
-        let ignored = slugignore(&listing)?;
-        listing.paths.retain(|path, _| {
-            !is_private(path)
-                && !ignored.matched_path_or_any_parents(as_path(path), false).is_ignore()
-        });
+        listing.paths.retain(|path, _| !is_private(path));
         Ok(listing)
     }
+}
+
+/// The absolute path of a folder that was given.
+fn folder(dir: &Path) -> Result<PathBuf, Error> {
+    match dir.metadata() {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => return Err(Error::Source(format!("`{}` is not a folder", dir.display()))),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::Source(format!("there is no folder `{}`", dir.display())));
+        }
+        Err(source) => return Err(Error::io("look at", dir)(source)),
+    }
+    dir.canonicalize().map_err(Error::io("look at", dir))
 }
 
 pub(crate) fn as_path(bytes: &[u8]) -> &Path {
@@ -99,19 +128,25 @@ fn is_private(path: &[u8]) -> bool {
     parts.clone().next() == Some(b".tolv") || parts.any(|part| part == b".git")
 }
 
-fn slugignore(listing: &Listing) -> Result<Gitignore, Error> {
-    let file = listing.root.join(".slugignore");
+/// Whether `.slugignore` takes a path away.
+fn is_ignored(ignored: &Gitignore, path: &[u8]) -> bool {
+    ignored.matched_path_or_any_parents(as_path(path), false).is_ignore()
+}
+
+fn read_slugignore(listing: &Listing) -> Result<Gitignore, Error> {
     if !listing.paths.contains_key(b".slugignore".as_slice()) {
         return Ok(Gitignore::empty());
     }
+    // A link in its place could lead to any file, whose lines an error would then show.
+    let bytes = crate::files::read(&listing.root.join(".slugignore"))
+        .map_err(|bad| Error::Source(format!("cannot read `.slugignore`: {bad}")))?;
+    slugignore(&bytes)
+}
+
+fn slugignore(bytes: &[u8]) -> Result<Gitignore, Error> {
     // Paths are matched as relative ones, so the builder's root must not be absolute.
     let mut builder = GitignoreBuilder::new("");
-    // A link in its place could lead to any file, whose lines an error would then show.
-    let mut bytes = Vec::new();
-    crate::files::open(&file)
-        .and_then(|mut file| file.read_to_end(&mut bytes))
-        .map_err(|bad| Error::Source(format!("cannot read `.slugignore`: {bad}")))?;
-    for (place, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+    for (place, line) in String::from_utf8_lossy(bytes).lines().enumerate() {
         builder.add_line(None, line).map_err(|bad| {
             Error::Source(format!("`.slugignore` line {}: not a pattern: {bad}", place + 1))
         })?;
@@ -255,7 +290,7 @@ fn export_commit(
     git: &git::Git,
     dir: &Path,
     commit: &str,
-    export: &Path,
+    (to, caps, cancel): (&Path, &Caps, &Cancel),
 ) -> Result<Listing, Error> {
     let Some(repository) = git.find_any(dir)? else {
         return Err(Error::Source(format!("`{}` is not in a git repository", dir.display())));
@@ -266,50 +301,13 @@ fn export_commit(
             dir.display()
         )));
     };
-    let mut paths = BTreeMap::new();
     let mut tree = hex.clone().into_bytes();
     tree.push(b':');
     tree.extend_from_slice(repository.prefix.strip_suffix(b"/").unwrap_or(&repository.prefix));
-    let git_dir = repository.git_dir.clone();
-    export_tree(git, (&git_dir, &tree), Some(dir), export, b"", &mut paths)?;
-    Ok(Listing { root: export.to_owned(), paths, commit: Some(hex), warnings: Vec::new() })
-}
-
-fn export_tree(
-    git: &git::Git,
-    (git_dir, tree): (&Path, &[u8]),
-    checkout: Option<&Path>,
-    export: &Path,
-    prefix: &[u8],
-    paths: &mut BTreeMap<Vec<u8>, bool>,
-) -> Result<(), Error> {
-    for (path, kind) in git.export(git_dir, tree, &export.join(as_path(prefix)))? {
-        let full = [prefix, &path].concat();
-        match kind {
-            git::Indexed::File => {
-                paths.insert(full, true);
-            }
-            git::Indexed::Submodule(commit) => {
-                let folder = checkout.map(|dir| dir.join(as_path(&path)));
-                let found = match &folder {
-                    Some(folder) if git.is_root(folder)? => git.find_any(folder)?,
-                    _ => None,
-                };
-                let git_dir = found.map_or_else(
-                    || git_dir.join("modules").join(as_path(&path)),
-                    |repository| repository.git_dir,
-                );
-                if !git.has(&git_dir, &commit) {
-                    return Err(missing_submodule(&full));
-                }
-                let below = [&full, &b"/"[..]].concat();
-                let tree = format!("{commit}:");
-                let source = (git_dir.as_path(), tree.as_bytes());
-                export_tree(git, source, folder.as_deref(), export, &below, paths)?;
-            }
-        }
-    }
-    Ok(())
+    let reader = Reader::Own(git, &repository.git_dir);
+    let from = From { reader, tree: &tree, checkout: Some(dir) };
+    let paths = export(from, to, caps, cancel)?;
+    Ok(Listing { root: to.to_owned(), paths, commit: Some(hex), warnings: Vec::new() })
 }
 
 #[cfg(test)]

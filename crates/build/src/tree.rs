@@ -4,15 +4,12 @@
 //! ignores and a clean clone lacks. Paths are relative, `/` between parts, as bytes.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use tolv_model::slug::{Digest, Entry};
 
-use crate::Error;
-
-/// Largest file that a builder reads whole: a lock file of a big project has a few MiB.
-const MAX_READ: u64 = 64 << 20;
+use crate::caps::bytes;
+use crate::{Error, files};
 
 /// The source's files by path, with their contents' digests.
 #[derive(Clone, Debug)]
@@ -87,16 +84,14 @@ impl Tree {
             return Ok(None);
         }
         let full = self.root.join(path);
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(&full).map_err(Error::io("read", &full))?;
-        file.take(MAX_READ + 1).read_to_end(&mut bytes).map_err(Error::io("read", &full))?;
-        if bytes.len() as u64 > MAX_READ {
-            return Err(Error::Limit {
+        match files::read(&full) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => Err(Error::Limit {
                 what: format!("the file `{path}`"),
-                limit: "64 MiB".into(),
-            });
+                limit: bytes(files::MAX_READ),
+            }),
+            Err(error) => Err(Error::io("read", &full)(error)),
         }
-        Ok(Some(bytes))
     }
 
     /// A file's text without a byte order mark; nothing where there is no file.

@@ -267,6 +267,19 @@ pub enum Error {
     /// A name that the platform made.
     #[error(transparent)]
     Name(tolv_model::name::NameError),
+    /// More than an app may ask for.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Nothing runs under this name.
+    #[error("{deploy} has no process type `{unknown}` to limit")]
+    NoSuchType {
+        /// The name.
+        unknown: ProcessType,
+        /// Whose.
+        deploy: Deploy,
+        /// The names that there are.
+        known: String,
+    },
     /// The disk.
     #[error("the disk has {free} MiB free, less than the {min} MiB that are kept free")]
     DiskFull {
@@ -328,6 +341,8 @@ impl Error {
             Self::OtherApp { .. }
             | Self::Itself(_)
             | Self::UnknownType { .. }
+            | Self::TooLarge(_)
+            | Self::NoSuchType { .. }
             | Self::Drain { .. } => Kind::Invalid,
             Self::NoRelease(_)
             | Self::NothingBefore { .. }
@@ -423,6 +438,10 @@ impl Error {
             Self::NotRecorded(_) => "ask for that next time: tolv run --record".to_owned(),
             Self::ReleasePhase { .. } => "to try it again: tolv releases retry".to_owned(),
             Self::DiskFull { advice, .. } => advice.clone(),
+            Self::TooLarge(_) => {
+                "ask for less, or have the operator raise TOLV_MAX_SIZE".to_owned()
+            }
+            Self::NoSuchType { known, .. } => format!("there are {known}"),
             Self::Run(error) => return run_hint(error),
             _ => return None,
         };

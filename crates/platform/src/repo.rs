@@ -4,6 +4,9 @@
 //! objects and nothing else. Whatever was released is kept by a ref of its own under
 //! `refs/tolv/kept`, so that a force push takes no commit away that could be rolled back to.
 //!
+//! Every git command on them runs in a [sandbox](tolv_build::Repository), as a uid of the app's own:
+//! what was pushed is a stranger's, and so is what the hook says, which runs there too.
+//!
 //! ```text
 //!  git push ─HTTP─▶ rpc: git receive-pack ─▶ hook proc-receive ─socket─▶ the platform decides
 //!                        ◀── `remote:` lines ◀── say ◀───────────────────────┘
@@ -14,12 +17,12 @@ mod plan;
 mod rpc;
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
+use tolv_build::{GitAccess, GitCommand, GitSandbox, Repository};
 use tolv_model::name::{AppName, Deploy};
 
 pub use hook::{HOOK, hook};
@@ -42,9 +45,12 @@ pub enum RepoError {
         /// Why it failed.
         source: io::Error,
     },
-    /// git is missing, or cannot be started.
-    #[error("git cannot be started")]
-    NoGit(#[source] io::Error),
+    /// git is missing, cannot be started, or was stopped at a limit.
+    #[error("git did not run to its end")]
+    Run(#[source] Box<tolv_build::Error>),
+    /// Its sandbox cannot be watched.
+    #[error("git's sandbox cannot be watched")]
+    Watch(#[source] io::Error),
     /// git refuses.
     #[error("git {what}: {said}")]
     Git {
@@ -71,13 +77,13 @@ pub struct About {
 #[derive(Clone, Debug)]
 pub struct Repos {
     folder: PathBuf,
-    search_path: OsString,
+    git: GitSandbox,
 }
 
 impl Repos {
     /// Those below a folder.
-    pub fn at(folder: &Path, search_path: &OsStr) -> Self {
-        Self { folder: folder.to_owned(), search_path: search_path.to_owned() }
+    pub fn at(folder: &Path, git: GitSandbox) -> Self {
+        Self { folder: folder.to_owned(), git }
     }
 
     /// Makes the folder, and sets up the hook that leads back to this program.
@@ -86,8 +92,24 @@ impl Repos {
     ///
     /// [`RepoError::Folder`].
     pub fn set_up(&self, program: &Path) -> Result<(), RepoError> {
-        let hooks = self.folder.join("hooks");
+        let hooks = self.hooks();
         fs::create_dir_all(&hooks).map_err(failed("create", &hooks))?;
+        let pushes = self.pushes();
+        fs::create_dir_all(&pushes).map_err(failed("create", &pushes))?;
+        for entry in fs::read_dir(&pushes).map_err(failed("read", &pushes))?.flatten() {
+            let name = entry.file_name();
+            let owner = name.to_str().and_then(|name| Some(name.split_once('-')?.0));
+            // Of a push that a killed platform was at. One that hands over has its own still.
+            if owner.is_none_or(|pid| !Path::new("/proc").join(pid).exists()) {
+                remove(&entry.path())?;
+            }
+        }
+        // At level user under root, a sandbox opens what it sees as the uid that it has. What is in
+        // these is that uid's alone.
+        for (folder, mode) in [(&self.folder, 0o711), (&pushes, 0o711), (&hooks, 0o755)] {
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(folder, mode).map_err(failed("chmod", folder))?;
+        }
         let link = hooks.join(HOOK);
         let aside = hooks.join("proc-receive.new");
         // A new one over the old: a push that goes on meanwhile finds one of them.
@@ -101,50 +123,37 @@ impl Repos {
         fs::rename(&aside, &link).map_err(failed("create", &link))
     }
 
+    fn hooks(&self) -> PathBuf {
+        self.folder.join("hooks")
+    }
+
+    /// The folders of pushes that are under way.
+    fn pushes(&self) -> PathBuf {
+        self.folder.join("pushes")
+    }
+
     /// An app's repository.
     pub fn dir(&self, app: &AppName) -> PathBuf {
         self.folder.join(format!("{app}.git"))
     }
 
-    /// git with nothing of the machine's own settings.
-    fn git(&self, dir: &Path) -> Command {
-        let mut command = Command::new("git");
-        command
-            .env_clear()
-            .env("PATH", &self.search_path)
-            .env("LANG", "C.UTF-8")
-            .env("HOME", "/nonexistent")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .stdin(Stdio::null())
-            .args(["-c", "safe.directory=*", "-c", "gc.auto=0"])
-            .arg("--git-dir")
-            .arg(dir);
-        command
+    /// An app's repository, as git sees it.
+    pub fn repository(&self, app: &AppName) -> Repository {
+        Repository::at(self.dir(app), self.git.clone())
     }
 
     /// Output of a git command that has to succeed; nothing where it ends with status 1 alone.
     fn ask(&self, app: &AppName, args: &[&str]) -> Result<Option<String>, RepoError> {
-        let output = self.git(&self.dir(app)).args(args).output().map_err(RepoError::NoGit)?;
-        match output.status.code() {
-            Some(0) => Ok(Some(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())),
-            Some(1) => Ok(None),
-            _ => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                let said = said.trim().trim_start_matches("fatal: ").to_owned();
-                let what = args.first().copied().unwrap_or_default().to_owned();
-                Err(RepoError::Git { what, said })
-            }
-        }
+        ask(&self.repository(app), GitAccess::Read, args)
     }
 
+    /// A command that changes refs or objects.
     fn tell(&self, app: &AppName, args: &[&str]) -> Result<(), RepoError> {
         let refused = || RepoError::Git {
             what: args.first().copied().unwrap_or_default().to_owned(),
             said: "refused".to_owned(),
         };
-        self.ask(app, args)?.map(drop).ok_or_else(refused)
+        ask(&self.repository(app), GitAccess::Write, args)?.map(drop).ok_or_else(refused)
     }
 
     /// Makes an app's repository; one that is there stays.
@@ -154,21 +163,16 @@ impl Repos {
     /// The folder's, and git's.
     pub fn create(&self, app: &AppName) -> Result<(), RepoError> {
         let dir = self.dir(app);
-        if dir.join("HEAD").exists() {
+        if dir.symlink_metadata().is_ok() {
             return Ok(());
         }
         // Aside and renamed: half a repository is never found under its name.
         let aside = self.folder.join(format!("{app}.new"));
         remove(&aside)?;
-        let made = self
-            .git(&aside)
-            .args(["init", "--quiet", "--bare", "--initial-branch=main"])
-            .output()
-            .map_err(RepoError::NoGit)?;
-        if !made.status.success() {
-            let said = String::from_utf8_lossy(&made.stderr).trim().to_owned();
-            return Err(RepoError::Git { what: "init".to_owned(), said });
-        }
+        fs::DirBuilder::new().mode(0o700).create(&aside).map_err(failed("create", &aside))?;
+        let new = Repository::at(&aside, self.git.clone());
+        let init = ["init", "--quiet", "--bare", "--template=", "--initial-branch=main"];
+        ask(&new, GitAccess::Create, &init)?;
         fs::rename(&aside, &dir).map_err(failed("create", &dir))
     }
 
@@ -370,12 +374,27 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RepoErro
     move |source| RepoError::Folder { what, path, source }
 }
 
+/// What is in a repository is a stranger's: it is removed without following anything.
 fn remove(path: &Path) -> Result<(), RepoError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
-        _ => Ok(()),
-    }
+    tolv_build::remove(path).map_err(run)
 }
 
-#[cfg(test)]
-mod tests;
+fn run(error: tolv_build::Error) -> RepoError {
+    RepoError::Run(Box::new(error))
+}
+
+fn ask(
+    repository: &Repository,
+    access: GitAccess,
+    args: &[&str],
+) -> Result<Option<String>, RepoError> {
+    let answer = repository.ask(&GitCommand::new(access, args)).map_err(run)?;
+    match answer.code {
+        0 => Ok(Some(String::from_utf8_lossy(&answer.out).trim_end().to_owned())),
+        1 => Ok(None),
+        _ => {
+            let what = args.first().copied().unwrap_or_default().to_owned();
+            Err(RepoError::Git { what, said: answer.said })
+        }
+    }
+}

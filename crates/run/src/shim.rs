@@ -39,8 +39,8 @@ use tolv_logs::framer::{Batch, Framer};
 use tolv_logs::store::{Tag, Writer};
 use tolv_logs::{Micros, Source, Stream};
 use tolv_sandbox::{
-    Body, Ended as End, Entered, Level, Memory, SignalFd, has_children, is_peer_confined,
-    kill_descendants, reap_all,
+    Body, Ended as End, Entered, Level, Memory, ProcessCount, SignalFd, has_children,
+    is_peer_confined, kill_descendants, reap_all,
 };
 
 use crate::protocol::{
@@ -52,6 +52,8 @@ use crate::shim::stdio::{Bad, Stdio};
 /// The shim's name and function, for `tolv_sandbox::spawner_main`.
 pub const SHIM: (&str, Body) = ("shim", shim);
 
+/// Between two looks for refused forks, where the kernel does not tell of them.
+const FORKS: Duration = Duration::from_millis(500);
 /// An unfinished line goes out after this long without more.
 const IDLE_LINE: Duration = Duration::from_millis(200);
 /// Between two tries of a disk that took nothing.
@@ -148,6 +150,14 @@ impl Pipe {
     }
 }
 
+/// The watch over refused forks.
+#[derive(Default)]
+struct Forks {
+    is_told: bool,
+    looked: Option<Instant>,
+    look_at: Option<Instant>,
+}
+
 /// Where another supervisor comes in.
 struct Door {
     listener: OwnedFd,
@@ -176,6 +186,9 @@ struct Shim {
     retry_at: Option<Instant>,
     /// Over its memory.
     quota: Quota,
+    /// Kills for want of memory that were told.
+    oom_told: u64,
+    forks: Forks,
 }
 
 impl Shim {
@@ -223,6 +236,9 @@ impl Shim {
             // What was before it is no hint.
             memory.clear();
         }
+        if let Some(processes) = entered.processes() {
+            processes.refused();
+        }
         Ok(Some(Self {
             entered,
             control: Some(control),
@@ -239,6 +255,8 @@ impl Shim {
             armed: None,
             retry_at: None,
             quota: Quota::default(),
+            oom_told: 0,
+            forks: Forks::default(),
         }))
     }
 
@@ -276,7 +294,7 @@ impl Shim {
     /// Sleeps until something happens, and takes in the output that came.
     fn wait(&mut self) {
         let deadlines = self.pipes.iter().map(|pipe| pipe.flush_at);
-        let others = [self.kill_at, self.retry_at, self.quota.look_at];
+        let others = [self.kill_at, self.retry_at, self.quota.look_at, self.forks.look_at];
         let next = deadlines.chain(others).flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|limit| Timespec::try_from(limit).ok());
@@ -292,18 +310,26 @@ impl Shim {
         });
         let memory = self.entered.memory().filter(|_| self.quota.is_quiet());
         let memory = memory.and_then(|memory| Some((memory, memory.hint()?)));
+        let memory_at = fds.len();
         fds.extend(memory.iter().map(|(_, (fd, what))| PollFd::new(fd, *what)));
+        let processes = self.entered.processes().filter(|_| !self.forks.is_told);
+        let processes_at = fds.len();
+        let hint = processes.and_then(ProcessCount::hint);
+        fds.extend(hint.iter().map(|(fd, what)| PollFd::new(fd, *what)));
         if poll(&mut fds, timeout.as_ref()).is_err() {
             return;
         }
-        if let (Some((memory, _)), Some(last)) = (&memory, fds.last())
-            && !last.revents().is_empty()
+        let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        if let Some((memory, _)) = &memory
+            && is_ready(memory_at)
         {
             memory.clear();
             self.quota.hint(Instant::now());
         }
+        let is_refused = is_ready(processes_at);
         let ready = places.map(|place| place.is_some_and(|at| !fds[at].revents().is_empty()));
         drop(fds);
+        self.look_at_forks(is_refused);
         self.signals.drain();
         for (pipe, ready) in self.pipes.iter_mut().zip(ready) {
             if ready {
@@ -414,11 +440,52 @@ impl Shim {
         // Before the look: what comes behind it is a hint again.
         let memory = self.entered.memory().inspect(|memory| memory.clear());
         let found = memory.and_then(Memory::usage);
+        self.tell_kills();
         if self.quota.looked(now, found)
             && let (Some(found), Some(control)) = (found, &self.control)
         {
             let word = Word::Memory { held: found.held, limit: found.limit };
             say(control, &word, Duration::ZERO);
+        }
+    }
+
+    /// Says once that a fork was refused. Where the kernel does not tell (v1), whatever else wakes the
+    /// shim is a reason to ask, now and then: what cannot fork, or has lost a worker, says so.
+    fn look_at_forks(&mut self, is_refused: bool) {
+        let Some(processes) = self.entered.processes() else { return };
+        let now = Instant::now();
+        if !is_refused {
+            let next = match self.forks.looked {
+                _ if processes.hint().is_some() => return,
+                Some(looked) => looked + FORKS,
+                None => now,
+            };
+            if next > now {
+                self.forks.look_at = Some(next);
+                return;
+            }
+        }
+        self.forks.looked = Some(now);
+        self.forks.look_at = None;
+        if let (false, Some(control)) = (self.forks.is_told, &self.control)
+            && processes.refused() > 0
+        {
+            say(control, &Word::ForkRefused { limit: processes.limit() }, Duration::ZERO);
+            self.forks.is_told = true;
+        }
+        self.tell_kills();
+    }
+
+    /// A worker that was killed while its leader lives on is told of at once.
+    fn tell_kills(&mut self) {
+        let (kills, Some(memory)) = (self.entered.oom_kills(), self.entered.memory()) else {
+            return;
+        };
+        if let (true, Some(control)) = (kills > self.oom_told && self.end.is_none(), &self.control)
+        {
+            let word = Word::Killed { kills: kills - self.oom_told, limit: memory.limit() };
+            say(control, &word, Duration::ZERO);
+            self.oom_told = kills;
         }
     }
 
@@ -449,8 +516,17 @@ impl Shim {
             Some(End::Signaled(signal)) => (None, Some(signal)),
             None => (None, Some(libc::SIGKILL)),
         };
-        let oom_kills = self.entered.oom_kills();
-        let word = Word::Exited(Ended { code, signal, oom_kills, written: self.log.written() });
+        self.forks.looked = None;
+        self.look_at_forks(false);
+        let all = self.entered.oom_kills();
+        let oom_kills = all.saturating_sub(self.oom_told);
+        // The kill of the leader may have been told of before its end was seen; a shell says it so.
+        let is_kill = signal == Some(libc::SIGKILL) || code == Some(128 + libc::SIGKILL);
+        let out_of_memory = oom_kills > 0 || all > 0 && is_kill && !self.stopping;
+        let memory_limit = self.entered.memory().map_or(0, Memory::limit);
+        let written = self.log.written();
+        let ended = Ended { code, signal, oom_kills, out_of_memory, memory_limit, written };
+        let word = Word::Exited(ended);
         let until = Instant::now() + UNHEARD;
         loop {
             if let Some(control) = &self.control {

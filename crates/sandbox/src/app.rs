@@ -12,7 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Signal, Uid};
 use rustix::termios::isatty;
 
-use crate::cgroup::{Inside, Memory};
+use crate::cgroup::{Inside, Memory, ProcessCount};
 use crate::error::ExecError;
 use crate::level::{Level, Reason};
 use crate::root::at;
@@ -152,6 +152,7 @@ impl Entered {
         }
         sys::cloexec_all().map_err(io("close_range"))?;
         rules::limits(&self.spec, self.cgroup_counts)?;
+        rules::be_killed_first();
         let root = rustix::process::geteuid().is_root();
         if level != Level::None && (root || level.has_own_root()) {
             rules::drop_bounding_set()?;
@@ -183,6 +184,11 @@ impl Entered {
     /// How many processes of the sandbox were killed for want of memory; 0 without a cgroup.
     pub fn oom_kills(&self) -> u64 {
         self.inside.memory.as_ref().map_or(0, Memory::oom_kills)
+    }
+
+    /// The count of its processes; nothing without a cgroup that limits it.
+    pub fn processes(&self) -> Option<&ProcessCount> {
+        self.inside.processes.as_ref()
     }
 
     /// The memory of the sandbox; nothing without a cgroup that limits it.

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::ids;
 use crate::init::Exec;
 use crate::level::{Choice, Level, Reason};
+use crate::network::{Network, NetworkChoice};
 use crate::run::{Cancel, Job, run};
 use crate::spawner::Spawner;
 use crate::spec::{Mount, Spec};
@@ -32,6 +33,10 @@ pub struct Machine {
     pub cgroups: CgroupFacts,
     /// The Landlock version of the kernel; 0 if there is none.
     pub landlock: i32,
+    /// What the operator asked for of networks.
+    pub network_choice: NetworkChoice,
+    /// Why processes at level strict have no networks of their own; nothing where they have.
+    pub network: Option<String>,
 }
 
 impl Machine {
@@ -40,7 +45,7 @@ impl Machine {
     /// # Errors
     ///
     /// Only if the spawner itself fails; a level that cannot be had is a finding.
-    pub fn probe(spawner: &Spawner) -> Result<Self, Error> {
+    pub fn probe(spawner: &Spawner, network_choice: NetworkChoice) -> Result<Self, Error> {
         let tried: Vec<_> = std::thread::scope(|scope| {
             let tries =
                 Level::ALL.map(|level| (level, scope.spawn(move || attempt(spawner, level))));
@@ -53,7 +58,13 @@ impl Machine {
         for (level, result) in tried {
             levels.insert(level, result?);
         }
-        Ok(Self { levels, cgroups: spawner.cgroups()?, landlock: sys::landlock_abi().0 })
+        let strict = levels.get(&Level::Strict).cloned().flatten();
+        let network = match strict {
+            None => spawner.network(network_choice)?,
+            Some(_) => Some("only at level strict".to_owned()),
+        };
+        let (cgroups, landlock) = (spawner.cgroups()?, sys::landlock_abi().0);
+        Ok(Self { levels, cgroups, landlock, network_choice, network })
     }
 
     /// The level to use, and what is missing with it and why.
@@ -76,7 +87,18 @@ impl Machine {
                 best.ok_or_else(|| Error::NoLevel(self.refusals().join("; ")))?
             }
         };
-        Ok((level, self.missing(level)))
+        match (self.network_choice, self.no_network(level)) {
+            (NetworkChoice::Own, Some(why)) => Err(Error::Network(why.to_owned())),
+            _ => Ok((level, self.missing(level))),
+        }
+    }
+
+    /// Why processes of a level have no networks of their own; nothing where they have.
+    fn no_network(&self, level: Level) -> Option<&str> {
+        match level {
+            Level::Strict => self.network.as_deref(),
+            Level::User | Level::Landlock | Level::None => Some("only at level strict"),
+        }
     }
 
     fn refusals(&self) -> Vec<String> {
@@ -102,6 +124,11 @@ impl Machine {
                 "processes may signal others of the platform's user (version {SCOPES} of Landlock \
                  keeps them from it)"
             ));
+        }
+        if let (Some(why), NetworkChoice::Auto | NetworkChoice::Own) =
+            (self.no_network(level), self.network_choice)
+        {
+            missing.push(format!("processes share the machine's network ({why})"));
         }
         let has = |name: &str| self.cgroups.controllers.iter().any(|have| have == name);
         let lacking: Vec<_> =
@@ -134,6 +161,10 @@ impl Machine {
         for reason in &self.cgroups.reasons {
             lines.push(format!("               not: {reason}"));
         }
+        lines.push(match &self.network {
+            None => "network   yes  one a process: the internet, nothing of the machine".to_owned(),
+            Some(why) => format!("network   no   processes share the machine's: {why}"),
+        });
         lines.push(match self.landlock {
             0 => "landlock  no   not in this kernel, or switched off".to_owned(),
             version => format!("landlock  yes  version {version} of the kernel's interface"),
@@ -191,6 +222,7 @@ fn attempt(spawner: &Spawner, level: Level) -> Result<Option<Reason>, Error> {
         env: vec![b"PATH=/usr/bin:/bin".to_vec()],
         cwd: "/".into(),
     };
+    spec.network = Network::Machine;
     let job = Job { spec, exec, time_limit: Some(TIME_LIMIT) };
     let cancel =
         Cancel::new().map_err(|source| Error::Io { what: "make an event descriptor", source })?;

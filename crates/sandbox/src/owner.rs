@@ -56,12 +56,19 @@ fn give_tree(path: &Path, uid: u32) -> io::Result<()> {
         fchown(&top, Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)))?;
     }
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        give_below(&top, uid)?;
+        give_below(&top, uid, 0)?;
     }
     Ok(())
 }
 
-fn give_below(folder: &impl AsFd, uid: u32) -> io::Result<()> {
+/// Most folders in each other. A program in a sandbox can nest them without end; each takes a
+/// descriptor and a piece of the stack here.
+const MAX_DEPTH: usize = 256;
+
+fn give_below(folder: &impl AsFd, uid: u32, depth: usize) -> io::Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(io::Error::other(format!("it is more than {MAX_DEPTH} folders deep")));
+    }
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -83,7 +90,7 @@ fn give_below(folder: &impl AsFd, uid: u32) -> io::Result<()> {
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
             match openat(folder, name, flags, Mode::empty()) {
-                Ok(below) => give_below(&below.as_fd(), uid)?,
+                Ok(below) => give_below(&below.as_fd(), uid, depth + 1)?,
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(error) => return Err(error.into()),
             }

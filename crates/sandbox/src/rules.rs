@@ -315,6 +315,12 @@ pub(crate) fn limits(spec: &Spec, cgroup_counts: bool) -> Result<(), Reason> {
     set(Resource::Core, "RLIMIT_CORE", 0)
 }
 
+/// Where the whole machine runs out of memory, apps and builds end before the platform does. Raising
+/// it takes no privilege; where `/proc` is not there the cgroup is enough.
+pub(crate) fn be_killed_first() {
+    std::fs::write("/proc/self/oom_score_adj", "500").ok();
+}
+
 /// Where a kernel shows the highest capability that it knows.
 const LAST_CAPABILITY: &str = "/proc/sys/kernel/cap_last_cap";
 

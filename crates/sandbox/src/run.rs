@@ -1,7 +1,8 @@
 //! One program, run to its end in a sandbox, its output given to a callback.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,102 @@ impl Cancel {
 /// How long a cancelled program's sandbox may take to empty itself before it is killed.
 const UNTIL_KILLED: Duration = Duration::from_secs(2);
 
+/// A program that runs in its sandbox. Dropped, everything in it is killed.
+#[derive(Debug)]
+pub struct Running {
+    control: OwnedFd,
+    launched: Launched,
+    ended: Option<Report>,
+    oom_kills: u64,
+    hung_up: bool,
+}
+
+/// Starts a program; its standard streams are the caller's.
+///
+/// # Errors
+///
+/// Those of [`Spawner::launch`]. That the program itself cannot be executed is an error of
+/// [`Running::try_wait`].
+pub fn start(spawner: &Spawner, job: &Job, stdio: [OwnedFd; 3]) -> Result<Running, Error> {
+    let payload = job
+        .exec
+        .to_bytes()
+        .ok_or_else(|| Error::BadLaunch("a zero byte in a word or variable".to_owned()))?;
+    let (control, theirs) =
+        wire::pair().map_err(|source| Error::Io { what: "make a socket pair", source })?;
+    let [stdin, stdout, stderr] = stdio;
+    let launched = spawner.launch(Launch {
+        body: EXEC_BODY,
+        payload,
+        fds: vec![theirs, stdin, stdout, stderr],
+        spec: job.spec.clone(),
+    })?;
+    Ok(Running { control, launched, ended: None, oom_kills: 0, hung_up: false })
+}
+
+impl Running {
+    /// Takes in what the sandbox has reported, without waiting; its end once it is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exec`] if the program did not start, [`Error::Lost`].
+    pub fn try_wait(&mut self) -> Option<Result<ExitStatus, Error>> {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        while !self.hung_up
+            && poll(&mut [PollFd::new(&self.control, PollFlags::IN)], Some(&now))
+                .is_ok_and(|ready| ready > 0)
+        {
+            self.hear();
+        }
+        self.hung_up.then(|| self.status())
+    }
+
+    /// Kills everything in the sandbox, and waits until it is gone.
+    pub fn stop(self) {
+        let Self { control, launched, .. } = self;
+        // Its end tells the init to end everything.
+        drop(control);
+        wait_or_kill(&launched);
+    }
+
+    fn hear(&mut self) {
+        let packet = wire::receive(self.control.as_fd()).ok().flatten();
+        let report = packet.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok());
+        match report {
+            Some(Report::OomKills(count)) => self.oom_kills = count,
+            Some(report) => self.ended = Some(report),
+            None => self.hung_up = true,
+        }
+    }
+
+    fn status(&mut self) -> Result<ExitStatus, Error> {
+        let oom_kills = self.oom_kills;
+        match self.ended.take() {
+            Some(Report::Exited(code)) => {
+                Ok(ExitStatus { code: Some(code), signal: None, oom_kills })
+            }
+            Some(Report::Signaled(signal)) => {
+                Ok(ExitStatus { code: None, signal: Some(signal), oom_kills })
+            }
+            Some(Report::ExecFailed { errno, what }) => Err(ExecError { errno, what }.into()),
+            Some(Report::OomKills(_)) | None => Err(Error::Lost),
+        }
+    }
+}
+
+/// Readable when [`Running::try_wait`] has something to take in.
+impl AsFd for Running {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
+    }
+}
+
+impl AsRawFd for Running {
+    fn as_raw_fd(&self) -> i32 {
+        self.control.as_raw_fd()
+    }
+}
+
 /// Runs a program to its end; everything it started is gone when this returns.
 ///
 /// # Errors
@@ -94,53 +191,55 @@ pub fn run(
     on_output: &mut dyn FnMut(Stream, &[u8]),
     cancel: &Cancel,
 ) -> Result<ExitStatus, Error> {
+    let mut on_output = |stream, bytes: &[u8]| {
+        on_output(stream, bytes);
+        ControlFlow::Continue(())
+    };
+    run_with(spawner, job, None, &mut on_output, cancel)
+}
+
+/// As [`run`], with a standard input, and with a callback that may have had enough: then the
+/// program is killed, and the result is [`Error::Cancelled`].
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_with(
+    spawner: &Spawner,
+    job: &Job,
+    stdin: Option<OwnedFd>,
+    on_output: &mut dyn FnMut(Stream, &[u8]) -> ControlFlow<()>,
+    cancel: &Cancel,
+) -> Result<ExitStatus, Error> {
     let io = |what| move |error: rustix::io::Errno| Error::Io { what, source: error.into() };
-    let payload = job
-        .exec
-        .to_bytes()
-        .ok_or_else(|| Error::BadLaunch("a zero byte in a word or variable".to_owned()))?;
-    let (control, theirs) =
-        wire::pair().map_err(|source| Error::Io { what: "make a socket pair", source })?;
-    let null = rustix::fs::open(
-        "/dev/null",
-        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .map_err(io("open /dev/null"))?;
+    let stdin = match stdin {
+        Some(stdin) => stdin,
+        None => rustix::fs::open(
+            "/dev/null",
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(io("open /dev/null"))?,
+    };
     let (out, out_end) = pipe_with(PipeFlags::CLOEXEC).map_err(io("make a pipe"))?;
     let (err, err_end) = pipe_with(PipeFlags::CLOEXEC).map_err(io("make a pipe"))?;
     let started = Instant::now();
-    let launched = spawner.launch(Launch {
-        body: EXEC_BODY,
-        payload,
-        fds: vec![theirs, null, out_end, err_end],
-        spec: job.spec.clone(),
-    })?;
+    let running = start(spawner, job, [stdin, out_end, err_end])?;
     let mut watch = Watch {
         pipes: [(Stream::Out, Some(out)), (Stream::Err, Some(err))],
-        control,
+        running,
         buffer: vec![0; 64 * 1024],
-        ended: None,
-        oom_kills: 0,
-        hung_up: false,
     };
     let stopped = watch.until(cancel, job.time_limit.map(|limit| started + limit), on_output);
-    let Watch { control, pipes, ended, oom_kills, .. } = watch;
-    // Its end tells the init to end everything; the pipes are not waited for.
-    drop((control, pipes));
-    wait_or_kill(&launched);
+    let Watch { mut running, pipes, .. } = watch;
+    let status = running.status();
+    // The pipes are not waited for.
+    drop(pipes);
+    running.stop();
     match stopped {
-        Stopped::Cancelled => return Err(Error::Cancelled),
-        Stopped::TimeUp => return Err(Error::TimeLimit(job.time_limit.unwrap_or_default())),
-        Stopped::Ended => {}
-    }
-    match ended {
-        Some(Report::Exited(code)) => Ok(ExitStatus { code: Some(code), signal: None, oom_kills }),
-        Some(Report::Signaled(signal)) => {
-            Ok(ExitStatus { code: None, signal: Some(signal), oom_kills })
-        }
-        Some(Report::ExecFailed { errno, what }) => Err(ExecError { errno, what }.into()),
-        Some(Report::OomKills(_)) | None => Err(Error::Lost),
+        Stopped::Cancelled => Err(Error::Cancelled),
+        Stopped::TimeUp => Err(Error::TimeLimit(job.time_limit.unwrap_or_default())),
+        Stopped::Ended => status,
     }
 }
 
@@ -152,11 +251,8 @@ enum Stopped {
 
 struct Watch {
     pipes: [(Stream, Option<OwnedFd>); 2],
-    control: OwnedFd,
+    running: Running,
     buffer: Vec<u8>,
-    ended: Option<Report>,
-    oom_kills: u64,
-    hung_up: bool,
 }
 
 impl Watch {
@@ -165,9 +261,9 @@ impl Watch {
         &mut self,
         cancel: &Cancel,
         deadline: Option<Instant>,
-        on_output: &mut dyn FnMut(Stream, &[u8]),
+        on_output: &mut dyn FnMut(Stream, &[u8]) -> ControlFlow<()>,
     ) -> Stopped {
-        while !self.hung_up || self.pipes.iter().any(|(_, pipe)| pipe.is_some()) {
+        while !self.running.hung_up || self.pipes.iter().any(|(_, pipe)| pipe.is_some()) {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
                 return Stopped::TimeUp;
@@ -176,9 +272,9 @@ impl Watch {
             let ready = {
                 let mut fds = vec![PollFd::new(&*cancel.0, PollFlags::IN)];
                 let mut places = [None; 3];
-                if !self.hung_up {
+                if !self.running.hung_up {
                     places[0] = Some(fds.len());
-                    fds.push(PollFd::new(&self.control, PollFlags::IN));
+                    fds.push(PollFd::new(&self.running, PollFlags::IN));
                 }
                 for (place, (_, pipe)) in places[1..].iter_mut().zip(&self.pipes) {
                     if let Some(pipe) = pipe {
@@ -195,33 +291,30 @@ impl Watch {
                 places.map(|place| place.is_some_and(|at| !fds[at].revents().is_empty()))
             };
             for (index, _) in ready[1..].iter().enumerate().filter(|(_, ready)| **ready) {
-                self.read(index, on_output);
+                if self.read(index, on_output).is_break() {
+                    return Stopped::Cancelled;
+                }
             }
             if ready[0] {
-                self.hear();
+                self.running.hear();
             }
         }
         Stopped::Ended
     }
 
-    fn read(&mut self, index: usize, on_output: &mut dyn FnMut(Stream, &[u8])) {
+    fn read(
+        &mut self,
+        index: usize,
+        on_output: &mut dyn FnMut(Stream, &[u8]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let (stream, pipe) = &mut self.pipes[index];
-        let Some(fd) = pipe else { return };
+        let Some(fd) = pipe else { return ControlFlow::Continue(()) };
         match rustix::io::read(fd, &mut self.buffer) {
             Err(rustix::io::Errno::INTR) => {}
             Ok(0) | Err(_) => *pipe = None,
-            Ok(read) => on_output(*stream, &self.buffer[..read]),
+            Ok(read) => return on_output(*stream, &self.buffer[..read]),
         }
-    }
-
-    fn hear(&mut self) {
-        let packet = wire::receive(self.control.as_fd()).ok().flatten();
-        let report = packet.and_then(|(bytes, _)| serde_json::from_slice(&bytes).ok());
-        match report {
-            Some(Report::OomKills(count)) => self.oom_kills = count,
-            Some(report) => self.ended = Some(report),
-            None => self.hung_up = true,
-        }
+        ControlFlow::Continue(())
     }
 }
 

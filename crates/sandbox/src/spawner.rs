@@ -12,8 +12,10 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::app::Entered;
-use crate::cgroup::CgroupFacts;
+use crate::cgroup::{Budget, CgroupFacts};
 use crate::error::Error;
+use crate::level::Reason;
+use crate::network::{Network, NetworkChoice};
 use crate::owner;
 use crate::spec::{Spec, is_plain_target};
 use crate::wire::{self, Answer, MAX_FDS, Request};
@@ -147,6 +149,10 @@ impl Spawner {
     pub fn launch(&self, launch: Launch) -> Result<Launched, Error> {
         check(&launch)?;
         let Launch { body, payload, fds, spec } = launch;
+        let network = match &spec.network {
+            Network::Joined { namespace } => namespace.clone(),
+            Network::Machine | Network::Own { .. } | Network::Nowhere => None,
+        };
         owner::give(&spec)?;
         owner::give_pipes(&spec, &fds)?;
         let level = spec.level;
@@ -154,8 +160,11 @@ impl Spawner {
         let bytes = serde_json::to_vec(&spec).map_err(|bad| Error::BadLaunch(bad.to_string()))?;
         let memory = wire::memory_file(&[&bytes, &payload]).map_err(io("make a memory file"))?;
         let hidden = self.0.hidden.get().map(|folder| folder.as_os_str().as_bytes().to_vec());
-        let request = Request::Launch { body: body.to_owned(), spec_bytes: bytes.len(), hidden };
+        let (body, spec_bytes) = (body.to_owned(), bytes.len());
+        let joins_network = network.is_some();
+        let request = Request::Launch { body, spec_bytes, hidden, joins_network };
         let mut given = vec![memory.as_fd()];
+        given.extend(network.iter().map(|network| network.as_fd()));
         given.extend(fds.iter().map(|fd| fd.as_fd()));
         let answer = self.ask(&request, &given)?;
         // The body alone holds them now, so that their other ends see its end.
@@ -178,11 +187,36 @@ impl Spawner {
         }
     }
 
+    /// Says which networks processes are to have; why they have none of their own, if so.
+    pub(crate) fn network(&self, choice: NetworkChoice) -> Result<Option<String>, Error> {
+        let answer = self.ask(&Request::Network(choice), &[])?;
+        match hear(&answer)? {
+            Some((Answer::Network(reason), _)) => Ok(reason),
+            Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
+            None => Err(Error::Gone("it hung up".to_owned())),
+        }
+    }
+
     /// What the spawner found of cgroups.
     pub(crate) fn cgroups(&self) -> Result<CgroupFacts, Error> {
         let answer = self.ask(&Request::Cgroups, &[])?;
         match hear(&answer)? {
             Some((Answer::Cgroups(facts), _)) => Ok(facts),
+            Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
+            None => Err(Error::Gone("it hung up".to_owned())),
+        }
+    }
+
+    /// Bounds what everything that spawners of this machine launch may take together. Gives what
+    /// could not be bounded, and why.
+    ///
+    /// # Errors
+    ///
+    /// The spawner is gone.
+    pub fn bound(&self, budget: Budget) -> Result<Vec<Reason>, Error> {
+        let answer = self.ask(&Request::Bound(budget), &[])?;
+        match hear(&answer)? {
+            Some((Answer::Bound(reasons), _)) => Ok(reasons),
             Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
             None => Err(Error::Gone("it hung up".to_owned())),
         }

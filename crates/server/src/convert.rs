@@ -61,6 +61,12 @@ pub(crate) fn release(release: store::Release) -> api::Release {
         commit: row.commit,
         config_version: row.config_version,
         process_types: types.map(|(kind, command)| (kind.to_string(), command)).collect(),
+        sizes: row
+            .sizes
+            .0
+            .iter()
+            .map(|(kind, size)| (kind.to_string(), size.to_string()))
+            .collect(),
         hash: release.hash.to_string(),
         prev: row.prev.to_string(),
         config: None,
@@ -80,6 +86,18 @@ pub(crate) fn operation(operation: store::Operation) -> api::Operation {
         ended: operation.ended,
         release: operation.release.map(|number| number.0),
         error: operation.error,
+    }
+}
+
+pub(crate) fn limits(limits: tolv_platform::Limits) -> api::Limits {
+    api::Limits {
+        memory: limits.memory,
+        cpu_weight: limits.cpu_weight,
+        cpu_percent: limits.cpu_percent,
+        processes: limits.processes,
+        files: limits.open_files,
+        tmp: limits.tmp,
+        shm: limits.shm,
     }
 }
 

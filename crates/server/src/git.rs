@@ -156,7 +156,7 @@ async fn rpc(
     };
     let (platform, actor) = (shared.0.platform.clone(), caller.actor());
     let decide = move |push| async move { platform.push(&actor, &path, push).await };
-    match shared.0.platform.repos().serve(rpc, &shared.0.tasks, decide) {
+    match shared.0.platform.repos().serve(rpc, &shared.0.tasks, decide).await {
         Ok(chunks) => {
             let chunks = ReceiverStream::new(chunks).map(Ok::<Bytes, std::convert::Infallible>);
             answer(service, "result", Body::from_stream(chunks))

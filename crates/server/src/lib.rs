@@ -158,6 +158,7 @@ impl Server {
             .route("/apps/{app}/deploys/{deploy}/logs", get(logs::show))
             .route("/apps/{app}/deploys/{deploy}/logs/stats", get(logs::stats))
             .route("/apps/{app}/deploys/{deploy}/processes", get(deploys::processes))
+            .route("/apps/{app}/deploys/{deploy}/limits", get(deploys::limits))
             .route("/apps/{app}/deploys/{deploy}/cron", get(cron::list))
             .route(
                 "/apps/{app}/deploys/{deploy}/cron/{name}/runs",

@@ -19,6 +19,7 @@ use tolv_model::env::EnvName;
 use tolv_model::id::RunId;
 use tolv_model::release::ReleaseNumber;
 use tolv_model::run::{Signal, WindowSize};
+use tolv_model::size::Size;
 use tolv_platform::{RunOutput, RunRequest, RunStreams};
 
 use crate::Shared;
@@ -154,7 +155,11 @@ fn request(new: NewRun) -> Result<RunRequest, Failure> {
         Some(0) => return Err(Failure::invalid("releases are numbered from 1")),
         release => release.map(ReleaseNumber),
     };
-    Ok(RunRequest { argv: new.argv, env, release, streams, record: new.record })
+    let size = match &new.size {
+        Some(size) => parse::<Size>(size)?,
+        None => Size::default(),
+    };
+    Ok(RunRequest { argv: new.argv, env, release, streams, record: new.record, size })
 }
 
 /// The command and how it is run; values of variables are not in it.
@@ -164,6 +169,9 @@ fn described(request: &RunRequest) -> String {
         text.push_str(", ");
         text.push_str(part);
     };
+    if !request.size.is_open() {
+        add(&format!("size {}", request.size));
+    }
     if let Some(release) = request.release {
         add(&format!("release {release}"));
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
-use tolv_build::{Built, Caps, Request, Source, TOOLCHAINS};
+use tolv_build::{Built, Request, Source, TOOLCHAINS};
 use tolv_model::slug::short;
 use tolv_sandbox::{Cancel, Machine, Spawner};
 
@@ -34,7 +34,7 @@ enum Failure {
 
 fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
     let spawner = Spawner::start(&settings.program, &["spawner"]).map_err(Failure::Sandbox)?;
-    let machine = Machine::probe(&spawner).map_err(Failure::Sandbox)?;
+    let machine = Machine::probe(&spawner, args.sandbox.network).map_err(Failure::Sandbox)?;
     let (level, _) = machine.choose(args.sandbox.choice).map_err(Failure::Sandbox)?;
     let cancel = Cancel::new().map_err(Failure::Io)?;
     cancel_on_signals(cancel.clone()).map_err(Failure::Io)?;
@@ -53,7 +53,7 @@ fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
         spawner,
         level,
         host: settings.host(),
-        caps: Caps::default(),
+        caps: args.limits.caps(),
         cancel,
     };
     let mut view = BuildView::new();

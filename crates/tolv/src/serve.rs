@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Blobs, DatabaseUrl, Http, Kind, Options, Platform, Said, SecretKey};
+use tolv_platform::{Blobs, DatabaseUrl, Http, Kind, Options, Platform, Said, SecretKey, Sizing};
 use tolv_server::Server;
 
 use crate::args::Serve;
@@ -117,6 +117,9 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         notices.send(text).ok();
     };
     say(format!("State in {home}, sandbox level {}", platform.level()));
+    for what in platform.missing() {
+        say(format!("Without: {what}"));
+    }
     let http = platform.http();
     say(format!("Apps at http://APP.{domain}:{}, router on {http}", http.port()));
     let token = match platform.first_token().await {
@@ -292,10 +295,25 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
         http: Http::At(args.http),
         domain: args.domain.clone(),
         sandbox: args.sandbox.choice,
+        network: args.sandbox.network,
+        host_services: args.host_services.clone(),
         host: settings.host(),
+        caps: args.build.caps(),
+        git: tolv_build::GitLimits {
+            memory: args.git_memory << 20,
+            push: args.push_mib << 20,
+            ..tolv_build::GitLimits::default()
+        },
         min_free: args.min_free << 20,
         log_bytes: args.log_mib << 20,
         keep_releases: args.keep_releases,
+        sizing: Sizing {
+            default: args.size.unwrap_or_default(),
+            most: args.max_size.unwrap_or_default(),
+            build: args.build_size.unwrap_or_default(),
+            builds: args.builds.map(usize::from),
+            reserve: args.reserve.map(|mib| mib << 20),
+        },
     })
 }
 

@@ -12,7 +12,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tolv_api::local;
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Codebase, Error, Event, Http, Options, Output, Platform, Progress, Stop};
+use tolv_model::service::HostServices;
+use tolv_platform::{
+    Codebase, Error, Event, Http, Options, Output, Platform, Progress, Sizing, Stop,
+};
 use tolv_server::Server;
 
 use crate::args::Up;
@@ -62,10 +65,15 @@ fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
         http: args.listen.map_or(Http::Free, Http::At),
         domain: "localhost".to_owned(),
         sandbox: args.sandbox.choice,
+        network: args.sandbox.network,
+        host_services: HostServices::All,
         host: settings.host(),
+        caps: args.limits.caps(),
+        git: tolv_build::GitLimits::default(),
         min_free: 0,
         log_bytes: LOG_BYTES,
         keep_releases: KEEP_RELEASES,
+        sizing: Sizing::default(),
     })
 }
 

@@ -33,7 +33,8 @@ fn a_walk_tells_all_and_enters_what_it_may() {
         home.write(path, "");
     }
     symlink("/etc", home.path().join("link")).unwrap();
-    let mut found = walk(home.path(), &mut |found| Ok(found.path != b"closed")).unwrap();
+    let mut found =
+        walk(home.path(), 100, &|| false, &mut |found| Ok(found.path != b"closed")).unwrap();
     found.sort_by(|a, b| a.path.cmp(&b.path));
     let paths: Vec<_> = found.iter().map(|one| String::from_utf8_lossy(&one.path)).collect();
     assert_eq!(paths, ["a", "a.b", "a/x", "closed", "link", "z", "z/deep", "z/deep/er"]);
@@ -56,6 +57,44 @@ fn removes_whatever_the_modes_are() {
     let file = home.write("file", "");
     remove(&file).unwrap();
     assert!(!file.exists());
+}
+
+/// Folders in each other, deeper than a path can name.
+fn nest(root: &Path, depth: usize) {
+    make_folder(root).unwrap();
+    let mut here = openat(CWD, root, FOLDER, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        rustix::fs::mkdirat(&here, "deep", Mode::from_raw_mode(0o500)).unwrap();
+        here = openat(&here, "deep", FOLDER, Mode::empty()).unwrap();
+        fchmod(&here, Mode::from_raw_mode(0o700)).unwrap();
+    }
+    let flags = OFlags::CREATE | OFlags::WRONLY;
+    openat(&here, "file", flags, Mode::from_raw_mode(0o600)).unwrap();
+}
+
+#[test]
+fn a_tree_without_an_end_is_counted_walked_and_removed() {
+    let home = Home::new();
+    let tree = home.path().join("tree");
+    nest(&tree, 5000);
+    home.write("outside/kept", "");
+    symlink("../outside", tree.join("link")).unwrap();
+    assert_eq!(disk_use(&tree), u64::MAX);
+    let error = walk(&tree, 10_000, &|| false, &mut |_| Ok(true)).unwrap_err();
+    assert!(error.to_string().contains("256 folders"), "{error}");
+    assert!(matches!(remove_until(&tree, &|| true), Err(Error::Cancelled)));
+    remove(&tree).unwrap();
+    assert!(!tree.exists() && home.path().join("outside/kept").exists());
+}
+
+#[test]
+fn a_walk_ends_at_its_limit_and_when_it_is_told() {
+    let home = Home::new();
+    (0..20).for_each(|name| drop(home.write(&format!("{name}"), "")));
+    let error = walk(home.path(), 19, &|| false, &mut |_| Ok(true)).unwrap_err();
+    assert!(error.to_string().contains("19 files (TOLV_BUILD_FILES)"), "{error}");
+    assert_eq!(walk(home.path(), 20, &|| false, &mut |_| Ok(true)).unwrap().len(), 20);
+    assert!(matches!(walk(home.path(), 20, &|| true, &mut |_| Ok(true)), Err(Error::Cancelled)));
 }
 
 #[test]

@@ -193,5 +193,8 @@ fn a_slug_that_is_too_big_is_refused_in_words() {
     home.write("data", vec![0; 3 << 20]);
     let caps = Caps { slug: 2 << 20, ..Caps::default() };
     let packed = pack(home.path(), &plan(&[], &[]), &Layout::sandboxed(), &caps, &|| false);
-    assert_eq!(packed.unwrap_err().to_string(), "the slug with 3 MiB is over the limit of 2 MiB");
+    assert_eq!(
+        packed.unwrap_err().to_string(),
+        "the slug with 3 MiB is over the limit of 2 MiB (TOLV_BUILD_MIB)"
+    );
 }

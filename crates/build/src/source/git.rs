@@ -1,13 +1,22 @@
-//! The system's git, asked in its plumbing commands. Paths go in and come out as bytes.
+//! The system's git on a developer's own repository, asked in its plumbing commands. Paths go in
+//! and come out as bytes. For what was pushed there is [`Repository`](crate::Repository).
 //!
 //! A repository's own configuration must not run programs while Tolv looks at it: hooks and the
-//! file system monitor are switched off. Filters (such as LFS) stay, since the files are not
-//! whole without them. git's refusal of folders that belong to somebody else stays as well.
+//! file system monitor are switched off. git's refusal of folders that belong to somebody else
+//! stays.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use tolv_sandbox::Cancel;
 
 use crate::Error;
 
@@ -16,7 +25,7 @@ use crate::Error;
 pub(crate) struct Git {
     /// `PATH` for git and its helpers.
     pub(crate) path: OsString,
-    /// The operator's home, for their ignore file and their LFS settings.
+    /// The developer's home, for their ignore file and the folders that they call safe.
     pub(crate) home: Option<PathBuf>,
 }
 
@@ -150,19 +159,6 @@ impl Git {
         Ok(bytes.split(|&b| b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect())
     }
 
-    /// A file's bytes at a commit, in the repository around `dir`; nothing where there is none.
-    pub(crate) fn file(
-        &self,
-        dir: &Path,
-        commit: &str,
-        path: &str,
-    ) -> Result<Option<Vec<u8>>, Error> {
-        let Some(commit) = self.commit(dir, commit)? else { return Ok(None) };
-        let name = format!("{commit}:{path}");
-        let output = self.output(self.command(dir).args(["cat-file", "blob", &name]))?;
-        Ok(output.status.success().then_some(output.stdout))
-    }
-
     /// Whether the object store has this commit.
     pub(crate) fn has(&self, git_dir: &Path, commit: &str) -> bool {
         let mut command = self.command(Path::new("/"));
@@ -172,34 +168,74 @@ impl Git {
         self.output(&mut command).is_ok_and(|output| output.status.success())
     }
 
-    /// Writes a tree's files into `folder`, made where missing, and lists them.
-    pub(crate) fn export(
+    /// Runs a command on an object store; its output goes to `on_out`, which may have had enough:
+    /// then, as when it is cancelled, git is killed. Gives its exit status and what it said about
+    /// an error.
+    pub(crate) fn stream(
         &self,
         git_dir: &Path,
-        tree: &[u8],
-        folder: &Path,
-    ) -> Result<Vec<(Vec<u8>, Indexed)>, Error> {
-        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        let index = folder.join(".git-index-of-the-build");
-        let command = |args: &[&str]| {
-            let mut command = self.command(folder);
-            command.env("GIT_DIR", git_dir).env("GIT_WORK_TREE", folder);
-            command.env("GIT_INDEX_FILE", &index).args(args);
-            command
-        };
-        self.good(command(&["read-tree", "--reset", "-u"]).arg(OsStr::from_bytes(tree)))?;
-        let list = self.good(&mut command(&["ls-files", "--stage", "-z"]))?;
-        // An empty tree makes no index.
-        std::fs::remove_file(&index)
-            .or_else(missing_is_fine)
-            .map_err(Error::io("remove", index))?;
-        Ok(parse_index(&list))
+        args: &[&[u8]],
+        stdin: Option<OwnedFd>,
+        on_out: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+        cancel: &Cancel,
+    ) -> Result<(i32, String), Error> {
+        let mut command = self.command(Path::new("/"));
+        command.env("GIT_DIR", git_dir).env("GIT_NO_REPLACE_OBJECTS", "1");
+        // A submodule's own setting names a folder that may be gone, which git would die of.
+        command.env("GIT_WORK_TREE", "/");
+        command.args(args.iter().map(|word| OsStr::from_bytes(word)));
+        let failed = |source| Error::io("run", "git")(source);
+        let mut said = File::from(
+            memfd_create(c"errors", MemfdFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?,
+        );
+        command.stdin(stdin.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::piped());
+        command.stderr(said.try_clone().map_err(failed)?);
+        let mut child = command.spawn().map_err(failed)?;
+        let mut out = child.stdout.take();
+        let mut chunk = vec![0; 64 * 1024];
+        let mut ended = Ok(());
+        while let Some(pipe) = &mut out {
+            if cancel.is_cancelled() {
+                ended = Err(Error::Cancelled);
+                break;
+            }
+            let mut ready = [PollFd::new(&*pipe, PollFlags::IN)];
+            if poll(&mut ready, Some(&LOOK)).is_ok_and(|ready| ready == 0) {
+                continue;
+            }
+            match pipe.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(read) => {
+                    if on_out(&chunk[..read]).is_break() {
+                        ended = Err(Error::Cancelled);
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    ended = Err(failed(error));
+                    break;
+                }
+            }
+        }
+        drop(out);
+        if ended.is_err() {
+            // It may have ended by itself.
+            child.kill().ok();
+        }
+        let status = child.wait().map_err(failed)?;
+        ended?;
+        let mut text = Vec::new();
+        said.rewind().map_err(failed)?;
+        said.take(16 << 10).read_to_end(&mut text).map_err(failed)?;
+        let text = String::from_utf8_lossy(&text);
+        let text = text.trim().trim_start_matches("fatal: ").to_owned();
+        Ok((status.code().unwrap_or(128), text))
     }
 }
 
-pub(crate) fn missing_is_fine(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-}
+/// How often a command that says nothing is looked at.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 fn above(dir: &Path) -> impl Iterator<Item = &Path> {
     dir.ancestors()

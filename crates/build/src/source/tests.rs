@@ -18,9 +18,13 @@ fn system_git() -> git::Git {
     git::Git { path: "/usr/local/bin:/usr/bin:/bin".into(), home: None }
 }
 
+fn listed(source: &Source, export: &Path) -> Result<Listing, Error> {
+    source.list(&system_git(), export, &Caps::default(), &Cancel::new().unwrap())
+}
+
 fn list(source: &Source) -> Result<Listing, Error> {
     let export = tempfile::tempdir().unwrap();
-    let mut listing = source.list(&system_git(), export.path());
+    let mut listing = listed(source, export.path());
     if let Ok(listing) = &mut listing
         && listing.root == export.path()
     {
@@ -287,7 +291,7 @@ fn a_commit_is_exported_as_it_was() {
     home.write("web", "three");
     let export = tempfile::tempdir().unwrap();
     let source = Source::Commit { dir: home.path().to_owned(), commit: "HEAD~1".to_owned() };
-    let listing = source.list(&system_git(), export.path()).unwrap();
+    let listing = listed(&source, export.path()).unwrap();
     assert_eq!(names(&listing), ["crlf.txt", "web"]);
     assert_eq!(listing.commit, Some(first));
     assert_eq!(fs::read(export.path().join("web")).unwrap(), b"one");

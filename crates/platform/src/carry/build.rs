@@ -13,7 +13,7 @@ use tolv_model::slug::SlugId;
 use tolv_sandbox::Cancel;
 use tolv_store::Slug;
 
-use super::{Carry, Next};
+use super::{Carry, Next, Wanted};
 use crate::controller::After;
 use crate::error::Error;
 use crate::platform::blocking;
@@ -33,19 +33,22 @@ impl Carry<'_> {
         };
         self.starts().await?;
         let (slug, commit) = self.built(Source::WorkingTree { dir: codebase.dir.clone() }).await?;
-        let types = self.platform.runtime(&self.deploy.app, &slug).await?.process_types;
+        let runtime = self.platform.runtime(&self.deploy.app, &slug).await?;
+        let (types, sizes) = (runtime.process_types, runtime.sizes.with(&self.deploy.sizes));
         known_types(&types, &codebase.formation, &self.deploy.name)?;
         let config_version = self.now().await?.config_version;
         if let Some(current) = self.deploy.current
             && !self.deploy.stopped
         {
             let row = self.platform.0.store.release(&self.deploy.id, current).await?.row;
-            if (row.slug, row.config_version) == (slug, config_version) {
+            if (row.slug, row.config_version, &row.sizes) == (slug, config_version, &sizes) {
                 return Ok(None);
             }
         }
         let reason = Reason::Deploy;
-        self.release(Next { slug, commit, config_version, reason, branch: None }).await
+        let wanted = Wanted::default();
+        let next = Next { slug, commit, config_version, reason, branch: None, sizes, wanted };
+        self.release(next).await
     }
 
     /// Sets what app.json gives and the deploy has not, and of a codebase what its file says; the
@@ -93,8 +96,8 @@ impl Carry<'_> {
     /// The slug of a source, and its commit: that of an earlier try, or a new build.
     pub(super) async fn built(&self, source: Source) -> Result<(SlugId, Option<String>), Error> {
         let commit = match &source {
-            Source::Commit { commit, .. } => Some(commit.clone()),
-            Source::WorkingTree { .. } => None,
+            Source::Pushed { commit, .. } => Some(commit.clone()),
+            Source::Commit { .. } | Source::WorkingTree { .. } => None,
         };
         if let Some(slug) = self.operation.slug
             && self.platform.prove(&self.deploy.app, slug).await.is_ok()
@@ -103,7 +106,17 @@ impl Carry<'_> {
         }
         let inner = &self.platform.0;
         let (declared, host) = (source.clone(), inner.options.host.clone());
-        let app_json = blocking(move || tolv_build::declared(&declared, &host)).await?;
+        let cancel = cancel()?;
+        let app_json = tokio::select! {
+            app_json = {
+                let cancel = cancel.clone();
+                blocking(move || tolv_build::declared(&declared, &host, &cancel))
+            } => app_json?,
+            stopped = self.stopped() => {
+                cancel.cancel();
+                return Err(stopped);
+            }
+        };
         self.prepare(&app_json.env).await?;
         let room = tokio::select! {
             room = inner.building.acquire() => room,
@@ -132,8 +145,7 @@ impl Carry<'_> {
 
     async fn build(&self, source: Source) -> Result<Built, Error> {
         let inner = &self.platform.0;
-        let cancel =
-            Cancel::new().map_err(|source| Error::System { what: "begin a build", source })?;
+        let cancel = cancel()?;
         let request = tolv_build::Request {
             source,
             home: self.platform.folder_of(&self.deploy.app),
@@ -141,7 +153,7 @@ impl Carry<'_> {
             spawner: inner.spawner.clone(),
             level: inner.level,
             host: inner.options.host.clone(),
-            caps: tolv_build::Caps::default(),
+            caps: inner.shares.caps(inner.options.caps, inner.options.min_free),
             cancel: cancel.clone(),
         };
         let output = Arc::clone(self.output);
@@ -158,4 +170,8 @@ impl Carry<'_> {
             }
         }
     }
+}
+
+fn cancel() -> Result<Cancel, Error> {
+    Cancel::new().map_err(|source| Error::System { what: "begin a build", source })
 }

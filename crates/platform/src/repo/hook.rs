@@ -27,6 +27,48 @@ pub(super) struct Asked {
     pub(super) options: Vec<String>,
 }
 
+/// Most bytes of it.
+pub(super) const MAX_ASKED: u64 = 4 << 20;
+/// Most refs of one push.
+const MAX_COMMANDS: usize = 10_000;
+/// Most options of one push, and bytes of each.
+const MAX_OPTIONS: usize = 100;
+
+impl Asked {
+    /// Reads what a hook says. The hook runs beside a git that strangers talk to, so that nothing
+    /// of it is believed.
+    pub(super) fn parse(line: &[u8]) -> io::Result<Self> {
+        let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let asked: Self = serde_json::from_slice(line)?;
+        let is_object = |id: &Option<String>| {
+            id.as_ref().is_none_or(|id| {
+                matches!(id.len(), 40 | 64)
+                    && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            })
+        };
+        let is_name = |name: &str| {
+            name.starts_with("refs/")
+                && name.len() <= 4096
+                && !name.contains("..")
+                && !name.chars().any(|c| c.is_control() || c == ' ')
+        };
+        if asked.commands.len() > MAX_COMMANDS {
+            return Err(bad("more refs than a push may have"));
+        }
+        if !asked
+            .commands
+            .iter()
+            .all(|c| is_name(&c.name) && is_object(&c.old) && is_object(&c.new))
+        {
+            return Err(bad("a ref that git would not have let through"));
+        }
+        if asked.options.len() > MAX_OPTIONS || asked.options.iter().any(|o| o.len() > 1000) {
+            return Err(bad("more options than a push may have"));
+        }
+        Ok(asked)
+    }
+}
+
 /// What it is told: lines of JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -202,6 +244,32 @@ mod tests {
             "001bversion=1\0push-options\n0000\
              0017ok refs/heads/main\n001fng refs/heads/a b not that\n0000"
         );
+    }
+
+    #[test]
+    fn what_a_hook_says_is_checked() {
+        let id = "a".repeat(40);
+        let says = |name: &str, new: &str| {
+            let command = RefCommand { name: name.into(), old: None, new: Some(new.into()) };
+            let asked = Asked { commands: vec![command], options: Vec::new() };
+            Asked::parse(&serde_json::to_vec(&asked).unwrap())
+        };
+        assert!(says("refs/heads/main", &id).is_ok());
+        for (name, new) in [
+            ("refs/heads/main", "--stdin"),
+            ("refs/heads/main", "HEAD"),
+            ("refs/heads/main", ""),
+            ("--stdin", &*id),
+            ("HEAD", &id),
+            ("refs/../x", &id),
+            ("refs/heads/a\nb", &id),
+        ] {
+            assert!(says(name, new).is_err(), "{name} {new}");
+        }
+        assert!(Asked::parse(b"nonsense").is_err());
+        let many = (0..101).map(|_| "o".to_owned()).collect();
+        let asked = Asked { commands: Vec::new(), options: many };
+        assert!(Asked::parse(&serde_json::to_vec(&asked).unwrap()).is_err());
     }
 
     #[test]

@@ -78,6 +78,11 @@ impl Memory {
         used.chain(threshold).chain([self.kills.as_raw_fd()])
     }
 
+    /// What it may use, in bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Processes killed for want of memory.
     pub(crate) fn oom_kills(&self) -> u64 {
         number(&read(&self.kills, &mut [0; 512]), "oom_kill").unwrap_or(0)

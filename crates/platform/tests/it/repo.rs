@@ -1,8 +1,11 @@
+use std::fs;
 use std::path::Path;
 
+use tolv_build::{GitAccess, GitCommand, GitLimits, GitSandbox};
+use tolv_model::name::{AppName, Deploy};
+use tolv_platform::repo::{RepoError, Repos, shares_root};
+use tolv_sandbox::{Choice, Machine, NetworkChoice, Spawner};
 use tolv_testkit::{Home, git};
-
-use super::*;
 
 struct Bed {
     home: Home,
@@ -20,8 +23,12 @@ fn app() -> AppName {
 impl Bed {
     fn new() -> Self {
         let home = Home::new();
-        let path = OsStr::new("/usr/local/bin:/usr/bin:/bin");
-        let repos = Repos::at(&home.path().join("git"), path);
+        let program = Path::new(env!("CARGO_BIN_EXE_platform-spawner"));
+        let spawner = Spawner::start(program, &[]).unwrap();
+        let (level, _) =
+            Machine::probe(&spawner, NetworkChoice::Auto).unwrap().choose(Choice::Auto).unwrap();
+        let git = GitSandbox { spawner, level, limits: GitLimits::default() };
+        let repos = Repos::at(&home.path().join("git"), git);
         repos.set_up(Path::new("/bin/true")).unwrap();
         repos.create(&app()).unwrap();
         Self { home, repos }
@@ -33,10 +40,8 @@ impl Bed {
         let folder = self.home.path().join(codebase);
         let commit = git::commit(&folder);
         let dir = self.repos.dir(&app());
-        git::git(
-            &folder,
-            &["push", "--quiet", dir.to_str().unwrap(), "HEAD:refs/tmp/x", "--force"],
-        );
+        let fetch = ["fetch", "--quiet", "--force", folder.to_str().unwrap(), "HEAD:refs/tmp/x"];
+        git::git(&dir, &fetch);
         commit
     }
 }
@@ -103,4 +108,56 @@ fn strange_ref_names_are_refused() {
         let error = bed.repos.set_ref(&production, bad, &commit).unwrap_err();
         assert!(matches!(error, RepoError::BadRef(_)), "{bad}");
     }
+}
+
+#[test]
+fn git_sees_its_repository_and_cannot_change_its_settings() {
+    let bed = Bed::new();
+    bed.commit("one", "1");
+    let repository = bed.repos.repository(&app());
+    let secret = bed.home.write("git/other.git/secret", "x");
+    let has_own_root = repository.sandbox().level.has_own_root();
+    // An alias that begins with `!` is a shell line: whatever a git that was taken over would do.
+    let run = |access, script: &str| {
+        let alias = format!("alias.x=!{script}");
+        repository.ask(&GitCommand::new(access, ["-c", &alias, "x"])).unwrap()
+    };
+    let answer = run(GitAccess::Write, &format!("! cat {}", secret.display()));
+    assert_eq!(answer.code, 0, "it read what is beside its repository: {answer:?}");
+    if has_own_root {
+        let config = bed.repos.dir(&app()).join("config");
+        let before = fs::read(&config).unwrap();
+        for script in ["echo x >> config", "rm -f config", "mv config c", "chmod 666 config"] {
+            let answer =
+                run(GitAccess::Write, &format!("cd {} && {script}", repository.dir().display()));
+            assert_ne!(answer.code, 0, "{script}");
+        }
+        assert_eq!(fs::read(&config).unwrap(), before);
+        let answer = run(GitAccess::Read, &format!("touch {}/new", repository.dir().display()));
+        assert_ne!(answer.code, 0);
+    }
+    if rustix::process::geteuid().is_root() && has_own_root {
+        let answer = run(GitAccess::Read, "id -u");
+        let uid: u32 = String::from_utf8(answer.out).unwrap().trim().parse().unwrap();
+        assert!(uid >= tolv_sandbox::FIRST_UID, "{uid}");
+    }
+}
+
+#[test]
+fn what_was_planted_in_a_repository_runs_nothing_of_the_platforms() {
+    let bed = Bed::new();
+    let commit = bed.commit("one", "1");
+    let dir = bed.repos.dir(&app());
+    let ran = bed.home.path().join("ran");
+    let script = format!("#!/bin/sh\ntouch {}\n", ran.display());
+    let program = bed.home.write("git/shop.git/hooks/reference-transaction", &script);
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    git::git(&dir, &["config", "core.fsmonitor", program.to_str().unwrap()]);
+    git::git(&dir, &["config", "alias.rev-list", &format!("!{}", program.display())]);
+    bed.home.write("git/shop.git/objects/info/alternates", "/etc\n");
+    let production = deploy("shop/production");
+    bed.repos.move_branch(&production, "main", &commit).unwrap();
+    bed.repos.roots(&app(), &commit).unwrap();
+    bed.repos.keep(&app(), &[commit].into()).unwrap();
+    assert!(!ran.exists());
 }
