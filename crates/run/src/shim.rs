@@ -22,7 +22,6 @@
 
 mod quota;
 mod stdio;
-mod tree;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -40,7 +39,7 @@ use tolv_logs::store::{Tag, Writer};
 use tolv_logs::{Micros, Source, Stream};
 use tolv_sandbox::{
     Body, Ended as End, Entered, Level, Memory, ProcessCount, SignalFd, has_children,
-    is_peer_confined, kill_descendants, reap_all,
+    is_peer_confined, kill_descendants, reap_all, signal_descendants,
 };
 
 use crate::protocol::{
@@ -236,8 +235,12 @@ impl Shim {
             // What was before it is no hint.
             memory.clear();
         }
+        let mut forks = Forks::default();
         if let Some(processes) = entered.processes() {
             processes.refused();
+            // One that does nothing but fork wakes nobody.
+            let asks = processes.hint().is_none();
+            forks.look_at = asks.then(|| Instant::now() + FORKS);
         }
         Ok(Some(Self {
             entered,
@@ -256,7 +259,7 @@ impl Shim {
             retry_at: None,
             quota: Quota::default(),
             oom_told: 0,
-            forks: Forks::default(),
+            forks,
         }))
     }
 
@@ -418,7 +421,7 @@ impl Shim {
         }
         if !self.swept {
             self.swept = true;
-            tree::signal_descendants(Signal::TERM);
+            signal_descendants(Signal::TERM);
             let stopping = self.shell.then_some(self.kill_at).flatten();
             self.kill_at = Some(stopping.unwrap_or(now + SWEEP));
         }
@@ -452,11 +455,11 @@ impl Shim {
     /// Says once that a fork was refused. Where the kernel does not tell (v1), whatever else wakes the
     /// shim is a reason to ask, now and then: what cannot fork, or has lost a worker, says so.
     fn look_at_forks(&mut self, is_refused: bool) {
-        let Some(processes) = self.entered.processes() else { return };
+        let (processes, memory) = (self.entered.processes(), self.entered.memory());
         let now = Instant::now();
         if !is_refused {
             let next = match self.forks.looked {
-                _ if processes.hint().is_some() => return,
+                _ if is_told(processes, memory) => return,
                 Some(looked) => looked + FORKS,
                 None => now,
             };
@@ -467,7 +470,8 @@ impl Shim {
         }
         self.forks.looked = Some(now);
         self.forks.look_at = None;
-        if let (false, Some(control)) = (self.forks.is_told, &self.control)
+        if let (false, Some(control), Some(processes)) =
+            (self.forks.is_told, &self.control, processes)
             && processes.refused() > 0
         {
             say(control, &Word::ForkRefused { limit: processes.limit() }, Duration::ZERO);
@@ -561,6 +565,12 @@ fn is_heard(control: &OwnedFd) -> bool {
             Ok(_) | Err(_) => return false,
         }
     }
+}
+
+/// Whether the kernel tells by itself of refused forks and of kills.
+fn is_told(processes: Option<&ProcessCount>, memory: Option<&Memory>) -> bool {
+    processes.is_none_or(|processes| processes.hint().is_some())
+        && memory.is_none_or(Memory::tells_kills)
 }
 
 /// Sends one packet, waiting `patience` at most for room.

@@ -15,6 +15,7 @@ use rustix::termios::isatty;
 use crate::cgroup::{Inside, Memory, ProcessCount};
 use crate::error::ExecError;
 use crate::level::{Level, Reason};
+use crate::reap;
 use crate::root::at;
 use crate::rules;
 use crate::spec::Spec;
@@ -33,6 +34,8 @@ pub struct Entered {
     pub(crate) hidden: Option<PathBuf>,
     /// The uid that the app gets, if it gets one of its own.
     pub(crate) app_uid: Option<u32>,
+    /// The nice value of the app.
+    pub(crate) nice: i32,
     /// Its group.
     pub(crate) inside: Inside,
     /// Whether a cgroup counts processes here.
@@ -153,6 +156,7 @@ impl Entered {
         sys::cloexec_all().map_err(io("close_range"))?;
         rules::limits(&self.spec, self.cgroup_counts)?;
         rules::be_killed_first();
+        reap::go_as_before(self.nice);
         let root = rustix::process::geteuid().is_root();
         if level != Level::None && (root || level.has_own_root()) {
             rules::drop_bounding_set()?;

@@ -17,7 +17,7 @@ use crate::root::at;
 use crate::spawner::Body;
 use crate::spec::Spec;
 use crate::wire::{self, Answer};
-use crate::{root, sys};
+use crate::{reap, root, sys};
 
 /// What the child has of its launch.
 pub(crate) struct Birth {
@@ -79,12 +79,13 @@ fn be_born(birth: Birth) -> i32 {
         }
     };
     drop((memory, go));
+    let nice = reap::go_first();
     if wire::send(answer.as_fd(), &Answer::Entered, &[]).is_err() {
         // Whoever asked is gone.
         return 1;
     }
     drop(answer);
-    body(Entered { payload, fds, spec, hidden, app_uid, inside, cgroup_counts })
+    body(Entered { payload, fds, spec, hidden, app_uid, nice, inside, cgroup_counts })
 }
 
 fn enter(

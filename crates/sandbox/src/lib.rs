@@ -46,7 +46,7 @@ pub use init::Exec;
 pub use level::{Choice, Level, Reason, UnknownLevel, errno_text};
 pub use machine::Machine;
 pub use network::{Network, NetworkChoice, NetworkNamespace, UnknownNetwork};
-pub use reap::{Ended, SignalFd, has_children, kill_descendants, reap_all};
+pub use reap::{Ended, SignalFd, has_children, kill_descendants, reap_all, signal_descendants};
 pub use run::{Cancel, ExitStatus, Job, Running, Stream, run, run_with, start};
 pub use serve::spawner_main;
 pub use spawner::{Body, Launch, Launched, Spawner};

@@ -97,6 +97,16 @@ fn finish_fork(pid: i32, pidfd: &dyn Fn() -> i32) -> io::Result<Fork<(i32, Owned
     }
 }
 
+/// Sends a signal to every other process that this one, pid 1 of its namespace, can see. In one
+/// step: what is being forked meanwhile gets it too.
+pub(crate) fn signal_all(signal: i32) {
+    #[expect(unsafe_code, reason = "rustix has no kill(-1)")]
+    // SAFETY: it takes no pointers; nobody left is fine.
+    unsafe {
+        libc::kill(-1, signal)
+    };
+}
+
 /// Ends the process at once, without the parent's exit handlers.
 pub(crate) fn exit_now(code: i32) -> ! {
     #[expect(unsafe_code, reason = "_exit has no safe wrapper")]

@@ -178,7 +178,7 @@ pub(crate) struct BuildLimits {
     /// Most MiB of a codebase, of its slug, and of each dependency layer
     #[arg(long, value_name = "MIB", env = "TOLV_BUILD_MIB", default_value_t = 2048,
         value_parser = clap::value_parser!(u64).range(1..=1 << 20), hide_short_help = true)]
-    pub(crate) build_size: u64,
+    pub(crate) build_mib: u64,
 
     /// Most files of a codebase, of its slug, and of each dependency layer
     #[arg(long, value_name = "N", env = "TOLV_BUILD_FILES", default_value_t = 200_000,
@@ -190,7 +190,7 @@ impl BuildLimits {
     /// The limits of a build.
     pub(crate) fn caps(&self) -> tolv_build::Caps {
         let default = tolv_build::Caps::default();
-        let slug = self.build_size << 20;
+        let slug = self.build_mib << 20;
         tolv_build::Caps { slug, file: default.file.min(slug), files: self.build_files, ..default }
     }
 }

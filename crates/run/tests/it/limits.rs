@@ -1,6 +1,7 @@
 //! What reaches a limit is told so, with the figure and what to do.
 
 use tolv_run::{Exit, Reason, TypeLimits};
+use tolv_testkit::poll;
 
 use crate::bed::{Bed, SOON, each_level, machine};
 
@@ -117,5 +118,31 @@ fn each_type_has_its_own_limits() {
             let exit = bed.runtime().block_on(bed.engine().run_once(one_off(name, wanted)));
             assert_eq!(exit.unwrap(), Exit::Code(0), "{level}: {name}");
         }
+    });
+}
+
+/// One that forks as fast as it is killed, and says nothing.
+#[test]
+fn a_fork_bomb_that_goes_on_is_told_of_and_ends_with_its_process() {
+    if !has("pids") {
+        return;
+    }
+    each_level(|level| {
+        let mut bed = Bed::with(level, |settings| settings.timing.uptime = SOON / 100);
+        bed.file(
+            "bomb.py",
+            "import os, time\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        \
+             time.sleep(0.01)\n",
+        );
+        let mut target = bed.target(1, &[("worker", "exec python3 bomb.py", 1)]);
+        target.limits.default.processes = Some(60);
+        bed.converge(target).unwrap();
+        poll(SOON, "as many as may be", || (bed.left().len() >= 50).then_some(()));
+        bed.stop();
+        bed.wait_until_none_is_left();
+        // At the latest: where the kernel does not tell (v1) the shim asks when something wakes it.
+        let said = bed.said("worker.1");
+        let told = said.iter().filter(|line| line.contains("at the limit of 60 processes")).count();
+        assert_eq!(told, 1, "{level}: {said:?}");
     });
 }

@@ -8,10 +8,12 @@ use std::io;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use super::link::{self, ADDRESSES, Link};
@@ -26,9 +28,11 @@ const TABLE: &str = "tolv_";
 /// Numbers that are taken by others before a free one is found.
 const TRIES: usize = 64;
 /// For a packet of the trial to come through a machine that lets it.
-const TRIAL: Duration = Duration::from_millis(500);
+const TRIAL: Duration = Duration::from_secs(2);
 /// Where the trial's packet goes: nobody on the internet has it.
 const TRIAL_TARGET: [u8; 3] = [203, 0, 113];
+/// Where spawners take turns; the machine's start clears it.
+const LOCK: &str = "/run/tolv-network.lock";
 const FORWARD_V4: &str = "/proc/sys/net/ipv4/ip_forward";
 const FORWARD_V6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 const DEFAULT_MTU: u32 = 1500;
@@ -101,6 +105,7 @@ impl HostNetwork {
     ///
     /// What this machine lacks; nothing is left then.
     pub(crate) fn set_up() -> Result<Self, Reason> {
+        let _turn = turn();
         home().map_err(|error| Reason::new("open /proc/self/ns/net", errno(&error)))?;
         let before = remove_stale(&tables()?)?;
         let was = Forwarding { v4: is_off(FORWARD_V4), v6: false };
@@ -113,21 +118,25 @@ impl HostNetwork {
         let network = Self { id, forwarding, netlink, v6: has_v6, mtu: mtu() };
         let ready = network.begin();
         if ready.is_err() {
-            network.take_down();
+            network.remove();
         }
         ready.map(|()| network)
     }
 
     fn begin(&self) -> Result<(), Reason> {
         load(&rules(&self.table().name(), &interfaces(self.id)))?;
-        if self.forwarding.v4 {
-            switch(FORWARD_V4, "1")?;
-        }
-        if self.forwarding.v6 {
+        self.forward()?;
+        self.trial()
+    }
+
+    /// Switches on what this spawner needs of forwarding, where it is off.
+    fn forward(&self) -> Result<(), Reason> {
+        switch(FORWARD_V4, "1")?;
+        if self.v6 && is_off(FORWARD_V6) {
             keep_router_advertisements();
             switch(FORWARD_V6, "1")?;
         }
-        self.trial()
+        Ok(())
     }
 
     fn table(&self) -> Table {
@@ -136,6 +145,12 @@ impl HostNetwork {
 
     /// Removes everything that [`HostNetwork::set_up`] made. What another spawner still needs stays.
     pub(crate) fn take_down(&self) {
+        let _turn = turn();
+        self.remove();
+    }
+
+    /// As [`HostNetwork::take_down`], for who has the turn.
+    fn remove(&self) {
         // What is left is removed by the next spawner.
         nft(&["delete", "table", "inet", &self.table().name()], None).ok();
         let others = tables().unwrap_or_default();
@@ -149,6 +164,8 @@ impl HostNetwork {
 
     /// Connects a namespace with the machine; the other half is [`Link::enter`].
     pub(crate) fn connect(&self, namespace: impl AsFd) -> Result<Link, Reason> {
+        // Whoever switched it off meanwhile knew nothing of this spawner.
+        self.forward()?;
         let mut last = None;
         for _ in 0..TRIES {
             let link = Link { number: random() % ADDRESSES, v6: self.v6, mtu: self.mtu };
@@ -365,6 +382,21 @@ fn nft(args: &[&str], input: Option<&str>) -> Result<String, Reason> {
     let said = String::from_utf8_lossy(&stderr);
     let said = said.lines().next().unwrap_or_default().trim().to_owned();
     Err(Reason::new(format!("nft {}: {said}", args.first().unwrap_or(&"")), 0))
+}
+
+/// The turn of one spawner among all of this machine: what one removes, another may be adding.
+fn turn() -> Option<fs::File> {
+    let lock = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(LOCK)
+        .ok()?;
+    // Without it they may meet, and the next launch mends what matters.
+    flock(&lock, FlockOperation::LockExclusive).ok()?;
+    Some(lock)
 }
 
 fn is_off(setting: &str) -> bool {
