@@ -26,8 +26,10 @@ mod files;
 mod keep;
 mod layers;
 mod links;
+mod needs;
 mod pipeline;
 mod plan;
+mod proof;
 mod seal;
 mod slots;
 mod slugs;
@@ -41,8 +43,10 @@ pub use caps::Caps;
 pub use declared::{Wanted, declared, wanted};
 pub use error::Error;
 pub use exec::passes;
-pub use keep::{Collected, Usage, collect, remove, toolchains_usage, usage, verify};
+pub use keep::{Collected, Usage, collect, manifest, remove, toolchains_usage, usage, verify};
+pub use needs::Places;
 pub use pipeline::{Built, Host, Request, TOOLCHAINS, build};
+pub use proof::Proofs;
 pub use source::Source;
 
 /// What a build says while it works. The texts are for people; nothing decides by them.

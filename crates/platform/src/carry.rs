@@ -348,7 +348,7 @@ impl Carry<'_> {
     /// Before the end is recorded: who asks afterwards finds it.
     async fn keep_output(&self) {
         let key = output_key(&self.operation.id);
-        if let Err(error) = self.platform.0.blobs.put(&key, self.output.text()).await {
+        if let Err(error) = self.platform.keep_output(&key, self.output.text()).await {
             self.tell(format!(
                 "The output of {} is not kept: {}",
                 self.operation.id,

@@ -299,7 +299,9 @@ impl Error {
             Self::Store(tolv_store::Error::NotFound { .. }) => Kind::NotFound,
             Self::Store(tolv_store::Error::Conflict { .. }) => Kind::Conflict,
             Self::Store(tolv_store::Error::Env(_)) => Kind::Invalid,
-            Self::Store(tolv_store::Error::TooMany { .. }) => Kind::Refused,
+            Self::Store(
+                tolv_store::Error::TooMany { .. } | tolv_store::Error::Ledger(_),
+            ) => Kind::Refused,
             Self::Store(tolv_store::Error::Key(_)) => Kind::Internal,
             Self::NoCommit { .. }
             | Self::NoProcess { .. }
@@ -388,6 +390,10 @@ impl Error {
             Self::NotRecorded(_) => "ask for that next time: tolv run --record".to_owned(),
             Self::ReleasePhase { .. } => "to try it again: tolv releases retry".to_owned(),
             Self::DiskFull { advice, .. } => advice.clone(),
+            Self::Ledger { deploy, .. } => format!(
+                "see what was changed: tolv releases verify; to take it as it is: tolv releases \
+                 accept --confirm {deploy}"
+            ),
             Self::Run(error) => return run_hint(error),
             _ => return None,
         };

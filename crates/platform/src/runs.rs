@@ -184,7 +184,7 @@ impl Platform {
             return Err(Error::ManyRuns { deploy: path.clone(), most: AT_ONCE });
         }
         let release = self.proven(&deploy, number).await?;
-        let (target, slug) = self.one_off_target(&controller, &deploy, &release).await?;
+        let (target, slug) = self.one_off_target(&deploy, &release).await?;
         let RunRequest { argv, mut env, streams, record, .. } = request;
         let names: Vec<_> = env.iter().map(|(name, _)| name.clone()).collect();
         let (connection, streams) = match streams {
@@ -360,7 +360,7 @@ impl Platform {
     pub async fn recorded(&self, run: &Run) -> Result<Vec<u8>, Error> {
         let none = || Error::NotRecorded(run.id.clone());
         run.recorded.ok_or_else(none)?;
-        self.0.blobs.get(&record_key(&run.deploy, &run.id)).await?.ok_or_else(none)
+        self.kept_output(&record_key(&run.deploy, &run.id)).await?.ok_or_else(none)
     }
 
     /// What was under way when the last platform ended is lost.

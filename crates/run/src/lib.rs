@@ -78,6 +78,6 @@ pub use shim::SHIM;
 pub use streams::{Handle, Input, Output, Streams};
 pub use target::{
     Boot, Culprit, Drain, Ending, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState,
-    Reason, Settings, Target, Timing,
+    Prove, Reason, Settings, Target, Timing,
 };
 pub use usage::{Processes, Usage};

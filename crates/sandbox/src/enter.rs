@@ -96,10 +96,11 @@ fn enter(spec: &Spec, app_uid: Option<u32>, go: &OwnedFd) -> Result<(), Reason> 
                 Some(uid) => (uid, uid),
                 None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             };
+            let sources = root::Sources::open(spec)?;
             if spec.level == Level::User {
                 become_user(uid, gid)?;
             }
-            root::enter(spec, uid, gid)
+            root::enter(spec, sources, uid, gid)
         }
         Level::Landlock | Level::None => at("become a child subreaper", || {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))

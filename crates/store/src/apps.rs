@@ -334,7 +334,9 @@ impl Store {
         ] {
             sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;
         }
-        write.commit().await
+        write.commit().await?;
+        self.remove_anchor(id);
+        Ok(())
     }
 
     /// Removes an app that has no deploys, and the tokens that are for it alone.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use tolv_build::{Built, Caps, Error, Event, Host, Request, Source, TOOLCHAINS};
+use tolv_build::{Built, Caps, Error, Event, Host, Proofs, Request, Source, TOOLCHAINS};
 use tolv_sandbox::{Cancel, Choice, Level, Machine, Spawner};
 use tolv_testkit::Home;
 
@@ -50,6 +50,7 @@ fn request(dir: &Path, home: &Path) -> Request {
         },
         caps: Caps::default(),
         cancel: Cancel::new().unwrap(),
+        proofs: Proofs::default(),
     }
 }
 

@@ -66,7 +66,7 @@ impl Run {
         let deploy = self.platform.0.store.deploy_by_id(&self.run.deploy).await?;
         let (controller, entered) = (&self.controller, &self.entered);
         let (target, _held) =
-            self.platform.one_off_target(controller, &deploy, &self.release).await?;
+            self.platform.one_off_target(&deploy, &self.release).await?;
         let name = entered.process.clone();
         let listener = Listener::begin(controller, &name).await?;
         let one_off =
@@ -79,7 +79,8 @@ impl Run {
     /// Records how it turned out; a database that is away is waited for while the platform runs.
     async fn record(&self, outcome: CronOutcome, status: Option<i32>, error: Option<&str>) {
         let inner = &self.platform.0;
-        inner.blobs.put(&run_key(&self.run.id), self.entered.output.text()).await.ok();
+        let output = self.entered.output.text();
+        self.platform.keep_output(&run_key(&self.run.id), output).await.ok();
         loop {
             let ended = Timestamp::now();
             let recorded =

@@ -97,7 +97,7 @@ impl Life {
     ) -> Option<u64> {
         let Record { bytes, missed } = record?;
         let len = bytes.len() as u64;
-        let note = match self.platform.0.blobs.put(&record_key(deploy, id), bytes).await {
+        let note = match self.platform.keep_output(&record_key(deploy, id), bytes).await {
             Ok(()) if missed == 0 => return Some(len),
             Ok(()) => format!("{missed} more bytes of its output are not kept"),
             Err(error) => {

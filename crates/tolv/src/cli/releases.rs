@@ -60,6 +60,7 @@ pub(super) fn releases(args: Releases, settings: &Settings) -> Done {
             Ok(format!("{} is at v{number}\n", operation.deploy).into_bytes())
         }
         Some(ReleasesCommand::Verify) => verify(&target, &path),
+        Some(ReleasesCommand::Accept { confirm }) => accept(&target, &path, &confirm),
         Some(ReleasesCommand::Diff { from, to }) => {
             let (from, to) = (get(from)?, get(to)?);
             if target.json {
@@ -78,11 +79,24 @@ pub(super) fn releases(args: Releases, settings: &Settings) -> Done {
 
 fn verify(target: &Target, path: &str) -> Done {
     let ledger: Ledger = target.client.get(&format!("{path}/releases/verify"))?;
+    proof(target, &ledger)
+}
+
+fn accept(target: &Target, path: &str, confirm: &str) -> Done {
+    let confirm = confirm.replace('/', "%2F");
+    let ledger: Ledger =
+        target.client.send("POST", &format!("{path}/releases/accept?confirm={confirm}"), &())?;
+    proof(target, &ledger)
+}
+
+fn proof(target: &Target, ledger: &Ledger) -> Done {
     let deploy = target.deploy()?;
     if let Some(broken) = &ledger.broken {
         return Err(Failure::new(format!("the ledger of {deploy} does not hold: {broken}")).hint(
             format!(
-                "{} releases before it hold; the database was changed by somebody",
+                "{} releases before it hold; a changed slug or layer comes back with a deploy of \
+                 its commit, a changed ledger from a backup of the database, or as it is with \
+                 `tolv releases accept --confirm {deploy}`",
                 ledger.rows
             ),
         ));
@@ -91,7 +105,11 @@ fn verify(target: &Target, path: &str) -> Done {
         return Ok(json(&ledger)?.into_bytes());
     }
     let releases = if ledger.rows == 1 { "release" } else { "releases" };
-    Ok(format!("The ledger of {deploy} holds: {} {releases}\n", ledger.rows).into_bytes())
+    let mut text = format!("The ledger of {deploy} holds: {} {releases}\n", ledger.rows);
+    for accepted in &ledger.accepted {
+        text.push_str(&format!("Accepted as it is: {accepted}\n"));
+    }
+    Ok(text.into_bytes())
 }
 
 fn info(release: &Release) -> String {

@@ -10,6 +10,7 @@ mod drains;
 mod interrupt;
 mod logs;
 mod metrics;
+mod proof;
 mod push;
 mod release_phase;
 mod restart;
