@@ -119,7 +119,7 @@ impl Error {
             | Self::Toolchain { help, .. } => Some(help),
             Self::Step { help, .. } => help.as_deref(),
             Self::Slug { .. } | Self::Layer { .. } => {
-                Some("deploy its commit again: what was changed is made again")
+                Some("build its commit again: tolv releases repair")
             }
             Self::Source(_)
             | Self::Io { .. }

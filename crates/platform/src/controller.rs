@@ -200,6 +200,7 @@ impl Task {
                 // It stays so. The deploy can be repaired, stopped and destroyed all the same.
                 Err(error) => {
                     self.say(format!("Nothing is started: {}", chain(&error)));
+                    self.controller.routes.set_web(Web::Broken);
                     self.controller.engine.dismiss();
                     break true;
                 }
@@ -305,6 +306,7 @@ impl Task {
                     Err(error) if error.kind() == Kind::Unavailable => return Err(error),
                     Err(error) => {
                         self.say(format!("Release {number} cannot run: {}", chain(&error)));
+                        self.controller.routes.set_web(Web::Broken);
                         self.controller.engine.dismiss();
                         return Ok(());
                     }
@@ -369,6 +371,7 @@ impl Task {
             Ok(target) => target,
             Err(error) => {
                 self.say(format!("Release {number} cannot run: {}", chain(&error)));
+                self.controller.routes.set_web(Web::Broken);
                 return;
             }
         };

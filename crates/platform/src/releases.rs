@@ -6,6 +6,7 @@ use tolv_build::Proofs;
 use tolv_model::id::DeployId;
 use tolv_model::ledger::Broken;
 use tolv_model::name::Deploy as DeployPath;
+use tolv_model::release::ReleaseNumber;
 use tolv_store::{App, Deploy, Ledger};
 
 use super::error::{Error, chain};
@@ -94,14 +95,24 @@ impl Platform {
         Ok(ledger)
     }
 
-    /// Refuses what is to run of a ledger that does not hold.
-    pub(super) async fn prove_ledger(&self, deploy: &Deploy) -> Result<Ledger, Error> {
+    /// Refuses to run a release that the ledger does not vouch for: its row, the outcomes, what is
+    /// current, or the end of the ledger was changed. A change of another row is told, and is no
+    /// reason to keep this one down.
+    pub(super) async fn prove_ledger(
+        &self,
+        deploy: &Deploy,
+        number: ReleaseNumber,
+    ) -> Result<Ledger, Error> {
         let mut ledger = self.audit(&deploy.id, false).await?;
-        match ledger.broken.is_empty() {
-            true => Ok(ledger),
-            false => Err(Error::Ledger {
+        let matters = |broken: &Broken| match broken {
+            Broken::Outcome(_) | Broken::Current { .. } | Broken::End { .. } => true,
+            broken => broken.release() == number,
+        };
+        match ledger.broken.iter().position(matters) {
+            None => Ok(ledger),
+            Some(at) => Err(Error::Ledger {
                 deploy: deploy.name.clone(),
-                source: ledger.broken.remove(0),
+                source: ledger.broken.swap_remove(at),
             }),
         }
     }

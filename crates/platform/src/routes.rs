@@ -20,6 +20,8 @@ pub(crate) enum Web {
     Wanted,
     /// The release has no `web`, or it is scaled to 0.
     None,
+    /// The release cannot run: it is not what was released.
+    Broken,
     /// The deploy is destroyed: there is no route, whatever its processes still do.
     Gone,
 }
@@ -208,6 +210,8 @@ fn route(web: Web, endpoints: &Endpoints) -> Route {
         State::Up
     } else if web == Web::None {
         State::NoWeb
+    } else if web == Web::Broken {
+        State::Crashed
     } else if in_state(ProcessState::Crashed) && !in_state(ProcessState::Starting) {
         State::Crashed
     } else {

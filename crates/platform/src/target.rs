@@ -103,9 +103,9 @@ impl Platform {
         release: &Release,
         asked: Option<&Formation>,
     ) -> Result<Target, Error> {
-        let ledger = self.prove_ledger(deploy).await?;
-        self.prove(&deploy.app, release.row.slug).await?;
         let number = release.row.number;
+        let ledger = self.prove_ledger(deploy, number).await?;
+        self.prove(&deploy.app, release.row.slug).await?;
         // As long as it is what was accepted, which the proof of the ledger says.
         let is_accepted = ledger.accepted.iter().any(|broken| broken.release() == number);
         self.proven_target(deploy, release, asked, is_accepted).await

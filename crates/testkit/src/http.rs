@@ -54,6 +54,22 @@ pub fn send(
     headers: &[(&str, &str)],
     timeout: Duration,
 ) -> io::Result<Response> {
+    send_body(address, method, target, headers, b"", timeout)
+}
+
+/// As [`send`], with a body; its length is one of the headers.
+///
+/// # Errors
+///
+/// Those of [`send`].
+pub fn send_body(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    timeout: Duration,
+) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
@@ -63,6 +79,7 @@ pub fn send(
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
+    stream.write_all(body)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     parse(&answer, method == "HEAD")

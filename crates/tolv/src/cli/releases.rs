@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tolv_api::{Ledger, NewOperation, Release};
+use tolv_api::{Deploy, Ledger, NewOperation, Release};
 use tolv_model::release::ReleaseNumber;
 
 use super::args::{Releases, ReleasesCommand, Rollback};
@@ -60,6 +60,7 @@ pub(super) fn releases(args: Releases, settings: &Settings) -> Done {
             Ok(format!("{} is at v{number}\n", operation.deploy).into_bytes())
         }
         Some(ReleasesCommand::Verify) => verify(&target, &path),
+        Some(ReleasesCommand::Repair) => repair(&target, &path),
         Some(ReleasesCommand::Accept { confirm }) => accept(&target, &path, &confirm),
         Some(ReleasesCommand::Diff { from, to }) => {
             let (from, to) = (get(from)?, get(to)?);
@@ -82,6 +83,22 @@ fn verify(target: &Target, path: &str) -> Done {
     proof(target, &ledger)
 }
 
+fn repair(target: &Target, path: &str) -> Done {
+    let deploy: Deploy = target.client.get(path)?;
+    let commit = deploy.commit.clone().ok_or_else(|| {
+        Failure::new(format!("{} has no release of a commit", deploy.name))
+            .hint("deploy one: git push tolv main")
+    })?;
+    let new =
+        NewOperation::Deploy { commit, new_root: false, no_release_phase: false };
+    let operation = follow::ask(target, &new)?;
+    if target.json {
+        return Ok(json(&operation)?.into_bytes());
+    }
+    let number = operation.release.unwrap_or_default();
+    Ok(format!("{} is at v{number}\n", operation.deploy).into_bytes())
+}
+
 fn accept(target: &Target, path: &str, confirm: &str) -> Done {
     let confirm = confirm.replace('/', "%2F");
     let ledger: Ledger =
@@ -94,9 +111,9 @@ fn proof(target: &Target, ledger: &Ledger) -> Done {
     if let Some(broken) = &ledger.broken {
         return Err(Failure::new(format!("the ledger of {deploy} does not hold: {broken}")).hint(
             format!(
-                "{} releases before it hold; a changed slug or layer comes back with a deploy of \
-                 its commit, a changed ledger from a backup of the database, or as it is with \
-                 `tolv releases accept --confirm {deploy}`",
+                "{} releases before it hold; a changed slug or layer is built again by `tolv \
+                 releases repair`, a changed ledger comes back from a backup of the database, or \
+                 is taken as it is: `tolv releases accept --confirm {deploy}`",
                 ledger.rows
             ),
         ));
