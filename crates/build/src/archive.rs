@@ -52,7 +52,10 @@ pub fn has_layer(home: &Path, layer: &Layer, proofs: &Proofs) -> Result<bool, Er
 /// [`Error::Slug`] where the slug is not here whole; the file's.
 pub fn pack_slug(home: &Path, id: SlugId, to: &Path, proofs: &Proofs) -> Result<(), Error> {
     let slugs = Slugs::at(home);
-    let manifest = slugs.proven(id, proofs)?.map_err(|what| Error::Slug { id, what })?;
+    let wrong = |what| Error::Slug { id, what };
+    slugs.proven(id, proofs)?.map_err(wrong)?;
+    let none = || wrong("has no manifest that is its own".to_owned());
+    let manifest = slugs.recorded(id).ok_or_else(none)?;
     let text = serde_json::to_vec(&manifest).map_err(io::Error::other);
     let text = text.map_err(Error::io("pack", to))?;
     write(to, &slugs.path(id), &manifest.entries, Some(&text)).map_err(Error::io("pack", to))

@@ -20,24 +20,24 @@ use crate::slugs::Slugs;
 /// # Errors
 ///
 /// [`Error::Slug`], [`Error::Layer`] name the first path that differs.
-pub fn verify(home: &Path, id: SlugId, proofs: &Proofs) -> Result<Manifest, Error> {
+pub fn verify(home: &Path, id: SlugId, proofs: &Proofs) -> Result<(), Error> {
     let slugs = Slugs::at(home);
     let manifest = slugs.proven(id, proofs)?.map_err(|what| Error::Slug { id, what })?;
     let layers = Layers::at(slugs.folder());
     for layer in &manifest.layers {
         layers.proven(layer, proofs)?.map_err(|what| Error::Layer { key: layer.key, what })?;
     }
-    Ok(manifest)
+    Ok(())
 }
 
-/// A slug's manifest, which proves itself, whatever became of the slug.
+/// A slug's manifest, which proves itself, whatever became of the slug; its entries are left out.
 ///
 /// # Errors
 ///
 /// [`Error::Slug`] where there is none.
-pub fn manifest(home: &Path, id: SlugId) -> Result<Manifest, Error> {
+pub fn manifest(home: &Path, id: SlugId, proofs: &Proofs) -> Result<Manifest, Error> {
     let what = || "has no manifest that is its own".to_owned();
-    Slugs::at(home).recorded(id).ok_or_else(|| Error::Slug { id, what: what() })
+    proofs.manifest(&Slugs::at(home), id).ok_or_else(|| Error::Slug { id, what: what() })
 }
 
 /// Removes an app's folder, with whatever its builds left there.

@@ -17,17 +17,18 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tolv_model::slug::{Digest, Entry};
+use tolv_model::slug::{Digest, Entry, Manifest, SlugId};
 use tolv_sandbox::Level;
 
 use crate::Error;
 use crate::files::{self, Found};
 use crate::seal::Modes;
+use crate::slugs::Slugs;
 use crate::source::{as_path, shown};
 
 /// A change this short before a proof may hide another one: the kernel's clock ticks every 1 to
 /// 10 ms.
-const TICKS: Duration = Duration::from_millis(50);
+const TICKS: Duration = Duration::from_millis(20);
 /// Proofs that are remembered at most.
 const MAX_PROOFS: usize = 8192;
 
@@ -40,6 +41,8 @@ struct State {
     /// Whether files may be added to a tree: by processes that nothing keeps from it.
     may_grow: bool,
     known: BTreeMap<String, Digest>,
+    /// Manifests that were read, their entries left out.
+    manifests: BTreeMap<SlugId, Manifest>,
     /// Whether something was proven since [`Proofs::to_bytes`].
     changed: bool,
 }
@@ -83,6 +86,21 @@ impl Proofs {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A slug's manifest without its entries, which takes little memory: read once, for it proves
+    /// itself.
+    pub(crate) fn manifest(&self, slugs: &Slugs, id: SlugId) -> Option<Manifest> {
+        if let Some(manifest) = self.state().manifests.get(&id) {
+            return Some(manifest.clone());
+        }
+        let manifest = Manifest { entries: Vec::new(), ..slugs.recorded(id)? };
+        let mut state = self.state();
+        if state.manifests.len() >= MAX_PROOFS {
+            state.manifests.clear();
+        }
+        state.manifests.insert(id, manifest.clone());
+        Some(manifest)
     }
 
     fn has(&self, tree: &str, stamp: Digest) -> bool {

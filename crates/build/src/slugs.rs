@@ -52,7 +52,8 @@ impl Slugs {
         self.folder.join(format!("{}.json", id.0))
     }
 
-    /// A slug's manifest, once its tree has proven that it is the slug; layers not looked at.
+    /// Proves that a slug's tree is the slug, and gives its manifest without its entries; layers are
+    /// not looked at.
     ///
     /// # Errors
     ///
@@ -63,13 +64,14 @@ impl Slugs {
         proofs: &Proofs,
     ) -> Result<Result<Manifest, String>, Error> {
         let root = self.path(id);
-        let Some(manifest) = self.recorded(id) else {
+        let Some(manifest) = proofs.manifest(self, id) else {
             return Ok(Err(match root.is_dir() {
                 true => "has no manifest that is its own".to_owned(),
                 false => "is not here".to_owned(),
             }));
         };
-        let entries = || Ok(manifest.entries.clone());
+        let none = || "has no manifest that is its own".to_owned();
+        let entries = || self.recorded(id).map(|manifest| manifest.entries).ok_or_else(none);
         Ok(prove(&root, SLUG, id.0, entries, proofs)?.map(|()| manifest))
     }
 
@@ -121,7 +123,8 @@ impl Slugs {
         let text = fs::read_to_string(self.known_path(input)).ok();
         let id = text.and_then(|text| text.trim().parse().ok()).map(SlugId);
         let Some(id) = id else { return Ok(None) };
-        Ok(self.proven(id, proofs)?.ok().map(|manifest| (id, manifest)))
+        let is_proven = self.proven(id, proofs)?.is_ok();
+        Ok(self.recorded(id).filter(|_| is_proven).map(|manifest| (id, manifest)))
     }
 
     /// Remembers what an input gave.
@@ -140,7 +143,7 @@ impl Slugs {
         let id = manifest.id();
         let lock = self.folder.join(format!("{}.lock", id.0));
         let held = Lock::take(&lock, &|| false, &mut || {})?;
-        if self.proven(id, proofs)?.is_err() {
+        if self.recorded(id).is_none() || self.proven(id, proofs)?.is_err() {
             let place = self.path(id);
             files::remove(&place)?;
             // Moving a folder writes its `..`, which takes write permission where root is not us.

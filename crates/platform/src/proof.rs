@@ -97,14 +97,14 @@ impl Platform {
         proofs: Proofs,
     ) -> Result<(), Error> {
         let home = self.folder_of(app);
-        blocking(move || tolv_build::verify(&home, slug, &proofs)).await.map(drop)
+        blocking(move || tolv_build::verify(&home, slug, &proofs)).await
     }
 
     /// A slug's manifest, brought back where it is gone and there is a blob store.
     pub(super) async fn manifest(&self, app: &AppId, slug: SlugId) -> Result<Manifest, Error> {
         let read = || {
-            let home = self.folder_of(app);
-            blocking(move || tolv_build::manifest(&home, slug))
+            let (home, proofs) = (self.folder_of(app), self.0.prover.proofs().clone());
+            blocking(move || tolv_build::manifest(&home, slug, &proofs))
         };
         match read().await {
             Err(missing) => {
