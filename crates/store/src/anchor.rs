@@ -100,3 +100,23 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_append_that_was_cut_off_both_ends_hold() {
+        let (before, behind) = (Digest::of(b"before"), Digest::of(b"behind"));
+        let mut anchor = Anchor {
+            end: before,
+            next: Some(behind),
+            last: Some(ReleaseNumber(2)),
+            accepted: BTreeMap::new(),
+        };
+        assert!(anchor.holds(before) && anchor.holds(behind));
+        assert!(!anchor.holds(Digest::of(b"another")));
+        (anchor.end, anchor.next) = (behind, None);
+        assert!(!anchor.holds(before) && anchor.holds(behind));
+    }
+}

@@ -237,7 +237,7 @@ fn a_deploy_with_a_broken_row_is_named_and_can_be_stopped_and_destroyed() {
 
 #[test]
 fn the_state_folder_may_move() {
-    let mut shop = Shop::new("web: python3 server.py\n", &[]);
+    let mut shop = packaged();
     shop.pushed(&["tolv", "main"]);
     let state = shop.serve.state();
     let dump = sql(
@@ -246,9 +246,7 @@ fn the_state_folder_may_move() {
     );
     assert!(!dump.contains(state.to_str().unwrap()), "{dump}");
     shop.serve.end(Signal::INT);
-    let moved = state.with_file_name("moved");
-    std::fs::rename(&state, &moved).unwrap();
-    std::os::unix::fs::symlink(&moved, &state).unwrap();
+    shop.serve.move_state("moved");
     shop.serve.begin();
     until_text(&shop, "shop.localhost", "web.1");
     shop.tolv(&["releases", "verify"]);
