@@ -13,8 +13,8 @@ use tolv_model::slug::{Entry, Layer, Manifest, SlugId};
 use crate::Error;
 use crate::caps::Caps;
 use crate::files;
-use crate::proof::Proofs;
 use crate::layers::Layers;
+use crate::proof::Proofs;
 use crate::seal::{self, LAYER, Modes, SLUG, seal};
 use crate::slots::Slot;
 use crate::slugs::Slugs;
@@ -100,12 +100,7 @@ pub fn unpack_slug(home: &Path, id: SlugId, from: &Path, proofs: &Proofs) -> Res
 /// # Errors
 ///
 /// [`Error::Layer`] where the archive is not this layer; then nothing is left of it.
-pub fn unpack_layer(
-    home: &Path,
-    layer: &Layer,
-    from: &Path,
-    proofs: &Proofs,
-) -> Result<(), Error> {
+pub fn unpack_layer(home: &Path, layer: &Layer, from: &Path, proofs: &Proofs) -> Result<(), Error> {
     let slot = Slot::take(&home.join("builds"))?;
     let folder = slot.path().join("layer");
     read(from, &folder)?;

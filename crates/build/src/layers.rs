@@ -134,12 +134,7 @@ impl Layers {
     }
 
     /// Writes what is in a layer, then its record.
-    fn note(
-        &self,
-        name: &str,
-        layer: &Layer,
-        entries: &[(Vec<u8>, Entry)],
-    ) -> Result<(), Error> {
+    fn note(&self, name: &str, layer: &Layer, entries: &[(Vec<u8>, Entry)]) -> Result<(), Error> {
         let (files, size) = seal::count(entries);
         let record = Record { name: name.to_owned(), content: layer.content, size, files };
         let text = |bytes: serde_json::Result<Vec<u8>>, path: &Path| {

@@ -299,9 +299,9 @@ impl Error {
             Self::Store(tolv_store::Error::NotFound { .. }) => Kind::NotFound,
             Self::Store(tolv_store::Error::Conflict { .. }) => Kind::Conflict,
             Self::Store(tolv_store::Error::Env(_)) => Kind::Invalid,
-            Self::Store(
-                tolv_store::Error::TooMany { .. } | tolv_store::Error::Ledger(_),
-            ) => Kind::Refused,
+            Self::Store(tolv_store::Error::TooMany { .. } | tolv_store::Error::Ledger(_)) => {
+                Kind::Refused
+            }
             Self::Store(tolv_store::Error::Key(_)) => Kind::Internal,
             Self::NoCommit { .. }
             | Self::NoProcess { .. }

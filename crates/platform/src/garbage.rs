@@ -153,8 +153,7 @@ impl Platform {
         let home = self.folder_of(app);
         for layer in blocking(move || layers_of(&home, slug)).await? {
             let proofs = inner.prover.proofs().clone();
-            let pack =
-                move |home: &Path, file: &Path| pack_layer(home, &layer, file, &proofs);
+            let pack = move |home: &Path, file: &Path| pack_layer(home, &layer, file, &proofs);
             self.copy(app, &layer_key(app, &layer), pack).await?;
         }
         let proofs = inner.prover.proofs().clone();

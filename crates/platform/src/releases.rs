@@ -46,7 +46,8 @@ impl Platform {
     pub async fn verify(&self, path: &DeployPath) -> Result<Proof, Error> {
         let deploy = self.store().deploy(path).await?;
         let ledger = self.audit(&deploy.id, true).await?;
-        let mut broken: Vec<_> = ledger.broken.iter().map(|broken| (broken.release(), broken.to_string())).collect();
+        let mut broken: Vec<_> =
+            ledger.broken.iter().map(|broken| (broken.release(), broken.to_string())).collect();
         // Nothing that was proven before counts here, but a layer of many slugs is read once.
         let (proofs, mut seen) = (Proofs::default().of_level(self.0.level), BTreeSet::new());
         for (row, _) in ledger.rows.iter().rev().filter(|(row, _)| seen.insert(row.slug)) {

@@ -12,8 +12,8 @@ use tolv_model::operation::{Outcome, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::{Digest, SlugId};
 
-use crate::config::no_config;
 use crate::anchor::Anchor;
+use crate::config::no_config;
 use crate::db::{Columns, Store, Write, limit, micros, to_json};
 use crate::error::Error;
 use crate::operations;
@@ -443,9 +443,11 @@ impl Store {
         // A transaction that writes: nothing is appended while it is read.
         let mut write = self.write().await?;
         let select = match configs {
-            true => "SELECT r.*, c.sealed FROM releases r LEFT JOIN configs c \
+            true => {
+                "SELECT r.*, c.sealed FROM releases r LEFT JOIN configs c \
                      ON c.deploy = r.deploy AND c.version = r.config_version \
-                     WHERE r.deploy = $1 ORDER BY r.number",
+                     WHERE r.deploy = $1 ORDER BY r.number"
+            }
             false => "SELECT r.* FROM releases r WHERE r.deploy = $1 ORDER BY r.number",
         };
         let id = deploy.as_str().to_owned();
@@ -506,13 +508,15 @@ impl Store {
             ledger.broken.push(Broken::Current { recorded: audit.current, found });
         }
         ledger.end = audit.end;
-        ledger.digests = raw.into_iter().map(|(n, text)| (n, Digest::of(text.as_bytes()))).collect();
+        ledger.digests =
+            raw.into_iter().map(|(n, text)| (n, Digest::of(text.as_bytes()))).collect();
         if let Some(anchor) = anchor {
             let accepted = |broken: &Broken| {
                 let number = broken.release();
+                let stored = ledger.digests.get(&number);
                 !matches!(broken, Broken::End { .. } | Broken::Current { .. })
-                    && anchor.accepted.get(&number).is_some()
-                    && anchor.accepted.get(&number) == ledger.digests.get(&number)
+                    && stored.is_some()
+                    && anchor.accepted.get(&number) == stored
             };
             let (known, broken) = ledger.broken.into_iter().partition(accepted);
             (ledger.accepted, ledger.broken) = (known, broken);

@@ -45,7 +45,7 @@ fn a_slug_stands_whole_or_is_put_again() {
     let (id, manifest) = put("one");
     assert_eq!(id, manifest.id());
     assert!(slugs.proven(id, &Proofs::default()).unwrap().is_ok());
-        assert_eq!(slugs.recorded(id), Some(manifest.clone()));
+    assert_eq!(slugs.recorded(id), Some(manifest.clone()));
     assert_eq!(fs::read(slugs.path(id).join("run")).unwrap(), b"one");
     let run = slugs.path(id).join("run");
     for damage in [

@@ -483,9 +483,7 @@ async fn where_a_ledger_ends_is_known_outside_the_database(bed: Bed) {
     ] {
         bed.raw(cut).unwrap();
         let recorded = Some(ReleaseNumber(2));
-        let is_end = |broken: &ledger::Broken| {
-            matches!(broken, ledger::Broken::End { recorded: r, .. } if *r == recorded)
-        };
+        let is_end = |broken: &ledger::Broken| matches!(broken, ledger::Broken::End { recorded: r, .. } if *r == recorded);
         assert!(read().await.broken.iter().any(is_end), "{cut}");
     }
     // Nothing is appended to what was cut.

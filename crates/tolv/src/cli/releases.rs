@@ -89,8 +89,7 @@ fn repair(target: &Target, path: &str) -> Done {
         Failure::new(format!("{} has no release of a commit", deploy.name))
             .hint("deploy one: git push tolv main")
     })?;
-    let new =
-        NewOperation::Deploy { commit, new_root: false, no_release_phase: false };
+    let new = NewOperation::Deploy { commit, new_root: false, no_release_phase: false };
     let operation = follow::ask(target, &new)?;
     if target.json {
         return Ok(json(&operation)?.into_bytes());

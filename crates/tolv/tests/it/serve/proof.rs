@@ -272,7 +272,8 @@ fn no_secret_is_kept_in_clear() {
             ("content-type", "application/json"),
             ("content-length", length.as_str()),
         ];
-        let answer = http::send_body(address, "POST", "/v1/tokens", &headers, body.as_bytes(), SOON);
+        let answer =
+            http::send_body(address, "POST", "/v1/tokens", &headers, body.as_bytes(), SOON);
         let answer = answer.unwrap();
         assert_eq!(answer.status, 201, "{}", answer.text());
         let made: serde_json::Value = serde_json::from_str(&answer.text()).unwrap();
