@@ -210,9 +210,9 @@ fn route(web: Web, endpoints: &Endpoints) -> Route {
         State::Up
     } else if web == Web::None {
         State::NoWeb
-    } else if web == Web::Broken {
-        State::Crashed
-    } else if in_state(ProcessState::Crashed) && !in_state(ProcessState::Starting) {
+    } else if web == Web::Broken
+        || (in_state(ProcessState::Crashed) && !in_state(ProcessState::Starting))
+    {
         State::Crashed
     } else {
         State::Booting

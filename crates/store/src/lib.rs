@@ -32,6 +32,7 @@ mod db;
 mod drains;
 mod error;
 mod idempotency;
+mod ledger;
 mod operations;
 mod releases;
 mod runs;
@@ -43,7 +44,7 @@ mod url;
 pub use cron::{CronRun, NewCronRun, Recorded};
 pub use db::Store;
 pub use error::{Error, KeyError};
-pub use releases::Ledger;
+pub use ledger::Ledger;
 pub use runs::{NewRun, Run};
 pub use secret::{SecretKey, random};
 pub use types::{

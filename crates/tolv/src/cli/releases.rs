@@ -1,6 +1,7 @@
 //! Releases: list, look at, prove, compare, roll back.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use tolv_api::{Deploy, Ledger, NewOperation, Release};
 use tolv_model::release::ReleaseNumber;
@@ -123,7 +124,7 @@ fn proof(target: &Target, ledger: &Ledger) -> Done {
     let releases = if ledger.rows == 1 { "release" } else { "releases" };
     let mut text = format!("The ledger of {deploy} holds: {} {releases}\n", ledger.rows);
     for accepted in &ledger.accepted {
-        text.push_str(&format!("Accepted as it is: {accepted}\n"));
+        writeln!(text, "Accepted as it is: {accepted}").ok();
     }
     Ok(text.into_bytes())
 }
