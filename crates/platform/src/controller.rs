@@ -258,6 +258,7 @@ impl Task {
                 Err(error) => {
                     let (inner, why) = (&self.platform.0, chain(&error));
                     self.say(format!("Operation {} failed: {why}", operation.id));
+                    inner.outputs.begin(&operation.id).fail(Arc::new(error));
                     let now = Timestamp::now();
                     let ended = inner.store.end(&operation.id, State::Failed, Some(&why), now);
                     match ended.await {

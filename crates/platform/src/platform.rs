@@ -25,7 +25,7 @@ use tolv_store::blobs::Blobs as BlobStore;
 use tolv_store::{DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
 
 use super::controller::{self, Controller};
-use super::error::{Error, Kind};
+use super::error::{Error, Kind, chain};
 use super::kept::{Kept, Place};
 use super::metrics::Counters;
 use super::options::{Options, Said};
@@ -509,6 +509,9 @@ impl Platform {
         // What was not answered then never will be: it may be asked again.
         let now = Timestamp::now();
         self.0.store.forget_idempotent(now - KEYS, true).await?;
+        for (path, why) in self.0.store.unreadable_deploys().await? {
+            self.say(format!("Deploy {path} cannot be started: {}", chain(&why))).await;
+        }
         for deploy in self.0.store.all_deploys().await? {
             self.control(Place::of(&deploy))?;
         }

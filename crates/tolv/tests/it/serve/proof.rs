@@ -230,6 +230,15 @@ fn a_deploy_with_a_broken_row_is_named_and_can_be_stopped_and_destroyed() {
     let began = Instant::now();
     shop.serve.end(Signal::TERM);
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    // A row of a deploy itself keeps no other down either.
+    let whole = sql(&shop, "SELECT formation FROM deploys WHERE name = 'staging'");
+    sql(&shop, "UPDATE deploys SET formation = 'nothing' WHERE name = 'staging'");
+    shop.serve.begin();
+    shop.serve.running().wait_for_line(|line| line.contains("Deploy shop/staging cannot"), SOON);
+    until_text(&shop, "shop.localhost", "one");
+    shop.serve.end(Signal::INT);
+    let back = format!("UPDATE deploys SET formation = '{}' WHERE name = 'staging'", whole.trim());
+    sql(&shop, &back);
     shop.serve.begin();
     shop.tolv(&["destroy", "shop/staging", "--confirm", "shop/staging"]);
     assert!(!shop.tolv(&["deploys"]).contains("staging"));
