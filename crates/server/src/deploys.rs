@@ -164,6 +164,8 @@ pub(crate) async fn accept(
     Params(Confirm { confirm }): Params<Confirm>,
 ) -> Result<Json<Ledger>, Failure> {
     let path = path(&app, &deploy)?;
+    // To whoever may not look at the app, it is not there.
+    caller.may(Act::View, Some(&path.app))?;
     caller.may(Act::Own, None)?;
     if confirm != path.to_string() {
         let text = format!("to accept the ledger of `{path}`, confirm with exactly this name");
