@@ -155,10 +155,13 @@ pub struct Release {
 pub struct Ledger {
     /// Whether every row holds.
     pub holds: bool,
-    /// How many rows do.
+    /// How many releases hold, up to the first that does not.
     pub rows: usize,
-    /// The first row that does not, in words.
+    /// What does not hold, in words.
     pub broken: Option<String>,
+    /// What does not hold and was accepted as it is.
+    #[serde(default)]
+    pub accepted: Vec<String>,
 }
 
 /// Something to be done to a deploy.

@@ -16,6 +16,7 @@ use crate::beneath::Beneath;
 use crate::caps::{Caps, bytes};
 use crate::files;
 use crate::layers::Layers;
+use crate::proof::Proofs;
 use crate::seal::{self, LAYER, Modes, SLUG, seal};
 use crate::slots::Slot;
 use crate::slugs::Slugs;
@@ -38,14 +39,14 @@ pub fn layers_of(home: &Path, id: SlugId) -> Result<Vec<Layer>, Error> {
     Ok(Slugs::open(home)?.recorded(id).ok_or_else(gone)?.layers)
 }
 
-/// Whether a layer is here.
+/// Whether a layer is here, and what it was.
 ///
 /// # Errors
 ///
-/// The folder cannot be opened.
-pub fn has_layer(home: &Path, layer: &Layer) -> Result<bool, Error> {
-    let layers = Layers::open(Slugs::open(home)?.folder())?;
-    Ok(layers.find(&layer.key).is_some_and(|found| found.content == layer.content))
+/// Something of it cannot be read.
+pub fn has_layer(home: &Path, layer: &Layer, proofs: &Proofs) -> Result<bool, Error> {
+    let layers = Layers::at(Slugs::at(home).folder());
+    Ok(layers.proven(layer, proofs)?.is_ok())
 }
 
 /// Writes a slug, its manifest first.
@@ -53,10 +54,12 @@ pub fn has_layer(home: &Path, layer: &Layer) -> Result<bool, Error> {
 /// # Errors
 ///
 /// [`Error::Slug`] where the slug is not here whole; the file's.
-pub fn pack_slug(home: &Path, id: SlugId, to: &Path) -> Result<(), Error> {
-    let slugs = Slugs::open(home)?;
-    let gone = || Error::Slug { id, what: "is not here".to_owned() };
-    let manifest = slugs.find(id).ok_or_else(gone)?;
+pub fn pack_slug(home: &Path, id: SlugId, to: &Path, proofs: &Proofs) -> Result<(), Error> {
+    let slugs = Slugs::at(home);
+    let wrong = |what| Error::Slug { id, what };
+    slugs.proven(id, proofs)?.map_err(wrong)?;
+    let none = || wrong("has no manifest that is its own".to_owned());
+    let manifest = slugs.recorded(id).ok_or_else(none)?;
     let text = serde_json::to_vec(&manifest).map_err(io::Error::other);
     let text = text.map_err(Error::io("pack", to))?;
     write(to, &slugs.path(id), &manifest.entries, Some(&text)).map_err(Error::io("pack", to))
@@ -66,11 +69,14 @@ pub fn pack_slug(home: &Path, id: SlugId, to: &Path) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// The file's.
-pub fn pack_layer(home: &Path, layer: &Layer, to: &Path) -> Result<(), Error> {
-    let layers = Layers::open(Slugs::open(home)?.folder())?;
+/// [`Error::Layer`] where the layer is not here whole; the file's.
+pub fn pack_layer(home: &Path, layer: &Layer, to: &Path, proofs: &Proofs) -> Result<(), Error> {
+    let layers = Layers::at(Slugs::at(home).folder());
+    let wrong = |what| Error::Layer { key: layer.key, what };
+    layers.proven(layer, proofs)?.map_err(wrong)?;
     let folder = layers.path(&layer.key);
-    let entries = seal(&folder, LAYER, &|_| true, &|| false)?;
+    let none = || wrong("has no list of files that is its own".to_owned());
+    let entries = layers.listed(layer).ok_or_else(none)?;
     write(to, &folder, &entries, None).map_err(Error::io("pack", to))
 }
 
@@ -79,7 +85,7 @@ pub fn pack_layer(home: &Path, layer: &Layer, to: &Path) -> Result<(), Error> {
 /// # Errors
 ///
 /// [`Error::Slug`] where the archive is not this slug; then nothing is left of it.
-pub fn unpack_slug(home: &Path, id: SlugId, from: &Path) -> Result<(), Error> {
+pub fn unpack_slug(home: &Path, id: SlugId, from: &Path, proofs: &Proofs) -> Result<(), Error> {
     let slot = Slot::take(&home.join("builds"))?;
     let folder = slot.path().join("app");
     let wrong = |what: &str| Error::Slug { id, what: what.to_owned() };
@@ -90,7 +96,7 @@ pub fn unpack_slug(home: &Path, id: SlugId, from: &Path) -> Result<(), Error> {
     if !same {
         return Err(wrong("is not what its archive holds"));
     }
-    Slugs::open(home)?.put(&folder, &manifest).map(drop)
+    Slugs::open(home)?.put(&folder, &manifest, proofs).map(drop)
 }
 
 /// Takes a layer in.
@@ -98,15 +104,16 @@ pub fn unpack_slug(home: &Path, id: SlugId, from: &Path) -> Result<(), Error> {
 /// # Errors
 ///
 /// [`Error::Layer`] where the archive is not this layer; then nothing is left of it.
-pub fn unpack_layer(home: &Path, layer: &Layer, from: &Path) -> Result<(), Error> {
+pub fn unpack_layer(home: &Path, layer: &Layer, from: &Path, proofs: &Proofs) -> Result<(), Error> {
     let slot = Slot::take(&home.join("builds"))?;
     let folder = slot.path().join("layer");
     read(from, &folder)?;
     let entries = seal(&folder, LAYER, &|_| true, &|| false)?;
     if seal::content(entries.iter().map(|(path, entry)| (path, entry))) != layer.content {
-        return Err(Error::Layer { key: layer.key });
+        let what = "is not what its archive holds".to_owned();
+        return Err(Error::Layer { key: layer.key, what });
     }
-    Layers::open(Slugs::open(home)?.folder())?.put(layer, &folder, &entries)
+    Layers::open(Slugs::open(home)?.folder())?.put(layer, &folder, &entries, proofs)
 }
 
 /// Whether a folder holds these entries and nothing else.
@@ -229,11 +236,13 @@ mod tests {
         let manifest = Manifest {
             entries,
             layers: Vec::new(),
+            toolchains: Vec::new(),
             process_types: Default::default(),
             env: Default::default(),
             path: Vec::new(),
+            declared: Default::default(),
         };
-        Slugs::open(home).unwrap().put(&app, &manifest).unwrap()
+        Slugs::open(home).unwrap().put(&app, &manifest, &Proofs::default()).unwrap()
     }
 
     #[test]
@@ -241,13 +250,13 @@ mod tests {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let id = slug(one.path());
         let file = one.path().join("slug.tar.zst");
-        pack_slug(one.path(), id, &file).unwrap();
-        unpack_slug(two.path(), id, &file).unwrap();
-        verify(two.path(), id).unwrap();
+        pack_slug(one.path(), id, &file, &Proofs::default()).unwrap();
+        unpack_slug(two.path(), id, &file, &Proofs::default()).unwrap();
+        verify(two.path(), id, &Proofs::default()).unwrap();
         assert!(layers_of(two.path(), id).unwrap().is_empty());
         // Packed again, it is the same file.
         let again = two.path().join("slug.tar.zst");
-        pack_slug(two.path(), id, &again).unwrap();
+        pack_slug(two.path(), id, &again, &Proofs::default()).unwrap();
         assert!(fs::read(&file).unwrap() == fs::read(&again).unwrap());
     }
 
@@ -256,14 +265,14 @@ mod tests {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let id = slug(one.path());
         let file = one.path().join("slug.tar.zst");
-        pack_slug(one.path(), id, &file).unwrap();
+        pack_slug(one.path(), id, &file, &Proofs::default()).unwrap();
         let other = SlugId(tolv_model::slug::Digest::of(b"other"));
-        assert!(unpack_slug(two.path(), other, &file).is_err());
+        assert!(unpack_slug(two.path(), other, &file, &Proofs::default()).is_err());
         let bytes = fs::read(&file).unwrap();
         fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
-        assert!(unpack_slug(two.path(), id, &file).is_err());
+        assert!(unpack_slug(two.path(), id, &file, &Proofs::default()).is_err());
         fs::write(&file, "no archive").unwrap();
-        assert!(unpack_slug(two.path(), id, &file).is_err());
+        assert!(unpack_slug(two.path(), id, &file, &Proofs::default()).is_err());
         assert!(Slugs::open(two.path()).unwrap().all().unwrap().is_empty());
     }
 
@@ -280,7 +289,7 @@ mod tests {
         header.set_cksum();
         tar.append(&header, &b"x"[..]).unwrap();
         tar.into_inner().unwrap().finish().unwrap();
-        assert!(unpack_slug(home.path(), id, &file).is_err());
+        assert!(unpack_slug(home.path(), id, &file, &Proofs::default()).is_err());
         assert!(!home.path().join("builds/1/evil").exists());
     }
 
@@ -294,13 +303,13 @@ mod tests {
         let content = seal::content(entries.iter().map(|(path, entry)| (path, entry)));
         let layer = Layer { key: tolv_model::slug::Digest::of(b"key"), content };
         let layers = Layers::open(Slugs::open(one.path()).unwrap().folder()).unwrap();
-        layers.put(&layer, &folder, &entries).unwrap();
+        layers.put(&layer, &folder, &entries, &Proofs::default()).unwrap();
         let file = one.path().join("layer.tar.zst");
-        pack_layer(one.path(), &layer, &file).unwrap();
-        assert!(!has_layer(two.path(), &layer).unwrap());
-        unpack_layer(two.path(), &layer, &file).unwrap();
-        assert!(has_layer(two.path(), &layer).unwrap());
+        pack_layer(one.path(), &layer, &file, &Proofs::default()).unwrap();
+        assert!(!has_layer(two.path(), &layer, &Proofs::default()).unwrap());
+        unpack_layer(two.path(), &layer, &file, &Proofs::default()).unwrap();
+        assert!(has_layer(two.path(), &layer, &Proofs::default()).unwrap());
         let wrong = Layer { content: layer.key, ..layer };
-        assert!(unpack_layer(two.path(), &wrong, &file).is_err());
+        assert!(unpack_layer(two.path(), &wrong, &file, &Proofs::default()).is_err());
     }
 }

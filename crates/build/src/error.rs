@@ -85,11 +85,13 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
-    /// A layer is not what its key says.
-    #[error("layer {key} is not what its archive holds")]
+    /// A layer is not what the slug says.
+    #[error("dependency layer {} {what}", short(key))]
     Layer {
         /// Which.
         key: Digest,
+        /// What is wrong with it.
+        what: String,
     },
     /// It was told to stop.
     #[error("the build was cancelled")]
@@ -121,13 +123,14 @@ impl Error {
             | Self::Plan { help, .. }
             | Self::Toolchain { help, .. } => Some(help),
             Self::Step { help, .. } => help.as_deref(),
+            Self::Slug { .. } | Self::Layer { .. } => {
+                Some("build its commit again: tolv releases repair")
+            }
             Self::Source(_)
             | Self::Io { .. }
             | Self::Limit { .. }
             | Self::Manifest(_)
             | Self::Sandbox(_)
-            | Self::Slug { .. }
-            | Self::Layer { .. }
             | Self::Cancelled => None,
         }
     }

@@ -150,7 +150,7 @@ pub(crate) fn walk(
 }
 
 /// More things than these are more than any limit of bytes.
-const MAX_COUNTED: u64 = 4_000_000;
+pub(crate) const MAX_COUNTED: u64 = 4_000_000;
 
 /// Bytes on disk below `root`; things that vanish meanwhile count as nothing. What nobody can
 /// count, because it is too much or too deep, is more than any limit.
@@ -333,6 +333,48 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         fs::remove_file(&next).ok();
         Error::io("write", path)(error)
     })
+}
+
+/// Makes a symbolic link, in place of one that is there, so that there always is one.
+pub(crate) fn write_link(path: &Path, target: &Path) -> Result<(), Error> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let next = PathBuf::from(name);
+    let write = || {
+        std::os::unix::fs::symlink(target, &next)?;
+        fs::rename(&next, path)
+    };
+    write().map_err(|error| {
+        fs::remove_file(&next).ok();
+        Error::io("create", path)(error)
+    })
+}
+
+/// Lets everybody read a tree, and nobody but its owner write it, whatever the umask was when it
+/// was made: processes with uids of their own see it.
+pub(crate) fn show(root: &Path) -> Result<(), Error> {
+    let open = |path: &Path, meta: &Metadata| {
+        let mode = match meta.is_dir() || is_executable(meta) {
+            true => 0o755,
+            false => 0o644,
+        };
+        match meta.is_symlink() || meta.mode() & 0o7777 == mode {
+            true => Ok(()),
+            false => set_mode(path, mode),
+        }
+    };
+    let meta = root.symlink_metadata().map_err(Error::io("look at", root))?;
+    open(root, &meta)?;
+    if meta.is_dir() {
+        let mut enter = |found: &Found| open(&found.full, &found.meta).map(|()| true);
+        for found in walk(root, MAX_COUNTED, &|| false, &mut enter)? {
+            if !found.meta.is_dir() {
+                open(&found.full, &found.meta)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,66 +5,39 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use tolv_model::slug::{Digest, Entry, Manifest, SlugId};
+use tolv_model::slug::{Digest, Manifest, SlugId};
 
 use crate::Error;
 use crate::files;
 use crate::layers::Layers;
+use crate::proof::Proofs;
 use crate::slugs::Slugs;
-use crate::source::{as_path, shown};
 
-/// Proves that a slug is what its id says: every path, mode, link and byte; and that its layers
-/// are there.
+/// Proves that a slug is what its id says, and its layers what the slug says: every path, mode,
+/// link and byte, and nothing else. What was proven before and has not changed since is not read
+/// again.
 ///
 /// # Errors
 ///
-/// [`Error::Slug`] names the first path that differs.
-pub fn verify(home: &Path, id: SlugId) -> Result<Manifest, Error> {
-    let slugs = Slugs::open(home)?;
-    let wrong = |what: String| Error::Slug { id, what };
-    let Some(manifest) = slugs.find(id) else {
-        return Err(wrong(match slugs.path(id).is_dir() {
-            true => first_difference(&slugs, id),
-            false => "is not here".to_owned(),
-        }));
-    };
-    let root = slugs.path(id);
-    for (path, entry) in &manifest.entries {
-        let full = root.join(as_path(path));
-        let same = match entry {
-            Entry::Directory => true,
-            Entry::File { digest, .. } => {
-                let file = files::open(&full).map_err(Error::io("read", &full))?;
-                files::pour(file, std::io::sink()).map_err(Error::io("read", &full))?.0 == *digest
-            }
-            Entry::Symlink { target } => {
-                fs::read_link(&full).map_err(Error::io("read", &full))? == as_path(target)
-            }
-        };
-        if !same {
-            return Err(wrong(format!("differs at `{}`", shown(path))));
-        }
-    }
-    let layers = Layers::open(slugs.folder())?;
+/// [`Error::Slug`], [`Error::Layer`] name the first path that differs.
+pub fn verify(home: &Path, id: SlugId, proofs: &Proofs) -> Result<(), Error> {
+    let slugs = Slugs::at(home);
+    let manifest = slugs.proven(id, proofs)?.map_err(|what| Error::Slug { id, what })?;
+    let layers = Layers::at(slugs.folder());
     for layer in &manifest.layers {
-        if layers.find(&layer.key).is_none_or(|found| found.content != layer.content) {
-            return Err(wrong(format!("has lost its layer {}", layer.key)));
-        }
+        layers.proven(layer, proofs)?.map_err(|what| Error::Layer { key: layer.key, what })?;
     }
-    Ok(manifest)
+    Ok(())
 }
 
-/// Why a slug whose folder is there is not found whole.
-fn first_difference(slugs: &Slugs, id: SlugId) -> String {
-    let Some(manifest) = slugs.recorded(id) else {
-        return "has no manifest that is its own".to_owned();
-    };
-    let root = slugs.path(id);
-    let differs = |(path, entry): &&(Vec<u8>, Entry)| !Slugs::stands(&root, path, entry);
-    match manifest.entries.iter().find(differs) {
-        Some((path, _)) => format!("differs at `{}`", shown(path)),
-        None => "was changed".to_owned(),
-    }
+/// A slug's manifest, which proves itself, whatever became of the slug; its entries are left out.
+///
+/// # Errors
+///
+/// [`Error::Slug`] where there is none.
+pub fn manifest(home: &Path, id: SlugId, proofs: &Proofs) -> Result<Manifest, Error> {
+    let what = || "has no manifest that is its own".to_owned();
+    proofs.manifest(&Slugs::at(home), id).ok_or_else(|| Error::Slug { id, what: what() })
 }
 
 /// Removes an app's folder, with whatever its builds left there.

@@ -1,8 +1,9 @@
 //! Dependency layers: one folder per key under `<home>/slugs/layers`, shared by slugs.
 //!
-//! Beside `<key>/` stands `<key>.json`, its record with the content's digest. The record is
-//! written last, so a layer without one is the remnant of a build that was ended, and the next
-//! build removes it.
+//! Beside `<key>/` stand `<key>.entries`, what is in it, and `<key>.json`, its record with the
+//! content's digest. The record is written last, so a layer without one is the remnant of a build
+//! that was ended, and the next build removes it. A slug names its layers by key and content, and
+//! a layer that is not that content is none of the slug's.
 //! With a root of its own a layer is built as `<key>.new` and renamed; without, its tools bake the
 //! path in, so it is built at its place.
 
@@ -20,6 +21,7 @@ use crate::exec::Executor;
 use crate::files::{self, Lock};
 use crate::keep::digests;
 use crate::plan::{LayerPlan, Plan};
+use crate::proof::{Proofs, prove};
 use crate::seal::{self, LAYER, seal_within};
 use crate::source::as_path;
 use crate::tree::Tree;
@@ -49,15 +51,22 @@ pub(crate) struct Workshop<'a> {
     pub(crate) empty: &'a Path,
     /// Toolchains, caches, earlier layers.
     pub(crate) mounts: Vec<Mount>,
+    /// What was proven.
+    pub(crate) proofs: &'a Proofs,
 }
 
 impl Layers {
     /// The layers of `<home>/slugs`, rid of what killed builds left.
     pub(crate) fn open(slugs: &Path) -> Result<Self, Error> {
-        let layers = Self { folder: slugs.join("layers") };
+        let layers = Self::at(slugs);
         files::make_folder(&layers.folder)?;
         layers.sweep()?;
         Ok(layers)
+    }
+
+    /// The layers of `<home>/slugs`, to be looked at: nothing is made and nothing is removed.
+    pub(crate) fn at(slugs: &Path) -> Self {
+        Self { folder: slugs.join("layers") }
     }
 
     /// Removes folders without a record that nobody is filling.
@@ -97,7 +106,55 @@ impl Layers {
         self.folder.join(format!("{key}.json"))
     }
 
-    /// The layer of this key, if it is there whole.
+    fn entries(&self, key: &Digest) -> PathBuf {
+        self.folder.join(format!("{key}.entries"))
+    }
+
+    /// Proves that a layer is what its content's digest says.
+    ///
+    /// # Errors
+    ///
+    /// The inner error says what is wrong with it.
+    pub(crate) fn proven(
+        &self,
+        layer: &Layer,
+        proofs: &Proofs,
+    ) -> Result<Result<(), String>, Error> {
+        let entries = || {
+            let none = || "has no list of files that is its own".to_owned();
+            self.listed(layer).ok_or_else(none)
+        };
+        prove(&self.path(&layer.key), LAYER, layer.content, entries, proofs)
+    }
+
+    /// What is in a layer, as it was when it was made; the list proves itself.
+    pub(crate) fn listed(&self, layer: &Layer) -> Option<Vec<(Vec<u8>, Entry)>> {
+        let bytes = fs::read(self.entries(&layer.key)).ok()?;
+        let entries: Vec<(Vec<u8>, Entry)> = serde_json::from_slice(&bytes).ok()?;
+        let content = seal::content(entries.iter().map(|(path, entry)| (path, entry)));
+        (content == layer.content).then_some(entries)
+    }
+
+    /// Writes what is in a layer, then its record.
+    fn note(&self, name: &str, layer: &Layer, entries: &[(Vec<u8>, Entry)]) -> Result<(), Error> {
+        let (files, size) = seal::count(entries);
+        let record = Record { name: name.to_owned(), content: layer.content, size, files };
+        let text = |bytes: serde_json::Result<Vec<u8>>, path: &Path| {
+            bytes.map_err(std::io::Error::other).map_err(Error::io("write", path))
+        };
+        let path = self.entries(&layer.key);
+        files::write_whole(&path, &text(serde_json::to_vec(entries), &path)?)?;
+        let path = self.record(&layer.key);
+        files::write_whole(&path, &text(serde_json::to_vec(&record), &path)?)
+    }
+
+    /// The layer of this key, if it is there and what it was when it was made.
+    fn whole(&self, key: &Digest, proofs: &Proofs) -> Result<Option<Layer>, Error> {
+        let Some(layer) = self.find(key) else { return Ok(None) };
+        Ok(self.proven(&layer, proofs)?.is_ok().then_some(layer))
+    }
+
+    /// The layer of this key, if it is there.
     pub(crate) fn find(&self, key: &Digest) -> Option<Layer> {
         let record: Record = serde_json::from_slice(&fs::read(self.record(key)).ok()?).ok()?;
         self.path(key).is_dir().then_some(Layer { key: *key, content: record.content })
@@ -111,7 +168,7 @@ impl Layers {
         shop: &Workshop<'_>,
         events: &mut dyn FnMut(Event),
     ) -> Result<Layer, Error> {
-        if let Some(found) = self.find(&layer.key) {
+        if let Some(found) = self.whole(&layer.key, shop.proofs)? {
             events(Event::Heading(format!("{}: unchanged", layer.name)));
             return Ok(found);
         }
@@ -119,8 +176,13 @@ impl Layers {
         let _lock = Lock::take(&self.lock(&layer.key), &cancelled, &mut || {
             events(Event::Heading(format!("{}: waiting for another build of them", layer.name)));
         })?;
-        if let Some(found) = self.find(&layer.key) {
+        if let Some(found) = self.whole(&layer.key, shop.proofs)? {
             return Ok(found);
+        }
+        if self.find(&layer.key).is_some() {
+            let text = format!("{}: changed on the disk, made again", layer.name);
+            events(Event::Warning(text));
+            files::remove(&self.record(&layer.key))?;
         }
         let place = self.path(&layer.key);
         let building = if shop.executor.level.has_own_root() {
@@ -144,22 +206,19 @@ impl Layers {
         layer: &Layer,
         folder: &Path,
         entries: &[(Vec<u8>, Entry)],
+        proofs: &Proofs,
     ) -> Result<(), Error> {
         let _held = Lock::take(&self.lock(&layer.key), &|| false, &mut || {})?;
-        if self.find(&layer.key).is_some() {
+        if self.proven(layer, proofs)?.is_ok() && self.find(&layer.key) == Some(*layer) {
             return Ok(());
         }
+        files::remove(&self.record(&layer.key))?;
         let place = self.path(&layer.key);
         files::remove(&place)?;
         files::set_mode(folder, 0o755)?;
         fs::rename(folder, &place).map_err(Error::io("create", &place))?;
         seal::fix(&place, LAYER)?;
-        let (files, size) = seal::count(entries);
-        let name = "from the blob store".to_owned();
-        let record = Record { name, content: layer.content, size, files };
-        let bytes = serde_json::to_vec(&record).map_err(std::io::Error::other);
-        let path = self.record(&layer.key);
-        files::write_whole(&path, &bytes.map_err(Error::io("write", &path))?)
+        self.note("from the blob store", layer, entries)
     }
 
     /// Every layer that has a folder or a record.
@@ -173,6 +232,7 @@ impl Layers {
     pub(crate) fn remove(&self, key: &Digest) -> Result<(), Error> {
         let _held = Lock::take(&self.lock(key), &|| false, &mut || {})?;
         files::remove(&self.record(key))?;
+        files::remove(&self.entries(key))?;
         files::remove(&self.path(key))?;
         files::remove(&self.lock(key))
     }
@@ -221,12 +281,9 @@ impl Layers {
         if building != place {
             fs::rename(building, place).map_err(Error::io("create", place))?;
         }
-        let (files, size) = seal::count(&entries);
-        let record = Record { name: layer.name.clone(), content, size, files };
-        let bytes = serde_json::to_vec(&record).map_err(std::io::Error::other);
-        let path = self.record(&layer.key);
-        files::write_whole(&path, &bytes.map_err(Error::io("write", &path))?)?;
-        Ok(Layer { key: layer.key, content })
+        let made = Layer { key: layer.key, content };
+        self.note(&layer.name, &made, &entries)?;
+        Ok(made)
     }
 }
 

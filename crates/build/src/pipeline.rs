@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
 use tolv_model::app_json::AppJson;
 use tolv_model::name::ProcessType;
 use tolv_model::procfile::Procfile;
-use tolv_model::slug::{Digest, Layer, Manifest, SlugId};
+use tolv_model::slug::{Declared, Digest, Manifest, SlugId};
 use tolv_sandbox::{Cancel, Level, Mount, Spawner};
 
 use crate::caps::Caps;
 use crate::exec::{Executor, named_files};
 use crate::files::{self, Lock};
 use crate::layers::{Layers, Workshop, link};
+use crate::needs::Places;
 use crate::plan::Plan;
+use crate::proof::Proofs;
 use crate::slots::Slot;
 use crate::slugs::{Slugs, pack};
 use crate::snapshot::{self, Stamps};
@@ -26,9 +28,9 @@ use crate::tree::Tree;
 use crate::{Error, Event, builders};
 
 /// Where the processes of a slug see it.
-const APP: &str = "/app";
+pub(crate) const APP: &str = "/app";
 /// Where they see its layers.
-const LAYERS: &str = "/layers";
+pub(crate) const LAYERS: &str = "/layers";
 
 /// What a build may know of the machine that it runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub struct Request {
     pub caps: Caps,
     /// Ends the build when it is pulled.
     pub cancel: Cancel,
+    /// What of the app's slugs and layers was proven.
+    pub proofs: Proofs,
 }
 
 /// A slug, with what its release needs to know.
@@ -107,7 +111,7 @@ pub fn build(request: &Request, events: &mut dyn FnMut(Event)) -> Result<Built, 
 }
 
 /// What the codebase's two declarative files say.
-struct Declared {
+struct Files {
     procfile: Option<Procfile>,
     app_json: AppJson,
 }
@@ -195,19 +199,17 @@ impl<'a> Pipeline<'a> {
         }
         let process_types = process_types(&plan, declared.procfile.as_ref())?;
         let input = input(&tree, &plan, &process_types);
-        let known = self.slugs.known(&input).filter(|(_, manifest)| {
-            manifest.layers.iter().all(|layer| {
-                self.layers.find(&layer.key).is_some_and(|found| found.content == layer.content)
-            })
-        });
+        let known = self.known(&input)?;
         let (slug, manifest) = match known {
             Some(known) => {
                 events(Event::Heading("Nothing has changed since the last build".to_owned()));
                 known
             }
             None => {
-                let manifest = self.make(&tree, &plan, process_types, events)?;
-                let id = self.slugs.put(&self.slot.path().join("app"), &manifest)?;
+                let manifest =
+                    self.make(&tree, &plan, process_types, &declared.app_json, events)?;
+                let app = self.slot.path().join("app");
+                let id = self.slugs.put(&app, &manifest, &request.proofs)?;
                 self.slugs.remember(&input, id)?;
                 (id, manifest)
             }
@@ -215,13 +217,34 @@ impl<'a> Pipeline<'a> {
         tell(&plan, declared.procfile.as_ref(), &manifest, slug, events);
         Ok(Built {
             slug,
-            mounts: self.mounts(slug, &manifest, &plan),
+            mounts: self.places().mounts(slug, &manifest)?,
             dir: self.slugs.path(slug),
             manifest,
             app_json: declared.app_json,
             commit: listing.commit,
             warnings: Vec::new(),
         })
+    }
+
+    /// The slug that this input gave before, if it and its layers are what they were.
+    fn known(&self, input: &Digest) -> Result<Option<(SlugId, Manifest)>, Error> {
+        let proofs = &self.request.proofs;
+        let Some((id, manifest)) = self.slugs.known(input, proofs)? else { return Ok(None) };
+        for layer in &manifest.layers {
+            if self.layers.proven(layer, proofs)?.is_err() {
+                return Ok(None);
+            }
+        }
+        // The input has the toolchains' versions; this machine may have forgotten where they are.
+        Ok(self.places().mounts(id, &manifest).is_ok().then_some((id, manifest)))
+    }
+
+    fn places(&self) -> Places {
+        Places {
+            home: self.home.clone(),
+            toolchains: self.toolchains.clone(),
+            program: self.request.host.program.clone(),
+        }
     }
 
     /// An empty folder of the build's own.
@@ -237,6 +260,7 @@ impl<'a> Pipeline<'a> {
         tree: &Tree,
         plan: &Plan,
         process_types: BTreeMap<ProcessType, String>,
+        app_json: &AppJson,
         events: &mut dyn FnMut(Event),
     ) -> Result<Manifest, Error> {
         let request = self.request;
@@ -281,6 +305,7 @@ impl<'a> Pipeline<'a> {
                 app: &app,
                 empty: &empty,
                 mounts: mounts.clone(),
+                proofs: &request.proofs,
             };
             let got = self.layers.get(plan, layer, &shop, events)?;
             mounts.push(Mount::read_only(self.layers.path(&layer.key), &layer.path));
@@ -295,26 +320,23 @@ impl<'a> Pipeline<'a> {
         }
         events(Event::Heading("Packing the slug".to_owned()));
         let entries = pack(&app, plan, &self.layout, &request.caps, &cancelled)?;
+        let at_run = plan.toolchains.iter().filter(|toolchain| toolchain.at_run);
+        let places = self.places();
         Ok(Manifest {
             entries,
             layers: made,
+            toolchains: at_run.map(|one| places.name(one)).collect::<Result<_, _>>()?,
             process_types,
             env: plan.env.clone(),
             path: plan.path.clone(),
+            declared: Declared {
+                checks: app_json.checks(),
+                formation: app_json.formation(),
+                sizes: app_json.sizes(),
+                env: app_json.env.clone(),
+                cron: app_json.cron.clone(),
+            },
         })
-    }
-
-    fn mounts(&self, slug: SlugId, manifest: &Manifest, plan: &Plan) -> Vec<Mount> {
-        let mut mounts = vec![Mount::read_only(self.slugs.path(slug), APP)];
-        for Layer { key, .. } in &manifest.layers {
-            mounts.push(Mount::read_only(
-                self.layers.path(key),
-                Path::new(LAYERS).join(key.to_string()),
-            ));
-        }
-        let toolchains = plan.toolchains.iter().filter(|toolchain| toolchain.at_run);
-        mounts.extend(toolchains.map(|t| Mount::read_only(&t.source, &t.target)));
-        mounts
     }
 }
 
@@ -322,7 +344,7 @@ fn names_lfs(attributes: &[u8]) -> bool {
     attributes.windows(b"filter=lfs".len()).any(|part| part == b"filter=lfs")
 }
 
-fn declared(tree: &Tree, events: &mut dyn FnMut(Event)) -> Result<Declared, Error> {
+fn declared(tree: &Tree, events: &mut dyn FnMut(Event)) -> Result<Files, Error> {
     let manifest = |error| Error::Manifest(Box::new(error));
     let procfile = match tree.read("Procfile")? {
         Some(bytes) => Some(Procfile::parse(&bytes).map_err(manifest)?),
@@ -335,7 +357,7 @@ fn declared(tree: &Tree, events: &mut dyn FnMut(Event)) -> Result<Declared, Erro
     for warning in &app_json.warnings {
         events(Event::Warning(warning.to_string()));
     }
-    Ok(Declared { procfile, app_json })
+    Ok(Files { procfile, app_json })
 }
 
 /// The Procfile's word stands; the builder fills in what it does not say.

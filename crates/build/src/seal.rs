@@ -17,9 +17,9 @@ use crate::source::shown;
 /// The modes of a sealed tree.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Modes {
-    folder: u32,
-    file: u32,
-    executable: u32,
+    pub(crate) folder: u32,
+    pub(crate) file: u32,
+    pub(crate) executable: u32,
 }
 
 /// A slug's.

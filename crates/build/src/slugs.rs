@@ -15,6 +15,7 @@ use crate::files::{self, Lock};
 use crate::keep::digests;
 use crate::links::{self, Leads};
 use crate::plan::Plan;
+use crate::proof::{Proofs, prove};
 use crate::seal::{SLUG, seal_within};
 use crate::source::{as_path, shown};
 use crate::toolchains::Layout;
@@ -28,9 +29,14 @@ pub(crate) struct Slugs {
 impl Slugs {
     /// Those of `<home>`.
     pub(crate) fn open(home: &Path) -> Result<Self, Error> {
-        let folder = home.join("slugs");
-        files::make_folder(&folder.join("known"))?;
-        Ok(Self { folder })
+        let slugs = Self::at(home);
+        files::make_folder(&slugs.folder.join("known"))?;
+        Ok(slugs)
+    }
+
+    /// Those of `<home>`, to be looked at: nothing is made.
+    pub(crate) fn at(home: &Path) -> Self {
+        Self { folder: home.join("slugs") }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -46,13 +52,27 @@ impl Slugs {
         self.folder.join(format!("{}.json", id.0))
     }
 
-    /// A slug's manifest, if the slug is there whole.
-    pub(crate) fn find(&self, id: SlugId) -> Option<Manifest> {
+    /// Proves that a slug's tree is the slug, and gives its manifest without its entries; layers are
+    /// not looked at.
+    ///
+    /// # Errors
+    ///
+    /// The inner error says what is wrong with it.
+    pub(crate) fn proven(
+        &self,
+        id: SlugId,
+        proofs: &Proofs,
+    ) -> Result<Result<Manifest, String>, Error> {
         let root = self.path(id);
-        let whole = |manifest: &Manifest| {
-            root.is_dir() && manifest.entries.iter().all(|(path, e)| Self::stands(&root, path, e))
+        let Some(manifest) = proofs.manifest(self, id) else {
+            return Ok(Err(match root.is_dir() {
+                true => "has no manifest that is its own".to_owned(),
+                false => "is not here".to_owned(),
+            }));
         };
-        self.recorded(id).filter(whole)
+        let none = || "has no manifest that is its own".to_owned();
+        let entries = || self.recorded(id).map(|manifest| manifest.entries).ok_or_else(none);
+        Ok(prove(&root, SLUG, id.0, entries, proofs)?.map(|()| manifest))
     }
 
     /// A slug's manifest, whatever became of the slug.
@@ -60,18 +80,6 @@ impl Slugs {
         let bytes = fs::read(self.manifest_path(id)).ok()?;
         let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
         (manifest.id() == id).then_some(manifest)
-    }
-
-    /// Whether an entry is where it should be, with its kind, size and mode.
-    pub(crate) fn stands(root: &Path, path: &[u8], entry: &Entry) -> bool {
-        let Ok(meta) = root.join(as_path(path)).symlink_metadata() else { return false };
-        match entry {
-            Entry::Directory => meta.is_dir(),
-            Entry::Symlink { .. } => meta.is_symlink(),
-            Entry::File { size, executable, .. } => {
-                meta.is_file() && meta.len() == *size && files::is_executable(&meta) == *executable
-            }
-        }
     }
 
     /// Every slug that has a folder or a manifest.
@@ -106,11 +114,17 @@ impl Slugs {
         self.folder.join("known").join(input.to_string())
     }
 
-    /// The slug that this input gave before, if it is still there.
-    pub(crate) fn known(&self, input: &Digest) -> Option<(SlugId, Manifest)> {
-        let text = fs::read_to_string(self.known_path(input)).ok()?;
-        let id = SlugId(text.trim().parse().ok()?);
-        Some((id, self.find(id)?))
+    /// The slug that this input gave before, if it is still there and what it was.
+    pub(crate) fn known(
+        &self,
+        input: &Digest,
+        proofs: &Proofs,
+    ) -> Result<Option<(SlugId, Manifest)>, Error> {
+        let text = fs::read_to_string(self.known_path(input)).ok();
+        let id = text.and_then(|text| text.trim().parse().ok()).map(SlugId);
+        let Some(id) = id else { return Ok(None) };
+        let is_proven = self.proven(id, proofs)?.is_ok();
+        Ok(self.recorded(id).filter(|_| is_proven).map(|manifest| (id, manifest)))
     }
 
     /// Remembers what an input gave.
@@ -118,12 +132,18 @@ impl Slugs {
         files::write_whole(&self.known_path(input), format!("{}\n", id.0).as_bytes())
     }
 
-    /// Moves a packed tree to its name. Of two equal ones, the first stays.
-    pub(crate) fn put(&self, app: &Path, manifest: &Manifest) -> Result<SlugId, Error> {
+    /// Moves a packed tree to its name. Of two equal ones, the first stays; one that has changed
+    /// since it was put there does not.
+    pub(crate) fn put(
+        &self,
+        app: &Path,
+        manifest: &Manifest,
+        proofs: &Proofs,
+    ) -> Result<SlugId, Error> {
         let id = manifest.id();
         let lock = self.folder.join(format!("{}.lock", id.0));
         let held = Lock::take(&lock, &|| false, &mut || {})?;
-        if self.find(id).is_none() {
+        if self.recorded(id).is_none() || self.proven(id, proofs)?.is_err() {
             let place = self.path(id);
             files::remove(&place)?;
             // Moving a folder writes its `..`, which takes write permission where root is not us.

@@ -2,13 +2,14 @@
 //! before (factor V).
 //!
 //! ```text
-//!  v1 ── hash ──▶ v2 ── hash ──▶ v3        prev of v1 is 64 zeros
+//!  v1 ─▶ outcome of v1 ─▶ v2 ─▶ outcome of v2 ─▶ v3        prev of v1 is 64 zeros
 //! ```
 //!
-//! A row's hash covers everything in it, `prev` included; how a release turned out is said later
-//! and lies beside the ledger. Whoever changes, removes or inserts a row breaks the chain at that
-//! row, and [`verify`] names it. What the chain cannot show is that rows at its end were cut off;
-//! the deploy's current release, which is recorded elsewhere, must be in it.
+//! The hash of a row covers everything in it, `prev` included; so does that of an outcome, which is
+//! appended once it is known how the release turned out. Whoever changes, removes or inserts one
+//! breaks the chain there, and [`audit`] names it. The deploy's current release is the last one that
+//! succeeded. What the chain cannot show by itself is that its end was cut off or made longer: the
+//! hash of its end is kept elsewhere.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::id::DeployId;
 use crate::name::ProcessType;
+use crate::operation::Outcome;
 use crate::release::ReleaseNumber;
 use crate::size::Sizes;
 use crate::slug::{Digest, SlugId};
@@ -154,6 +156,43 @@ impl Row {
     }
 }
 
+/// How a release turned out, appended once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Whose release it is.
+    pub deploy: DeployId,
+    /// Which.
+    pub number: ReleaseNumber,
+    /// How it turned out.
+    pub outcome: Outcome,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// When, to the microsecond.
+    pub ended: Timestamp,
+    /// The hash of what was appended before.
+    pub prev: Digest,
+}
+
+impl Settled {
+    /// SHA-256 over every field, each with its length before it.
+    pub fn hash(&self) -> Digest {
+        let mut hash = Sha256::new();
+        let mut put = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        put(b"tolv outcome 1");
+        put(self.deploy.as_str().as_bytes());
+        put(&self.number.0.to_be_bytes());
+        put(self.outcome.as_str().as_bytes());
+        put(if self.error.is_some() { b"error" } else { b"" });
+        put(self.error.as_deref().unwrap_or_default().as_bytes());
+        put(&self.ended.as_microsecond().to_be_bytes());
+        put(&self.prev.0);
+        Digest(hash.finalize().into())
+    }
+}
+
 impl Reason {
     fn put(&self, put: &mut dyn FnMut(&[u8])) {
         match self {
@@ -188,7 +227,7 @@ impl Reason {
     }
 }
 
-/// The first row of a ledger that does not hold.
+/// Why a ledger does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// A row is not where its number says.
@@ -203,8 +242,43 @@ pub enum Broken {
     #[error("release {0} was changed: its row does not match its hash")]
     Changed(ReleaseNumber),
     /// A row does not continue the one before.
-    #[error("release {0} does not continue the one before it")]
+    #[error("release {0} does not continue what was recorded before it")]
     Unlinked(ReleaseNumber),
+    /// A row cannot be read.
+    #[error("the row of release {0} cannot be read: {1}")]
+    Unreadable(ReleaseNumber, String),
+    /// The config version of a release is another.
+    #[error("the config of release {0} was changed")]
+    Config(ReleaseNumber),
+    /// An outcome was changed, or is not in the chain.
+    #[error("the outcome of release {0} was changed")]
+    Outcome(ReleaseNumber),
+    /// The deploy's current release is not the last that succeeded.
+    #[error(
+        "the current release was changed: the last one that succeeded is {}, and {} is current",
+        shown(*.recorded), shown(*.found)
+    )]
+    Current {
+        /// The last one that succeeded.
+        recorded: Option<ReleaseNumber>,
+        /// What the deploy says.
+        found: Option<ReleaseNumber>,
+    },
+    /// The end of the chain is not where the platform left it.
+    #[error(
+        "the ledger does not end where this platform left it, at {}: it ends at {}",
+        shown(*.recorded), shown(*.found)
+    )]
+    End {
+        /// The last release that the platform recorded.
+        recorded: Option<ReleaseNumber>,
+        /// The last release of the ledger.
+        found: Option<ReleaseNumber>,
+    },
+}
+
+fn shown(number: Option<ReleaseNumber>) -> String {
+    number.map_or_else(|| "no release".to_owned(), |number| number.to_string())
 }
 
 impl Broken {
@@ -212,33 +286,69 @@ impl Broken {
     pub fn release(&self) -> ReleaseNumber {
         match self {
             Self::Missing { expected, .. } => *expected,
-            Self::Changed(number) | Self::Unlinked(number) => *number,
+            Self::Changed(number)
+            | Self::Unlinked(number)
+            | Self::Unreadable(number, _)
+            | Self::Config(number)
+            | Self::Outcome(number) => *number,
+            Self::Current { recorded, found } | Self::End { recorded, found } => {
+                found.or(*recorded).unwrap_or(ReleaseNumber(1))
+            }
         }
     }
 }
 
-/// Proves a chain: `rows` are all rows of one deploy by number, each with the hash that was
-/// stored with it. Gives the hash of the last, [`GENESIS`] for an empty ledger.
-///
-/// # Errors
-///
-/// The first row that does not hold.
-pub fn verify<'a>(rows: impl IntoIterator<Item = (&'a Row, Digest)>) -> Result<Digest, Broken> {
-    let mut prev = GENESIS;
-    for ((row, stored), number) in rows.into_iter().zip(1..) {
-        let expected = ReleaseNumber(number);
-        if row.number != expected {
-            return Err(Broken::Missing { expected, found: row.number });
+/// What an audit of a chain found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Everything that does not hold, in order.
+    pub broken: Vec<Broken>,
+    /// The hash of its end; [`GENESIS`] for an empty ledger.
+    pub end: Digest,
+    /// The last release that succeeded.
+    pub current: Option<ReleaseNumber>,
+}
+
+/// Proves a chain: `rows` are all rows of one deploy by number, `outcomes` all its outcomes, each
+/// with the hash that was stored with it.
+pub fn audit(rows: &[(Row, Digest)], outcomes: &[(Settled, Digest)]) -> Audit {
+    let mut found = Audit { broken: Vec::new(), end: GENESIS, current: None };
+    let mut next: BTreeMap<Digest, &(Settled, Digest)> = BTreeMap::new();
+    let mut left: BTreeMap<ReleaseNumber, &Settled> = BTreeMap::new();
+    for outcome in outcomes {
+        if next.insert(outcome.0.prev, outcome).is_some() {
+            found.broken.push(Broken::Outcome(outcome.0.number));
         }
-        if row.hash() != stored {
-            return Err(Broken::Changed(expected));
-        }
-        if row.prev != prev {
-            return Err(Broken::Unlinked(expected));
-        }
-        prev = stored;
+        left.insert(outcome.0.number, &outcome.0);
     }
-    Ok(prev)
+    let mut expected = 1;
+    for at in 0..=rows.len() {
+        // What was appended behind the row before.
+        while let Some((outcome, stored)) = next.remove(&found.end) {
+            left.remove(&outcome.number);
+            if outcome.hash() != *stored || outcome.number.0 >= expected {
+                found.broken.push(Broken::Outcome(outcome.number));
+            }
+            if outcome.outcome == Outcome::Succeeded {
+                found.current = Some(outcome.number);
+            }
+            found.end = *stored;
+        }
+        let Some((row, stored)) = rows.get(at) else { break };
+        let number = row.number;
+        if number.0 != expected {
+            let expected = ReleaseNumber(expected);
+            found.broken.push(Broken::Missing { expected, found: number });
+        } else if row.hash() != *stored {
+            found.broken.push(Broken::Changed(number));
+        } else if row.prev != found.end {
+            found.broken.push(Broken::Unlinked(number));
+        }
+        found.end = *stored;
+        expected = number.0.saturating_add(1);
+    }
+    found.broken.extend(left.into_keys().map(Broken::Outcome));
+    found
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! A slug: the immutable output of a build (factor V), known by its content.
 //!
 //! The id is the SHA-256 of a canonical manifest: every path with its mode and content digest,
-//! sorted by path, then the layers, process types and environment. No time, owner or host is in
-//! it, so the same input gives the same id. Dependencies stay outside, in a layer the manifest
-//! names by content.
+//! sorted by path, then the layers, toolchains, process types, environment and what app.json
+//! declares for the run stage: everything that decides what a release of it runs. No time, owner,
+//! host or path of the host is in it, so the same input gives the same id. Dependencies stay
+//! outside, in a layer the manifest names by content.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::app_json::{CronJob, Variable};
+use crate::env::EnvName;
+use crate::formation::Formation;
+use crate::health::HealthCheck;
 use crate::name::ProcessType;
+use crate::size::Sizes;
 
 /// A SHA-256, printed as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,6 +138,50 @@ pub struct Layer {
     pub content: Digest,
 }
 
+/// A toolchain that the slug's processes see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Toolchain {
+    /// Its name with its version: `node-22.11.0`. Where it is on a machine is looked up by this
+    /// name when a release starts, and is not part of the slug.
+    pub name: String,
+    /// Where processes see it, in bytes.
+    pub target: Vec<u8>,
+}
+
+impl Toolchain {
+    /// The name of the platform's own program, which serves static sites.
+    pub const PLATFORM: &str = "tolv";
+
+    /// Whether the name is a plain path below the folder of toolchains.
+    pub fn is_plain(&self) -> bool {
+        let part = |part: &str| !part.is_empty() && part != "." && part != "..";
+        self.name.split('/').all(part) && !self.name.contains('\0')
+    }
+}
+
+/// What app.json declares for the run stage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// Health checks by process type.
+    pub checks: BTreeMap<ProcessType, Vec<HealthCheck>>,
+    /// First quantities.
+    pub formation: Formation,
+    /// Sizes of process types.
+    pub sizes: Sizes,
+    /// Config variables.
+    pub env: BTreeMap<EnvName, Variable>,
+    /// Schedules.
+    pub cron: Vec<CronJob>,
+}
+
+impl Declared {
+    /// The bytes that stand for it in a digest: JSON, whose maps are sorted.
+    fn canonical(&self) -> Vec<u8> {
+        // Names and numbers: nothing in it that JSON cannot say.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
 /// All that a slug is; [`Manifest::id`] is its identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -139,12 +189,16 @@ pub struct Manifest {
     pub entries: Vec<(Vec<u8>, Entry)>,
     /// Dependency layers, in the order of the build plan.
     pub layers: Vec<Layer>,
+    /// Toolchains that its processes see.
+    pub toolchains: Vec<Toolchain>,
     /// Process type → command line as in the Procfile.
     pub process_types: BTreeMap<ProcessType, String>,
     /// Environment that the builder gives its processes, below config: `PYTHONUNBUFFERED=1`.
     pub env: BTreeMap<String, String>,
     /// Folders put in front of `PATH`, as seen in the sandbox: `/app/.venv/bin`.
     pub path: Vec<String>,
+    /// What app.json says of its processes.
+    pub declared: Declared,
 }
 
 impl Manifest {
@@ -158,7 +212,7 @@ impl Manifest {
             hash.update((bytes.len() as u64).to_be_bytes());
             hash.update(bytes);
         };
-        put(b"tolv slug 1");
+        put(b"tolv slug 2");
         let mut entries: Vec<_> = self.entries.iter().collect();
         entries.sort_by(|a, b| a.0.cmp(&b.0));
         for (path, entry) in entries {
@@ -168,6 +222,11 @@ impl Manifest {
         for layer in &self.layers {
             put(&layer.key.0);
             put(&layer.content.0);
+        }
+        put(b"toolchains");
+        for toolchain in &self.toolchains {
+            put(toolchain.name.as_bytes());
+            put(&toolchain.target);
         }
         put(b"process types");
         for (kind, command) in &self.process_types {
@@ -183,6 +242,8 @@ impl Manifest {
         for folder in &self.path {
             put(folder.as_bytes());
         }
+        put(b"declared");
+        put(&self.declared.canonical());
         SlugId(Digest(hash.finalize().into()))
     }
 

@@ -6,6 +6,7 @@ use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
 use tolv_store::{App, Deploy};
 
 use super::error::Error;
+use super::kept::Place;
 use super::platform::{Actor, Platform, blocking};
 use super::requests::Command;
 
@@ -38,7 +39,7 @@ impl Platform {
         blocking(move || repos.create(&app)).await?;
         let made =
             self.0.store.create_app(name, first, &self.host_of(&path), Timestamp::now()).await?;
-        self.control(made.1.id.clone(), made.1.name.clone(), made.1.host.clone())?;
+        self.control(Place::of(&made.1))?;
         Ok(made)
     }
 
@@ -72,7 +73,7 @@ impl Platform {
             }
         };
         let deploy = store.create_deploy(path, &self.host_of(path), copy, Timestamp::now()).await?;
-        self.control(deploy.id.clone(), deploy.name.clone(), deploy.host.clone())?;
+        self.control(Place::of(&deploy))?;
         Ok((deploy, wanted))
     }
 

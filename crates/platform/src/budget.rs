@@ -9,7 +9,7 @@ use rustix::fs::statvfs;
 use tolv_model::id::DeployId;
 
 use super::error::Error;
-use super::platform::Platform;
+use super::platform::{Platform, blocking};
 
 /// What is kept of one deploy: keys and bytes, the oldest first.
 type Index = Vec<(String, u64)>;
@@ -47,7 +47,10 @@ impl Platform {
             inner.blobs.delete(&oldest).await?;
             total -= bytes;
         }
-        inner.blobs.put(key, bytes).await?;
+        // Sealed: an app may have said anything.
+        let (store, owner) = (inner.store.clone(), key.to_owned());
+        let sealed = blocking(move || store.seal_stream(&owner, &bytes)).await?;
+        inner.blobs.put(key, sealed).await?;
         let text = serde_json::to_vec(&index).map_err(|error| Error::System {
             what: "write the index of outputs",
             source: error.into(),

@@ -10,17 +10,19 @@
 
 use std::fs;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 use tolv_model::id::{DeployId, OperationId};
-use tolv_model::name::Deploy as DeployPath;
+use tolv_model::operation::State;
+use tolv_model::release::Release;
 use tolv_model::size::Sizes;
-use tolv_model::slug::SlugId;
 use tolv_run::{Endpoints, Local, Target};
 use tolv_store::Deploy;
 
@@ -32,6 +34,7 @@ use super::kept::{Kept, Place};
 use super::metrics::samples;
 use super::options::Said;
 use super::platform::Platform;
+use super::proof::before_start;
 use crate::routes::{Routes, Web, routed};
 
 /// Between two tries while the database is away: first, and most.
@@ -47,9 +50,9 @@ pub(super) struct Controller {
     /// Whether the deploy's config asks for runtime metrics in its log.
     samples: watch::Sender<bool>,
     wake: Notify,
+    /// What should run is to be brought back once more.
+    again: AtomicBool,
     current: Mutex<Option<Current>>,
-    /// The slug of the current release that was proved last for a one-off.
-    proved: Mutex<Option<SlugId>>,
     /// The task has ended.
     pub(super) ended: CancellationToken,
 }
@@ -61,13 +64,9 @@ struct Current {
 }
 
 /// Starts the task of a deploy.
-pub(super) fn begin(
-    platform: &Platform,
-    id: DeployId,
-    path: DeployPath,
-    host: String,
-) -> Result<Arc<Controller>, Error> {
+pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>, Error> {
     let inner = &platform.0;
+    let Place { id, app, path, host } = place.clone();
     let mut settings =
         tolv_run::Settings::new(inner.spawner.clone(), inner.level, platform.log_folder(&id));
     settings.search_path = inner.options.host.search_path.to_string_lossy().into_owned();
@@ -75,21 +74,22 @@ pub(super) fn begin(
     settings.host_services.clone_from(&inner.host_services);
     settings.logs_bytes = inner.options.log_bytes;
     settings.min_free = inner.options.min_free;
+    settings.prove = Some(before_start(Arc::downgrade(inner), app));
     // What `up` runs ends with it, whatever ends it.
     settings.doors = inner.options.codebase.is_none().then(|| platform.doors_of(&id));
     let hosts = Arc::clone(&inner.hosts);
     let is_default = inner.options.codebase.is_some();
     let (engine, lines, routes) = routed(settings, hosts, host.clone(), is_default)?;
     let controller = Arc::new(Controller {
-        place: Place { id, path, host },
+        place,
         engine,
         routes,
         drains: Arc::new(Drains::new()),
         cron: Cron::default(),
         samples: watch::Sender::new(false),
         wake: Notify::new(),
+        again: AtomicBool::new(false),
         current: Mutex::default(),
-        proved: Mutex::default(),
         ended: CancellationToken::new(),
     });
     inner.tasks.spawn(forward(Arc::clone(&controller), lines, inner.lines.clone()));
@@ -109,7 +109,6 @@ pub(super) fn begin(
     let schedules = cron::Task { platform: platform.clone(), controller: Arc::clone(&controller) };
     inner.tasks.spawn(schedules.run());
     inner.tasks.spawn(samples::follow(Arc::clone(&controller), controller.samples.subscribe()));
-    let Place { id, path, .. } = controller.place.clone();
     let (drains, log) = (Arc::clone(&controller.drains), controller.engine.log());
     inner.tasks.spawn(drains.run(platform.clone(), id.clone(), path, log));
     let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
@@ -123,6 +122,12 @@ impl Controller {
         self.wake.notify_one();
     }
 
+    /// Brings back what should run once more, as at a start.
+    pub(super) fn restore_again(&self) {
+        self.again.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
     pub(super) fn endpoints(&self) -> Endpoints {
         self.engine.endpoints().borrow().clone()
     }
@@ -132,14 +137,6 @@ impl Controller {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let found = current.as_ref().filter(|current| current.id == *id);
         found.inspect(|current| current.cancel.cancel()).is_some()
-    }
-
-    pub(super) fn proved(&self) -> Option<SlugId> {
-        *self.proved.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_proved(&self, slug: SlugId) {
-        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(slug);
     }
 
     /// Waits for the end of the task.
@@ -197,8 +194,18 @@ impl Task {
                         break false;
                     }
                 }
-                Err(error) if self.wait(&mut patience, &error).await => {}
-                Err(_) => break false,
+                Err(error) if is_passing(&error) => {
+                    if !self.wait(&mut patience, &error).await {
+                        break false;
+                    }
+                }
+                // It stays so. The deploy can be repaired, stopped and destroyed all the same.
+                Err(error) => {
+                    self.say(format!("Nothing is started: {}", chain(&error)));
+                    self.controller.routes.set_web(Web::Broken);
+                    self.controller.engine.dismiss();
+                    break true;
+                }
             }
         };
         self.controller.cron.changed();
@@ -219,6 +226,11 @@ impl Task {
     async fn work(&self) -> After {
         let mut patience = Patience::new();
         loop {
+            if self.controller.again.swap(false, Ordering::Relaxed)
+                && let Err(error) = self.restore().await
+            {
+                self.say(format!("Nothing is started: {}", chain(&error)));
+            }
             let next = self.platform.0.store.next(&self.id).await.map_err(Error::from);
             let next = match next {
                 Ok(next) => next,
@@ -239,8 +251,27 @@ impl Task {
                 }
                 Ok(after) => return after,
                 // It is done again, from what was recorded of it.
-                Err(error) if self.wait(&mut patience, &error).await => {}
-                Err(_) => return After::Stop,
+                Err(error) if is_passing(&error) => {
+                    if !self.wait(&mut patience, &error).await {
+                        return After::Stop;
+                    }
+                }
+                // It would fail for ever, and hold up those behind it.
+                Err(error) => {
+                    let (inner, why) = (&self.platform.0, chain(&error));
+                    self.say(format!("Operation {} failed: {why}", operation.id));
+                    inner.outputs.begin(&operation.id).fail(Arc::new(error));
+                    let now = Timestamp::now();
+                    let ended = inner.store.end(&operation.id, State::Failed, Some(&why), now);
+                    match ended.await {
+                        Ok(_) => inner.outputs.over(&operation.id, State::Failed),
+                        Err(error) => {
+                            if !self.wait(&mut patience, &error.into()).await {
+                                return After::Stop;
+                            }
+                        }
+                    }
+                }
             }
         }
     }
@@ -268,6 +299,7 @@ impl Task {
     /// Brings back what should run. A process that does not come up is tried again and again and keeps none of the others down.
     async fn restore(&self) -> Result<(), Error> {
         let deploy = self.platform.0.store.deploy_by_id(&self.id).await?;
+        self.audit().await?;
         let (target, sizes) = match deploy.current {
             Some(number) => {
                 let release = self.platform.0.store.release(&self.id, number).await?;
@@ -277,6 +309,7 @@ impl Task {
                     Err(error) if error.kind() == Kind::Unavailable => return Err(error),
                     Err(error) => {
                         self.say(format!("Release {number} cannot run: {}", chain(&error)));
+                        self.controller.routes.set_web(Web::Broken);
                         self.controller.engine.dismiss();
                         return Ok(());
                     }
@@ -293,6 +326,24 @@ impl Task {
         self.controller.route(&target);
         self.controller.keep(&self.platform, &target, &sizes)?;
         self.bring_back(target).await;
+        Ok(())
+    }
+
+    /// Says what does not hold of the deploy's releases, each.
+    async fn audit(&self) -> Result<(), Error> {
+        let store = &self.platform.0.store;
+        let ledger = self.platform.audit(&self.id, true).await?;
+        for broken in &ledger.broken {
+            self.say(format!("The ledger does not hold: {broken}"));
+        }
+        if !ledger.anchored && ledger.broken.is_empty() && !ledger.rows.is_empty() {
+            let count = ledger.rows.len();
+            self.say(format!(
+                "Nothing in this state folder says where the ledger ends: it is taken as it is, \
+                 with {count} releases"
+            ));
+            store.accept_ledger(&self.id).await?;
+        }
         Ok(())
     }
 
@@ -317,11 +368,33 @@ impl Task {
     /// Brings back what ran on this machine before, while the database is away.
     async fn restore_kept(&self) {
         let inner = &self.platform.0;
-        let kept = Kept::get(&inner.home, &inner.store, &self.id, &inner.shares);
-        let Some(target) = kept else { return };
+        let Some((release, sizes)) = Kept::get(&inner.home, &inner.store, &self.id) else { return };
+        let number = release.number;
+        let target = match self.kept_target(release, &sizes).await {
+            Ok(target) => target,
+            Err(error) => {
+                self.say(format!("Release {number} cannot run: {}", chain(&error)));
+                self.controller.routes.set_web(Web::Broken);
+                return;
+            }
+        };
         self.controller.samples.send_replace(samples::asks(&target.release.config));
         self.controller.route(&target);
         self.bring_back(target).await;
+    }
+
+    async fn kept_target(&self, release: Release, sizes: &Sizes) -> Result<Target, Error> {
+        let app = &self.controller.place.app;
+        self.platform.prove(app, release.slug).await?;
+        let runtime = self.platform.runtime(app, &release.slug).await?;
+        Ok(Target {
+            release: Arc::new(release),
+            mounts: runtime.mounts,
+            slug_env: runtime.slug_env,
+            slug_path: runtime.slug_path,
+            checks: runtime.checks,
+            limits: self.platform.0.shares.limits(sizes),
+        })
     }
 
     fn say(&self, text: String) {
@@ -344,6 +417,11 @@ impl Task {
         patience.pause = (patience.pause * 2).min(AWAY.1);
         self.platform.0.ending.run_until_cancelled(pause).await.is_some()
     }
+}
+
+/// Whether it is worth another try, or the platform ends.
+pub(super) fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::Stopping) || error.kind() == Kind::Unavailable
 }
 
 /// How long to wait before the next try.

@@ -295,7 +295,7 @@ impl Platform {
             return Ok(follow);
         }
         let run = self.0.store.cron_run(id).await?;
-        let log = self.0.blobs.get(&run_key(id)).await.ok().flatten().unwrap_or_default();
+        let log = self.output_of(&run_key(id)).await;
         let state = match run.outcome {
             CronOutcome::Succeeded => State::Succeeded,
             // One that another platform left is over as soon as its deploy is looked after.

@@ -330,7 +330,11 @@ impl Error {
             Self::Store(tolv_store::Error::NotFound { .. }) => Kind::NotFound,
             Self::Store(tolv_store::Error::Conflict { .. }) => Kind::Conflict,
             Self::Store(tolv_store::Error::Env(_)) => Kind::Invalid,
-            Self::Store(tolv_store::Error::TooMany { .. } | tolv_store::Error::LastAdmin(_)) => {
+            Self::Store(
+                tolv_store::Error::TooMany { .. }
+                | tolv_store::Error::LastAdmin(_)
+                | tolv_store::Error::Ledger(_),
+            ) => {
                 Kind::Refused
             }
             Self::Store(tolv_store::Error::Key(_)) => Kind::Internal,
@@ -442,6 +446,10 @@ impl Error {
                 "ask for less, or have the operator raise TOLV_MAX_SIZE".to_owned()
             }
             Self::NoSuchType { known, .. } => format!("there are {known}"),
+            Self::Ledger { deploy, .. } => format!(
+                "see what was changed: tolv releases verify; to take it as it is: tolv releases \
+                 accept --confirm {deploy}"
+            ),
             Self::Run(error) => return run_hint(error),
             _ => return None,
         };

@@ -152,10 +152,12 @@ impl Platform {
         }
         let home = self.folder_of(app);
         for layer in blocking(move || layers_of(&home, slug)).await? {
-            let pack = move |home: &Path, file: &Path| pack_layer(home, &layer, file);
+            let proofs = inner.prover.proofs().clone();
+            let pack = move |home: &Path, file: &Path| pack_layer(home, &layer, file, &proofs);
             self.copy(app, &layer_key(app, &layer), pack).await?;
         }
-        let pack = move |home: &Path, file: &Path| pack_slug(home, slug, file);
+        let proofs = inner.prover.proofs().clone();
+        let pack = move |home: &Path, file: &Path| pack_slug(home, slug, file, &proofs);
         self.copy(app, &slug_key(app, slug), pack).await
     }
 
@@ -187,15 +189,18 @@ impl Platform {
         if self.0.options.blobs.is_none() {
             return Err(missing);
         }
-        let unpack = move |home: &Path, file: &Path| unpack_slug(home, slug, file);
+        let proofs = self.0.prover.proofs().clone();
+        let unpack = move |home: &Path, file: &Path| unpack_slug(home, slug, file, &proofs);
         if !self.bring(app, &slug_key(app, slug), unpack).await? {
             return Err(missing);
         }
         let home = self.folder_of(app);
         for layer in blocking(move || layers_of(&home, slug)).await? {
-            let home = self.folder_of(app);
-            if !blocking(move || has_layer(&home, &layer)).await? {
-                let unpack = move |home: &Path, file: &Path| unpack_layer(home, &layer, file);
+            let (home, proofs) = (self.folder_of(app), self.0.prover.proofs().clone());
+            if !blocking(move || has_layer(&home, &layer, &proofs)).await? {
+                let proofs = self.0.prover.proofs().clone();
+                let unpack =
+                    move |home: &Path, file: &Path| unpack_layer(home, &layer, file, &proofs);
                 self.bring(app, &layer_key(app, &layer), unpack).await?;
             }
         }
@@ -232,5 +237,6 @@ fn slug_key(app: &AppId, slug: SlugId) -> String {
 }
 
 fn layer_key(app: &AppId, layer: &Layer) -> String {
-    format!("layers/{app}/{}.tar.zst", layer.key)
+    // By content: a layer that was made again may differ, and both are somebody's.
+    format!("layers/{app}/{}.tar.zst", layer.content)
 }

@@ -1,12 +1,18 @@
 //! The state folder: `.tolv/` in the codebase for `up`, `TOLV_HOME` where that is set.
 //!
+//! It is its owner's alone: folders 0700, files 0600, whatever the umask was. What processes with
+//! uids of their own must see (slugs, layers, toolchains) has modes of its own in it, and is shown
+//! to them by mounts.
+//!
 //! Whoever holds [`Home`] holds its lock: two platforms cannot mix their state.
 //! The lock is the kernel's (`flock`), so a killed holder leaves nothing behind; the file's text
 //! only tells the second comer who the first is.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -44,12 +50,14 @@ impl Home {
     ///
     /// [`HomeError::Held`] when a living process has it, [`HomeError::Unusable`] otherwise.
     pub fn open(root: &Path) -> Result<Self, HomeError> {
+        private_umask();
         let unusable = |path: &Path| {
             let path = path.to_owned();
             move |source| HomeError::Unusable { path, source }
         };
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(root).map_err(unusable(root))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(unusable(root))?;
         let root = root.canonicalize().map_err(unusable(root))?;
+        tighten(&root).map_err(unusable(&root))?;
         let ignore = root.join(".gitignore");
         if !ignore.exists() {
             fs::write(&ignore, "*\n").map_err(unusable(&ignore))?;
@@ -104,6 +112,56 @@ impl Drop for Home {
     fn drop(&mut self) {
         self.lock.set_len(0).ok();
     }
+}
+
+/// Makes every file that this process creates from here on its owner's alone, unless it is given
+/// another mode by name.
+pub fn private_umask() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
+/// Names of folders whose contents have modes of their own, because processes with other uids see
+/// or own them.
+const SHOWN: [&str; 4] = ["slugs", "toolchains", "cache", "builds"];
+
+/// Takes the rights of others away from an existing folder, and from what is in it where they could
+/// reach that.
+fn tighten(root: &Path) -> io::Result<()> {
+    let mode = fs::symlink_metadata(root)?.mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    // First: nobody comes in any more.
+    match fs::set_permissions(root, fs::Permissions::from_mode(0o700)) {
+        // Somebody else's, as a volume of a container may be: what is made in it is ours alone.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        tightened => tightened?,
+    }
+    let mut open = vec![root.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                // Another process is at work here; its files are behind a closed door already.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let shown = entry.file_name().to_str().is_some_and(|name| SHOWN.contains(&name));
+            if meta.is_dir() && !shown {
+                open.push(entry.path());
+            }
+            let mode = meta.mode() & 0o7777;
+            if !meta.is_symlink() && mode & 0o077 != 0 {
+                let mode = fs::Permissions::from_mode(mode & 0o700);
+                match fs::set_permissions(entry.path(), mode) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,30 +5,38 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tolv_model::env::{Env, EnvName};
 use tolv_model::formation::Formation;
-use tolv_model::health::HealthCheck;
-use tolv_model::id::DeployId;
+use tolv_model::id::{AppId, DeployId};
 use tolv_model::name::{Deploy as DeployPath, ProcessType};
 use tolv_model::release::{Release, ReleaseNumber};
 use tolv_model::size::Sizes;
 use tolv_model::slug::SlugId;
 use tolv_run::Target;
-use tolv_sandbox::Mount;
-use tolv_store::Store;
+use tolv_store::{Deploy, Store};
 
 use super::error::Error;
-use super::sizing::Shares;
 
 /// Whose it is, and where it answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Place {
     pub(super) id: DeployId,
+    pub(super) app: AppId,
     pub(super) path: DeployPath,
     pub(super) host: String,
+}
+
+impl Place {
+    pub(super) fn of(deploy: &Deploy) -> Self {
+        Self {
+            id: deploy.id.clone(),
+            app: deploy.app.clone(),
+            path: deploy.name.clone(),
+            host: deploy.host.clone(),
+        }
+    }
 }
 
 /// What a deploy runs, as it is kept.
@@ -41,12 +49,7 @@ pub(super) struct Kept {
     config: BTreeMap<EnvName, Vec<u8>>,
     process_types: BTreeMap<ProcessType, String>,
     formation: Formation,
-    #[serde(default)]
     sizes: Sizes,
-    mounts: Vec<Mount>,
-    slug_env: BTreeMap<String, String>,
-    slug_path: Vec<String>,
-    checks: BTreeMap<ProcessType, Vec<HealthCheck>>,
 }
 
 fn folder(home: &Path) -> PathBuf {
@@ -87,10 +90,6 @@ impl Kept {
             process_types: release.process_types.clone(),
             formation: release.formation.clone(),
             sizes: sizes.clone(),
-            mounts: target.mounts.clone(),
-            slug_env: target.slug_env.clone(),
-            slug_path: target.slug_path.clone(),
-            checks: target.checks.clone(),
         };
         let write = |text: &str| {
             fs::create_dir_all(folder(home))?;
@@ -105,34 +104,24 @@ impl Kept {
         write(&sealed).map_err(failed("keep what a deploy runs"))
     }
 
-    /// What a deploy ran when this was kept; nothing where nothing was, or it cannot be read.
-    pub(super) fn get(
-        home: &Path,
-        store: &Store,
-        id: &DeployId,
-        shares: &Shares,
-    ) -> Option<Target> {
+    /// The release that a deploy ran when this was kept, with its sizes; nothing where nothing was, or
+    /// it cannot be read. What its slug says is in the slug.
+    pub(super) fn get(home: &Path, store: &Store, id: &DeployId) -> Option<(Release, Sizes)> {
         let kept = Self::read(&file(home, id), store)?;
         let mut config = Env::default();
         for (name, value) in kept.config {
             config.set(name, value).ok()?;
         }
-        Some(Target {
-            release: Arc::new(Release {
-                deploy: kept.place.path,
-                number: kept.number,
-                slug: kept.slug,
-                commit: kept.commit,
-                config,
-                process_types: kept.process_types,
-                formation: kept.formation,
-            }),
-            mounts: kept.mounts,
-            slug_env: kept.slug_env,
-            slug_path: kept.slug_path,
-            checks: kept.checks,
-            limits: shares.limits(&kept.sizes),
-        })
+        let release = Release {
+            deploy: kept.place.path,
+            number: kept.number,
+            slug: kept.slug,
+            commit: kept.commit,
+            config,
+            process_types: kept.process_types,
+            formation: kept.formation,
+        };
+        Some((release, kept.sizes))
     }
 
     fn read(path: &Path, store: &Store) -> Option<Self> {

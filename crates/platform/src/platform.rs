@@ -27,11 +27,12 @@ use tolv_store::blobs::Blobs as BlobStore;
 use tolv_store::{DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
 
 use super::controller::{self, Controller};
-use super::error::{Error, Kind};
+use super::error::{Error, Kind, chain};
 use super::kept::{Kept, Place};
 use super::metrics::Counters;
 use super::options::{Options, Said};
 use super::output::{Follow, Outputs};
+use super::proof::Prover;
 use super::requests::Command;
 use super::runs::Runs;
 use super::sizing::Shares;
@@ -121,6 +122,7 @@ pub(super) struct Inner {
     pub(super) building: Semaphore,
     pub(super) shares: Shares,
     pub(super) counters: Counters,
+    pub(super) prover: Prover,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
     pub(super) tasks: TaskTracker,
@@ -156,6 +158,7 @@ impl Platform {
             None => DatabaseUrl::file(&home.join("db.sqlite")),
         };
         let store = Store::connect(&database, &key)?;
+        store.anchor_in(home.join("anchors"));
         let kept = Kept::all(&home, &store)?;
         let is_away = match store.prepare().await {
             Ok(()) => false,
@@ -187,6 +190,7 @@ impl Platform {
         if options.codebase.is_none() {
             repos.set_up(&options.host.program)?;
         }
+        let prover = Prover::open(&home, &store, level);
         let listener = listen(&options.http).await?;
         let system = |what| move |source| Error::System { what, source };
         let http = listener.local_addr().map_err(system("ask where the router listens"))?;
@@ -224,6 +228,7 @@ impl Platform {
             building: Semaphore::new(shares.builds),
             shares,
             counters: Counters::default(),
+            prover,
             controllers: Mutex::default(),
             lines,
             tasks,
@@ -255,10 +260,10 @@ impl Platform {
             platform.check_owner().await?;
             platform.lose_runs().await?;
             let deploy = platform.begin_anew(codebase).await?;
-            platform.control(deploy.id, deploy.name, deploy.host)?;
+            platform.control(Place::of(&deploy))?;
         } else if is_away {
-            for Place { id, path, host } in kept {
-                platform.control(id, path, host)?;
+            for place in kept {
+                platform.control(place)?;
             }
             platform.0.tasks.spawn(platform.clone().catch_up());
         } else {
@@ -439,10 +444,26 @@ impl Platform {
     }
 
     async fn stored_output(&self, operation: &Operation) -> Follow {
-        let log = self.0.blobs.get(&output_key(&operation.id)).await;
-        // An operation without output, or one whose log is gone, still has its end.
-        let log = log.ok().flatten().unwrap_or_default();
+        let log = self.output_of(&output_key(&operation.id)).await;
         Follow::stored(&log, operation.state)
+    }
+
+    /// An output that was kept; nothing where none was.
+    pub(super) async fn kept_output(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        let Some(sealed) = self.0.blobs.get(key).await? else { return Ok(None) };
+        let (store, owner) = (self.0.store.clone(), key.to_owned());
+        blocking(move || store.unseal_stream(&owner, &sealed)).await.map(Some)
+    }
+
+    /// As [`Platform::kept_output`], for people: what is over without an output still has its end,
+    /// and one that cannot be read says why.
+    pub(super) async fn output_of(&self, key: &str) -> Vec<u8> {
+        match self.kept_output(key).await {
+            Ok(output) => output.unwrap_or_default(),
+            Err(error) => {
+                format!(" !     The output cannot be read: {}\n", error.chain()).into_bytes()
+            }
+        }
     }
 
     /// What runs of a deploy.
@@ -459,8 +480,9 @@ impl Platform {
 
     /// What a release needs of its slug to run.
     pub(super) async fn runtime(&self, app: &AppId, slug: &SlugId) -> Result<Runtime, Error> {
-        let record = self.0.store.slug(app, slug).await?;
-        serde_json::from_str(&record.runtime).map_err(|_| Error::Unreadable(slug.to_string()))
+        let manifest = self.manifest(app, *slug).await?;
+        let mounts = self.mounts(app, *slug, &manifest)?;
+        Ok(Runtime::of(manifest, mounts))
     }
 
     pub(super) fn host_of(&self, path: &DeployPath) -> String {
@@ -482,16 +504,12 @@ impl Platform {
         lock(&self.0.controllers)
     }
 
-    pub(super) fn control(
-        &self,
-        id: DeployId,
-        path: DeployPath,
-        host: String,
-    ) -> Result<(), Error> {
+    pub(super) fn control(&self, place: Place) -> Result<(), Error> {
+        let id = place.id.clone();
         if self.controllers().contains_key(&id) {
             return Ok(());
         }
-        let controller = controller::begin(self, id.clone(), path, host)?;
+        let controller = controller::begin(self, place)?;
         self.controllers().insert(id, controller);
         Ok(())
     }
@@ -503,8 +521,11 @@ impl Platform {
         // What was not answered then never will be: it may be asked again.
         let now = Timestamp::now();
         self.0.store.forget_idempotent(now - KEYS, true).await?;
+        for (path, why) in self.0.store.unreadable_deploys().await? {
+            self.say(format!("Deploy {path} cannot be started: {}", chain(&why))).await;
+        }
         for deploy in self.0.store.all_deploys().await? {
-            self.control(deploy.id, deploy.name, deploy.host)?;
+            self.control(Place::of(&deploy))?;
         }
         self.kill_strangers().await
     }

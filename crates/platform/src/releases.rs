@@ -1,11 +1,15 @@
 //! What can be said of a deploy's releases and of where its codebase stands.
 
-use tolv_model::ledger::{self, Broken};
+use std::collections::BTreeSet;
+
+use tolv_build::Proofs;
+use tolv_model::id::DeployId;
+use tolv_model::ledger::Broken;
 use tolv_model::name::Deploy as DeployPath;
 use tolv_model::release::ReleaseNumber;
-use tolv_store::{App, Deploy};
+use tolv_store::{App, Deploy, Ledger};
 
-use super::error::Error;
+use super::error::{Error, chain};
 use super::platform::{Platform, blocking};
 
 /// Where a deploy stands among those of its app (factor I).
@@ -21,29 +25,96 @@ pub struct Standing {
     pub behind: u32,
 }
 
+/// What a proof of a deploy's releases found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// Releases that hold, up to the first that does not.
+    pub rows: usize,
+    /// What does not hold, in words.
+    pub broken: Vec<String>,
+    /// What does not hold and was accepted by an operator.
+    pub accepted: Vec<String>,
+}
+
 impl Platform {
-    /// Proves a deploy's ledger: the number of its rows, or the first that does not hold.
+    /// Proves a deploy's ledger, and every slug of it that is kept, with its layers, to the last
+    /// byte.
     ///
     /// # Errors
     ///
     /// There is no such deploy. A ledger that does not hold is no error here.
-    pub async fn verify(&self, path: &DeployPath) -> Result<Result<usize, Broken>, Error> {
-        let store = self.store();
-        let deploy = store.deploy(path).await?;
-        let rows = store.ledger(&deploy.id).await?;
-        if let Err(broken) = ledger::verify(rows.iter().map(|(row, hash, _)| (row, *hash))) {
-            return Ok(Err(broken));
+    pub async fn verify(&self, path: &DeployPath) -> Result<Proof, Error> {
+        let deploy = self.store().deploy(path).await?;
+        let ledger = self.audit(&deploy.id, true).await?;
+        let mut broken: Vec<_> =
+            ledger.broken.iter().map(|broken| (broken.release(), broken.to_string())).collect();
+        // Nothing that was proven before counts here, but a layer of many slugs is read once.
+        let (proofs, mut seen) = (Proofs::default().of_level(self.0.level), BTreeSet::new());
+        for (row, _) in ledger.rows.iter().rev().filter(|(row, _)| seen.insert(row.slug)) {
+            if self.store().slug(&deploy.app, &row.slug).await.is_err() {
+                // Collected.
+                continue;
+            }
+            if let Err(error) = self.verify_slug(&deploy.app, row.slug, proofs.clone()).await {
+                broken.push((row.number, format!("release {}: {}", row.number, chain(&error))));
+            }
         }
-        // Rows cut off at the end break no link: what runs must be among them.
-        if let Some(current) = deploy.current
-            && rows.last().is_none_or(|(row, ..)| row.number < current)
-        {
-            let found = rows.last().map_or(ReleaseNumber(0), |(row, ..)| row.number);
-            return Ok(Err(Broken::Missing { expected: current, found }));
+        broken.sort();
+        let first = broken.first().map(|(number, _)| number.0.saturating_sub(1));
+        Ok(Proof {
+            rows: match first {
+                Some(before) => usize::try_from(before).unwrap_or(0),
+                None => ledger.rows.len(),
+            },
+            broken: broken.into_iter().map(|(_, text)| text).collect(),
+            accepted: ledger.accepted.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Takes a deploy's ledger as it is, and starts what should run of it: what does not hold in it
+    /// is known from here on, and no reason to refuse.
+    ///
+    /// # Errors
+    ///
+    /// There is no such deploy, or the database is away.
+    pub async fn accept(&self, path: &DeployPath) -> Result<Proof, Error> {
+        let deploy = self.store().deploy(path).await?;
+        self.store().accept_ledger(&deploy.id).await?;
+        if let Some(controller) = self.controllers().get(&deploy.id) {
+            controller.restore_again();
         }
-        match rows.iter().find(|(row, _, config)| row.config_digest != *config) {
-            Some((row, ..)) => Ok(Err(Broken::Changed(row.number))),
-            None => Ok(Ok(rows.len())),
+        self.verify(path).await
+    }
+
+    /// A deploy's ledger, and what of it does not hold.
+    pub(super) async fn audit(&self, deploy: &DeployId, configs: bool) -> Result<Ledger, Error> {
+        let mut ledger = self.store().ledger(deploy, configs).await?;
+        if self.codebase().is_some() {
+            // Nothing is current at each start of `up`.
+            ledger.broken.retain(|broken| !matches!(broken, Broken::Current { .. }));
+        }
+        Ok(ledger)
+    }
+
+    /// Refuses to run a release that the ledger does not vouch for: its row, the outcomes, what is
+    /// current, or the end of the ledger was changed. A change of another row is told, and is no
+    /// reason to keep this one down.
+    pub(super) async fn prove_ledger(
+        &self,
+        deploy: &Deploy,
+        number: ReleaseNumber,
+    ) -> Result<Ledger, Error> {
+        let mut ledger = self.audit(&deploy.id, false).await?;
+        let matters = |broken: &Broken| match broken {
+            Broken::Outcome(_) | Broken::Current { .. } | Broken::End { .. } => true,
+            broken => broken.release() == number,
+        };
+        match ledger.broken.iter().position(matters) {
+            None => Ok(ledger),
+            Some(at) => Err(Error::Ledger {
+                deploy: deploy.name.clone(),
+                source: ledger.broken.swap_remove(at),
+            }),
         }
     }
 

@@ -20,6 +20,8 @@ pub(crate) enum Web {
     Wanted,
     /// The release has no `web`, or it is scaled to 0.
     None,
+    /// The release cannot run: it is not what was released.
+    Broken,
     /// The deploy is destroyed: there is no route, whatever its processes still do.
     Gone,
 }
@@ -213,7 +215,9 @@ fn route(web: Web, endpoints: &Endpoints) -> Route {
         State::Up
     } else if web == Web::None {
         State::NoWeb
-    } else if in_state(ProcessState::Crashed) && !in_state(ProcessState::Starting) {
+    } else if web == Web::Broken
+        || (in_state(ProcessState::Crashed) && !in_state(ProcessState::Starting))
+    {
         State::Crashed
     } else {
         State::Booting

@@ -190,7 +190,7 @@ impl Platform {
         let run: ProcessType = "run".parse().map_err(Error::Name)?;
         let asked = Sizes([(run.clone(), request.size)].into());
         self.0.shares.check(&asked)?;
-        let (mut target, slug) = self.one_off_target(&controller, &deploy, &release).await?;
+        let (mut target, slug) = self.one_off_target(&deploy, &release).await?;
         let size = request.size.or(&release.row.sizes.of(&run));
         target.limits.types.insert(run, self.0.shares.limits_of(&size));
         let RunRequest { argv, mut env, streams, record, .. } = request;
@@ -368,7 +368,7 @@ impl Platform {
     pub async fn recorded(&self, run: &Run) -> Result<Vec<u8>, Error> {
         let none = || Error::NotRecorded(run.id.clone());
         run.recorded.ok_or_else(none)?;
-        self.0.blobs.get(&record_key(&run.deploy, &run.id)).await?.ok_or_else(none)
+        self.kept_output(&record_key(&run.deploy, &run.id)).await?.ok_or_else(none)
     }
 
     /// What was under way when the last platform ended is lost.

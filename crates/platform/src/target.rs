@@ -3,33 +3,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use tolv_build::Built;
 use tolv_model::app_json::{CronJob, Variable};
 use tolv_model::env::EnvName;
 use tolv_model::formation::Formation;
 use tolv_model::health::HealthCheck;
-use tolv_model::id::AppId;
 use tolv_model::ledger::Broken;
 use tolv_model::name::ProcessType;
 use tolv_model::release::ReleaseNumber;
 use tolv_model::size::Sizes;
-use tolv_model::slug::SlugId;
+use tolv_model::slug::{Declared, Manifest};
 use tolv_run::Target;
 use tolv_sandbox::Mount;
 use tolv_store::{Deploy, Release};
 
 use super::controller::Controller;
 use super::error::Error;
-use super::platform::{Platform, blocking};
+use super::platform::Platform;
 use super::runs::Held;
 use crate::routes::Web;
 
-/// What a build said that the run stage needs: recorded with the slug, so that a start needs no
-/// build.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What the run stage needs to know of a slug. All of it is under the slug's id.
+#[derive(Clone, Debug)]
 pub(super) struct Runtime {
-    /// What processes see beside the stack.
+    /// What processes see beside the stack, on this machine.
     pub(super) mounts: Vec<Mount>,
     /// Environment that the slug gives.
     pub(super) slug_env: BTreeMap<String, String>,
@@ -40,27 +36,26 @@ pub(super) struct Runtime {
     /// app.json's first quantities.
     pub(super) formation: Formation,
     /// app.json's sizes.
-    #[serde(default)]
     pub(super) sizes: Sizes,
     /// Config that app.json declares.
     pub(super) env: BTreeMap<EnvName, Variable>,
     /// app.json's schedules.
-    #[serde(default)]
     pub(super) cron: Vec<CronJob>,
 }
 
 impl Runtime {
-    pub(super) fn of(built: &Built) -> Self {
+    pub(super) fn of(manifest: Manifest, mounts: Vec<Mount>) -> Self {
+        let Declared { checks, formation, sizes, env, cron } = manifest.declared;
         Self {
-            mounts: built.mounts.clone(),
-            slug_env: built.manifest.env.clone(),
-            slug_path: built.manifest.path.clone(),
-            process_types: built.manifest.process_types.clone(),
-            checks: built.app_json.checks(),
-            formation: built.app_json.formation(),
-            sizes: built.app_json.sizes(),
-            env: built.app_json.env.clone(),
-            cron: built.app_json.cron.clone(),
+            mounts,
+            slug_env: manifest.env,
+            slug_path: manifest.path,
+            process_types: manifest.process_types,
+            checks,
+            formation,
+            sizes,
+            env,
+            cron,
         }
     }
 }
@@ -81,7 +76,7 @@ pub(super) fn formation(
     formation
 }
 
-/// Refuses a row that is not what was recorded.
+/// Refuses a row that is not what was recorded, unless an operator accepted it as it is.
 fn prove(deploy: &Deploy, release: &Release) -> Result<(), Error> {
     let number = release.row.number;
     match release.row.hash() == release.hash {
@@ -104,7 +99,7 @@ impl Platform {
         Ok(release)
     }
 
-    /// What a release runs, after the row and the slug have proved that they are what was
+    /// What a release runs, after the ledger and the slug have proved that they are what was
     /// released. `asked` is the operator's formation, the recorded one without it.
     pub(super) async fn target(
         &self,
@@ -112,32 +107,28 @@ impl Platform {
         release: &Release,
         asked: Option<&Formation>,
     ) -> Result<Target, Error> {
+        let number = release.row.number;
+        let ledger = self.prove_ledger(deploy, number).await?;
         self.prove(&deploy.app, release.row.slug).await?;
-        self.trusted_target(deploy, release, asked).await
+        // As long as it is what was accepted, which the proof of the ledger says.
+        let is_accepted = ledger.accepted.iter().any(|broken| broken.release() == number);
+        self.proven_target(deploy, release, asked, is_accepted).await
     }
 
-    /// What a one-off of a release runs, and what keeps its slug meanwhile. The slug of the
-    /// current release is proved once, and not again for each of its one-offs.
+    /// What a one-off of a release runs, and what keeps its slug meanwhile.
     pub(super) async fn one_off_target(
         &self,
-        controller: &Controller,
         deploy: &Deploy,
         release: &Release,
     ) -> Result<(Target, Held), Error> {
-        let (number, slug) = (release.row.number, release.row.slug);
+        let slug = release.row.slug;
         let held = self.0.runs.hold(slug);
-        let is_current = deploy.current == Some(number);
-        if !(is_current && controller.proved() == Some(slug)) {
-            match self.prove(&deploy.app, slug).await {
-                Ok(()) if is_current => controller.set_proved(slug),
-                Ok(()) => {}
-                Err(_) if self.0.store.slug(&deploy.app, &slug).await.is_err() => {
-                    return Err(self.slug_gone(release.clone()));
-                }
-                Err(error) => return Err(error),
+        match self.target(deploy, release, None).await {
+            Err(Error::Build(_)) if self.0.store.slug(&deploy.app, &slug).await.is_err() => {
+                Err(self.slug_gone(release.clone()))
             }
+            target => Ok((target?, held)),
         }
-        Ok((self.trusted_target(deploy, release, None).await?, held))
     }
 
     /// The slug of a release was collected.
@@ -147,20 +138,23 @@ impl Platform {
         Error::SlugGone { number: release.row.number, commit }
     }
 
-    /// As [`Platform::target`], of a slug that was proved before.
-    async fn trusted_target(
+    async fn proven_target(
         &self,
         deploy: &Deploy,
         release: &Release,
         asked: Option<&Formation>,
+        is_accepted: bool,
     ) -> Result<Target, Error> {
         let row = &release.row;
-        prove(deploy, release)?;
         let store = &self.0.store;
-        if store.config_digest(&deploy.id, row.config_version).await? != row.config_digest {
+        let digest = store.config_digest(&deploy.id, row.config_version).await?;
+        if !is_accepted {
+            prove(deploy, release)?;
+        }
+        if !is_accepted && digest != row.config_digest {
             return Err(Error::Ledger {
                 deploy: deploy.name.clone(),
-                source: Broken::Changed(row.number),
+                source: Broken::Config(row.number),
             });
         }
         let runtime = self.runtime(&deploy.app, &row.slug).await?;
@@ -183,18 +177,6 @@ impl Platform {
             checks: runtime.checks,
             limits: self.0.shares.limits(&row.sizes),
         })
-    }
-
-    /// Makes sure that a slug is on this machine, whole: every byte is looked at. One that is gone
-    /// is brought back where the operator attached a blob store.
-    pub(super) async fn prove(&self, app: &AppId, slug: SlugId) -> Result<(), Error> {
-        let home = self.folder_of(app);
-        let Err(missing) = blocking(move || tolv_build::verify(&home, slug)).await else {
-            return Ok(());
-        };
-        self.bring_back(app, slug, missing).await?;
-        let home = self.folder_of(app);
-        blocking(move || tolv_build::verify(&home, slug)).await.map(drop)
     }
 }
 

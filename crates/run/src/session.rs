@@ -83,7 +83,12 @@ impl Launching {
         let start =
             Start { orders, spec: plan.spec(settings, port.number), folder: folder.clone(), doors };
         let spawner = settings.spawner.clone();
+        let proof = settings.prove.as_ref().map(|prove| prove(Arc::clone(&plan.target.release)));
         let launch = shared.tasks.spawn(async move {
+            // Each start, a restart after a crash too.
+            if let Some(proof) = proof {
+                proof.await?;
+            }
             let _place = LAUNCHES.acquire().await;
             let launched = spawn_blocking(move || child::launch(&spawner, start)).await;
             launched.unwrap_or_else(|error| Err(error.to_string()))

@@ -23,6 +23,12 @@ use crate::ports::Ports;
 pub type Drain =
     Arc<dyn Fn(Vec<Endpoint>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
+/// Proves that what a release runs is what was released: asked before each start of a process. The
+/// error says what differs.
+pub type Prove = Arc<
+    dyn Fn(Arc<Release>) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync,
+>;
+
 /// How an engine works, fixed for its life.
 #[derive(Clone)]
 pub struct Settings {
@@ -50,6 +56,8 @@ pub struct Settings {
     /// Folder of this engine alone, by which the processes of the formation are found by the next
     /// engine on it, where this one is killed; made where missing. Without one they end with it.
     pub doors: Option<PathBuf>,
+    /// Proves what is about to start; without one everything does.
+    pub prove: Option<Prove>,
 }
 
 impl Settings {
@@ -67,6 +75,7 @@ impl Settings {
             host_services: None,
             ports: Ports::new(),
             doors: None,
+            prove: None,
         }
     }
 }

@@ -116,10 +116,11 @@ fn enter(
                 Some(uid) => (uid, uid),
                 None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             };
+            let sources = root::Sources::open(spec)?;
             if spec.level == Level::User {
                 become_user(uid, gid)?;
             }
-            root::enter(spec, uid, gid, resolv_conf.as_deref())
+            root::enter(spec, sources, (uid, gid), resolv_conf.as_deref())
         }
         Level::Landlock | Level::None => at("become a child subreaper", || {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))

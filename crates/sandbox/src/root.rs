@@ -67,11 +67,41 @@ struct Tree {
     target: PathBuf,
 }
 
+/// The sources of a sandbox's mounts, opened while this process may still reach them: they lie in
+/// folders that only the platform may enter, and an app's uid is another.
+pub(crate) struct Sources(Vec<OwnedFd>);
+
+impl Sources {
+    /// Opens them; the caller has a mount namespace of its own, and the platform's uid.
+    pub(crate) fn open(spec: &Spec) -> Result<Self, Reason> {
+        let open = |source: &Path| {
+            at(&format!("open {}", source.display()), || {
+                openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            })
+        };
+        let opened: Result<_, _> = spec.mounts.iter().map(|mount| open(&mount.source)).collect();
+        opened.map(Self)
+    }
+}
+
 /// Replaces the root file system of this process; the caller has its own mount and pid namespaces.
+/// Everything in it gets its mode by name, whatever the umask is.
 pub(crate) fn enter(
     spec: &Spec,
-    uid: u32,
-    gid: u32,
+    sources: Sources,
+    ids: (u32, u32),
+    resolv_conf: Option<&str>,
+) -> Result<(), Reason> {
+    let umask = rustix::process::umask(Mode::empty());
+    let entered = replace(spec, sources, ids, resolv_conf);
+    rustix::process::umask(umask);
+    entered
+}
+
+fn replace(
+    spec: &Spec,
+    sources: Sources,
+    ids: (u32, u32),
     resolv_conf: Option<&str>,
 ) -> Result<(), Reason> {
     at("make / private", || {
@@ -80,9 +110,10 @@ pub(crate) fn enter(
     let (links, stack) = stack(resolv_conf.is_some())?;
     let devices = devices()?;
     let mut mounts = Vec::new();
-    for wanted in &spec.mounts {
+    for (wanted, source) in spec.mounts.iter().zip(sources.0) {
         let target = wanted.target.strip_prefix("/").unwrap_or(&wanted.target);
-        mounts.push(open(&wanted.source, target, attributes(wanted.access))?);
+        let shown = wanted.source.display().to_string();
+        mounts.push(copy(&source, Path::new(""), &shown, target, attributes(wanted.access))?);
     }
     mounts.sort_by_key(|mount| mount.target.components().count());
     let hosts = std::fs::read("/etc/hosts").unwrap_or_default();
@@ -124,7 +155,7 @@ pub(crate) fn enter(
     for (to, name) in links.into_iter().chain(fixed) {
         at(&format!("link {name}"), || symlinkat(&to, &root, &name))?;
     }
-    write_etc(&root, spec, (uid, gid), &hosts, resolv_conf)?;
+    write_etc(&root, spec, ids, &hosts, resolv_conf)?;
     at("sethostname", || rustix::system::sethostname(spec.hostname.as_bytes()))?;
     pivot(&root)
 }
@@ -181,11 +212,22 @@ fn devices() -> Result<Vec<Tree>, Reason> {
 
 /// Copies the mounts at a path into a detached tree with these attributes.
 fn open(source: &Path, target: &Path, attributes: u64) -> Result<Tree, Reason> {
-    let shown = source.display();
+    copy(CWD, source, &source.display().to_string(), target, attributes)
+}
+
+/// As [`open`], of a path below a folder, or of the folder itself where the path is empty.
+fn copy(
+    folder: impl std::os::fd::AsFd,
+    path: &Path,
+    shown: &str,
+    target: &Path,
+    attributes: u64,
+) -> Result<Tree, Reason> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_RECURSIVE;
-    let tree = at(&format!("open_tree {shown}"), || open_tree(CWD, source, flags))?;
+    let tree = at(&format!("open_tree {shown}"), || open_tree(folder, path, flags))?;
     sys::mount_set(tree.as_fd(), attributes, true)
         .map_err(|error| Reason::new(format!("mount_setattr {shown}"), sys::errno(&error)))?;
     let kind = at(&format!("stat {shown}"), || fstat(&tree))?.st_mode;

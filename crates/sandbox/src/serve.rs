@@ -65,6 +65,8 @@ struct Child {
 impl<'a> Server<'a> {
     fn start(bodies: &'a [(&'static str, Body)]) -> std::io::Result<Self> {
         sys::block_all_signals();
+        // What a sandbox must see gets its mode by name.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let given = sys::inherited(0)?;
         let socket = rustix::io::fcntl_dupfd_cloexec(&given, 3)?;

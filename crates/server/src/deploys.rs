@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use tolv_api::{Deploy, Ledger, NewDeploy, Operation, Page, Process, Release, TypeLimits};
+use tolv_api::{
+    Code, Deploy, Ledger, NewDeploy, Operation, Page, Process, Release, TypeLimits,
+};
 use tolv_model::access::Act;
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessType};
 use tolv_model::release::ReleaseNumber;
@@ -154,13 +156,38 @@ pub(crate) async fn verify(
 ) -> Result<Json<Ledger>, Failure> {
     let deploy = seen(&shared, &caller, &app, &deploy).await?;
     let proof = shared.0.platform.verify(&deploy.name).await;
-    Ok(Json(match proof.map_err(|error| shared.failure(error))? {
-        Ok(rows) => Ledger { holds: true, rows, broken: None },
-        Err(broken) => {
-            let rows = usize::try_from(broken.release().0.saturating_sub(1)).unwrap_or(0);
-            Ledger { holds: false, rows, broken: Some(broken.to_string()) }
-        }
-    }))
+    Ok(Json(ledger(proof.map_err(|error| shared.failure(error))?)))
+}
+
+/// Takes a ledger that does not hold as it is.
+pub(crate) async fn accept(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path((app, deploy)): Path<(String, String)>,
+    Params(Confirm { confirm }): Params<Confirm>,
+) -> Result<Json<Ledger>, Failure> {
+    let path = path(&app, &deploy)?;
+    // To whoever may not look at the app, it is not there.
+    caller.may(Act::View, Some(&path.app))?;
+    caller.may(Act::Own, None)?;
+    if confirm != path.to_string() {
+        let text = format!("to accept the ledger of `{path}`, confirm with exactly this name");
+        return Err(Failure::new(Code::Refused, text));
+    }
+    let platform = &shared.0.platform;
+    let before = platform.verify(&path).await.map_err(|error| shared.failure(error))?;
+    caller.audit(&shared, "ledger.accept", &path, &before.broken.join("; ")).await?;
+    let proof = platform.accept(&path).await;
+    Ok(Json(ledger(proof.map_err(|error| shared.failure(error))?)))
+}
+
+fn ledger(proof: tolv_platform::Proof) -> Ledger {
+    Ledger {
+        holds: proof.broken.is_empty(),
+        rows: proof.rows,
+        broken: (!proof.broken.is_empty()).then(|| proof.broken.join("; ")),
+        accepted: proof.accepted,
+    }
 }
 
 pub(crate) async fn processes(

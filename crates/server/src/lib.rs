@@ -146,6 +146,7 @@ impl Server {
             .route("/apps/{app}/deploys/{deploy}", get(deploys::show).delete(deploys::destroy))
             .route("/apps/{app}/deploys/{deploy}/releases", get(deploys::releases))
             .route("/apps/{app}/deploys/{deploy}/releases/verify", get(deploys::verify))
+            .route("/apps/{app}/deploys/{deploy}/releases/accept", post(deploys::accept))
             .route("/apps/{app}/deploys/{deploy}/releases/{number}", get(deploys::release))
             .route(
                 "/apps/{app}/deploys/{deploy}/operations",

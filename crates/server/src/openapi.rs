@@ -126,6 +126,13 @@ pub(crate) const ROUTES: &[Route] = &[
     ).takes(CONFIRM),
     route("get", "D/releases", "Releases, the newest first", None, (200, Some("*Release"))).takes(PAGES),
     route("get", "D/releases/verify", "Prove the ledger", None, (200, Some("Ledger"))),
+    route(
+        "post",
+        "D/releases/accept",
+        "Accept a ledger that does not hold as it is; `confirm` repeats the deploy's path",
+        None,
+        (200, Some("Ledger")),
+    ).takes(CONFIRM),
     route("get", "D/releases/{number}", "One release", None, (200, Some("Release"))),
     route("get", "D/operations", "Operations, the newest first", None, (200, Some("*Operation"))).takes(PAGES),
     route(

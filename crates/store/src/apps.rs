@@ -267,7 +267,29 @@ impl Store {
     pub async fn all_deploys(&self) -> Result<Vec<Deploy>, Error> {
         let statement = format!("{DEPLOY} ORDER BY d.id");
         let rows = sqlx::query(&statement).fetch_all(self.pool()).await?;
-        rows.iter().map(deploy).collect()
+        // One that cannot be read keeps no other down.
+        Ok(rows.iter().filter_map(|row| deploy(row).ok()).collect())
+    }
+
+    /// The deploys whose rows cannot be read: the path as it is stored, and why.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn unreadable_deploys(&self) -> Result<Vec<(String, Error)>, Error> {
+        let statement = format!("{DEPLOY} ORDER BY d.id");
+        let rows = sqlx::query(&statement).fetch_all(self.pool()).await?;
+        let mut found = Vec::new();
+        for row in &rows {
+            if let Err(error) = deploy(row) {
+                let columns = Columns(row);
+                found.push((
+                    format!("{}/{}", columns.text("app_name")?, columns.text("name")?),
+                    error,
+                ));
+            }
+        }
+        Ok(found)
     }
 
     /// Fixes the branch that is built.
@@ -346,7 +368,9 @@ impl Store {
         ] {
             sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;
         }
-        write.commit().await
+        write.commit().await?;
+        self.remove_anchor(id);
+        Ok(())
     }
 
     /// Removes an app that has no deploys. Tokens are not for it any more; those that were for it

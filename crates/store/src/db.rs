@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -54,6 +54,8 @@ pub(crate) struct Inner {
     begin: &'static str,
     /// Makes the ledger's rows fixed.
     fixed: &'static str,
+    /// The folder of the ledgers' anchors.
+    pub(crate) anchors: OnceLock<PathBuf>,
     /// Where the database is reached through its descriptor.
     _folder: Option<File>,
 }
@@ -114,7 +116,8 @@ impl Store {
             })
             .connect_lazy(&address)?;
         let (key, writing) = (key.clone(), Mutex::default());
-        Ok(Self(Arc::new(Inner { pool, key, writing, begin, fixed, _folder: folder })))
+        let anchors = OnceLock::new();
+        Ok(Self(Arc::new(Inner { pool, key, writing, begin, fixed, anchors, _folder: folder })))
     }
 
     /// Brings the schema up to date, and proves the key.
@@ -172,6 +175,26 @@ impl Store {
     /// Opens what was sealed for `owner`; nothing where it was changed, or with another key.
     pub fn unseal(&self, owner: &str, sealed: &str) -> Option<Vec<u8>> {
         self.0.key.open(owner, sealed)
+    }
+
+    /// Seals bytes of any length that belong to `owner`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Random`].
+    pub fn seal_stream(&self, owner: &str, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        self.0.key.seal_stream(owner, bytes)
+    }
+
+    /// Opens what [`Store::seal_stream`] sealed for `owner`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] where it was changed, or sealed with another key.
+    pub fn unseal_stream(&self, owner: &str, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+        let changed = || "it was changed, or sealed with another key".to_owned();
+        let opened = self.0.key.open_stream(owner, sealed);
+        opened.ok_or_else(|| Error::Corrupt { what: "an output", why: changed() })
     }
 
     async fn prove_key(&self) -> Result<(), Error> {

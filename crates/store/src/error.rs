@@ -79,6 +79,17 @@ pub enum Error {
     /// The database refuses.
     #[error("the database refuses")]
     Database(#[source] sqlx::Error),
+    /// The ledger is not the one that this platform left.
+    #[error("nothing can be appended to the ledger")]
+    Ledger(#[from] tolv_model::ledger::Broken),
+    /// The file that says where a ledger ends.
+    #[error("cannot use `{path}`, which says where a ledger ends")]
+    Anchor {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The schema cannot be brought up to date.
     #[error("the database cannot be brought up to this version's schema")]
     Migrate(#[source] sqlx::migrate::MigrateError),

@@ -1,4 +1,4 @@
-//! Requests that are sent twice are done once.
+//! Requests that are sent twice are done once. What was answered is sealed: a secret may be in it.
 
 use jiff::Timestamp;
 use tolv_model::id::TokenId;
@@ -7,6 +7,10 @@ use tolv_model::slug::Digest;
 use crate::db::{Columns, Store, micros};
 use crate::error::{Error, is_taken};
 use crate::types::Idempotent;
+
+fn owner(token: &TokenId, key: &str) -> String {
+    format!("answer {token} {key}")
+}
 
 impl Store {
     /// A request with a key comes in: whether it is to be done, or what was answered.
@@ -35,10 +39,14 @@ impl Store {
             }
             return Ok(match row.maybe_number("status")? {
                 None => Idempotent::Running,
-                Some(status) => Idempotent::Done {
-                    status: u16::try_from(status).unwrap_or(500),
-                    body: row.maybe_text("body")?.unwrap_or_default(),
-                },
+                Some(status) => {
+                    let sealed = row.maybe_text("body")?.unwrap_or_default();
+                    let body = self.unseal(&owner(token, key), &sealed);
+                    let body = body.and_then(|body| String::from_utf8(body).ok());
+                    let unknown = || "it was sealed with another key".to_owned();
+                    let body = body.ok_or_else(|| Error::corrupt("an answer")(unknown()))?;
+                    Idempotent::Done { status: u16::try_from(status).unwrap_or(500), body }
+                }
             });
         }
         let made = sqlx::query(
@@ -73,13 +81,14 @@ impl Store {
         status: u16,
         body: &str,
     ) -> Result<(), Error> {
+        let sealed = self.seal(&owner(token, key), body.as_bytes())?;
         let mut write = self.write().await?;
         sqlx::query(
             "UPDATE idempotency SET status = $1, body = $2 \
              WHERE token = $3 AND idempotency_key = $4",
         )
         .bind(i64::from(status))
-        .bind(body.to_owned())
+        .bind(sealed)
         .bind(token.as_str().to_owned())
         .bind(key.to_owned())
         .execute(&mut *write.tx)

@@ -17,10 +17,12 @@
 //! * A method that has returned `Ok` is on the disk.
 //! * A row of the ledger is never updated; the database itself refuses.
 //! * No value of a config variable is in the database in clear, in an error or in a log.
+//! * Where a ledger ends is kept outside the database too.
 //! * One platform writes: release numbers are given under one lock.
 
 #![warn(missing_docs)]
 
+mod anchor;
 mod apps;
 mod audit;
 pub mod blobs;
@@ -30,6 +32,7 @@ mod db;
 mod drains;
 mod error;
 mod idempotency;
+mod ledger;
 mod operations;
 mod releases;
 mod runs;
@@ -41,6 +44,7 @@ mod url;
 pub use cron::{CronRun, NewCronRun, Recorded};
 pub use db::Store;
 pub use error::{Error, KeyError};
+pub use ledger::Ledger;
 pub use runs::{NewRun, Run};
 pub use secret::{SecretKey, random};
 pub use types::{

@@ -50,7 +50,6 @@ fn slug(row: &AnyRow) -> Result<Slug, Error> {
         commit: row.maybe_text("commit_id")?,
         built: row.time("built")?,
         bytes: u64::try_from(row.number("bytes")?).unwrap_or(0),
-        runtime: row.text("runtime")?,
     })
 }
 
@@ -249,19 +248,38 @@ impl Store {
         Ok(forgotten)
     }
 
-    /// The oldest operation of a deploy that is not over.
+    /// The oldest operation of a deploy that is not over. One that cannot be read has failed.
     ///
     /// # Errors
     ///
     /// The database's.
     pub async fn next(&self, deploy: &DeployId) -> Result<Option<Operation>, Error> {
-        let row = sqlx::query(
-            "SELECT * FROM operations WHERE deploy = $1 AND ended IS NULL ORDER BY id LIMIT 1",
-        )
-        .bind(deploy.as_str().to_owned())
-        .fetch_optional(self.pool())
-        .await?;
-        row.as_ref().map(operation).transpose()
+        loop {
+            let row = sqlx::query(
+                "SELECT * FROM operations WHERE deploy = $1 AND ended IS NULL ORDER BY id LIMIT 1",
+            )
+            .bind(deploy.as_str().to_owned())
+            .fetch_optional(self.pool())
+            .await?;
+            let Some(row) = row else { return Ok(None) };
+            match operation(&row) {
+                Ok(operation) => return Ok(Some(operation)),
+                // It cannot be done by anybody, and those behind it wait.
+                Err(error) => {
+                    let mut write = self.write().await?;
+                    sqlx::query(
+                        "UPDATE operations SET state = 'failed', ended = $1, error = $2 \
+                         WHERE id = $3 AND ended IS NULL",
+                    )
+                    .bind(micros(Timestamp::now()))
+                    .bind(error.to_string())
+                    .bind(Columns(&row).text("id")?)
+                    .execute(&mut *write.tx)
+                    .await?;
+                    write.commit().await?;
+                }
+            }
+        }
     }
 
     /// An operation begins, or is gone on with; whether it is not over already.
@@ -292,16 +310,14 @@ impl Store {
         let mut write = self.write().await?;
         let hex = slug.id.0.to_string();
         sqlx::query(
-            "INSERT INTO slugs (id, app, commit_id, built, bytes, runtime) \
-             VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (app, id) DO UPDATE SET runtime = excluded.runtime, built = excluded.built",
+            "INSERT INTO slugs (id, app, commit_id, built, bytes) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (app, id) DO UPDATE SET built = excluded.built",
         )
         .bind(hex.clone())
         .bind(slug.app.as_str().to_owned())
         .bind(slug.commit.clone())
         .bind(micros(slug.built))
         .bind(i64::try_from(slug.bytes).unwrap_or(i64::MAX))
-        .bind(slug.runtime.clone())
         .execute(&mut *write.tx)
         .await?;
         sqlx::query("UPDATE operations SET slug = $1 WHERE id = $2")

@@ -1,18 +1,20 @@
-//! The ledger of releases.
+//! The ledger of releases: what is appended to it, and each release of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
+use sqlx::{Any, Transaction};
 use tolv_model::formation::Formation;
 use tolv_model::id::{DeployId, OperationId};
-use tolv_model::ledger::{GENESIS, Row};
+use tolv_model::ledger::{Broken, GENESIS, Row, Settled};
 use tolv_model::operation::{Outcome, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::{Digest, SlugId};
 
+use crate::anchor::Anchor;
 use crate::config::no_config;
-use crate::db::{Columns, Store, limit, micros, to_json};
+use crate::db::{Columns, Store, Write, limit, micros, to_json};
 use crate::error::Error;
 use crate::operations;
 use crate::types::{NewRelease, Release};
@@ -20,7 +22,7 @@ use crate::types::{NewRelease, Release};
 const RELEASE: &str = "SELECT r.*, o.outcome, o.error AS outcome_error, o.ended AS outcome_ended \
     FROM releases r LEFT JOIN outcomes o ON o.deploy = r.deploy AND o.number = r.number ";
 
-fn ledger_row(row: &AnyRow) -> Result<(Row, Digest), Error> {
+pub(crate) fn ledger_row(row: &AnyRow) -> Result<(Row, Digest), Error> {
     let row = Columns(row);
     let found = Row {
         deploy: row.parsed("deploy")?,
@@ -44,9 +46,7 @@ fn release(any: &AnyRow) -> Result<Release, Error> {
     let row = Columns(any);
     let outcome = match row.maybe_text("outcome")?.as_deref() {
         None => Outcome::Pending,
-        Some("succeeded") => Outcome::Succeeded,
-        Some("failed") => Outcome::Failed,
-        Some(other) => return Err(Error::corrupt("outcome")(other.to_owned())),
+        Some(text) => self::outcome(text)?,
     };
     Ok(Release {
         row: found,
@@ -55,6 +55,64 @@ fn release(any: &AnyRow) -> Result<Release, Error> {
         ended: row.maybe_time("outcome_ended")?,
         error: row.maybe_text("outcome_error")?,
     })
+}
+
+pub(crate) fn outcome(text: &str) -> Result<Outcome, Error> {
+    match text {
+        "succeeded" => Ok(Outcome::Succeeded),
+        "failed" => Ok(Outcome::Failed),
+        other => Err(Error::corrupt("outcome")(other.to_owned())),
+    }
+}
+
+/// The last release of a ledger, and the hash of what was appended last.
+async fn end_of(
+    tx: &mut Transaction<'static, Any>,
+    deploy: &DeployId,
+) -> Result<(Option<ReleaseNumber>, Digest), Error> {
+    let last = sqlx::query(
+        "SELECT number, hash FROM releases WHERE deploy = $1 ORDER BY number DESC LIMIT 1",
+    )
+    .bind(deploy.as_str().to_owned())
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(row) = last else { return Ok((None, GENESIS)) };
+    let number = ReleaseNumber(Columns(&row).u32("number")?);
+    let mut end: Digest = Columns(&row).parsed("hash")?;
+    // Each is behind another: a chain without an end is one that was forged.
+    for _ in 0..=number.0 {
+        let next = sqlx::query("SELECT hash FROM outcomes WHERE deploy = $1 AND prev = $2")
+            .bind(deploy.as_str().to_owned())
+            .bind(end.to_string())
+            .fetch_optional(&mut **tx)
+            .await?;
+        match next {
+            Some(row) => end = Columns(&row).parsed("hash")?,
+            None => return Ok((Some(number), end)),
+        }
+    }
+    Err(Broken::Outcome(number).into())
+}
+
+async fn put_outcome(
+    tx: &mut Transaction<'static, Any>,
+    settled: &Settled,
+) -> Result<Digest, Error> {
+    let hash = settled.hash();
+    sqlx::query(
+        "INSERT INTO outcomes (deploy, number, outcome, error, ended, prev, hash) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(settled.deploy.as_str().to_owned())
+    .bind(i64::from(settled.number.0))
+    .bind(settled.outcome.as_str())
+    .bind(settled.error.clone())
+    .bind(micros(settled.ended))
+    .bind(settled.prev.to_string())
+    .bind(hash.to_string())
+    .execute(&mut **tx)
+    .await?;
+    Ok(hash)
 }
 
 impl Store {
@@ -76,16 +134,8 @@ impl Store {
             drop(write);
             return self.release(&new.deploy, number).await;
         }
-        let last = sqlx::query(
-            "SELECT number, hash FROM releases WHERE deploy = $1 ORDER BY number DESC LIMIT 1",
-        )
-        .bind(deploy.clone())
-        .fetch_optional(&mut *write.tx)
-        .await?;
-        let (number, prev) = match &last {
-            None => (1, GENESIS),
-            Some(row) => (Columns(row).u32("number")? + 1, Columns(row).parsed("hash")?),
-        };
+        let (last, prev) = end_of(&mut write.tx, &new.deploy).await?;
+        let number = last.map_or(1, |last| last.0 + 1);
         let sealed = sqlx::query("SELECT sealed FROM configs WHERE deploy = $1 AND version = $2")
             .bind(deploy.clone())
             .bind(i64::from(new.config_version))
@@ -136,8 +186,33 @@ impl Store {
             .bind(new.operation.as_str().to_owned())
             .execute(&mut *write.tx)
             .await?;
-        write.commit().await?;
+        self.commit_append(write, &new.deploy, (last, prev), Some(row.number), row.hash()).await?;
         self.release(&new.deploy, ReleaseNumber(number)).await
+    }
+
+    /// Commits an append to a ledger, with its anchor around it: `before` is where it ended.
+    async fn commit_append(
+        &self,
+        write: Write<'_>,
+        deploy: &DeployId,
+        before: (Option<ReleaseNumber>, Digest),
+        last: Option<ReleaseNumber>,
+        end: Digest,
+    ) -> Result<(), Error> {
+        let accepted = match self.anchor(deploy)? {
+            Some(anchor) if !anchor.holds(before.1) => {
+                return Err(Broken::End { recorded: anchor.last, found: before.0 }.into());
+            }
+            Some(anchor) => anchor.accepted,
+            None => BTreeMap::new(),
+        };
+        let mut anchor = Anchor { end: before.1, next: Some(end), last, accepted };
+        self.set_anchor(deploy, &anchor)?;
+        write.commit().await?;
+        (anchor.end, anchor.next) = (end, None);
+        // Both ends are in it already.
+        self.set_anchor(deploy, &anchor).ok();
+        Ok(())
     }
 
     /// Records how a release turned out and ends its operation. A release that succeeded is the
@@ -158,18 +233,27 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), Error> {
         let mut write = self.write().await?;
-        let said = sqlx::query(
-            "INSERT INTO outcomes (deploy, number, outcome, error, ended) \
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (deploy, number) DO NOTHING",
-        )
-        .bind(deploy.as_str().to_owned())
-        .bind(i64::from(number.0))
-        .bind(outcome.as_str())
-        .bind(error.map(str::to_owned))
-        .bind(micros(now))
-        .execute(&mut *write.tx)
-        .await?;
-        if outcome == Outcome::Succeeded && said.rows_affected() > 0 {
+        let said = sqlx::query("SELECT number FROM outcomes WHERE deploy = $1 AND number = $2")
+            .bind(deploy.as_str().to_owned())
+            .bind(i64::from(number.0))
+            .fetch_optional(&mut *write.tx)
+            .await?;
+        if said.is_some() {
+            operations::end(&mut write.tx, operation, state, error, now).await?;
+            return write.commit().await;
+        }
+        let (last, prev) = end_of(&mut write.tx, deploy).await?;
+        let error_text = error.map(str::to_owned);
+        let settled = Settled {
+            deploy: deploy.clone(),
+            number,
+            outcome,
+            error: error_text,
+            ended: now,
+            prev,
+        };
+        let end = put_outcome(&mut write.tx, &settled).await?;
+        if outcome == Outcome::Succeeded {
             sqlx::query("UPDATE deploys SET current_release = $1 WHERE id = $2")
                 .bind(i64::from(number.0))
                 .bind(deploy.as_str().to_owned())
@@ -177,7 +261,7 @@ impl Store {
                 .await?;
         }
         operations::end(&mut write.tx, operation, state, error, now).await?;
-        write.commit().await
+        self.commit_append(write, deploy, (last, prev), last, end).await
     }
 
     /// Begins a deploy anew: nothing of it is current, it has this formation and no sizes, and what was not over
@@ -194,18 +278,27 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), Error> {
         let mut write = self.write().await?;
-        sqlx::query(
-            "INSERT INTO outcomes (deploy, number, outcome, error, ended) \
-             SELECT r.deploy, r.number, $1, $2, CAST($3 AS BIGINT) FROM releases r \
-             WHERE r.deploy = $4 AND NOT EXISTS (SELECT 1 FROM outcomes o \
-             WHERE o.deploy = r.deploy AND o.number = r.number)",
+        let (last, before) = end_of(&mut write.tx, deploy).await?;
+        let pending = sqlx::query(
+            "SELECT r.number FROM releases r WHERE r.deploy = $1 AND NOT EXISTS \
+             (SELECT 1 FROM outcomes o WHERE o.deploy = r.deploy AND o.number = r.number) \
+             ORDER BY r.number",
         )
-        .bind(Outcome::Failed.as_str())
-        .bind(why.to_owned())
-        .bind(micros(now))
         .bind(deploy.as_str().to_owned())
-        .execute(&mut *write.tx)
+        .fetch_all(&mut *write.tx)
         .await?;
+        let mut prev = before;
+        for row in &pending {
+            let settled = Settled {
+                deploy: deploy.clone(),
+                number: ReleaseNumber(Columns(row).u32("number")?),
+                outcome: Outcome::Failed,
+                error: Some(why.to_owned()),
+                ended: now,
+                prev,
+            };
+            prev = put_outcome(&mut write.tx, &settled).await?;
+        }
         sqlx::query(
             "UPDATE operations SET state = $1, error = $2, ended = $3 \
              WHERE deploy = $4 AND ended IS NULL",
@@ -224,7 +317,7 @@ impl Store {
         .bind(deploy.as_str().to_owned())
         .execute(&mut *write.tx)
         .await?;
-        write.commit().await
+        self.commit_append(write, deploy, (last, before), last, prev).await
     }
 
     /// One release.
@@ -267,29 +360,6 @@ impl Store {
             .fetch_all(self.pool())
             .await?;
         rows.iter().map(release).collect()
-    }
-
-    /// The whole ledger of a deploy: each row with the hash that was stored with it, and the
-    /// digest of its config version as that is stored now.
-    ///
-    /// # Errors
-    ///
-    /// The database's; [`Error::Corrupt`] for a row that cannot be read at all.
-    pub async fn ledger(&self, deploy: &DeployId) -> Result<Vec<(Row, Digest, Digest)>, Error> {
-        let rows = sqlx::query(
-            "SELECT r.*, c.sealed FROM releases r \
-             LEFT JOIN configs c ON c.deploy = r.deploy AND c.version = r.config_version \
-             WHERE r.deploy = $1 ORDER BY r.number",
-        )
-        .bind(deploy.as_str().to_owned())
-        .fetch_all(self.pool())
-        .await?;
-        let read = |row: &AnyRow| {
-            let (found, hash) = ledger_row(row)?;
-            let sealed = Columns(row).maybe_text("sealed")?.unwrap_or_default();
-            Ok((found, hash, Digest::of(sealed.as_bytes())))
-        };
-        rows.iter().map(read).collect()
     }
 
     /// The slugs that are still needed: those of the last `last` releases of each deploy, of its

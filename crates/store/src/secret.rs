@@ -19,6 +19,13 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, KeyError};
 
 const NONCE: usize = 24;
+const TAG: usize = 16;
+/// What a sealed stream begins with.
+const MAGIC: &[u8] = b"tolv sealed 1\n";
+/// The random part of the nonces of a stream.
+const PREFIX: usize = NONCE - 5;
+/// Bytes of a stream that are sealed at once.
+const CHUNK: usize = 64 << 10;
 
 /// The key that config values are sealed with. Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -106,6 +113,47 @@ impl SecretKey {
         self.cipher().decrypt(XNonce::from_slice(nonce), payload).ok()
     }
 
+    /// Seals bytes of any length that belong to `owner`, in chunks: STREAM with XChaCha20-Poly1305.
+    ///
+    /// ```text
+    ///  MAGIC, prefix of 19 bytes, then chunks: CHUNK bytes and a tag of 16; the last one is shorter
+    ///  nonce of a chunk: prefix, its number in 4 bytes, 1 for the last one
+    /// ```
+    pub(crate) fn seal_stream(&self, owner: &str, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        let prefix: [u8; PREFIX] = random()?;
+        let cipher = self.cipher();
+        let count = bytes.len().div_ceil(CHUNK).max(1);
+        let mut sealed = Vec::with_capacity(MAGIC.len() + PREFIX + bytes.len() + count * TAG);
+        sealed.extend_from_slice(MAGIC);
+        sealed.extend_from_slice(&prefix);
+        for number in 0..count {
+            let end = bytes.len().min((number + 1) * CHUNK);
+            let payload = Payload { msg: &bytes[number * CHUNK..end], aad: owner.as_bytes() };
+            let nonce = chunk_nonce(&prefix, number, number + 1 == count).ok_or(Error::Random)?;
+            let chunk = cipher.encrypt(XNonce::from_slice(&nonce), payload);
+            sealed.extend(chunk.map_err(|_| Error::Random)?);
+        }
+        Ok(sealed)
+    }
+
+    /// Opens what [`SecretKey::seal_stream`] sealed for `owner`; nothing where a byte of it was
+    /// changed, cut off or added.
+    pub(crate) fn open_stream(&self, owner: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        let rest = sealed.strip_prefix(MAGIC)?;
+        let (prefix, rest) = rest.split_first_chunk::<PREFIX>()?;
+        let cipher = self.cipher();
+        let count = rest.len().div_ceil(CHUNK + TAG).max(1);
+        let mut bytes = Vec::with_capacity(rest.len());
+        for number in 0..count {
+            let end = rest.len().min((number + 1) * (CHUNK + TAG));
+            let chunk = rest.get(number * (CHUNK + TAG)..end)?;
+            let payload = Payload { msg: chunk, aad: owner.as_bytes() };
+            let nonce = chunk_nonce(prefix, number, number + 1 == count)?;
+            bytes.extend(cipher.decrypt(XNonce::from_slice(&nonce), payload).ok()?);
+        }
+        Some(bytes)
+    }
+
     /// A short text that is equal for equal values of one owner and says nothing else of them:
     /// HMAC-SHA256 (RFC 2104) under a key of its own, 16 hex digits.
     pub(crate) fn fingerprint(&self, owner: &str, value: &[u8]) -> String {
@@ -124,6 +172,14 @@ impl SecretKey {
         let outer = Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize();
         outer[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+fn chunk_nonce(prefix: &[u8; PREFIX], number: usize, is_last: bool) -> Option<[u8; NONCE]> {
+    let mut nonce = [0; NONCE];
+    nonce[..PREFIX].copy_from_slice(prefix);
+    nonce[PREFIX..NONCE - 1].copy_from_slice(&u32::try_from(number).ok()?.to_be_bytes());
+    nonce[NONCE - 1] = u8::from(is_last);
+    Some(nonce)
 }
 
 /// Makes the key's file at `path` by way of `aside`; fails where there is one.
@@ -171,6 +227,31 @@ mod tests {
             prop_assert_eq!(key.open(&owner, &sealed), Some(bytes));
             prop_assert_eq!(key.open("another owner", &sealed), None);
             prop_assert_eq!(SecretKey([8; 32]).open(&owner, &sealed), None);
+        }
+    }
+
+    #[test]
+    fn a_stream_opens_whole_or_not_at_all() {
+        let key = SecretKey([7; 32]);
+        for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
+            let bytes: Vec<u8> = (0..length).map(|n| n.to_le_bytes()[0]).collect();
+            let sealed = key.seal_stream("a", &bytes).unwrap();
+            assert_eq!(key.open_stream("a", &sealed), Some(bytes.clone()), "{length}");
+            assert_eq!(key.open_stream("b", &sealed), None);
+            assert_eq!(SecretKey([8; 32]).open_stream("a", &sealed), None);
+            let start = MAGIC.len() + PREFIX;
+            // Cut off between chunks, in one, chunks swapped, a byte changed.
+            assert_eq!(key.open_stream("a", &sealed[..sealed.len() - 1]), None);
+            let mut changed = sealed.clone();
+            changed[start] ^= 1;
+            assert_eq!(key.open_stream("a", &changed), None);
+            if length > CHUNK + 1 {
+                assert_eq!(key.open_stream("a", &sealed[..start + CHUNK + TAG]), None);
+                let (one, two) = sealed[start..].split_at(CHUNK + TAG);
+                let (two, three) = two.split_at(CHUNK + TAG);
+                let swapped = [&sealed[..start], two, one, three].concat();
+                assert_eq!(key.open_stream("a", &swapped), None);
+            }
         }
     }
 

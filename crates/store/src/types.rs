@@ -155,8 +155,6 @@ pub struct Slug {
     pub built: Timestamp,
     /// Its size, layers not counted.
     pub bytes: u64,
-    /// What the run stage has to know of it: a text of the platform's own.
-    pub runtime: String,
 }
 
 /// What proves who asks. The secret itself is not here.

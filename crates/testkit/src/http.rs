@@ -45,7 +45,7 @@ pub fn get(address: SocketAddr, host: &str, target: &str) -> io::Result<Response
 ///
 /// Those of [`send`].
 pub fn get_over(stream: TcpStream, host: &str, target: &str) -> io::Result<Response> {
-    send_over(stream, "GET", target, &[("Host", host)], TIMEOUT)
+    send_over(stream, "GET", target, &[("Host", host)], b"", TIMEOUT)
 }
 
 /// Any request without a body. `Connection: close` is added, `Host` is not.
@@ -63,7 +63,24 @@ pub fn send(
     headers: &[(&str, &str)],
     timeout: Duration,
 ) -> io::Result<Response> {
-    send_over(TcpStream::connect_timeout(&address, timeout)?, method, target, headers, timeout)
+    send_body(address, method, target, headers, b"", timeout)
+}
+
+/// As [`send`], with a body; its length is one of the headers.
+///
+/// # Errors
+///
+/// Those of [`send`].
+pub fn send_body(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    timeout: Duration,
+) -> io::Result<Response> {
+    let stream = TcpStream::connect_timeout(&address, timeout)?;
+    send_over(stream, method, target, headers, body, timeout)
 }
 
 fn send_over(
@@ -71,6 +88,7 @@ fn send_over(
     method: &str,
     target: &str,
     headers: &[(&str, &str)],
+    body: &[u8],
     timeout: Duration,
 ) -> io::Result<Response> {
     stream.set_read_timeout(Some(timeout))?;
@@ -81,6 +99,7 @@ fn send_over(
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
+    stream.write_all(body)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     parse(&answer, method == "HEAD")

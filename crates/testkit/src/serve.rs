@@ -39,6 +39,8 @@ pub struct Serve {
     api: u16,
     http: u16,
     token: String,
+    /// The name of the state folder.
+    state: String,
     running: Option<Tolv>,
 }
 
@@ -60,6 +62,7 @@ impl Serve {
             api: free_port(),
             http: free_port(),
             token: String::new(),
+            state: "state".to_owned(),
             running: None,
         };
         serve.begin();
@@ -158,7 +161,19 @@ impl Serve {
 
     /// Its state folder.
     pub fn state(&self) -> PathBuf {
-        self.home.path().join("state")
+        self.home.path().join(&self.state)
+    }
+
+    /// Moves the state folder of a platform that was ended.
+    ///
+    /// # Panics
+    ///
+    /// When it runs, or the folder cannot be moved.
+    pub fn move_state(&mut self, name: &str) {
+        assert!(self.running.is_none(), "it runs");
+        let from = self.state();
+        name.clone_into(&mut self.state);
+        fs::rename(from, self.state()).expect("move the state folder");
     }
 
     /// A folder for codebases and other files of the user.

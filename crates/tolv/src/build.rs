@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
-use tolv_build::{Built, Request, Source, TOOLCHAINS};
+use tolv_build::{Built, Proofs, Request, Source, TOOLCHAINS};
 use tolv_model::slug::short;
+use tolv_platform::home::private_umask;
 use tolv_sandbox::{Cancel, Machine, Spawner};
 
 use crate::args::Build;
@@ -33,6 +34,7 @@ enum Failure {
 }
 
 fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
+    private_umask();
     let spawner = Spawner::start(&settings.program, &["spawner"]).map_err(Failure::Sandbox)?;
     let machine = Machine::probe(&spawner, args.sandbox.network).map_err(Failure::Sandbox)?;
     let (level, _) = machine.choose(args.sandbox.choice).map_err(Failure::Sandbox)?;
@@ -55,6 +57,7 @@ fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
         host: settings.host(),
         caps: args.limits.caps(),
         cancel,
+        proofs: Proofs::default().of_level(level),
     };
     let mut view = BuildView::new();
     tolv_build::build(&request, &mut |event| {

@@ -1,6 +1,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use tolv_model::slug::Entry;
+
 use super::*;
 
 /// A slug of one file, as a build would leave it.
@@ -10,15 +12,17 @@ fn slug(home: &Path, text: &str) -> SlugId {
     let manifest = Manifest {
         entries: vec![(b"file".to_vec(), entry)],
         layers: Vec::new(),
+        toolchains: Vec::new(),
         process_types: Default::default(),
         env: Default::default(),
         path: Vec::new(),
+        declared: Default::default(),
     };
     let app = home.join("app");
     fs::create_dir_all(&app).unwrap();
     fs::write(app.join("file"), text).unwrap();
-    fs::set_permissions(app.join("file"), fs::Permissions::from_mode(0o444)).unwrap();
-    Slugs::open(home).unwrap().put(&app, &manifest).unwrap()
+    fs::set_permissions(app.join("file"), fs::Permissions::from_mode(0o644)).unwrap();
+    Slugs::open(home).unwrap().put(&app, &manifest, &Proofs::default()).unwrap()
 }
 
 fn file(home: &Path, id: SlugId) -> PathBuf {
@@ -30,16 +34,22 @@ fn a_slug_is_proven_to_the_last_byte() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     let id = slug(home, "content");
-    assert_eq!(verify(home, id).unwrap().id(), id);
+    verify(home, id, &Proofs::default()).unwrap();
     let path = file(home, id);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     // The same length: only the bytes tell.
     fs::write(&path, "c0ntent").unwrap();
-    assert!(verify(home, id).unwrap_err().to_string().contains("differs at `file`"));
+    assert!(
+        verify(home, id, &Proofs::default()).unwrap_err().to_string().contains("differs at `file`")
+    );
     fs::remove_file(&path).unwrap();
-    assert!(verify(home, id).unwrap_err().to_string().contains("differs at `file`"));
+    assert!(
+        verify(home, id, &Proofs::default()).unwrap_err().to_string().contains("differs at `file`")
+    );
     let other = SlugId(Digest::of(b"other"));
-    assert!(verify(home, other).unwrap_err().to_string().contains("is not here"));
+    assert!(
+        verify(home, other, &Proofs::default()).unwrap_err().to_string().contains("is not here")
+    );
 }
 
 #[test]
@@ -54,9 +64,12 @@ fn what_nobody_keeps_goes_and_what_is_young_stays() {
     assert_eq!(collect(home, &keep, hour).unwrap(), Collected::default());
     let collected = collect(home, &keep, Duration::ZERO).unwrap();
     assert_eq!(collected, Collected { slugs: 1, layers: 0 });
-    assert!(verify(home, kept).is_ok() && verify(home, gone).is_err());
+    assert!(
+        verify(home, kept, &Proofs::default()).is_ok()
+            && verify(home, gone, &Proofs::default()).is_err()
+    );
     assert!(!file(home, gone).exists());
-    assert_eq!(slugs.known(&Digest::of(b"input")), None);
+    assert_eq!(slugs.known(&Digest::of(b"input"), &Proofs::default()).unwrap(), None);
     assert_eq!(digests(&home.join("slugs/known"), "").unwrap().len(), 0);
     // Interrupted behind the manifest: the rest goes the next time.
     let half = slug(home, "half");

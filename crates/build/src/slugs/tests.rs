@@ -16,9 +16,11 @@ fn manifest(entries: Vec<(Vec<u8>, Entry)>) -> Manifest {
     Manifest {
         entries,
         layers: Vec::new(),
+        toolchains: Vec::new(),
         process_types: std::collections::BTreeMap::new(),
         env: std::collections::BTreeMap::new(),
         path: Vec::new(),
+        declared: Default::default(),
     }
 }
 
@@ -38,11 +40,12 @@ fn a_slug_stands_whole_or_is_put_again() {
         files::set_mode(&app, 0o755).unwrap();
         let app = home.path().join("app");
         let manifest = manifest(packed(&app, &plan(&[], &[])).unwrap());
-        (slugs.put(&app, &manifest).unwrap(), manifest)
+        (slugs.put(&app, &manifest, &Proofs::default()).unwrap(), manifest)
     };
     let (id, manifest) = put("one");
     assert_eq!(id, manifest.id());
-    assert_eq!(slugs.find(id), Some(manifest.clone()));
+    assert!(slugs.proven(id, &Proofs::default()).unwrap().is_ok());
+    assert_eq!(slugs.recorded(id), Some(manifest.clone()));
     assert_eq!(fs::read(slugs.path(id).join("run")).unwrap(), b"one");
     let run = slugs.path(id).join("run");
     for damage in [
@@ -53,9 +56,10 @@ fn a_slug_stands_whole_or_is_put_again() {
         &|| home.write(&format!("slugs/{}.json", id.0), "{}").clear(),
     ] {
         damage();
-        assert_eq!(slugs.find(id), None);
+        assert!(slugs.proven(id, &Proofs::default()).unwrap().is_err());
         assert_eq!(put("one"), (id, manifest.clone()));
-        assert_eq!(slugs.find(id), Some(manifest.clone()));
+        assert!(slugs.proven(id, &Proofs::default()).unwrap().is_ok());
+        assert_eq!(slugs.recorded(id), Some(manifest.clone()));
     }
     // A second equal one changes nothing, and its tree is the caller's to remove.
     put("one");
@@ -69,14 +73,14 @@ fn an_input_is_known_while_its_slug_stands() {
     home.write("app/run", "one");
     let app = home.path().join("app");
     let manifest = manifest(packed(&app, &plan(&[], &[])).unwrap());
-    let id = slugs.put(&app, &manifest).unwrap();
+    let id = slugs.put(&app, &manifest, &Proofs::default()).unwrap();
     let (input, other) = (Digest::of(b"input"), Digest::of(b"other"));
-    assert_eq!(slugs.known(&input), None);
+    assert_eq!(slugs.known(&input, &Proofs::default()).unwrap(), None);
     slugs.remember(&input, id).unwrap();
-    assert_eq!(slugs.known(&input), Some((id, manifest)));
-    assert_eq!(slugs.known(&other), None);
+    assert_eq!(slugs.known(&input, &Proofs::default()).unwrap(), Some((id, manifest)));
+    assert_eq!(slugs.known(&other, &Proofs::default()).unwrap(), None);
     fs::remove_file(slugs.path(id).join("run")).unwrap();
-    assert_eq!(slugs.known(&input), None);
+    assert_eq!(slugs.known(&input, &Proofs::default()).unwrap(), None);
 }
 
 #[test]

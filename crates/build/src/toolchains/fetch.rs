@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use super::Toolchains;
 use super::http::Client;
-use crate::{Error, Event};
+use crate::{Error, Event, files};
 
 /// Largest archive that is fetched.
 const MAX_ARCHIVE: u64 = 1 << 30;
@@ -115,6 +115,7 @@ impl Toolchains<'_> {
         clear(&part)?;
         fs::create_dir(&part).map_err(Error::io("create", &part))?;
         let made = fill(self, &part).and_then(|()| {
+            files::show(&part)?;
             let folder = File::open(&part).map_err(Error::io("read", &part))?;
             rustix::fs::syncfs(&folder).map_err(|errno| Error::io("write", &part)(errno.into()))?;
             fs::rename(&part, &done).map_err(Error::io("create", &done))

@@ -14,7 +14,7 @@ use super::fetch::unavailable;
 use super::uv::Uv;
 use super::{Toolchains, in_stack};
 use crate::plan::Toolchain;
-use crate::{Error, Event};
+use crate::{Error, Event, files};
 
 /// What an interpreter is asked; its answer is one line a field.
 const QUESTION: &str = "import sys,os\n\
@@ -218,7 +218,7 @@ impl Toolchains<'_> {
         command.envs(own).envs(self.env.iter());
         let output = command.output().map_err(|error| error.to_string())?;
         if output.status.success() {
-            return Ok(());
+            return files::show(&folder).map_err(|error| error.to_string());
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let lines = said.lines().map(|line| {

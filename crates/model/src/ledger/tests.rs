@@ -28,7 +28,54 @@ fn chain(length: u32) -> Vec<(Row, Digest)> {
 }
 
 fn check(rows: &[(Row, Digest)]) -> Result<Digest, Broken> {
-    verify(rows.iter().map(|(row, hash)| (row, *hash)))
+    let audit = audit(rows, &[]);
+    audit.broken.into_iter().next().map_or(Ok(audit.end), Err)
+}
+
+type Chain = (Vec<(Row, Digest)>, Vec<(Settled, Digest)>);
+
+/// As a platform appends them: each row, then its outcome; the second failed.
+fn settled(length: u32) -> Chain {
+    let (mut rows, mut outcomes, mut prev) = (Vec::new(), Vec::new(), GENESIS);
+    for (mut row, _) in chain(length) {
+        row.prev = prev;
+        prev = row.hash();
+        let outcome = match row.number.0 {
+            2 => Outcome::Failed,
+            _ => Outcome::Succeeded,
+        };
+        let error = (outcome == Outcome::Failed).then(|| "no".to_owned());
+        let (deploy, number) = (row.deploy.clone(), row.number);
+        let ended = Timestamp::UNIX_EPOCH;
+        let outcome = Settled { deploy, number, outcome, error, ended, prev };
+        rows.push((row, prev));
+        prev = outcome.hash();
+        outcomes.push((outcome, prev));
+    }
+    (rows, outcomes)
+}
+
+#[test]
+fn outcomes_are_in_the_chain() {
+    let (rows, outcomes) = settled(3);
+    let holds = audit(&rows, &outcomes);
+    let current = Some(ReleaseNumber(3));
+    assert_eq!(holds, Audit { broken: vec![], end: outcomes[2].1, current });
+    // The last release is not settled yet.
+    let pending = audit(&rows, &outcomes[..2]);
+    assert_eq!((pending.broken.len(), pending.end), (0, rows[2].1));
+    assert_eq!(pending.current, Some(ReleaseNumber(1)));
+    let second = ReleaseNumber(2);
+    let mut changed = outcomes.clone();
+    changed[1].0.outcome = Outcome::Succeeded;
+    assert_eq!(audit(&rows, &changed).broken, [Broken::Outcome(second)]);
+    changed[1].1 = changed[1].0.hash();
+    assert_eq!(audit(&rows, &changed).broken[0], Broken::Unlinked(ReleaseNumber(3)));
+    let gone = [outcomes[0].clone(), outcomes[2].clone()];
+    assert_eq!(audit(&rows, &gone).broken[0], Broken::Unlinked(ReleaseNumber(3)));
+    let mut forged = outcomes.clone();
+    forged[2].0.prev = outcomes[0].0.prev;
+    assert!(!audit(&rows, &forged).broken.is_empty());
 }
 
 type Change = fn(&mut Row);

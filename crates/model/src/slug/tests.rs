@@ -4,9 +4,11 @@ fn manifest(entries: &[(&str, Entry)]) -> Manifest {
     Manifest {
         entries: entries.iter().map(|(p, e)| (p.as_bytes().to_vec(), e.clone())).collect(),
         layers: Vec::new(),
+        toolchains: Vec::new(),
         process_types: BTreeMap::new(),
         env: BTreeMap::new(),
         path: Vec::new(),
+        declared: Default::default(),
     }
 }
 

@@ -18,7 +18,6 @@ use crate::controller::After;
 use crate::error::Error;
 use crate::platform::blocking;
 use crate::requests::known_types;
-use crate::target::Runtime;
 use crate::tokens::random_hex;
 
 /// Hex digits of a generated secret, as Heroku has them.
@@ -127,16 +126,12 @@ impl Carry<'_> {
         let built = self.build(source).await;
         inner.counters.built(began.elapsed(), built.is_ok());
         let built = built?;
-        let runtime = Runtime::of(&built);
-        let text = serde_json::to_string(&runtime)
-            .map_err(|_| Error::Unreadable(built.slug.to_string()))?;
         let slug = Slug {
             id: built.slug,
             app: self.deploy.app.clone(),
             commit: built.commit.clone(),
             built: Timestamp::now(),
             bytes: built.manifest.size(),
-            runtime: text,
         };
         self.platform.copy_slug(&self.deploy.app, built.slug).await?;
         inner.store.set_slug(&self.operation.id, &slug).await?;
@@ -155,6 +150,7 @@ impl Carry<'_> {
             host: inner.options.host.clone(),
             caps: inner.shares.caps(inner.options.caps, inner.options.min_free),
             cancel: cancel.clone(),
+            proofs: inner.prover.proofs().clone(),
         };
         let output = Arc::clone(self.output);
         let build =

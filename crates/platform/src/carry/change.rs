@@ -1,14 +1,22 @@
 //! What makes no slug: config, quantities, restarts, the end.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tolv_model::env::Env;
 use tolv_model::formation::Formation;
-use tolv_model::ledger::Reason;
-use tolv_model::name::ProcessType;
+use tolv_model::ledger::{GENESIS, Reason};
+use tolv_model::name::{Deploy as DeployPath, ProcessType};
 use tolv_model::operation::{Selection, State};
+use tolv_model::release::{Release, ReleaseNumber};
 use tolv_model::size::Sizes;
+use tolv_model::slug::SlugId;
+use tolv_run::{Target, TypeLimits};
 
 use super::{Carry, Next, Wanted};
-use crate::controller::After;
-use crate::error::Error;
+use crate::controller::{After, is_passing};
+use crate::error::{Error, chain};
+use crate::kept::Kept;
 use crate::platform::blocking;
 use crate::requests::known_types;
 
@@ -97,6 +105,11 @@ impl Carry<'_> {
     }
 
     pub(super) async fn restart(&self, processes: &Selection) -> Result<Option<After>, Error> {
+        if let Some(current) = self.deploy.current {
+            // What starts now is proven as at the first start, before any old process is told to go.
+            let release = self.platform.0.store.release(&self.deploy.id, current).await?;
+            self.platform.target(&self.deploy, &release, None).await?;
+        }
         let restarted = tokio::select! {
             restarted = self.controller.engine.restart(processes) => restarted,
             stopped = self.stopped() => return Err(stopped),
@@ -108,11 +121,28 @@ impl Carry<'_> {
     pub(super) async fn stop(&self, stopped: bool) -> Result<Option<After>, Error> {
         let store = &self.platform.0.store;
         store.set_stopped(&self.deploy.id, stopped).await?;
-        if let Some(current) = self.deploy.current {
+        let Some(current) = self.deploy.current else { return Ok(None) };
+        let target = async {
             let release = store.release(&self.deploy.id, current).await?;
-            let deploy = self.now().await?;
-            let target = self.platform.target(&deploy, &release, None).await?;
-            self.converge(target, &release.row.sizes).await?;
+            let target = self.platform.target(&self.now().await?, &release, None).await?;
+            Ok((target, release.row.sizes))
+        };
+        match target.await {
+            Ok((target, sizes)) => self.converge(target, &sizes).await?,
+            // What cannot be proven is stopped all the same.
+            Err(error) if stopped && !is_passing(&error) => {
+                self.warn(&chain(&error));
+                let nothing = nothing(self.deploy.name.clone(), current);
+                self.controller.route(&nothing);
+                let stopping = self.controller.engine.converge(nothing);
+                let stopping = tokio::select! {
+                    stopping = stopping => stopping,
+                    stopped = self.stopped() => return Err(stopped),
+                };
+                self.rolled(stopping.map(drop))?;
+                Kept::remove(&self.platform.0.home, &self.deploy.id)?;
+            }
+            Err(error) => return Err(error),
         }
         Ok(None)
     }
@@ -128,5 +158,25 @@ impl Carry<'_> {
         self.head(format!("{} is destroyed", self.deploy.name));
         inner.outputs.over(&self.operation.id, State::Succeeded);
         Ok(After::Gone)
+    }
+}
+
+/// A target without processes.
+fn nothing(deploy: DeployPath, number: ReleaseNumber) -> Target {
+    Target {
+        release: Arc::new(Release {
+            deploy,
+            number,
+            slug: SlugId(GENESIS),
+            commit: None,
+            config: Env::default(),
+            process_types: BTreeMap::new(),
+            formation: Formation::default(),
+        }),
+        mounts: Vec::new(),
+        slug_env: BTreeMap::new(),
+        slug_path: Vec::new(),
+        checks: BTreeMap::new(),
+        limits: TypeLimits::default(),
     }
 }

@@ -65,8 +65,7 @@ impl Run {
     async fn live(&self) -> Result<Exit, Error> {
         let deploy = self.platform.0.store.deploy_by_id(&self.run.deploy).await?;
         let (controller, entered) = (&self.controller, &self.entered);
-        let (target, _held) =
-            self.platform.one_off_target(controller, &deploy, &self.release).await?;
+        let (target, _held) = self.platform.one_off_target(&deploy, &self.release).await?;
         let name = entered.process.clone();
         let listener = Listener::begin(controller, &name).await?;
         let one_off =

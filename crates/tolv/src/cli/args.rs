@@ -149,8 +149,17 @@ pub(crate) enum ReleasesCommand {
         /// Which
         release: ReleaseNumber,
     },
-    /// Prove that no release was changed since it was made
+    /// Prove that no release was changed since it was made: the ledger, slugs and layers
     Verify,
+    /// Release the commit of the current release again: what was changed of its slug or its layers is
+    /// built again
+    Repair,
+    /// Accept a ledger that does not hold as it is, so that the deploy starts again
+    Accept {
+        /// The deploy's name, to confirm
+        #[arg(long, value_name = "APP/DEPLOY")]
+        confirm: String,
+    },
     /// Show what differs between two releases
     Diff {
         /// The earlier

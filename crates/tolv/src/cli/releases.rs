@@ -1,8 +1,9 @@
 //! Releases: list, look at, prove, compare, roll back.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
-use tolv_api::{Ledger, NewOperation, Release};
+use tolv_api::{Deploy, Ledger, NewOperation, Release};
 use tolv_model::release::ReleaseNumber;
 
 use super::args::{Releases, ReleasesCommand, Rollback};
@@ -60,6 +61,8 @@ pub(super) fn releases(args: Releases, settings: &Settings) -> Done {
             Ok(format!("{} is at v{number}\n", operation.deploy).into_bytes())
         }
         Some(ReleasesCommand::Verify) => verify(&target, &path),
+        Some(ReleasesCommand::Repair) => repair(&target, &path),
+        Some(ReleasesCommand::Accept { confirm }) => accept(&target, &path, &confirm),
         Some(ReleasesCommand::Diff { from, to }) => {
             let (from, to) = (get(from)?, get(to)?);
             if target.json {
@@ -78,11 +81,39 @@ pub(super) fn releases(args: Releases, settings: &Settings) -> Done {
 
 fn verify(target: &Target, path: &str) -> Done {
     let ledger: Ledger = target.client.get(&format!("{path}/releases/verify"))?;
+    proof(target, &ledger)
+}
+
+fn repair(target: &Target, path: &str) -> Done {
+    let deploy: Deploy = target.client.get(path)?;
+    let commit = deploy.commit.clone().ok_or_else(|| {
+        Failure::new(format!("{} has no release of a commit", deploy.name))
+            .hint("deploy one: git push tolv main")
+    })?;
+    let new = NewOperation::Deploy { commit, new_root: false, no_release_phase: false };
+    let operation = follow::ask(target, &new)?;
+    if target.json {
+        return Ok(json(&operation)?.into_bytes());
+    }
+    let number = operation.release.unwrap_or_default();
+    Ok(format!("{} is at v{number}\n", operation.deploy).into_bytes())
+}
+
+fn accept(target: &Target, path: &str, confirm: &str) -> Done {
+    let confirm = confirm.replace('/', "%2F");
+    let ledger: Ledger =
+        target.client.send("POST", &format!("{path}/releases/accept?confirm={confirm}"), &())?;
+    proof(target, &ledger)
+}
+
+fn proof(target: &Target, ledger: &Ledger) -> Done {
     let deploy = target.deploy()?;
     if let Some(broken) = &ledger.broken {
         return Err(Failure::new(format!("the ledger of {deploy} does not hold: {broken}")).hint(
             format!(
-                "{} releases before it hold; the database was changed by somebody",
+                "{} releases before it hold; a changed slug or layer is built again by `tolv \
+                 releases repair`, a changed ledger comes back from a backup of the database, or \
+                 is taken as it is: `tolv releases accept --confirm {deploy}`",
                 ledger.rows
             ),
         ));
@@ -91,7 +122,11 @@ fn verify(target: &Target, path: &str) -> Done {
         return Ok(json(&ledger)?.into_bytes());
     }
     let releases = if ledger.rows == 1 { "release" } else { "releases" };
-    Ok(format!("The ledger of {deploy} holds: {} {releases}\n", ledger.rows).into_bytes())
+    let mut text = format!("The ledger of {deploy} holds: {} {releases}\n", ledger.rows);
+    for accepted in &ledger.accepted {
+        writeln!(text, "Accepted as it is: {accepted}").ok();
+    }
+    Ok(text.into_bytes())
 }
 
 fn info(release: &Release) -> String {

@@ -13,6 +13,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod network;
+mod proof;
 mod push;
 mod release_phase;
 mod restart;

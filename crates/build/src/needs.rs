@@ -1,0 +1,95 @@
+//! What the processes of a slug need to see, resolved on this machine: the slug, its layers, its
+//! toolchains.
+//!
+//! A slug names what it needs by content and by name, never by a path of the host, so that a state
+//! folder can move and a slug can come from another machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tolv_model::slug::{Manifest, SlugId, Toolchain};
+use tolv_sandbox::Mount;
+
+use crate::Error;
+use crate::files;
+use crate::layers::Layers;
+use crate::pipeline::{APP, LAYERS};
+use crate::plan;
+use crate::slugs::Slugs;
+use crate::source::as_path;
+
+/// In the folder of toolchains: links to those that are installed on the machine.
+const INSTALLED: &str = "installed";
+
+/// Where this machine has what slugs need.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The app's folder.
+    pub home: PathBuf,
+    /// The folder of toolchains.
+    pub toolchains: PathBuf,
+    /// The platform's own program.
+    pub program: PathBuf,
+}
+
+impl Places {
+    /// What the processes of a slug see beside the stack: the slug, its layers, its toolchains.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Toolchain`] for one that is not on this machine.
+    pub fn mounts(&self, id: SlugId, manifest: &Manifest) -> Result<Vec<Mount>, Error> {
+        let slugs = Slugs::at(&self.home);
+        let layers = Layers::at(slugs.folder());
+        let mut mounts = vec![Mount::read_only(slugs.path(id), APP)];
+        for layer in &manifest.layers {
+            let target = Path::new(LAYERS).join(layer.key.to_string());
+            mounts.push(Mount::read_only(layers.path(&layer.key), target));
+        }
+        for toolchain in &manifest.toolchains {
+            mounts.push(Mount::read_only(self.find(toolchain)?, as_path(&toolchain.target)));
+        }
+        Ok(mounts)
+    }
+
+    fn find(&self, toolchain: &Toolchain) -> Result<PathBuf, Error> {
+        if toolchain.name == Toolchain::PLATFORM {
+            return Ok(self.program.clone());
+        }
+        let gone = |why: String| Error::Toolchain {
+            what: toolchain.name.clone(),
+            why,
+            help: "deploy the commit again: a build finds or fetches it".to_owned(),
+        };
+        if !toolchain.is_plain() {
+            return Err(gone("its name is not a plain path".to_owned()));
+        }
+        let path = self.toolchains.join(&toolchain.name);
+        path.canonicalize().map_err(|error| gone(format!("`{}`: {error}", path.display())))
+    }
+
+    /// Names a toolchain of a build, so that it is found by that name later.
+    pub(crate) fn name(&self, toolchain: &plan::Toolchain) -> Result<Toolchain, Error> {
+        use std::os::unix::ffi::OsStrExt as _;
+        let target = toolchain.target.as_os_str().as_bytes().to_vec();
+        let named = |name: String| Toolchain { name, target };
+        if toolchain.source == self.program {
+            return Ok(named(Toolchain::PLATFORM.to_owned()));
+        }
+        let kept = toolchain.source.strip_prefix(&self.toolchains).ok().and_then(Path::to_str);
+        if let Some(name) = kept {
+            return Ok(named(name.to_owned()));
+        }
+        // One of the machine's own: a link says where. The version is in the name, so a release
+        // never gets another one.
+        let name = format!("{INSTALLED}/{}", toolchain.version.replace([' ', '/'], "-"));
+        let link = self.toolchains.join(&name);
+        if fs::read_link(&link).ok().as_deref() != Some(&*toolchain.source) {
+            if let Some(folder) = link.parent() {
+                files::make_folder(folder)?;
+            }
+            files::write_link(&link, &toolchain.source)?;
+        }
+        Ok(named(name))
+    }
+}

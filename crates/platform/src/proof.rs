@@ -1,0 +1,143 @@
+//! Proof that what runs is what was released: the slug with its layers on the disk, before each
+//! start of a process.
+//!
+//! The bytes are read once; later proofs are a walk over the files (see [`Proofs`]). What was
+//! proven is kept in the state folder, sealed with the secret key.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
+
+use tokio::time::Instant;
+use tolv_build::{Places, Proofs, TOOLCHAINS};
+use tolv_model::id::AppId;
+use tolv_model::slug::{Manifest, SlugId};
+use tolv_sandbox::{Level, Mount};
+use tolv_store::Store;
+
+use super::error::{Error, chain};
+use super::platform::{Inner, Platform, blocking, lock};
+
+/// In the state folder: what was proven.
+const FILE: &str = "proofs";
+
+/// What was proven, and when.
+#[derive(Default)]
+pub(super) struct Prover {
+    proofs: Proofs,
+    /// When the last proof of a slug began that held; held while one is under way.
+    slugs: Mutex<HashMap<(AppId, SlugId), LastProof>>,
+}
+
+type LastProof = Arc<tokio::sync::Mutex<Option<Instant>>>;
+
+impl Prover {
+    /// What an earlier platform on this state folder has proven.
+    pub(super) fn open(home: &Path, store: &Store, level: Level) -> Self {
+        let sealed = fs::read_to_string(home.join(FILE)).ok();
+        let bytes = sealed.and_then(|sealed| store.unseal(FILE, &sealed));
+        // Without it every byte is read again.
+        let proofs = bytes.map(|bytes| Proofs::from_bytes(&bytes)).unwrap_or_default();
+        Self { proofs: proofs.of_level(level), slugs: Mutex::default() }
+    }
+
+    pub(super) fn proofs(&self) -> &Proofs {
+        &self.proofs
+    }
+
+    fn of(&self, app: &AppId, slug: SlugId) -> LastProof {
+        Arc::clone(lock(&self.slugs).entry((app.clone(), slug)).or_default())
+    }
+
+    fn save(&self, home: &Path, store: &Store) {
+        let Some(bytes) = self.proofs.to_bytes() else { return };
+        let aside = home.join(FILE).with_extension("new");
+        let write = |sealed: String| {
+            fs::write(&aside, sealed)?;
+            fs::rename(&aside, home.join(FILE))
+        };
+        // Where it cannot be kept, the bytes are read again after the next start.
+        store.seal(FILE, &bytes).ok().and_then(|sealed| write(sealed).ok());
+    }
+}
+
+impl Platform {
+    /// Makes sure that a slug with its layers is on this machine, whole. One that is gone or has
+    /// changed is brought back where the operator attached a blob store. Proofs that are asked for
+    /// at once are one proof.
+    pub(super) async fn prove(&self, app: &AppId, slug: SlugId) -> Result<(), Error> {
+        let asked = Instant::now();
+        let last = self.0.prover.of(app, slug);
+        let mut last = last.lock().await;
+        if last.is_some_and(|began| began >= asked) {
+            return Ok(());
+        }
+        *last = None;
+        let began = Instant::now();
+        if let Err(missing) = self.verify_slug(app, slug, self.0.prover.proofs().clone()).await {
+            self.bring_back(app, slug, missing).await?;
+            self.verify_slug(app, slug, self.0.prover.proofs().clone()).await?;
+        }
+        let (inner, home) = (Arc::clone(&self.0), self.0.home.clone());
+        blocking(move || {
+            inner.prover.save(&home, &inner.store);
+            Ok::<_, Error>(())
+        })
+        .await?;
+        *last = Some(began);
+        Ok(())
+    }
+
+    /// Proves a slug with its layers, with what is known already.
+    pub(super) async fn verify_slug(
+        &self,
+        app: &AppId,
+        slug: SlugId,
+        proofs: Proofs,
+    ) -> Result<(), Error> {
+        let home = self.folder_of(app);
+        blocking(move || tolv_build::verify(&home, slug, &proofs)).await
+    }
+
+    /// A slug's manifest, brought back where it is gone and there is a blob store.
+    pub(super) async fn manifest(&self, app: &AppId, slug: SlugId) -> Result<Manifest, Error> {
+        let read = || {
+            let (home, proofs) = (self.folder_of(app), self.0.prover.proofs().clone());
+            blocking(move || tolv_build::manifest(&home, slug, &proofs))
+        };
+        match read().await {
+            Err(missing) => {
+                self.bring_back(app, slug, missing).await?;
+                read().await
+            }
+            manifest => manifest,
+        }
+    }
+
+    /// What the processes of a slug see beside the stack, on this machine.
+    pub(super) fn mounts(
+        &self,
+        app: &AppId,
+        slug: SlugId,
+        manifest: &Manifest,
+    ) -> Result<Vec<Mount>, Error> {
+        let places = Places {
+            home: self.folder_of(app),
+            toolchains: self.0.home.join(TOOLCHAINS),
+            program: self.0.options.host.program.clone(),
+        };
+        Ok(places.mounts(slug, manifest)?)
+    }
+}
+
+/// What the engine of a deploy asks before each start of a process.
+pub(super) fn before_start(platform: Weak<Inner>, app: AppId) -> tolv_run::Prove {
+    Arc::new(move |release| {
+        let (platform, app) = (platform.upgrade().map(Platform), app.clone());
+        Box::pin(async move {
+            let Some(platform) = platform else { return Err("the platform is gone".to_owned()) };
+            platform.prove(&app, release.slug).await.map_err(|error| chain(&error))
+        })
+    })
+}
