@@ -92,7 +92,12 @@ impl Trees {
         for (controller, dir) in v1 {
             let base = dir.join("tolv");
             match try_base(&base) {
-                Ok(()) => trees.v1.push((controller, base)),
+                Ok(()) => {
+                    if controller == "cpu" {
+                        trees.reasons.extend(budget::weigh(&base).err());
+                    }
+                    trees.v1.push((controller, base));
+                }
                 Err(error) => trees.reasons.push(reason("mkdir", &base, &error)),
             }
         }

@@ -53,3 +53,10 @@ fn set_v1_memory(base: &Path, bytes: u64) -> Result<(), Reason> {
     write(&swap, &text).ok();
     Ok(())
 }
+
+/// In v1 a group weighs as one thread beside those of no group, such as the platform's: all launches
+/// together weigh as two for each core.
+pub(super) fn weigh(base: &Path) -> Result<(), Reason> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    write(&base.join("cpu.shares"), &(2 * 1024 * cores).to_string())
+}
