@@ -115,9 +115,9 @@ pub(crate) enum Platform {
     /// List what was done to a deploy; follow or cancel it
     Operations(cli::Operations),
     /// List, make and revoke tokens
-    Tokens(cli::Tokens),
+    Tokens(crate::cli::tokens::Tokens),
     /// Show who did what
-    Audit(cli::Audit),
+    Audit(crate::cli::tokens::Audit),
     /// Destroy an app or a deploy
     Destroy(cli::Destroy),
 }

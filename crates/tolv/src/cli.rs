@@ -19,7 +19,7 @@ mod releases;
 mod run;
 mod show;
 mod target;
-mod tokens;
+pub(crate) mod tokens;
 mod typed;
 
 use std::process::ExitCode;

@@ -1,13 +1,70 @@
 //! Tokens and the audit log.
 
+use clap::{Args, Subcommand};
 use tolv_api::{AuditLine, NewToken, Page, Token, TokenMade};
+use tolv_model::access::Role;
+use tolv_model::name::AppName;
 
 use super::Done;
-use super::args::{Audit, Tokens, TokensCommand};
+use super::args::At;
 use super::follow;
 use super::show::{json, moment, table};
 use super::target::Target;
 use crate::settings::Settings;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv tokens\n  tolv tokens create --role deploy --app shop \
+    --expires 30d\n  tolv tokens create --role view --app shop --app blog\n  \
+    tolv tokens revoke tok_…\n  tolv tokens recover")]
+pub(crate) struct Tokens {
+    #[command(subcommand)]
+    pub(crate) command: Option<TokensCommand>,
+
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokensCommand {
+    /// Make a token; it is shown this once
+    Create {
+        /// view, deploy, config, run or admin
+        #[arg(long)]
+        role: Role,
+        /// For this app alone; said again, for that one too. Without it, for all apps
+        #[arg(long)]
+        app: Vec<AppName>,
+        /// How long it is valid, as in `30d`, `12h` or `15m`; for ever without it
+        #[arg(long, value_name = "TIME", value_parser = super::typed::duration)]
+        expires: Option<u32>,
+        /// What to call it
+        #[arg(long, default_value = "token")]
+        name: String,
+    },
+    /// Revoke a token
+    Revoke {
+        /// Its id
+        id: String,
+    },
+    /// Make a new token for everything, on the machine of the platform, as the owner of its state
+    /// folder: TOLV_HOME, DATABASE_URL and TOLV_SECRET_KEY as `tolv serve` has them
+    Recover,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv audit\n  tolv audit --app shop -n 100")]
+pub(crate) struct Audit {
+    /// Of this app alone
+    #[arg(long)]
+    pub(crate) app: Option<AppName>,
+
+    /// How many lines
+    #[arg(short, long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub(crate) number: u16,
+
+    #[command(flatten)]
+    pub(crate) at: At,
+}
 
 /// Said of a new token.
 const ONCE: &str = "This token is shown this once.";
