@@ -334,9 +334,7 @@ impl Error {
                 tolv_store::Error::TooMany { .. }
                 | tolv_store::Error::LastAdmin(_)
                 | tolv_store::Error::Ledger(_),
-            ) => {
-                Kind::Refused
-            }
+            ) => Kind::Refused,
             Self::Store(tolv_store::Error::Key(_)) => Kind::Internal,
             Self::NoCommit { .. }
             | Self::NoProcess { .. }

@@ -3,9 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use tolv_api::{
-    Code, Deploy, Ledger, NewDeploy, Operation, Page, Process, Release, TypeLimits,
-};
+use tolv_api::{Code, Deploy, Ledger, NewDeploy, Operation, Page, Process, Release, TypeLimits};
 use tolv_model::access::Act;
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessType};
 use tolv_model::release::ReleaseNumber;
