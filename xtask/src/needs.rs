@@ -56,6 +56,18 @@ const NEEDS: &[Need] = &[
         why: "tests of what Tolv does without root",
     },
     Need {
+        what: "/usr/sbin/nft",
+        check: &["/usr/sbin/nft", "--version"],
+        packages: &["nftables"],
+        why: "networks of processes' own, which strict has by default",
+    },
+    Need {
+        what: "ip",
+        check: &["ip", "-V"],
+        packages: &["iproute2"],
+        why: "tests ask it for the machine's addresses",
+    },
+    Need {
         what: "PostgreSQL's initdb",
         check: &["sh", "-c", "ls /usr/lib/postgresql/*/bin/initdb"],
         packages: &["postgresql"],

@@ -107,7 +107,7 @@ impl Client {
         let url = local::URL.to_owned();
         let connector = SocketConnector(socket);
         let agent = Agent::with_parts(config(), connector, DefaultResolver::default());
-        Self { agent, url, token: None }
+        Self { agent, url, token: local::token(home) }
     }
 
     /// Where the platform is.

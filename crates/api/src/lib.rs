@@ -21,7 +21,7 @@ pub use logs::{LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats};
 pub use problem::{Code, Problem};
 pub use runs::{NewRun, Run, RunAttachment, RunInput, RunOutput, RunSignal, RunSize, Terminal};
 pub use types::{
-    About, App, AuditLine, Config, ConfigChange, ConfigChanged, Deploy, Ledger, NewApp, NewDeploy,
-    NewOperation, NewToken, Operation, Page, Process, Release, Token, TokenMade, Value, Variable,
-    Whoami,
+    About, App, AuditLine, Config, ConfigChange, ConfigChanged, Deploy, Ledger, Limits, NewApp,
+    NewDeploy, NewOperation, NewToken, Operation, Page, Process, Release, Token, TokenMade,
+    TypeLimits, Value, Variable, Whoami,
 };

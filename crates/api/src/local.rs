@@ -1,9 +1,12 @@
-//! The API of a `tolv up`: over a socket in its state folder, which only its user can open, and
-//! which is all the proof of who asks that there is.
+//! The API of a `tolv up`: over a socket in its state folder, which only its user can open.
+//!
+//! An app may run as that user too, so the socket alone proves nothing: who asks has read the token
+//! in a file beside it, which no sandbox shows.
 
-use std::fs::File;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +16,32 @@ pub const URL: &str = "http://127.0.0.1";
 /// Where the socket is, below the state folder.
 pub fn socket(home: &Path) -> PathBuf {
     home.join("api/socket")
+}
+
+/// Where the token is, below the state folder.
+fn token_file(home: &Path) -> PathBuf {
+    home.join("api/token")
+}
+
+/// The token of the `tolv up` that has its state there; nothing where none has run.
+pub fn token(home: &Path) -> Option<String> {
+    fs::read_to_string(token_file(home)).ok()
+}
+
+/// Puts a new token in the place of an earlier one. Its folder exists.
+///
+/// # Errors
+///
+/// The system's.
+pub fn write_token(home: &Path, token: &str) -> io::Result<()> {
+    let path = token_file(home);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // New, so that nobody holds it open and its mode is this one.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    file?.write_all(token.as_bytes())
 }
 
 /// The path of a socket, however deep its folder is: the address of one has room for 107 bytes.

@@ -26,8 +26,12 @@ pub enum Code {
     Conflict,
     /// It makes sense and is not done as things are.
     Refused,
+    /// What was sent did not arrive in time.
+    Timeout,
     /// What was sent is too large.
     TooLarge,
+    /// What was sent has another media type than the one that is taken.
+    UnsupportedMediaType,
     /// The idempotency key was used for another request.
     KeyReused,
     /// The disk is as full as it may be.
@@ -47,9 +51,11 @@ impl Code {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::Timeout => 408,
             Self::Exists | Self::Refused => 409,
             Self::Conflict => 412,
             Self::TooLarge => 413,
+            Self::UnsupportedMediaType => 415,
             Self::KeyReused => 422,
             Self::Internal => 500,
             Self::Unavailable => 503,
@@ -67,7 +73,9 @@ impl Code {
             Self::Exists => "it exists already",
             Self::Conflict => "it was changed meanwhile",
             Self::Refused => "this is not done as things are",
+            Self::Timeout => "the request took too long to arrive",
             Self::TooLarge => "the request is too large",
+            Self::UnsupportedMediaType => "the request has another media type than is taken",
             Self::KeyReused => "the idempotency key belongs to another request",
             Self::Full => "the disk is full",
             Self::Unavailable => "not now",

@@ -55,6 +55,9 @@ pub struct NewRun {
     /// Keeps its output, up to 4 MiB.
     #[serde(default)]
     pub record: bool,
+    /// What it asks for over the limits of `run`: `1G`, `memory=1G,cpu=2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<String>,
 }
 
 /// A terminal.

@@ -34,8 +34,8 @@ pub struct Whoami {
     pub name: String,
     /// Its role: view, deploy, config, run or admin.
     pub role: String,
-    /// The app that it is for; all where there is none.
-    pub app: Option<String>,
+    /// The apps that it is for; all where there is no list.
+    pub apps: Option<Vec<String>>,
     /// When it ends to be one.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
@@ -138,6 +138,9 @@ pub struct Release {
     pub config_version: u32,
     /// Process type → command line.
     pub process_types: BTreeMap<String, String>,
+    /// Process type → what was asked for of its size.
+    #[serde(default)]
+    pub sizes: BTreeMap<String, String>,
     /// The row's hash.
     pub hash: String,
     /// The hash of the row before.
@@ -203,6 +206,19 @@ pub enum NewOperation {
     Scale {
         /// Process type → quantity; those that are not named keep theirs.
         formation: BTreeMap<String, u16>,
+        /// Process type → size, as in `limits`; a change is a release.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        sizes: BTreeMap<String, String>,
+    },
+    /// Change how much of the machine the processes of a type may take: a release.
+    Limits {
+        /// Process type → size: `1G`, `standard-2x` or `memory=1G,cpu=2,cpu-weight=200,processes=256,
+        /// files=4096,tmp=256M,shm=64M`; parts that are not named stay.
+        #[serde(default)]
+        sizes: BTreeMap<String, String>,
+        /// Process types that get the defaults again, before that.
+        #[serde(default)]
+        reset: Vec<String>,
     },
     /// Replace processes by new ones of the same release.
     Restart {
@@ -343,6 +359,38 @@ pub struct Process {
     pub pid: Option<u32>,
     /// How often it was started again.
     pub restarts: u32,
+    /// How much of the machine it may take.
+    pub limits: Limits,
+}
+
+/// How much of the machine a process may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Limits {
+    /// Bytes of memory; what is written to `/tmp` and `/dev/shm` counts.
+    pub memory: Option<u64>,
+    /// Share of the CPU where others want it too; 100 is an ordinary one.
+    pub cpu_weight: Option<u32>,
+    /// Most CPU time, in percent of one core; all there is without it.
+    pub cpu_percent: Option<u32>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// Open files of each of them.
+    pub files: Option<u64>,
+    /// Bytes of `/tmp`.
+    pub tmp: u64,
+    /// Bytes of `/dev/shm`.
+    pub shm: u64,
+}
+
+/// The limits of one process type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TypeLimits {
+    /// Which: `run` stands for one-off runs, `cron-NAME` for a schedule.
+    pub process_type: String,
+    /// What was asked for, by app.json or the operator; empty where nothing was.
+    pub asked: String,
+    /// What its processes get.
+    pub limits: Limits,
 }
 
 /// What proves who asks; not the secret itself.
@@ -354,8 +402,8 @@ pub struct Token {
     pub name: String,
     /// Its role.
     pub role: String,
-    /// The app that it is for.
-    pub app: Option<String>,
+    /// The apps that it is for; all where there is no list.
+    pub apps: Option<Vec<String>>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
@@ -372,9 +420,9 @@ pub struct NewToken {
     pub name: String,
     /// view, deploy, config, run or admin.
     pub role: String,
-    /// For this app alone.
+    /// For these apps alone; for all without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app: Option<String>,
+    pub apps: Option<Vec<String>>,
     /// Seconds from now that it is valid; for ever without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u32>,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tolv_sandbox::Limits;
+
 /// What a build may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
@@ -15,6 +17,52 @@ pub struct Caps {
     pub files: u64,
     /// Bytes of the app's build cache.
     pub cache: u64,
+    /// Bytes of the disk that stay free.
+    pub min_free: u64,
+    /// What each step may take of the machine.
+    pub room: Room,
+}
+
+/// What one step of a build may take of the machine; see [`Limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are those of `Limits`")]
+pub struct Room {
+    pub memory: Option<u64>,
+    pub processes: Option<u64>,
+    pub open_files: Option<u64>,
+    pub cpu_percent: Option<u32>,
+    pub cpu_weight: Option<u32>,
+    pub tmp: u64,
+    pub shm: u64,
+}
+
+impl From<Limits> for Room {
+    fn from(limits: Limits) -> Self {
+        let Limits { memory, processes, open_files, cpu_percent, cpu_weight, tmp, shm } = limits;
+        Self { memory, processes, open_files, cpu_percent, cpu_weight, tmp, shm }
+    }
+}
+
+impl From<Room> for Limits {
+    fn from(room: Room) -> Self {
+        let Room { memory, processes, open_files, cpu_percent, cpu_weight, tmp, shm } = room;
+        Self { memory, processes, open_files, cpu_percent, cpu_weight, tmp, shm }
+    }
+}
+
+impl Default for Room {
+    /// Of a build that somebody runs on a machine of his own: no bound on memory.
+    fn default() -> Self {
+        Self {
+            memory: None,
+            processes: Some(8192),
+            open_files: Some(65_536),
+            cpu_percent: None,
+            cpu_weight: Some(20),
+            tmp: 2 << 30,
+            shm: 64 << 20,
+        }
+    }
 }
 
 impl Default for Caps {
@@ -25,6 +73,8 @@ impl Default for Caps {
             file: 1 << 30,
             files: 200_000,
             cache: 20 << 30,
+            min_free: 0,
+            room: Room::default(),
         }
     }
 }

@@ -3,15 +3,17 @@
 //! The environment of a step is made from nothing. Of the operator's variables it gets those in
 //! [`Host::registry`](crate::Host), which [`passes`] names (registries, proxies, CA certificates).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use tolv_sandbox::{Cancel, Exec, Job, Level, Limits, Mount, Spawner, Spec};
+use tolv_model::service::services_in;
+use tolv_sandbox::{Cancel, Exec, Job, Level, Mount, Network, Spawner, Spec};
 
 use crate::caps::{Caps, bytes, time};
 use crate::plan::{Plan, Step};
@@ -115,6 +117,13 @@ pub(crate) struct Executor<'a> {
 }
 
 impl Executor<'_> {
+    /// Proxies and registries on this machine, as the operator's variables name them.
+    fn services(&self) -> Vec<SocketAddr> {
+        let values = self.env.values().filter_map(|value| value.to_str());
+        let found: BTreeSet<_> = values.flat_map(services_in).collect();
+        found.into_iter().collect()
+    }
+
     /// Runs one step. `grows` are the folders on the host whose size is watched, with their names.
     pub(crate) fn run(
         &self,
@@ -143,7 +152,8 @@ impl Executor<'_> {
         spec.mounts = mounts.to_vec();
         spec.home = self.layout.cache.join("home");
         spec.hostname = "build".to_owned();
-        spec.limits = Limits { tmp: self.caps.slug, ..Limits::default() };
+        spec.network = Network::Own { services: self.services() };
+        spec.limits = self.caps.room.into();
         let exec = Exec {
             argv: step.argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
             env: self.environment(plan, step),
@@ -203,8 +213,15 @@ impl Executor<'_> {
             return self.over_budget(grows).map_or(Ok(()), Err);
         }
         let how = match (status.code, status.signal) {
+            // What was killed may be a program that the step had started.
+            _ if status.oom_kills > 0 => match self.caps.room.memory {
+                Some(limit) => format!(
+                    "ran out of memory: a build may have {} (TOLV_BUILD_SIZE)",
+                    bytes(limit)
+                ),
+                None => "ran out of memory".to_owned(),
+            },
             (Some(code), _) => format!("exited with status {code}"),
-            (None, Some(9)) if status.oom_kills > 0 => "ran out of memory".to_owned(),
             (None, Some(signal)) => format!("was killed by signal {signal}"),
             (None, None) => "ended without a status".to_owned(),
         };
@@ -239,6 +256,13 @@ impl Executor<'_> {
     }
 
     fn over_budget(&self, grows: &[(&str, &Path)]) -> Option<Error> {
+        if self.caps.min_free > 0
+            && let Ok(stat) = rustix::fs::statvfs(self.cache)
+            && stat.f_bavail.saturating_mul(stat.f_frsize) < self.caps.min_free
+        {
+            let what = "the disk's free room (TOLV_MIN_FREE), which has to stay,".to_owned();
+            return Some(Error::Limit { what, limit: bytes(self.caps.min_free) });
+        }
         let cache = ("the build cache", self.cache, self.caps.cache);
         let grows = grows.iter().map(|(name, path)| (*name, *path, self.caps.slug));
         grows

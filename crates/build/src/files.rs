@@ -164,7 +164,8 @@ pub(crate) fn disk_use(root: &Path) -> u64 {
         let Ok(list) = fs::read_dir(&folder) else { continue };
         for entry in list.flatten() {
             let Ok(meta) = entry.metadata() else { continue };
-            total = total.saturating_add(meta.blocks().saturating_mul(512));
+            // An empty file takes room too: an inode.
+            total = total.saturating_add(meta.blocks().max(8).saturating_mul(512));
             count += 1;
             if count > MAX_COUNTED {
                 return u64::MAX;

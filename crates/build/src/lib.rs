@@ -39,7 +39,7 @@ mod toolchains;
 mod tree;
 
 pub use archive::{has_layer, layers_of, pack_layer, pack_slug, unpack_layer, unpack_slug};
-pub use caps::Caps;
+pub use caps::{Caps, Room};
 pub use declared::{Wanted, declared, wanted};
 pub use error::Error;
 pub use exec::passes;

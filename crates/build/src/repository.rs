@@ -17,7 +17,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tolv_sandbox::{Cancel, Exec, ExitStatus, Job, Level, Limits, Mount, Spawner, Spec, Stream};
+use tolv_sandbox::{
+    Cancel, Exec, ExitStatus, Job, Level, Limits, Mount, Network, Spawner, Spec, Stream,
+};
 
 use crate::Error;
 use crate::caps::{bytes, time};
@@ -170,6 +172,7 @@ impl Repository {
         }
         argv.extend([b"--git-dir".to_vec(), self.dir.as_os_str().as_bytes().to_vec()]);
         argv.extend(command.args.iter().map(|word| word.as_bytes().to_vec()));
+        spec.network = Network::Nowhere;
         Job {
             spec,
             exec: Exec { argv, env, cwd: "/".into() },

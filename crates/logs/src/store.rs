@@ -49,12 +49,21 @@ pub struct Limits {
     pub segment: u64,
     /// Bytes of all segments, after which the oldest goes.
     pub total: u64,
+    /// While the disk has fewer bytes free than this the log does not grow.
+    #[serde(default)]
+    pub min_free: u64,
 }
 
 impl Limits {
     /// `total` bytes in 32 segments.
     pub fn of(total: u64) -> Self {
-        Self { segment: (total / 32).max(64 * 1024), total }
+        Self { segment: (total / 32).max(64 * 1024), total, min_free: 0 }
+    }
+
+    /// While the disk has fewer bytes free than this the log does not grow.
+    #[must_use]
+    pub fn on_a_disk_with(self, min_free: u64) -> Self {
+        Self { min_free, ..self }
     }
 }
 

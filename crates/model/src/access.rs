@@ -2,17 +2,18 @@
 //!
 //! | act | view | deploy | config | run | admin |
 //! |---|---|---|---|---|---|
-//! | [`Act::View`]: apps, deploys, releases, processes, names of config variables | ✓ | ✓ | ✓ | ✓ | ✓ |
+//! | [`Act::View`]: apps, deploys, releases, processes, logs, output of operations and schedules, names of config variables | ✓ | ✓ | ✓ | ✓ | ✓ |
 //! | [`Act::Deploy`]: push, deploy, promote, roll back, retry | | ✓ | | | ✓ |
 //! | [`Act::Config`]: read config values, set and unset them | | | ✓ | | ✓ |
-//! | [`Act::Run`]: scale, restart, stop, start, run one-offs and schedules | | ✓ | | ✓ | ✓ |
+//! | [`Act::Run`]: scale, restart, stop, start, run one-offs and schedules, read a one-off's output | | ✓ | | ✓ | ✓ |
 //! | [`Act::Manage`]: create and destroy deploys and drains | | | | | ✓ |
 //!
 //! A one-off has the config in its environment, as every process has: who may run one can read it.
 //!
-//! A grant is for one app or for all. [`Act::Own`] (create and destroy apps, tokens, the audit
+//! A grant is for some apps or for all. [`Act::Own`] (create and destroy apps, tokens, the audit
 //! log) needs `admin` for all.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -102,27 +103,72 @@ impl Act {
     }
 }
 
+/// Which apps a grant is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GrantedApps {
+    /// All, those of the future too.
+    All,
+    /// These and no others.
+    Only(BTreeSet<AppName>),
+}
+
+impl GrantedApps {
+    /// Whether this app is one of them.
+    pub fn contains(&self, app: &AppName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(apps) => apps.contains(app),
+        }
+    }
+
+    /// Their names; nothing where it is all of them.
+    pub fn names(&self) -> Option<Vec<String>> {
+        match self {
+            Self::All => None,
+            Self::Only(apps) => Some(apps.iter().map(ToString::to_string).collect()),
+        }
+    }
+}
+
+impl From<AppName> for GrantedApps {
+    fn from(app: AppName) -> Self {
+        Self::Only(BTreeSet::from([app]))
+    }
+}
+
+/// `all apps`, or the names.
+impl fmt::Display for GrantedApps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.names() {
+            None => f.write_str("all apps"),
+            Some(names) => f.write_str(&names.join(", ")),
+        }
+    }
+}
+
 /// What a token allows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// As what.
     pub role: Role,
-    /// For which app; for all where there is none.
-    pub app: Option<AppName>,
+    /// For which apps.
+    pub apps: GrantedApps,
 }
 
 impl Grant {
+    /// Everything, for all apps: what administrates a platform.
+    pub const PLATFORM_ADMIN: Self = Self { role: Role::Admin, apps: GrantedApps::All };
+
     /// Whether the act is allowed to the app; `None` asks for all apps.
     pub fn allows(&self, act: Act, app: Option<&AppName>) -> bool {
-        let here = match (&self.app, app) {
-            (None, _) => true,
-            (Some(granted), Some(app)) => granted == app,
-            (Some(_), None) => false,
+        let here = match app {
+            Some(app) => self.apps.contains(app),
+            None => self.apps == GrantedApps::All,
         };
         here && match (self.role, act) {
             (_, Act::View) | (Role::Deploy, Act::Deploy | Act::Run) => true,
             (Role::Config, Act::Config) | (Role::Run, Act::Run) => true,
-            (Role::Admin, Act::Own) => self.app.is_none(),
+            (Role::Admin, Act::Own) => self.apps == GrantedApps::All,
             (Role::Admin, _) => true,
             (Role::View | Role::Deploy | Role::Config | Role::Run, _) => false,
         }

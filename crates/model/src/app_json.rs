@@ -4,10 +4,10 @@
 //! |---|---|
 //! | `name`, `description`, `repository` | text for people |
 //! | `env` | config variables that the app reads: `"NAME": "value"`, or an object of `description`, `value`, `required` (true unless said), `generator` (`"secret"`) |
-//! | `formation` | process type → `quantity` (0 to 1000), `size` |
+//! | `formation` | process type → `quantity` (0 to 1000), `size` (Heroku's names, or as in `768M`; of `release` and `run` too) |
 //! | `scripts` | `postdeploy`: a command line, or an object with a `command` |
 //! | `healthchecks` | process type → array of checks, see below |
-//! | `cron` | array of `command`, `schedule`, `name`, `timezone`, `concurrency_policy` (`allow`, `forbid`, `replace`) |
+//! | `cron` | array of `command`, `schedule`, `name`, `timezone`, `concurrency_policy` (`allow`, `forbid`, `replace`), `size` |
 //!
 //! A check has at most one of `path` (with `content`, `httpHeaders`, `scheme`), `command`,
 //! `listening` and `uptime`, and any of `type`, `name`, `port`, `attempts`, `timeout`, `wait`,
@@ -35,6 +35,7 @@ use crate::env::{EnvName, MAX_VALUE};
 use crate::formation::{Formation, MAX_QUANTITY};
 use crate::health::HealthCheck;
 use crate::name::ProcessType;
+use crate::size::{Size, SizeError, Sizes};
 use crate::source::{Report, SourceError, Warning, quote};
 
 /// The name of the file, in the root of an app.
@@ -107,8 +108,8 @@ pub enum Generator {
 pub struct Scale {
     /// How many processes.
     pub quantity: Option<u16>,
-    /// The name of their size.
-    pub size: Option<String>,
+    /// How much of the machine each may take.
+    pub size: Option<Size>,
 }
 
 impl AppJson {
@@ -132,9 +133,16 @@ impl AppJson {
 
     /// The quantities that the file gives; types without one are absent.
     pub fn formation(&self) -> Formation {
-        let quantity =
-            |(kind, scale): (&ProcessType, &Scale)| Some((kind.clone(), scale.quantity?));
-        Formation(self.formation.iter().filter_map(quantity).collect())
+        let types = self.formation.iter().filter(|(kind, _)| !kind.is_release());
+        Formation(types.filter_map(|(kind, scale)| Some((kind.clone(), scale.quantity?))).collect())
+    }
+
+    /// The sizes that the file gives, those of schedules among them.
+    pub fn sizes(&self) -> Sizes {
+        let types = self.formation.iter().map(|(kind, scale)| (kind.clone(), scale.size));
+        let scheduled = self.cron.iter().map(|job| (ProcessType::scheduled(&job.name), job.size));
+        let sizes = types.chain(scheduled);
+        Sizes(sizes.filter_map(|(kind, size)| Some((kind, size?))).collect())
     }
 
     /// The health checks by process type; types without one are absent.
@@ -286,19 +294,42 @@ fn value_wrong(value: &str) -> Option<String> {
 fn formation(types: &Object<'_>, report: &mut Report<'_>) -> BTreeMap<ProcessType, Scale> {
     let mut formation = BTreeMap::new();
     for (key, span, place) in types.members() {
-        let process_type = process_type(key, span, &types.path, report);
         let Some(object) = place.object(report) else { continue };
+        let process_type = match key.parse::<ProcessType>() {
+            Ok(release) if release.is_release() && object.get("size").is_some() => Some(release),
+            _ => process_type(key, span, &types.path, report),
+        };
         object.warn_unknown(report, &["quantity", "size"], &[]);
         let quantity = object.get("quantity").and_then(|place| {
             let number = place.whole(0..=u64::from(MAX_QUANTITY), report)?;
             u16::try_from(number).ok()
         });
-        let size = object.get("size").and_then(|place| place.string(report)).map(str::to_owned);
+        let size = object.get("size").and_then(|place| size(&place, report));
         if let Some(process_type) = process_type {
             formation.insert(process_type, Scale { quantity, size });
         }
     }
     formation
+}
+
+/// A size. A name that is none of Heroku's says nothing, as on other platforms; a figure that
+/// cannot be read is an error.
+fn size(place: &Place<'_>, report: &mut Report<'_>) -> Option<Size> {
+    let text = place.string(report)?;
+    match text.parse() {
+        Ok(size) => Some(size),
+        Err(SizeError::Syntax(_)) => {
+            let message = format!("`{}` is `\"{}\"`, which has no effect", place.path, quote(text));
+            report.warn(place.span(), message).hint(
+                "write one of Heroku's names, as `\"standard-2x\"`, or a figure, as `\"768M\"`",
+            );
+            None
+        }
+        Err(error) => {
+            report.error(place.span(), format!("`{}`: {error}", place.path));
+            None
+        }
+    }
 }
 
 /// The process type that a key names. The release phase is none that stays up: a warning.

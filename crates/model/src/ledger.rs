@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::id::DeployId;
 use crate::name::ProcessType;
 use crate::release::ReleaseNumber;
+use crate::size::Sizes;
 use crate::slug::{Digest, SlugId};
 
 /// The hash before the first row.
@@ -55,10 +56,20 @@ pub enum Reason {
         /// Unset, in order.
         unset: Vec<String>,
     },
+    /// Limits of process types were changed.
+    Limits {
+        /// What was asked for.
+        #[serde(default)]
+        set: Sizes,
+        /// Types that have the defaults again.
+        #[serde(default)]
+        reset: Vec<ProcessType>,
+    },
 }
 
 impl fmt::Display for Reason {
-    /// `Deploy`, `Promote shop/staging v3`, `Rollback to v2`, `Retry of v4`, `Set FOO, unset BAR`.
+    /// `Deploy`, `Promote shop/staging v3`, `Rollback to v2`, `Retry of v4`, `Set FOO, unset BAR`,
+    /// `Limits: web memory=1G`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Deploy => write!(f, "Deploy"),
@@ -70,6 +81,12 @@ impl fmt::Display for Reason {
                 (true, false) => write!(f, "Unset {}", unset.join(", ")),
                 _ => write!(f, "Set {}, unset {}", set.join(", "), unset.join(", ")),
             },
+            Self::Limits { set, reset } => {
+                let reset: Vec<_> = reset.iter().map(|kind| format!("{kind} default")).collect();
+                let parts = [reset.join("; "), set.to_string()];
+                let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+                write!(f, "Limits: {}", parts.join("; "))
+            }
         }
     }
 }
@@ -92,6 +109,8 @@ pub struct Row {
     pub config_digest: Digest,
     /// Process type → command line.
     pub process_types: BTreeMap<ProcessType, String>,
+    /// Process type → what was asked for of its size.
+    pub sizes: Sizes,
     /// Why it was made.
     pub reason: Reason,
     /// Who made it.
@@ -121,6 +140,11 @@ impl Row {
         for (name, command) in &self.process_types {
             put(name.as_str().as_bytes());
             put(command.as_bytes());
+        }
+        put(&(self.sizes.0.len() as u64).to_be_bytes());
+        for (name, size) in &self.sizes.0 {
+            put(name.as_str().as_bytes());
+            put(size.to_string().as_bytes());
         }
         self.reason.put(&mut put);
         put(self.actor.as_bytes());
@@ -153,6 +177,12 @@ impl Reason {
                     put(&(names.len() as u64).to_be_bytes());
                     names.iter().for_each(|name| put(name.as_bytes()));
                 }
+            }
+            Self::Limits { set, reset } => {
+                put(b"limits");
+                put(set.to_string().as_bytes());
+                put(&(reset.len() as u64).to_be_bytes());
+                reset.iter().for_each(|name| put(name.as_str().as_bytes()));
             }
         }
     }

@@ -25,6 +25,8 @@ pub mod procfile;
 pub mod release;
 pub mod rollout;
 pub mod run;
+pub mod service;
+pub mod size;
 pub mod slug;
 pub mod source;
 pub mod timetable;

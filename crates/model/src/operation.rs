@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::formation::Formation;
 use crate::name::{Deploy, ProcessName, ProcessType};
 use crate::release::ReleaseNumber;
+use crate::size::Sizes;
 
 /// Which processes are meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +87,17 @@ pub enum Request {
     Scale {
         /// The new ones.
         formation: Formation,
+        /// Sizes that change with them, by a release.
+        #[serde(default, skip_serializing_if = "Sizes::is_empty")]
+        sizes: Sizes,
+    },
+    /// Change the limits of process types, by a release.
+    Limits {
+        /// What is asked for; parts that are not named stay.
+        sizes: Sizes,
+        /// Types that get the defaults again, before that.
+        #[serde(default)]
+        reset: Vec<ProcessType>,
     },
     /// Replace processes by new ones of the same release.
     Restart {
@@ -116,6 +128,7 @@ impl Request {
             | Self::Config { no_release_phase, .. } => *no_release_phase,
             Self::Up
             | Self::Scale { .. }
+            | Self::Limits { .. }
             | Self::Restart { .. }
             | Self::Stop
             | Self::Start
@@ -133,6 +146,7 @@ impl Request {
             Self::Retry { .. } => "retry",
             Self::Config { .. } => "config",
             Self::Scale { .. } => "scale",
+            Self::Limits { .. } => "limits",
             Self::Restart { .. } => "restart",
             Self::Stop => "stop",
             Self::Start => "start",

@@ -13,8 +13,8 @@ use crate::release::Release;
 /// Where the programs of the stack are.
 pub const STACK_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
-/// Memory that one worker of a server is given by default, in bytes.
-const PER_WORKER: u64 = 256 << 20;
+/// Memory that one worker of a server is given by default, in bytes: as Heroku's `WEB_MEMORY`.
+const PER_WORKER: u64 = 512 << 20;
 
 /// What the platform knows about the process.
 #[derive(Clone, Copy, Debug)]

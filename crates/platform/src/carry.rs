@@ -13,10 +13,12 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tolv_build::Source;
 use tolv_logs::Line;
+use tolv_model::formation::Formation;
 use tolv_model::ledger::Reason;
 use tolv_model::name::{ProcessName, ProcessType};
 use tolv_model::operation::{Outcome, Request, State};
 use tolv_model::release::ReleaseNumber;
+use tolv_model::size::Sizes;
 use tolv_model::slug::{SlugId, short};
 use tolv_run::{OneOff, Target};
 use tolv_store::{Deploy, NewRelease, Operation, Release};
@@ -44,6 +46,17 @@ struct Next {
     reason: Reason,
     /// The branch that moves to the commit.
     branch: Option<String>,
+    /// The sizes of its processes.
+    sizes: Sizes,
+    /// What the operator wants from here on, once this has succeeded.
+    wanted: Wanted,
+}
+
+/// What the operator wants of a deploy, where that changes with a release.
+#[derive(Default)]
+struct Wanted {
+    formation: Option<Formation>,
+    sizes: Option<Sizes>,
 }
 
 impl Carry<'_> {
@@ -90,12 +103,15 @@ impl Carry<'_> {
                 let (slug, commit) = self.built(source).await?;
                 // The build may have set defaults.
                 let config_version = self.now().await?.config_version;
+                let sizes = self.sizes(&slug).await?;
                 let next = Next {
                     slug,
                     commit,
                     config_version,
                     reason: Reason::Deploy,
                     branch: branch.clone(),
+                    sizes,
+                    wanted: Wanted::default(),
                 };
                 self.release(next).await
             }
@@ -112,18 +128,24 @@ impl Carry<'_> {
                     config_version,
                     reason: Reason::Promote { from: from.to_string(), release: *release },
                     branch: None,
+                    sizes: runtime.sizes.with(&self.deploy.sizes),
+                    wanted: Wanted::default(),
                 };
                 self.release(next).await
             }
             Request::Rollback { to, .. } => {
                 self.starts().await?;
                 let row = self.platform.proven(&self.deploy, *to).await?.row;
+                let runtime = self.platform.runtime(&self.deploy.app, &row.slug).await?;
+                let asked = row.sizes.beyond(&runtime.sizes);
                 let next = Next {
                     slug: row.slug,
                     commit: row.commit,
                     config_version: row.config_version,
                     reason: Reason::Rollback { to: *to },
                     branch: None,
+                    sizes: row.sizes,
+                    wanted: Wanted { sizes: Some(asked), ..Wanted::default() },
                 };
                 self.release(next).await
             }
@@ -136,16 +158,25 @@ impl Carry<'_> {
                     config_version: self.now().await?.config_version,
                     reason: Reason::Retry { of: *release },
                     branch: branch.clone(),
+                    sizes: self.sizes(&row.slug).await?,
+                    wanted: Wanted::default(),
                 };
                 self.release(next).await
             }
             Request::Config { version, set, unset, .. } => self.config(*version, set, unset).await,
-            Request::Scale { formation } => self.scale(formation).await,
+            Request::Scale { formation, sizes } => self.scale(formation, sizes).await,
+            Request::Limits { sizes, reset } => self.limits(sizes, reset).await,
             Request::Restart { processes } => self.restart(processes).await,
             Request::Stop => self.stop(true).await,
             Request::Start => self.stop(false).await,
             Request::Destroy => self.destroy().await.map(Some),
         }
+    }
+
+    /// The sizes of a slug's processes in this deploy: app.json's, and the operator's over them.
+    async fn sizes(&self, slug: &SlugId) -> Result<Sizes, Error> {
+        let runtime = self.platform.runtime(&self.deploy.app, slug).await?;
+        Ok(runtime.sizes.with(&self.now().await?.sizes))
     }
 
     /// The deploy as it is now.
@@ -169,7 +200,7 @@ impl Carry<'_> {
             None => self.append(&next).await?,
         };
         let number = release.row.number;
-        let outcome = self.run(&release).await;
+        let outcome = self.run(&release, next.wanted.formation.as_ref()).await;
         match outcome {
             Ok(()) => {}
             Err(error) if matches!(error, Error::Stopping) => return Err(error),
@@ -198,6 +229,12 @@ impl Carry<'_> {
             if self.deploy.branch.is_none() {
                 store.set_branch(&self.deploy.id, branch).await?;
             }
+        }
+        if let Some(sizes) = &next.wanted.sizes {
+            store.set_sizes(&self.deploy.id, sizes).await?;
+        }
+        if let Some(formation) = &next.wanted.formation {
+            store.set_formation(&self.deploy.id, formation).await?;
         }
         let url = self.platform.url_of(&self.deploy);
         self.head(match release.row.process_types.contains_key(&ProcessType::web()) {
@@ -228,6 +265,7 @@ impl Carry<'_> {
                 commit: next.commit.clone(),
                 config_version: next.config_version,
                 process_types: runtime.process_types,
+                sizes: next.sizes.clone(),
                 reason,
                 actor: self.operation.actor.clone(),
                 now: Timestamp::now(),
@@ -237,6 +275,12 @@ impl Carry<'_> {
         let (reason, actor) = (&release.row.reason, &self.operation.actor);
         self.tell(format!("Release {number} created by {actor}: {reason}"));
         self.head(format!("Release {number}: {reason}, slug {}", short(&next.slug.0)));
+        if !next.sizes.is_empty() {
+            self.head(format!("Limits: {}", next.sizes));
+        }
+        for over in self.platform.0.shares.beyond(&next.sizes) {
+            self.warn(&format!("{over} (TOLV_MAX_SIZE)"));
+        }
         if !schedules.is_empty() {
             self.head(format!("Schedules: {}", schedules.join(", ")));
         }
@@ -244,9 +288,9 @@ impl Carry<'_> {
     }
 
     /// The run stage: the release phase, then the rollout.
-    async fn run(&self, release: &Release) -> Result<(), Error> {
+    async fn run(&self, release: &Release, asked: Option<&Formation>) -> Result<(), Error> {
         let deploy = self.now().await?;
-        let target = self.platform.target(&deploy, release, None).await?;
+        let target = self.platform.target(&deploy, release, asked).await?;
         if let Some(command) = target.release.process_types.get(&ProcessType::release()) {
             match self.operation.request.skips_release_phase() {
                 true => {
@@ -256,7 +300,7 @@ impl Carry<'_> {
                 false => self.release_phase(&target, command).await?,
             }
         }
-        self.converge(target).await
+        self.converge(target, &release.row.sizes).await
     }
 
     /// Runs the release phase to its end; given up, it comes back once the process is gone, so
@@ -271,7 +315,7 @@ impl Carry<'_> {
         let phase = self.controller.engine.run_once_until(one_off, &stop);
         // What it says goes to whoever waits for the operation too.
         let phase = listener.until(phase, |line| {
-            self.output.say([b"       ", line.text.as_slice()].concat());
+            self.output.pass_on([b"       ", line.text.as_slice()].concat());
         });
         tokio::pin!(phase);
         let exit = tokio::select! {
@@ -288,7 +332,7 @@ impl Carry<'_> {
         }
     }
 
-    async fn converge(&self, target: Target) -> Result<(), Error> {
+    async fn converge(&self, target: Target, sizes: &Sizes) -> Result<(), Error> {
         self.head(format!("Starting {}", target.release.formation));
         // Only the first has nobody to answer meanwhile.
         self.controller.route(&target);
@@ -297,7 +341,7 @@ impl Carry<'_> {
             stopped = self.stopped() => return Err(stopped),
         };
         self.rolled(converged.map(drop))?;
-        self.controller.keep(self.platform, &target)
+        self.controller.keep(self.platform, &target, sizes)
     }
 
     /// Shows the last lines of the process that made a rollout fail.
@@ -348,7 +392,8 @@ impl Carry<'_> {
     /// Before the end is recorded: who asks afterwards finds it.
     async fn keep_output(&self) {
         let key = output_key(&self.operation.id);
-        if let Err(error) = self.platform.0.blobs.put(&key, self.output.text()).await {
+        let kept = self.platform.keep_output(&self.deploy.id, &key, self.output.text()).await;
+        if let Err(error) = kept {
             self.tell(format!(
                 "The output of {} is not kept: {}",
                 self.operation.id,

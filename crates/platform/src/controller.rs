@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 use tolv_model::id::{DeployId, OperationId};
 use tolv_model::name::Deploy as DeployPath;
+use tolv_model::size::Sizes;
 use tolv_model::slug::SlugId;
 use tolv_run::{Endpoints, Local, Target};
 use tolv_store::Deploy;
@@ -71,7 +72,9 @@ pub(super) fn begin(
         tolv_run::Settings::new(inner.spawner.clone(), inner.level, platform.log_folder(&id));
     settings.search_path = inner.options.host.search_path.to_string_lossy().into_owned();
     settings.ports = Arc::clone(&inner.ports);
+    settings.host_services.clone_from(&inner.host_services);
     settings.logs_bytes = inner.options.log_bytes;
+    settings.min_free = inner.options.min_free;
     // What `up` runs ends with it, whatever ends it.
     settings.doors = inner.options.codebase.is_none().then(|| platform.doors_of(&id));
     let hosts = Arc::clone(&inner.hosts);
@@ -265,12 +268,12 @@ impl Task {
     /// Brings back what should run. A process that does not come up is tried again and again and keeps none of the others down.
     async fn restore(&self) -> Result<(), Error> {
         let deploy = self.platform.0.store.deploy_by_id(&self.id).await?;
-        let target = match deploy.current {
+        let (target, sizes) = match deploy.current {
             Some(number) => {
                 let release = self.platform.0.store.release(&self.id, number).await?;
                 let target = self.platform.target(&deploy, &release, None).await;
                 match target {
-                    Ok(target) => target,
+                    Ok(target) => (target, release.row.sizes),
                     Err(error) if error.kind() == Kind::Unavailable => return Err(error),
                     Err(error) => {
                         self.say(format!("Release {number} cannot run: {}", chain(&error)));
@@ -288,7 +291,7 @@ impl Task {
             }
         };
         self.controller.route(&target);
-        self.controller.keep(&self.platform, &target)?;
+        self.controller.keep(&self.platform, &target, &sizes)?;
         self.bring_back(target).await;
         Ok(())
     }
@@ -314,7 +317,8 @@ impl Task {
     /// Brings back what ran on this machine before, while the database is away.
     async fn restore_kept(&self) {
         let inner = &self.platform.0;
-        let Some(target) = Kept::get(&inner.home, &inner.store, &self.id) else { return };
+        let kept = Kept::get(&inner.home, &inner.store, &self.id, &inner.shares);
+        let Some(target) = kept else { return };
         self.controller.samples.send_replace(samples::asks(&target.release.config));
         self.controller.route(&target);
         self.bring_back(target).await;
@@ -357,9 +361,15 @@ impl Patience {
 
 impl Controller {
     /// Keeps what runs from here on, for a start without the database.
-    pub(super) fn keep(&self, platform: &Platform, target: &Target) -> Result<(), Error> {
+    pub(super) fn keep(
+        &self,
+        platform: &Platform,
+        target: &Target,
+        sizes: &Sizes,
+    ) -> Result<(), Error> {
         self.samples.send_replace(samples::asks(&target.release.config));
-        Kept::put(&platform.0.home, &platform.0.store, self.place.clone(), target)
+        let inner = &platform.0;
+        Kept::put(&inner.home, &inner.store, self.place.clone(), target, sizes)
     }
 
     /// Removes what the deploy has on this machine.

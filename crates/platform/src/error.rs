@@ -53,6 +53,24 @@ pub enum Error {
         /// `up` or `serve`.
         owner: &'static str,
     },
+    /// No platform has its state there.
+    #[error("there is no state of a `tolv serve` at `{path}`")]
+    NoState {
+        /// Which folder or file is missing.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody else's.
+    #[error("the state folder `{path}` belongs to the user {owner}, and this is the user {user}")]
+    NotOwner {
+        /// Which folder.
+        path: PathBuf,
+        /// The uid of its owner.
+        owner: u32,
+        /// The uid of this process.
+        user: u32,
+    },
     /// The codebase of `up`, or its config.
     #[error(transparent)]
     Codebase(#[from] CodebaseError),
@@ -249,6 +267,19 @@ pub enum Error {
     /// A name that the platform made.
     #[error(transparent)]
     Name(tolv_model::name::NameError),
+    /// More than an app may ask for.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Nothing runs under this name.
+    #[error("{deploy} has no process type `{unknown}` to limit")]
+    NoSuchType {
+        /// The name.
+        unknown: ProcessType,
+        /// Whose.
+        deploy: Deploy,
+        /// The names that there are.
+        known: String,
+    },
     /// The disk.
     #[error("the disk has {free} MiB free, less than the {min} MiB that are kept free")]
     DiskFull {
@@ -299,7 +330,9 @@ impl Error {
             Self::Store(tolv_store::Error::NotFound { .. }) => Kind::NotFound,
             Self::Store(tolv_store::Error::Conflict { .. }) => Kind::Conflict,
             Self::Store(tolv_store::Error::Env(_)) => Kind::Invalid,
-            Self::Store(tolv_store::Error::TooMany { .. }) => Kind::Refused,
+            Self::Store(tolv_store::Error::TooMany { .. } | tolv_store::Error::LastAdmin(_)) => {
+                Kind::Refused
+            }
             Self::Store(tolv_store::Error::Key(_)) => Kind::Internal,
             Self::NoCommit { .. }
             | Self::NoProcess { .. }
@@ -308,6 +341,8 @@ impl Error {
             Self::OtherApp { .. }
             | Self::Itself(_)
             | Self::UnknownType { .. }
+            | Self::TooLarge(_)
+            | Self::NoSuchType { .. }
             | Self::Drain { .. } => Kind::Invalid,
             Self::NoRelease(_)
             | Self::NothingBefore { .. }
@@ -332,6 +367,8 @@ impl Error {
             Self::Stopping | Self::Repo(RepoError::Busy) => Kind::Unavailable,
             Self::Home(_)
             | Self::OtherHome { .. }
+            | Self::NoState { .. }
+            | Self::NotOwner { .. }
             | Self::Codebase(_)
             | Self::Watch(_)
             | Self::Key(_)
@@ -359,6 +396,19 @@ impl Error {
                                                    TOLV_HOME of its own"
                 .to_owned(),
             Self::OtherHome { .. } => "give this one a TOLV_HOME of its own".to_owned(),
+            Self::NoState { .. } => {
+                "TOLV_HOME (and DATABASE_URL, TOLV_SECRET_KEY) are to be those \
+                                     of that `tolv serve`"
+                    .to_owned()
+            }
+            Self::NotOwner { owner, .. } => format!("run it as its owner: sudo -u '#{owner}' …"),
+            Self::Store(tolv_store::Error::LastAdmin(_)) => {
+                "make another one first: tolv tokens create --role admin".to_owned()
+            }
+            Self::Store(tolv_store::Error::OtherSchema) => {
+                "start the `tolv serve` of this version first, or use that version's program"
+                    .to_owned()
+            }
             Self::Listen(ListenError::Asked { .. }) => {
                 "with port 0, as in 127.0.0.1:0, it takes any that is free".to_owned()
             }
@@ -388,6 +438,10 @@ impl Error {
             Self::NotRecorded(_) => "ask for that next time: tolv run --record".to_owned(),
             Self::ReleasePhase { .. } => "to try it again: tolv releases retry".to_owned(),
             Self::DiskFull { advice, .. } => advice.clone(),
+            Self::TooLarge(_) => {
+                "ask for less, or have the operator raise TOLV_MAX_SIZE".to_owned()
+            }
+            Self::NoSuchType { known, .. } => format!("there are {known}"),
             Self::Run(error) => return run_hint(error),
             _ => return None,
         };

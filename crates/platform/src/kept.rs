@@ -14,12 +14,14 @@ use tolv_model::health::HealthCheck;
 use tolv_model::id::DeployId;
 use tolv_model::name::{Deploy as DeployPath, ProcessType};
 use tolv_model::release::{Release, ReleaseNumber};
+use tolv_model::size::Sizes;
 use tolv_model::slug::SlugId;
 use tolv_run::Target;
-use tolv_sandbox::{Limits, Mount};
+use tolv_sandbox::Mount;
 use tolv_store::Store;
 
 use super::error::Error;
+use super::sizing::Shares;
 
 /// Whose it is, and where it answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,6 +41,8 @@ pub(super) struct Kept {
     config: BTreeMap<EnvName, Vec<u8>>,
     process_types: BTreeMap<ProcessType, String>,
     formation: Formation,
+    #[serde(default)]
+    sizes: Sizes,
     mounts: Vec<Mount>,
     slug_env: BTreeMap<String, String>,
     slug_path: Vec<String>,
@@ -68,6 +72,7 @@ impl Kept {
         store: &Store,
         place: Place,
         target: &Target,
+        sizes: &Sizes,
     ) -> Result<(), Error> {
         let release = &target.release;
         let path = file(home, &place.id);
@@ -81,6 +86,7 @@ impl Kept {
             config: config.map(|(name, value)| (name.clone(), value.as_bytes().to_vec())).collect(),
             process_types: release.process_types.clone(),
             formation: release.formation.clone(),
+            sizes: sizes.clone(),
             mounts: target.mounts.clone(),
             slug_env: target.slug_env.clone(),
             slug_path: target.slug_path.clone(),
@@ -100,7 +106,12 @@ impl Kept {
     }
 
     /// What a deploy ran when this was kept; nothing where nothing was, or it cannot be read.
-    pub(super) fn get(home: &Path, store: &Store, id: &DeployId) -> Option<Target> {
+    pub(super) fn get(
+        home: &Path,
+        store: &Store,
+        id: &DeployId,
+        shares: &Shares,
+    ) -> Option<Target> {
         let kept = Self::read(&file(home, id), store)?;
         let mut config = Env::default();
         for (name, value) in kept.config {
@@ -120,7 +131,7 @@ impl Kept {
             slug_env: kept.slug_env,
             slug_path: kept.slug_path,
             checks: kept.checks,
-            limits: Limits::default(),
+            limits: shares.limits(&kept.sizes),
         })
     }
 

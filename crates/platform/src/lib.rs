@@ -29,6 +29,7 @@
 
 mod access;
 mod apps;
+mod budget;
 mod carry;
 mod codebase;
 mod controller;
@@ -54,6 +55,7 @@ pub mod repo;
 mod requests;
 mod routes;
 mod runs;
+mod sizing;
 mod target;
 mod tokens;
 mod traffic;
@@ -74,8 +76,10 @@ pub use platform::{Actor, Platform, Process};
 pub use releases::Standing;
 pub use requests::Command;
 pub use runs::{Attachment, RunOutput, RunRequest, RunStreams, Taken};
-pub use tokens::token_hash;
+pub use sizing::Sizing;
+pub use tokens::{State, new_token_text, recover_token, token_hash};
 pub use tolv_logs::drain::DrainUrl;
+pub use tolv_sandbox::Limits;
 pub use tolv_store::{DatabaseUrl, SecretKey};
 pub use up::{Event, Output, Stop, down, show, up};
 pub use watch::WatchError;

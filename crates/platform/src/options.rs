@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use tolv_logs::Line;
 use tolv_model::name::Deploy;
-use tolv_sandbox::Choice;
+use tolv_model::service::HostServices;
+use tolv_sandbox::{Choice, NetworkChoice};
 use tolv_store::{DatabaseUrl, SecretKey};
 
 use crate::codebase::Codebase;
+use crate::sizing::Sizing;
 
 /// Where slugs are kept besides the state folder.
 #[derive(Clone)]
@@ -58,6 +60,10 @@ pub struct Options {
     pub domain: String,
     /// How much to isolate.
     pub sandbox: Choice,
+    /// Whether processes have networks of their own.
+    pub network: NetworkChoice,
+    /// Which services of this machine apps may reach, where their config names them.
+    pub host_services: HostServices,
     /// What a build may know of this machine.
     pub host: tolv_build::Host,
     /// What a build may take.
@@ -70,6 +76,8 @@ pub struct Options {
     pub log_bytes: u64,
     /// Releases of each deploy whose slugs are kept.
     pub keep_releases: u32,
+    /// How the machine is shared out.
+    pub sizing: Sizing,
 }
 
 /// A line for the platform's own standard output.

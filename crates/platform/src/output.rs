@@ -1,6 +1,10 @@
 //! The output of operations: kept while they run, replayed to whoever follows.
+//!
+//! What a build or a release phase writes has no end by itself: its beginning and its end are kept,
+//! bounded in bytes, and what was between is counted. The platform's own lines, the cause of a
+//! failure among them, are never left out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,8 +13,14 @@ use tolv_model::operation::State;
 
 use super::error::Error;
 
-/// Lines of one operation that are kept; further ones are counted.
-const LINES: usize = 20_000;
+/// Bytes of the beginning of what an operation's programs write that are kept.
+const HEAD: usize = 1 << 20;
+/// Bytes of its end.
+const TAIL: usize = 3 << 20;
+/// Bytes of the platform's own lines; more than it ever says.
+const OWN: usize = 4 << 20;
+/// What a line takes besides its bytes: an output of empty lines is bounded too.
+const OVERHEAD: usize = 64;
 /// Longest line that is kept whole, in bytes.
 const LINE: usize = 10_000;
 
@@ -77,8 +87,16 @@ pub(super) struct Output {
 
 #[derive(Default)]
 struct Kept {
-    lines: Vec<Arc<[u8]>>,
-    missed: u64,
+    /// By their number, from 0; those that were left out are missing.
+    lines: BTreeMap<u64, Arc<[u8]>>,
+    /// How many there were.
+    count: u64,
+    /// Bytes of the platform's own lines, and of the beginning of the others.
+    own: usize,
+    head: usize,
+    /// Numbers of the lines of the end, and their bytes.
+    tail: VecDeque<u64>,
+    tail_bytes: usize,
     /// The last, and how many there were.
     bar: (u64, Option<Bar>),
     /// Why it failed.
@@ -86,25 +104,61 @@ struct Kept {
     over: Option<State>,
 }
 
+impl Kept {
+    fn put(&mut self, line: &[u8], is_own: bool) {
+        let line: Arc<[u8]> = line.get(..LINE).unwrap_or(line).into();
+        let (number, bytes) = (self.count, line.len() + OVERHEAD);
+        self.count += 1;
+        self.lines.insert(number, line);
+        if is_own && self.own + bytes <= OWN {
+            self.own += bytes;
+        } else if self.tail.is_empty() && self.head + bytes <= HEAD {
+            self.head += bytes;
+        } else {
+            self.tail.push_back(number);
+            self.tail_bytes += bytes;
+            while self.tail_bytes > TAIL
+                && let Some(oldest) = self.tail.pop_front()
+            {
+                let line = self.lines.remove(&oldest);
+                self.tail_bytes -= line.map_or(0, |line| line.len() + OVERHEAD);
+            }
+        }
+    }
+
+    /// The line to read at a place, and the place behind it: it may stand for lines left out.
+    fn read(&self, place: u64) -> Option<(Arc<[u8]>, u64)> {
+        let (&number, line) = self.lines.range(place..).next()?;
+        Some(match number - place {
+            0 => (Arc::clone(line), place + 1),
+            missed => (omitted(missed), number),
+        })
+    }
+}
+
 impl Output {
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends what `text` has, line by line.
+    /// Appends what `text` has, line by line: the platform's own words.
     pub(super) fn say(&self, text: impl AsRef<[u8]>) {
-        let text = text.as_ref();
+        self.put(text.as_ref(), true);
+    }
+
+    /// Appends what a program wrote.
+    pub(super) fn pass_on(&self, text: impl AsRef<[u8]>) {
+        self.put(text.as_ref(), false);
+    }
+
+    fn put(&self, text: &[u8], is_own: bool) {
         if text.is_empty() {
             return;
         }
         {
             let mut kept = self.kept();
             for line in text.strip_suffix(b"\n").unwrap_or(text).split(|&byte| byte == b'\n') {
-                if kept.lines.len() < LINES {
-                    kept.lines.push(line.get(..LINE).unwrap_or(line).into());
-                } else {
-                    kept.missed += 1;
-                }
+                kept.put(line, is_own);
             }
         }
         self.changes.send_modify(|count| *count += 1);
@@ -113,7 +167,8 @@ impl Output {
     /// What a build says.
     pub(super) fn build(&self, event: &tolv_build::Event) {
         let tolv_build::Event::Progress { done, total, what } = event else {
-            return self.say(event.text());
+            let is_own = !matches!(event, tolv_build::Event::Line(_));
+            return self.put(&event.text(), is_own);
         };
         {
             let mut kept = self.kept();
@@ -132,27 +187,17 @@ impl Output {
     pub(super) fn text(&self) -> Vec<u8> {
         let kept = self.kept();
         let mut text = Vec::new();
-        for line in &kept.lines {
-            text.extend_from_slice(line);
+        let mut place = 0;
+        while let Some((line, next)) = kept.read(place) {
+            text.extend_from_slice(&line);
             text.push(b'\n');
-        }
-        if kept.missed > 0 {
-            text.extend(missed(kept.missed).iter());
-            text.push(b'\n');
+            place = next;
         }
         text
     }
 
     fn end(&self, state: State) {
-        {
-            let mut kept = self.kept();
-            if kept.missed > 0 {
-                let text = missed(kept.missed);
-                kept.lines.push(text);
-                kept.missed = 0;
-            }
-            kept.over = Some(state);
-        }
+        self.kept().over = Some(state);
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -166,8 +211,9 @@ impl Output {
     }
 }
 
-fn missed(lines: u64) -> Arc<[u8]> {
-    format!(" !     {lines} more lines are not kept").into_bytes().into()
+fn omitted(lines: u64) -> Arc<[u8]> {
+    let lines = if lines == 1 { "1 line".to_owned() } else { format!("{lines} lines") };
+    format!(" !     … {lines} omitted").into_bytes().into()
 }
 
 /// Reads an operation's output from its beginning.
@@ -176,7 +222,7 @@ pub struct Follow {
     /// Nothing once the end was given.
     changes: Option<watch::Receiver<u64>>,
     /// The next line's number, from 0.
-    next: usize,
+    next: u64,
     /// How many of the bars were seen.
     bars: u64,
 }
@@ -194,9 +240,14 @@ impl Follow {
 
     /// Goes on behind the first `lines` lines.
     #[must_use]
-    pub fn behind(mut self, lines: usize) -> Self {
+    pub fn behind(mut self, lines: u64) -> Self {
         self.next = lines;
         self
+    }
+
+    /// How many lines were read, or left out: where to go on.
+    pub fn place(&self) -> u64 {
+        self.next
     }
 
     /// Why it failed, where that was while this platform lives.
@@ -211,9 +262,9 @@ impl Follow {
             changes.borrow_and_update();
             {
                 let kept = self.output.kept();
-                if let Some(line) = kept.lines.get(self.next) {
-                    self.next += 1;
-                    return Some(Progress::Output(Arc::clone(line)));
+                if let Some((line, next)) = kept.read(self.next) {
+                    self.next = next;
+                    return Some(Progress::Output(line));
                 }
                 if let (count, Some(bar)) = &kept.bar
                     && *count > self.bars

@@ -19,9 +19,10 @@ use tolv_model::id::{AppId, CronRunId, DeployId, OperationId};
 use tolv_model::name::{Deploy as DeployPath, DeployName, ProcessName};
 use tolv_model::operation::{Request, State};
 use tolv_model::release::ReleaseNumber;
+use tolv_model::service::HostServices;
 use tolv_model::slug::SlugId;
 use tolv_router::Router;
-use tolv_sandbox::{Level, Machine, Spawner};
+use tolv_sandbox::{Level, Limits, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
 use tolv_store::{DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
 
@@ -33,6 +34,7 @@ use super::options::{Options, Said};
 use super::output::{Follow, Outputs};
 use super::requests::Command;
 use super::runs::Runs;
+use super::sizing::Shares;
 use super::target::Runtime;
 use crate::access;
 use crate::home::Home;
@@ -42,8 +44,6 @@ use crate::routes::Hosts;
 
 /// Lines on their way to standard output; a slow reader leaves the rest in the logs.
 const LINES: usize = 1024;
-/// Builds at once: they are bound by CPU, and live apps come first.
-const BUILDS: usize = 2;
 
 /// How long an answer is kept for a request that is sent again.
 pub(super) const KEYS: SignedDuration = SignedDuration::from_hours(24);
@@ -70,6 +70,8 @@ pub struct Process {
     pub pid: Option<u32>,
     /// How often it was started again.
     pub restarts: u32,
+    /// How much it may take.
+    pub limits: Limits,
 }
 
 impl From<tolv_run::Endpoint> for Process {
@@ -83,8 +85,8 @@ impl From<tolv_run::Endpoint> for Process {
             ProcessState::Down => "down",
         };
         let pid = endpoint.pid.and_then(|pid| u32::try_from(pid).ok());
-        let (name, release) = (endpoint.process, endpoint.release);
-        Self { name, state, release, pid, restarts: endpoint.restarts }
+        let (name, release, limits) = (endpoint.process, endpoint.release, endpoint.limits);
+        Self { name, state, release, pid, restarts: endpoint.restarts, limits }
     }
 }
 
@@ -102,6 +104,8 @@ pub(super) struct Inner {
     pub(super) repos: Repos,
     pub(super) spawner: Spawner,
     pub(super) level: Level,
+    /// The services of this machine that processes may reach, where they have networks of their own.
+    pub(super) host_services: Option<HostServices>,
     /// What the machine lacks for more.
     missing: Vec<String>,
     pub(super) router: Router,
@@ -115,6 +119,7 @@ pub(super) struct Inner {
     /// Of runs of schedules.
     pub(super) run_outputs: Outputs<CronRunId>,
     pub(super) building: Semaphore,
+    pub(super) shares: Shares,
     pub(super) counters: Counters,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
@@ -128,6 +133,8 @@ pub(super) struct Inner {
     /// The last of their lines is in the log: what runs is stopped.
     pub(super) drained: CancellationToken,
     pub(super) collecting: tokio::sync::Mutex<()>,
+    /// Held while an output is kept.
+    pub(super) keeping: tokio::sync::Mutex<()>,
 }
 
 impl Platform {
@@ -166,8 +173,15 @@ impl Platform {
             None => BlobStore::folder(&folder)?,
         };
         let spawner = Spawner::start(&options.host.program, &["spawner"])?;
-        let machine = Machine::probe(&spawner)?;
-        let (level, missing) = machine.choose(options.sandbox)?;
+        spawner.hide(&home)?;
+        let machine = Machine::probe(&spawner, options.network)?;
+        let (level, mut missing) = machine.choose(options.sandbox)?;
+        let shares = options.sizing.of_this_machine();
+        for reason in spawner.bound(shares.budget)? {
+            missing.push(format!("no reserve for the platform: {reason}"));
+        }
+        let own_networks = level == Level::Strict && machine.network.is_none();
+        let host_services = own_networks.then(|| options.host_services.clone());
         let git = GitSandbox { spawner: spawner.clone(), level, limits: options.git };
         let repos = Repos::at(&home.join("git"), git);
         if options.codebase.is_none() {
@@ -198,6 +212,7 @@ impl Platform {
             spawner,
             level,
             missing,
+            host_services,
             hosts: Hosts::new(router.clone(), traffic),
             router,
             http,
@@ -206,7 +221,8 @@ impl Platform {
             outputs: Outputs::default(),
             runs: Runs::default(),
             run_outputs: Outputs::default(),
-            building: Semaphore::new(BUILDS),
+            building: Semaphore::new(shares.builds),
+            shares,
             counters: Counters::default(),
             controllers: Mutex::default(),
             lines,
@@ -216,6 +232,7 @@ impl Platform {
             quiet: CancellationToken::new(),
             drained: CancellationToken::new(),
             collecting: tokio::sync::Mutex::default(),
+            keeping: tokio::sync::Mutex::default(),
             options,
         }));
         platform.0.tasks.spawn({

@@ -6,6 +6,7 @@ use tolv_model::formation::Formation;
 use tolv_model::name::{Deploy as DeployPath, ProcessType};
 use tolv_model::operation::{Outcome, Request, Selection};
 use tolv_model::release::ReleaseNumber;
+use tolv_model::size::Sizes;
 use tolv_store::Deploy;
 
 use super::error::Error;
@@ -50,6 +51,15 @@ pub enum Command {
     Scale {
         /// The new ones; types that are not named keep theirs.
         formation: Formation,
+        /// Sizes that change with them.
+        sizes: Sizes,
+    },
+    /// Change limits.
+    Limits {
+        /// What is asked for; parts that are not named stay.
+        sizes: Sizes,
+        /// Types that get the defaults again, before that.
+        reset: Vec<ProcessType>,
     },
     /// Replace processes.
     Restart {
@@ -92,12 +102,23 @@ impl Platform {
                 let (release, branch) = self.retry(deploy, release).await?;
                 Request::Retry { release, branch, no_release_phase }
             }
-            Command::Scale { formation } => {
+            Command::Scale { formation, sizes } => {
+                self.0.shares.check(&sizes)?;
                 if let Some(current) = deploy.current {
                     let release = self.0.store.release(&deploy.id, current).await?;
                     known_types(&release.row.process_types, &formation, &deploy.name)?;
                 }
-                Request::Scale { formation }
+                Request::Scale { formation, sizes }
+            }
+            Command::Limits { sizes, reset } => {
+                self.0.shares.check(&sizes)?;
+                if let Some(current) = deploy.current {
+                    let row = self.0.store.release(&deploy.id, current).await?.row;
+                    for kind in sizes.0.keys().chain(&reset) {
+                        limited_type(&row.process_types, kind, &deploy.name)?;
+                    }
+                }
+                Request::Limits { sizes, reset }
             }
             Command::Restart { processes } => {
                 self.restartable(deploy, &processes).await?;
@@ -208,6 +229,24 @@ impl Platform {
             false => Err(Error::NoProcess { deploy: deploy.name.clone(), process }),
         }
     }
+}
+
+/// What may have limits: a type of the release, one-off runs, and what a schedule runs.
+fn limited_type(
+    types: &BTreeMap<ProcessType, String>,
+    kind: &ProcessType,
+    deploy: &DeployPath,
+) -> Result<(), Error> {
+    let others = ["run", "release"];
+    let name = kind.as_str();
+    if types.contains_key(kind) || others.contains(&name) || name.starts_with("cron-") {
+        return Ok(());
+    }
+    let names = types.keys().map(ProcessType::as_str).chain(others);
+    let known: std::collections::BTreeSet<_> = names.map(|name| format!("`{name}`")).collect();
+    let known = known.into_iter().collect::<Vec<_>>().join(", ");
+    let known = format!("{known}, and `cron-NAME` for a schedule");
+    Err(Error::NoSuchType { unknown: kind.clone(), deploy: deploy.clone(), known })
 }
 
 pub(super) fn known_types(

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 use tolv_logs::Line;
-use tolv_router::{Backend, Route, Router, State, Table};
+use tolv_router::{Backend, Dialer, Route, Router, State, Table};
 use tolv_run::{Endpoint, Endpoints, Local, Log, ProcessState, Settings};
 
 use crate::access::Request;
@@ -192,7 +192,12 @@ pub(crate) fn routed(
 }
 
 fn backend(endpoint: &Endpoint) -> Backend {
-    Backend { process: endpoint.process.clone(), address: endpoint.address }
+    let connector = endpoint.connector.clone();
+    let dialer = Dialer::new(connector.id(), move |address| {
+        let connector = connector.clone();
+        Box::pin(async move { connector.connect(address).await })
+    });
+    Backend { process: endpoint.process.clone(), address: endpoint.address, dialer }
 }
 
 /// What requests meet: the processes that are up, or why there are none.

@@ -30,6 +30,7 @@ use tolv_model::id::{DeployId, RunId};
 use tolv_model::name::{Deploy as DeployPath, ProcessName, ProcessType};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::run::{Argv, Connection, WindowSize, check_env};
+use tolv_model::size::{Size, Sizes};
 use tolv_model::slug::SlugId;
 use tolv_run::Job;
 use tolv_store::{NewRun, Run};
@@ -67,6 +68,8 @@ pub struct RunRequest {
     pub streams: RunStreams,
     /// Whether its output is kept.
     pub record: bool,
+    /// What it asks for over the size of runs.
+    pub size: Size,
 }
 
 /// What a run's stdin, stdout and stderr are.
@@ -184,7 +187,12 @@ impl Platform {
             return Err(Error::ManyRuns { deploy: path.clone(), most: AT_ONCE });
         }
         let release = self.proven(&deploy, number).await?;
-        let (target, slug) = self.one_off_target(&controller, &deploy, &release).await?;
+        let run: ProcessType = "run".parse().map_err(Error::Name)?;
+        let asked = Sizes([(run.clone(), request.size)].into());
+        self.0.shares.check(&asked)?;
+        let (mut target, slug) = self.one_off_target(&controller, &deploy, &release).await?;
+        let size = request.size.or(&release.row.sizes.of(&run));
+        target.limits.types.insert(run, self.0.shares.limits_of(&size));
         let RunRequest { argv, mut env, streams, record, .. } = request;
         let names: Vec<_> = env.iter().map(|(name, _)| name.clone()).collect();
         let (connection, streams) = match streams {

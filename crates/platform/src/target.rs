@@ -13,9 +13,10 @@ use tolv_model::id::AppId;
 use tolv_model::ledger::Broken;
 use tolv_model::name::ProcessType;
 use tolv_model::release::ReleaseNumber;
+use tolv_model::size::Sizes;
 use tolv_model::slug::SlugId;
 use tolv_run::Target;
-use tolv_sandbox::{Limits, Mount};
+use tolv_sandbox::Mount;
 use tolv_store::{Deploy, Release};
 
 use super::controller::Controller;
@@ -38,6 +39,9 @@ pub(super) struct Runtime {
     pub(super) checks: BTreeMap<ProcessType, Vec<HealthCheck>>,
     /// app.json's first quantities.
     pub(super) formation: Formation,
+    /// app.json's sizes.
+    #[serde(default)]
+    pub(super) sizes: Sizes,
     /// Config that app.json declares.
     pub(super) env: BTreeMap<EnvName, Variable>,
     /// app.json's schedules.
@@ -54,6 +58,7 @@ impl Runtime {
             process_types: built.manifest.process_types.clone(),
             checks: built.app_json.checks(),
             formation: built.app_json.formation(),
+            sizes: built.app_json.sizes(),
             env: built.app_json.env.clone(),
             cron: built.app_json.cron.clone(),
         }
@@ -176,7 +181,7 @@ impl Platform {
             slug_env: runtime.slug_env,
             slug_path: runtime.slug_path,
             checks: runtime.checks,
-            limits: Limits::default(),
+            limits: self.0.shares.limits(&row.sizes),
         })
     }
 

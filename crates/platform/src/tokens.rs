@@ -3,10 +3,13 @@
 //! A token is `tolv_` and 40 characters of base 32, 200 random bits. Only its SHA-256 is stored:
 //! a hash without salt is enough for a secret that cannot be guessed.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
 use jiff::Timestamp;
-use tolv_model::access::{Grant, Role};
+use tolv_model::access::Grant;
 use tolv_model::slug::Digest;
-use tolv_store::Token;
+use tolv_store::{DatabaseUrl, SecretKey, Store, Token};
 
 use super::error::Error;
 use super::platform::Platform;
@@ -22,11 +25,10 @@ impl Platform {
     ///
     /// The store fails.
     pub async fn first_token(&self) -> Result<Option<String>, Error> {
-        if self.store().has_tokens().await? {
-            return Ok(None);
-        }
-        let grant = Grant { role: Role::Admin, app: None };
-        Ok(Some(self.create_token("owner", &grant, None).await?.1))
+        let text = new_token_text()?;
+        let store = self.store();
+        let made = store.create_first_token("owner", &token_hash(&text), Timestamp::now()).await?;
+        Ok(made.map(|_| text))
     }
 
     /// Makes a token; its text is not to be had again.
@@ -40,7 +42,7 @@ impl Platform {
         grant: &Grant,
         expires: Option<Timestamp>,
     ) -> Result<(Token, String), Error> {
-        let text = new_text()?;
+        let text = new_token_text()?;
         let store = self.store();
         let token =
             store.create_token(name, grant, &token_hash(&text), expires, Timestamp::now()).await?;
@@ -48,12 +50,67 @@ impl Platform {
     }
 }
 
+/// The state of a platform that may be running: what `tolv serve` would open.
+#[derive(Debug)]
+pub struct State<'a> {
+    /// Its folder.
+    pub home: &'a Path,
+    /// Where its database is; in the folder without it.
+    pub database: Option<DatabaseUrl>,
+    /// Its key; in the folder without it.
+    pub secret_key: Option<SecretKey>,
+}
+
+/// Makes another token for everything, for the owner of the state folder, and writes that down in
+/// the audit log.
+///
+/// # Errors
+///
+/// [`Error::NoState`] and [`Error::NotOwner`]; the database is that of another version, or cannot
+/// be reached; the key is wrong.
+pub async fn recover_token(state: State<'_>) -> Result<String, Error> {
+    let home = state.home;
+    let stat = std::fs::metadata(home)
+        .map_err(|source| Error::NoState { path: home.to_owned(), source })?;
+    let user = rustix::process::geteuid().as_raw();
+    if stat.uid() != user {
+        return Err(Error::NotOwner { path: home.to_owned(), owner: stat.uid(), user });
+    }
+    // Nothing is made here that `serve` has not made: an empty database would be another platform.
+    let existing = |name: &str| -> Result<PathBuf, Error> {
+        let path = home.join(name);
+        match std::fs::metadata(&path) {
+            Ok(_) => Ok(path),
+            Err(source) => Err(Error::NoState { path, source }),
+        }
+    };
+    let database = match state.database {
+        Some(database) => database,
+        None => DatabaseUrl::file(&existing("db.sqlite")?),
+    };
+    let key = match state.secret_key {
+        Some(key) => key,
+        None => SecretKey::load_or_create(&existing("secret-key")?)?,
+    };
+    let store = Store::connect(&database, &key)?;
+    store.check().await?;
+    let text = new_token_text()?;
+    let actor = format!("tolv tokens recover (uid {user})");
+    store.recover_token("recovered", &token_hash(&text), &actor, Timestamp::now()).await?;
+    Ok(text)
+}
+
 /// What is stored of a token.
 pub fn token_hash(text: &str) -> Digest {
     Digest::of(text.as_bytes())
 }
 
-fn new_text() -> Result<String, Error> {
+/// The text of a new token.
+///
+/// # Errors
+///
+/// The system has no random bytes.
+pub fn new_token_text() -> Result<String, Error> {
     let bytes = tolv_store::random::<BYTES>()?;
     let mut text = PREFIX.to_owned();
     // Five bytes are eight letters.
@@ -78,7 +135,7 @@ mod tests {
 
     #[test]
     fn tokens_look_like_tokens_and_differ() {
-        let (one, two) = (new_text().unwrap(), new_text().unwrap());
+        let (one, two) = (new_token_text().unwrap(), new_token_text().unwrap());
         assert_ne!(one, two);
         let rest = one.strip_prefix("tolv_").unwrap();
         assert_eq!(rest.len(), 40);

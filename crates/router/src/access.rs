@@ -14,6 +14,8 @@ use tolv_model::name::ProcessName;
 pub enum Code {
     /// The app crashed.
     H10,
+    /// The host has as many requests in flight as it may have.
+    H11,
     /// The process did not answer in time.
     H12,
     /// The process closed the connection without an answer.
@@ -55,6 +57,7 @@ impl Code {
             Self::H27 | Self::H28 => 499,
             Self::H31 => 421,
             Self::H10
+            | Self::H11
             | Self::H12
             | Self::H13
             | Self::H14
@@ -72,6 +75,7 @@ impl Code {
     pub fn description(self) -> &'static str {
         match self {
             Self::H10 => "App crashed",
+            Self::H11 => "Backlog too deep",
             Self::H12 => "Request timeout",
             Self::H13 => "Connection closed without response",
             Self::H14 => "No web processes running",

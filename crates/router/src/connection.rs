@@ -32,6 +32,11 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long a draining router listens to a silent connection: a request may be on its way.
 const LAST_CALL: Duration = Duration::from_millis(100);
 
+/// A connection that has been without a request for less than this keeps its place in a crowd.
+const YOUNG: Duration = Duration::from_millis(500);
+/// And one whose request's head comes in pieces.
+const SLOW_HEAD: Duration = Duration::from_secs(5);
+
 /// Serves a connection until it is closed.
 pub(crate) async fn serve(router: &Inner, stream: TcpStream, peer: IpAddr, port: u16) {
     // Fails only on a socket that is gone, which the first read will tell.
@@ -47,6 +52,16 @@ pub(crate) async fn serve(router: &Inner, stream: TcpStream, peer: IpAddr, port:
                 drop(connection.stream.set_zero_linger());
                 return;
             }
+        }
+    }
+}
+
+/// Somebody needs the place of a connection that is idle for `least` already.
+async fn crowded(router: &Inner, since: Instant, least: Duration) {
+    loop {
+        router.crowded.notified().await;
+        if since.elapsed() >= least {
+            return;
         }
     }
 }
@@ -110,7 +125,7 @@ impl Connection<'_> {
     async fn head(&mut self) -> Result<Option<Bytes>, Failure> {
         let limits = self.router.settings.limits();
         let mut scanner = Scanner::default();
-        let mut deadline = None;
+        let mut began = None;
         loop {
             // A client may send an empty line before its request (RFC 9112 §2.2).
             while self.read.starts_with(b"\r\n") {
@@ -120,7 +135,7 @@ impl Connection<'_> {
                 if !self.wait().await {
                     return Ok(None);
                 }
-                deadline = None;
+                began = None;
                 continue;
             }
             if *self.read != *b"\r"
@@ -129,8 +144,8 @@ impl Connection<'_> {
                 return Ok(Some(self.read.split_to(length).freeze()));
             }
             // For the whole head, however many pieces it comes in.
-            let deadline = *deadline
-                .get_or_insert_with(|| Instant::now() + self.router.settings.time_outs.idle);
+            let began = *began.get_or_insert_with(Instant::now);
+            let deadline = began + self.router.settings.time_outs.idle;
             let (mut from, _) = self.stream.split();
             tokio::select! {
                 biased;
@@ -141,6 +156,7 @@ impl Connection<'_> {
                 }
                 () = self.router.cut.cancelled() => return Err(Code::H99.into()),
                 () = sleep_until(deadline) => return Err(Code::H28.into()),
+                () = crowded(self.router, began, SLOW_HEAD) => return Err(Code::H28.into()),
             }
         }
     }
@@ -159,6 +175,7 @@ impl Connection<'_> {
             filled = fill_from(&mut from, &mut self.read) => filled.is_ok_and(|count| count > 0),
             () = last_call => false,
             () = sleep(self.router.settings.client_keep_alive) => false,
+            () = crowded(self.router, Instant::now(), YOUNG) => false,
         }
     }
 

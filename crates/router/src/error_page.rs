@@ -17,6 +17,7 @@ fn reason(status: u16) -> &'static str {
 fn text(code: Code) -> (&'static str, &'static str) {
     match code {
         Code::H10 => ("The app has crashed", "Its owner can find the reason in its log."),
+        Code::H11 => ("The app has too much to do", "Please try again in a moment."),
         Code::H12 => ("The app did not answer in time", "Please try again."),
         Code::H13 | Code::H15 | Code::H18 | Code::H25 => {
             ("The app did not answer properly", "Its owner can find the reason in its log.")

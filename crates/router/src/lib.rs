@@ -31,6 +31,7 @@ mod access;
 mod balance;
 mod body;
 mod connection;
+mod dialer;
 mod error_page;
 mod exchange;
 mod framing;
@@ -50,6 +51,7 @@ mod table;
 mod tunnel;
 
 pub use access::{AccessLine, Code, Protocol};
+pub use dialer::{Dialer, Dialing};
 pub use router::{Drained, Router};
 pub use settings::{Network, NetworkError, Settings, TimeOuts};
 pub use table::{Backend, Route, State, Table, host_name};

@@ -46,7 +46,7 @@ pub(crate) async fn accept(router: &Arc<Inner>, listener: TcpListener) {
     loop {
         let place = tokio::select! {
             () = router.draining.cancelled() => break,
-            place = Arc::clone(&router.connections).acquire_owned() => place,
+            place = router.place() => place,
         };
         let Ok(place) = place else { break };
         let accepted = tokio::select! {

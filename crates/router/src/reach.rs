@@ -73,6 +73,9 @@ pub(crate) async fn reach(
                 tried: way.tried.contains(&live.backend),
             })
             .collect();
+        if loads.iter().map(|load| load.in_flight).sum::<usize>() >= router.host_requests() {
+            return Err(Code::H11);
+        }
         let chosen = choose(&loads, turn).filter(|_| way.tried.len() < TRIES);
         let Some(chosen) = chosen else {
             return Err(failure.unwrap_or(Code::H21));
@@ -86,7 +89,7 @@ pub(crate) async fn reach(
         }
         let began = Instant::now();
         let limit = way.time_outs(router).connect;
-        let connected = timeout(limit, TcpStream::connect(request.backend.address)).await;
+        let connected = timeout(limit, request.backend.dialer.dial(request.backend.address)).await;
         way.connect = began.elapsed();
         match connected.map_err(|_| Code::H19).and_then(|it| it.map_err(|e| refusal(&e))) {
             Ok(stream) => {
@@ -124,7 +127,7 @@ async fn ready(router: &Inner, host: Option<&str>, way: &mut Way) -> Result<Arc<
             State::Up | State::Booting => {}
         }
         if place.is_none() {
-            place = Some(router.hold.try_acquire().map_err(|_| Code::H20)?);
+            place = Some(router.hold(host).ok_or(Code::H20)?);
         }
         // The sender lives in the router, so the only way out of the wait is a table or time.
         match timeout_at(deadline, changed.changed()).await {

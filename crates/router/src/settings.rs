@@ -45,8 +45,13 @@ pub struct Settings {
     pub hold: Duration,
     /// How many requests may wait so at once.
     pub hold_requests: usize,
-    /// How many client connections may be open; more wait in the kernel's queue.
+    /// How many client connections may be open; where there is no room for more, those without a
+    /// request are closed, the longest idle first.
     pub connections: usize,
+    /// How many requests one host may have in flight (`H11`): at most half of the connections.
+    pub host_requests: usize,
+    /// How many of `hold_requests` may wait for one host (`H20`).
+    pub host_hold: usize,
     /// Longest request line, and longest header line, in bytes (`H26`).
     pub line: usize,
     /// Most headers in a request or an answer (`H26`, `H25`).
@@ -75,6 +80,8 @@ impl Default for Settings {
             hold: Duration::from_secs(75),
             hold_requests: 1000,
             connections: 10_000,
+            host_requests: 5_000,
+            host_hold: 250,
             line: 8 * 1024,
             headers: 1000,
             head: 256 * 1024,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tolv_model::name::ProcessName;
 
+use crate::dialer::Dialer;
 use crate::settings::TimeOuts;
 
 /// One process that listens. Its name alone does not tell it apart: during a rollout the old and
@@ -19,8 +20,10 @@ use crate::settings::TimeOuts;
 pub struct Backend {
     /// Which process it is, for access lines.
     pub process: ProcessName,
-    /// Where it listens.
+    /// Where it listens, as the dialer understands it.
     pub address: SocketAddr,
+    /// Makes the connections to it.
+    pub dialer: Dialer,
 }
 
 impl fmt::Display for Backend {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
+use crate::connector::Connector;
 use crate::plan::Plan;
 use crate::target::{Endpoint, Endpoints, ProcessState};
 
@@ -89,8 +90,10 @@ impl Board {
                 state: ProcessState::Starting,
                 routed: false,
                 address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                connector: Connector::nowhere(),
                 pid: None,
                 restarts: 0,
+                limits: plan.limits().clone(),
             };
             self.endpoints.send_modify(|endpoints| {
                 let key = (&endpoint.process, id);

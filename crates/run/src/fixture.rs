@@ -9,10 +9,10 @@ use tolv_model::formation::Formation;
 use tolv_model::name::{Deploy, DeployName};
 use tolv_model::release::{Release, ReleaseNumber};
 use tolv_model::slug::{Digest, SlugId};
-use tolv_sandbox::{Level, Limits, Mount, Spawner};
+use tolv_sandbox::{Level, Mount, Spawner};
 
 use crate::plan::Plan;
-use crate::target::{Settings, Target};
+use crate::target::{Settings, Target, TypeLimits};
 
 /// Settings whose spawner has ended: every launch fails.
 pub(crate) fn settings(level: Level, logs: &Path) -> Settings {
@@ -47,7 +47,7 @@ pub(crate) fn target(release: Release) -> Target {
         slug_env: BTreeMap::new(),
         slug_path: Vec::new(),
         checks: BTreeMap::new(),
-        limits: Limits::default(),
+        limits: TypeLimits::default(),
     }
 }
 

@@ -42,6 +42,7 @@
 
 mod board;
 mod child;
+mod connector;
 mod control;
 #[cfg(test)]
 mod fixture;
@@ -68,6 +69,7 @@ mod tally;
 mod target;
 mod usage;
 
+pub use connector::Connector;
 pub use job::{Connection, Job, Running, Stop};
 pub use journal::Log;
 pub use local::Local;
@@ -78,6 +80,6 @@ pub use shim::SHIM;
 pub use streams::{Handle, Input, Output, Streams};
 pub use target::{
     Boot, Culprit, Drain, Ending, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState,
-    Reason, Settings, Target, Timing,
+    Reason, Settings, Target, Timing, TypeLimits,
 };
 pub use usage::{Processes, Usage};

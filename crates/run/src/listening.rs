@@ -1,13 +1,121 @@
-//! Where the processes below one listen, for the message about a boot that took too long.
+//! Who listens where, as the kernel tells it.
 //!
-//! Read from `/proc`; what cannot be read is left out.
+//! A port of the machine is anybody's: a process is believed to listen on it only where the socket
+//! that takes connections is held by it or by what it started. Sockets are known by their inodes,
+//! which no two of them share.
+//!
+//! # Sources
+//!
+//! sock_diag(7), proc(5). A question about one socket is answered from the kernel's own table at
+//! the cost of a lookup; `/proc/net/tcp`, which lists them all, is for kernels that do not answer.
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Where any descendant of `root` accepts TCP connections.
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
+};
+
+/// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`.
+const BY_FAMILY: u16 = 20;
+/// `TCP_LISTEN`, as a bit of the states asked for.
+const LISTENING: u32 = 1 << 10;
+/// Of `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// Where `struct inet_diag_msg` has the inode: behind the header, state, addresses, queues and uid.
+const INODE: usize = HEADER + 4 + 48 + 4 + 4 + 4 + 4;
+
+/// The inode of the socket that takes connections to an address of this network; nothing where none
+/// does.
+///
+/// # Errors
+///
+/// The system's.
+pub(crate) fn listener_at(address: SocketAddr) -> io::Result<Option<u64>> {
+    match ask(address) {
+        Ok(inode) => Ok(Some(inode)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        // A kernel without this interface.
+        Err(_) => {
+            let found = listeners_of("/proc/net")
+                .into_iter()
+                .find(|(listening, _)| takes(*listening, address));
+            Ok(found.map(|(_, inode)| inode))
+        }
+    }
+}
+
+/// Whether a listener at one address takes connections to another.
+fn takes(listening: SocketAddr, address: SocketAddr) -> bool {
+    listening.port() == address.port()
+        && (listening.ip() == address.ip()
+            || listening.ip().is_unspecified() && (listening.is_ipv6() || address.is_ipv4()))
+}
+
+fn ask(address: SocketAddr) -> io::Result<u64> {
+    let protocol = Some(netlink::SOCK_DIAG);
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+    sendto(&socket, &question(address), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    let mut answer = [0; 1024];
+    // The kernel has answered by now.
+    let (read, _) = recv(&socket, &mut answer[..], RecvFlags::DONTWAIT)?;
+    let number = |at: usize| {
+        let bytes = answer.get(at..at + 4).filter(|_| at + 4 <= read)?;
+        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+    let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
+    if kind == Some(BY_FAMILY) {
+        return number(INODE).map(u64::from).ok_or_else(invalid);
+    }
+    let error = number(HEADER).ok_or_else(invalid)?.cast_signed();
+    Err(io::Error::from_raw_os_error(-error))
+}
+
+/// `struct inet_diag_req_v2` behind its header: the listener for a connection to this address.
+fn question(address: SocketAddr) -> Vec<u8> {
+    let (family, octets) = match address.ip() {
+        IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
+    };
+    let mut body = vec![u8::try_from(family).unwrap_or(0), 6, 0, 0];
+    body.extend(LISTENING.to_ne_bytes());
+    body.extend(address.port().to_be_bytes());
+    body.extend([0; 2]);
+    body.extend(&octets);
+    body.resize(8 + 4 + 16, 0);
+    // To nobody in particular, by any interface, whichever cookie it has.
+    body.extend([0; 16 + 4]);
+    body.extend([0xff; 8]);
+    let length = u32::try_from(HEADER + body.len()).unwrap_or(0);
+    let flags = u16::try_from(libc::NLM_F_REQUEST).unwrap_or(0);
+    let mut bytes = length.to_ne_bytes().to_vec();
+    bytes.extend(BY_FAMILY.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend(body);
+    bytes
+}
+
+/// Where any descendant of `root` accepts TCP connections, in its network.
 pub(crate) fn listening_below(root: i32) -> Vec<SocketAddr> {
+    let inodes = sockets_below(root);
+    let mut found: Vec<_> = listeners_of(&format!("/proc/{root}/net"))
+        .into_iter()
+        .filter(|(_, inode)| inodes.contains(inode))
+        .map(|(address, _)| address)
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// The inodes of the sockets that descendants of a process hold.
+pub(crate) fn sockets_below(root: i32) -> HashSet<u64> {
     let mut inodes = HashSet::new();
     for pid in descendants(root) {
         let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
@@ -18,16 +126,7 @@ pub(crate) fn listening_below(root: i32) -> Vec<SocketAddr> {
             inodes.extend(inode);
         }
     }
-    let mut found: Vec<_> = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| listeners(&table))
-        .filter(|(_, inode)| inodes.contains(inode))
-        .map(|(address, _)| address)
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    found
+    inodes
 }
 
 /// The first child: below a shim, its app.
@@ -52,6 +151,13 @@ fn children(pid: i32) -> Vec<i32> {
         list.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect()
     };
     lists.flatten().flat_map(numbers).collect()
+}
+
+/// Every listener of the network that this folder shows.
+fn listeners_of(net: &str) -> Vec<(SocketAddr, u64)> {
+    let tables = ["tcp", "tcp6"].into_iter();
+    let texts = tables.filter_map(|name| fs::read_to_string(format!("{net}/{name}")).ok());
+    texts.flat_map(|table| listeners(&table)).collect()
 }
 
 /// Address and inode of each listening socket in a `/proc/net/tcp` or `tcp6`.

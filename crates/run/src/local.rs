@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_logs::Line;
-use tolv_logs::store::{self, Reader};
+use tolv_logs::store::Reader;
 use tolv_model::operation::Selection;
 use tolv_model::unit::Policy;
 
@@ -62,7 +62,7 @@ impl Local {
         )?;
         let logs = settings.logs.clone();
         let failed = |source| Error::Log { path: settings.logs.clone(), source };
-        let limits = store::Limits::of(settings.logs_bytes);
+        let limits = settings.log_limits();
         let journal = Arc::new(Journal::open(&logs, limits).map_err(failed)?);
         let mut reader = Reader::at_end(&logs).map_err(failed)?;
         let Found { orphans, lost } = match &settings.doors {

@@ -125,6 +125,10 @@ impl Run {
                     Some(Word::Memory { held, limit }) => {
                         session::memory_quota(&self.pump, held, limit);
                     }
+                    Some(Word::Killed { kills, limit }) => {
+                        session::memory_kill(&self.pump, kills, limit);
+                    }
+                    Some(Word::ForkRefused { limit }) => session::fork_refused(&self.pump, limit),
                     Some(Word::ExecFailed { errno, what }) => {
                         session.over(None, &self.pump);
                         let reason = exec_failure(errno, &what);

@@ -1,15 +1,17 @@
 //! One process of one release, as it will be launched.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use tolv_logs::store;
 use tolv_model::command::script;
-use tolv_model::env::{Env, EnvError};
+use tolv_model::env::{Env, EnvError, EnvName};
 use tolv_model::name::ProcessName;
 use tolv_model::process_env::{Facts, STACK_PATH, process_env};
+use tolv_model::service::services_of;
 use tolv_model::slug::Digest;
-use tolv_sandbox::{Exec, Level, Spec, view};
+use tolv_sandbox::{Exec, Level, Limits, Network, Spec, view};
 
 use crate::protocol::{Head, Orders};
 use crate::target::{Settings, Target};
@@ -46,7 +48,7 @@ impl Plan {
             release.deploy.to_string(),
             release.number.0.to_string(),
             release.slug.to_string(),
-            format!("{:?}", self.target.limits),
+            format!("{:?}", self.limits()),
             self.name.to_string(),
             self.command.clone(),
         ];
@@ -56,19 +58,57 @@ impl Plan {
         Digest::of(&bytes.collect::<Vec<_>>())
     }
 
-    pub(crate) fn spec(&self, settings: &Settings) -> Spec {
+    /// How much it may take.
+    pub(crate) fn limits(&self) -> &Limits {
+        self.target.limits.of(&self.name.process_type)
+    }
+
+    /// The sandbox of a process with this port.
+    pub(crate) fn spec(&self, settings: &Settings, port: u16) -> Spec {
         let mut hostname = self.name.to_string();
         hostname.truncate(HOST_NAME);
         Spec {
             mounts: self.target.mounts.clone(),
-            limits: self.target.limits.clone(),
+            limits: self.limits().clone(),
+            network: match &settings.host_services {
+                None => Network::Machine,
+                Some(allowed) => {
+                    let services = self.services().into_iter().map(|(_, service)| service);
+                    // What the process is to listen on itself is nobody's else.
+                    let services =
+                        services.filter(|service| allowed.allow(service) && service.port() != port);
+                    Network::Own {
+                        services: services.collect::<BTreeSet<_>>().into_iter().collect(),
+                    }
+                }
+            },
             hostname,
             ..Spec::new(settings.level, &self.target.release.deploy.to_string())
         }
     }
 
+    /// The services of the machine that its config names.
+    pub(crate) fn services(&self) -> Vec<(EnvName, SocketAddr)> {
+        services_of(&self.target.release.config)
+    }
+
+    /// What is said of a service that it names and may not reach.
+    pub(crate) fn refused_services(&self, settings: &Settings) -> Vec<String> {
+        let Some(allowed) = &settings.host_services else { return Vec::new() };
+        let refused = self.services().into_iter().filter(|(_, service)| !allowed.allow(service));
+        refused
+            .map(|(name, service)| {
+                format!(
+                    "Warning: {name} names {service} on this machine, which processes do not \
+                     reach; the operator allows it by TOLV_HOST_SERVICES={service}"
+                )
+            })
+            .collect()
+    }
+
     pub(crate) fn env(&self, settings: &Settings, port: u16) -> Result<Env, EnvError> {
-        let Target { mounts, slug_env, slug_path, limits, .. } = &*self.target;
+        let Target { mounts, slug_env, slug_path, .. } = &*self.target;
+        let limits = self.limits();
         let seen = |target: &str| {
             view(settings.level, mounts, Path::new(target)).to_string_lossy().into_owned()
         };
@@ -94,7 +134,8 @@ impl Plan {
                 false => &settings.search_path,
             },
             memory: limits.memory,
-            cpu_percent: limits.cpu_percent,
+            // Without a limit of its own it may have all that the machine has.
+            cpu_percent: limits.cpu_percent.or_else(|| limits.memory.and_then(|_| cores())),
         })
     }
 
@@ -114,7 +155,7 @@ impl Plan {
                 cwd.to_string_lossy().into_owned(),
                 !script.replaces_shell,
                 writer,
-                store::Limits::of(settings.logs_bytes),
+                settings.log_limits(),
             ),
             argv: vec![b"/bin/sh".to_vec(), b"-c".to_vec(), script.text.into_bytes()],
             env: self.env(settings, port)?.to_execve(),
@@ -134,6 +175,12 @@ impl Plan {
             cwd: view(settings.level, &self.target.mounts, Path::new(HOME)),
         })
     }
+}
+
+/// Of this machine, in percent of one.
+fn cores() -> Option<u32> {
+    let cores = std::thread::available_parallelism().ok()?;
+    u32::try_from(cores.get()).ok()?.checked_mul(100)
 }
 
 #[cfg(test)]

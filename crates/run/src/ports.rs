@@ -1,13 +1,22 @@
 //! The ports that processes are told to listen on.
+//!
+//! A process in a network of its own may have any. In the machine's network a port is given to one
+//! process at a time, by all platforms of one user: each holds a lock on a file of that name in a
+//! folder that only this user can look into. That somebody else listens on it all the same is found
+//! out where the process is connected to (see [`Connector`](crate::Connector)).
 
 use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 const RANGE: RangeInclusive<u16> = 20_000..=29_999;
 
@@ -17,10 +26,12 @@ pub(crate) fn random() -> u64 {
 }
 
 /// Gives ports out, one after the other from a random one on, so that a port that was given back
-/// rests before it is given again. Neither engines that share one, nor platforms on one machine,
-/// give out a port that another has given out.
+/// rests before it is given again. Neither engines that share one, nor platforms of one user,
+/// give out a port of the machine that another has given out.
 #[derive(Debug)]
 pub struct Ports {
+    /// Where the locks are; nothing where this user has no folder for such things.
+    locks: Option<PathBuf>,
     held: Mutex<Held>,
 }
 
@@ -34,68 +45,116 @@ struct Held {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) number: u16,
-    ports: Arc<Ports>,
-    /// Says so to other platforms; nothing where there are no such names.
-    _name: Option<UnixDatagram>,
+    /// Of a port of the machine.
+    ports: Option<Arc<Ports>>,
+    _lock: Option<File>,
 }
+
+/// Another platform gave this port out.
+struct Taken;
 
 impl Ports {
     /// With every port to give.
     pub fn new() -> Arc<Self> {
         let offset = random() % RANGE.len() as u64;
         let next = RANGE.start() + u16::try_from(offset).unwrap_or(0);
-        Arc::new(Self { held: Mutex::new(Held { ports: BTreeSet::new(), next }) })
+        let held = Mutex::new(Held { ports: BTreeSet::new(), next });
+        Arc::new(Self { locks: lock_folder(), held })
     }
 
-    /// A port that is free now; nothing where none is.
+    /// Some port, for a process that has all of them.
+    pub(crate) fn any(&self) -> Port {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.known(held.pass())
+    }
+
+    /// The port of a process that has all of them, and was told of this one.
+    pub(crate) fn known(&self, number: u16) -> Port {
+        Port { number, ports: None, _lock: None }
+    }
+
+    /// A port of the machine that is free now; nothing where none is.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Port> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in RANGE {
-            let number = held.next;
-            held.next = if number == *RANGE.end() { *RANGE.start() } else { number + 1 };
+            let number = held.pass();
             if held.ports.contains(&number) {
                 continue;
             }
-            // First the name: to try a port that somebody is about to listen on would be in the way.
-            let Ok(name) = reserve(number) else { continue };
+            // The lock first: to try a port that somebody is about to listen on would be in the way.
+            let Ok(lock) = self.lock(number) else { continue };
             if is_free(number) {
                 held.ports.insert(number);
-                return Some(Port { number, ports: Arc::clone(self), _name: name });
+                return Some(Port { number, ports: Some(Arc::clone(self)), _lock: lock });
             }
         }
         None
     }
-}
 
-impl Ports {
-    /// A port that a process has been told of, whoever gave it out.
+    /// A port of the machine that a process has been told of, whoever gave it out.
     pub(crate) fn hold(self: &Arc<Self>, number: u16) -> Port {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).ports.insert(number);
-        // Where somebody else has the name of it, he finds the port in use.
-        let name = reserve(number).ok().flatten();
-        Port { number, ports: Arc::clone(self), _name: name }
+        // Where another platform has the lock, it finds the port in use.
+        let lock = self.lock(number).ok().flatten();
+        Port { number, ports: Some(Arc::clone(self)), _lock: lock }
+    }
+
+    /// Locks a port against other platforms of this user, until the kernel sees the file closed.
+    fn lock(&self, number: u16) -> Result<Option<File>, Taken> {
+        let Some(folder) = &self.locks else { return Ok(None) };
+        let path = folder.join(number.to_string());
+        let opened = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path);
+        // Without a lock the port can still be tried.
+        let Ok(file) = opened else { return Ok(None) };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => Err(Taken),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+impl Held {
+    fn pass(&mut self) -> u16 {
+        let number = self.next;
+        self.next = if number == *RANGE.end() { *RANGE.start() } else { number + 1 };
+        number
     }
 }
 
 impl Drop for Port {
     fn drop(&mut self) {
-        let mut held = self.ports.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.ports.remove(&self.number);
+        if let Some(ports) = &self.ports {
+            let mut held = ports.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.ports.remove(&self.number);
+        }
     }
 }
 
-/// Another platform gave this port out.
-struct Taken;
-
-/// Takes the name of a port among the abstract sockets of this machine, which the kernel gives back
-/// with its holder's end.
-fn reserve(port: u16) -> Result<Option<UnixDatagram>, Taken> {
-    let name = UnixAddress::from_abstract_name(format!("tolv-port-{port}"));
-    match name.and_then(|name| UnixDatagram::bind_addr(&name)) {
-        Ok(socket) => Ok(Some(socket)),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Taken),
-        Err(_) => Ok(None),
+/// A folder of this user's own that is gone with the machine's next start.
+fn lock_folder() -> Option<PathBuf> {
+    let user = rustix::process::geteuid();
+    let base = match user.is_root() {
+        true => PathBuf::from("/run"),
+        false => PathBuf::from(format!("/run/user/{}", user.as_raw())),
+    };
+    let folder = base.join("tolv-ports");
+    match DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return None,
+        _ => {}
     }
+    is_private(&folder, user.as_raw()).then_some(folder)
+}
+
+fn is_private(folder: &Path, user: u32) -> bool {
+    fs::symlink_metadata(folder)
+        .is_ok_and(|meta| meta.is_dir() && meta.uid() == user && meta.mode() & 0o077 == 0)
 }
 
 /// Whether every address of this machine is free on the port.

@@ -13,8 +13,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tolv_model::health::{CheckAction, CheckKind, HealthCheck};
-use tolv_sandbox::{Cancel, Job};
+use tolv_sandbox::{Cancel, Job, Network, run};
 
+use crate::connector::Connector;
 use crate::plan::Plan;
 use crate::shared::Shared;
 
@@ -38,6 +39,7 @@ pub(crate) struct Probe {
     pub(crate) shared: Arc<Shared>,
     pub(crate) plan: Plan,
     pub(crate) port: u16,
+    pub(crate) connector: Connector,
 }
 
 impl Probe {
@@ -95,13 +97,22 @@ impl Probe {
         let mut pause = PAUSES.0;
         loop {
             for address in addresses(self.port) {
-                if let Ok(Ok(())) = timeout(ANSWER, http::answers(address)).await {
+                let answers = async { http::answers(self.connect(address).await?, address).await };
+                if let Ok(Ok(())) = timeout(ANSWER, answers).await {
                     return Some(address);
                 }
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
         }
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<TcpStream, String> {
+        self.connector.connect(address).await.map_err(|error| error.to_string())
+    }
+
+    async fn listens(&self, address: SocketAddr) -> Result<(), String> {
+        self.connect(address).await.map(drop)
     }
 
     async fn attempts(&self, check: &HealthCheck) -> Result<Option<SocketAddr>, String> {
@@ -136,7 +147,8 @@ impl Probe {
             }
             CheckAction::Command(_) | CheckAction::Uptime(_) => return sleep(check.wait).await,
         };
-        let listens = || async move { self.first(port, connect).await.is_ok() };
+        let listens =
+            || async move { self.first(port, |address| self.listens(address)).await.is_ok() };
         if listens().await {
             // It answered, and not as it should: it gets the time that it asks for.
             return sleep(check.wait).await;
@@ -160,12 +172,15 @@ impl Probe {
             CheckAction::Http { path, port, headers, content } => {
                 let port = port.unwrap_or(self.port);
                 let request = http::Request { path, headers, content: content.as_deref() };
-                let address = self.first(port, |address| request.send(address)).await?;
+                let send = |address| async move {
+                    request.send(self.connect(address).await?, address).await
+                };
+                let address = self.first(port, send).await?;
                 Ok(Some(address).filter(|_| port == self.port))
             }
             CheckAction::Listening { port } => {
                 let port = port.unwrap_or(self.port);
-                let address = self.first(port, connect).await?;
+                let address = self.first(port, |address| self.listens(address)).await?;
                 Ok(Some(address).filter(|_| port == self.port))
             }
             CheckAction::Command(argv) => self.command(argv, limit).await.map(|()| None),
@@ -196,15 +211,18 @@ impl Probe {
         let settings = &self.shared.settings;
         let exec =
             self.plan.beside(settings, self.port, argv).map_err(|error| error.to_string())?;
-        let job = Job { spec: self.plan.spec(settings), exec, time_limit: Some(limit) };
+        let mut spec = self.plan.spec(settings, self.port);
+        if let Some(network) = self.connector.network() {
+            spec.network = Network::Joined { namespace: Some(network.clone()) };
+        }
+        let job = Job { spec, exec, time_limit: Some(limit) };
         let cancel = CancelOnDrop(Cancel::new().map_err(|error| error.to_string())?);
         let (spawner, pulled) = (settings.spawner.clone(), cancel.0.clone());
+
         // Among the engine's tasks: its stop waits for this program too.
-        let run = self
-            .shared
-            .tasks
-            .spawn_blocking(move || tolv_sandbox::run(&spawner, &job, &mut |_, _| {}, &pulled));
-        match run.await {
+        let ended =
+            self.shared.tasks.spawn_blocking(move || run(&spawner, &job, &mut |_, _| {}, &pulled));
+        match ended.await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(match (status.code, status.signal) {
                 (Some(code), _) => format!("`{}` exited with status {code}", argv.join(" ")),
@@ -225,10 +243,6 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
-}
-
-async fn connect(address: SocketAddr) -> Result<(), String> {
-    TcpStream::connect(address).await.map(drop).map_err(|error| error.to_string())
 }
 
 fn addresses(port: u16) -> [SocketAddr; 2] {

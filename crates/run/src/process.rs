@@ -18,6 +18,7 @@ use tolv_model::unit::{Action, Cause, Event, Jitter, Millis, Phase, Unit};
 
 use crate::board::Command;
 use crate::child::{self, Started};
+use crate::connector::Connector;
 use crate::listening;
 use crate::maybe::maybe;
 use crate::orphan::Orphan;
@@ -71,6 +72,8 @@ struct Running {
     launching: Option<Launching>,
     session: Option<Session>,
     probing: Option<Probing>,
+    /// How the port of this start is reached.
+    connector: Connector,
     wake_at: Option<Millis>,
     starts: u32,
     /// Whether the shim of this start has said that the app runs.
@@ -96,6 +99,7 @@ impl Process {
             launching: None,
             session: None,
             probing: None,
+            connector: Connector::nowhere(),
             wake_at: None,
             starts: 0,
             spawned: false,
@@ -200,6 +204,10 @@ impl Running {
             Some(Word::Memory { held, limit }) => {
                 session::memory_quota(&self.process.pump, held, limit);
             }
+            Some(Word::Killed { kills, limit }) => {
+                session::memory_kill(&self.process.pump, kills, limit);
+            }
+            Some(Word::ForkRefused { limit }) => session::fork_refused(&self.process.pump, limit),
             // Said to whoever asked, before anybody went on with it.
             Some(Word::Here(_)) => {}
             Some(Word::Started { .. }) => self.started(),
@@ -218,7 +226,12 @@ impl Running {
         let Some(session) = &self.session else { return };
         let port = session.port.number;
         let pid = listening::first_child(session.launched.pid);
-        self.process.shared.board.update(self.process.id, |process| process.pid = pid);
+        let connector = Connector::to(session.launched.pid);
+        self.connector = connector.clone();
+        self.process.shared.board.update(self.process.id, |process| {
+            process.pid = pid;
+            process.connector = connector;
+        });
         self.spawned = true;
         self.feed(Event::Spawned);
         if self.unit.phase() == Phase::Starting {
@@ -245,14 +258,19 @@ impl Running {
         }
         // The port is free from here on.
         drop(session);
-        self.process.shared.board.update(self.process.id, |process| process.pid = None);
+        self.connector = Connector::nowhere();
+        self.process.shared.board.update(self.process.id, |process| {
+            process.pid = None;
+            process.connector = Connector::nowhere();
+        });
         // Where the shim died before its first word, the unit still waits for one.
         self.feed(if self.spawned { Event::Exited } else { Event::SpawnFailed });
     }
 
     fn probe(&self, port: u16) -> Probe {
         let Process { shared, plan, .. } = &self.process;
-        Probe { shared: Arc::clone(shared), plan: plan.clone(), port }
+        let connector = self.connector.clone();
+        Probe { shared: Arc::clone(shared), plan: plan.clone(), port, connector }
     }
 
     fn warn(&self) -> impl Fn(String) + Send + use<> {
@@ -294,6 +312,9 @@ impl Running {
             return;
         }
         self.process.pump.say(format!("Starting process with command `{}`", plan.command));
+        for refused in plan.refused_services(&shared.settings) {
+            self.process.pump.say(refused);
+        }
         match Launching::begin(shared, plan) {
             Ok(launching) => {
                 let port = launching.port();

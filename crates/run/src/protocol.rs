@@ -19,6 +19,8 @@
 //! | `exec_failed` | it could not be executed; the last word |
 //! | `bell` | it has written more than was armed for; how much |
 //! | `memory` | it is at its limit; what it holds, in bytes |
+//! | `killed` | the kernel has killed processes for want of memory; how many, and the limit |
+//! | `fork_refused` | it has as many processes and threads as it may; said once |
 //! | `exited` | everything is gone and all output is in the log; the last word |
 
 use std::time::Duration;
@@ -28,7 +30,7 @@ use tolv_logs::store::{self, Count};
 use tolv_model::slug::Digest;
 
 /// Changes when either side would misread the other.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// Grace of an app whose supervisor went away, where no other can come.
 pub(crate) const TETHER: Duration = Duration::from_millis(500);
@@ -57,6 +59,8 @@ pub(crate) enum Word {
     ExecFailed { errno: i32, what: String },
     Bell(Written),
     Memory { held: u64, limit: u64 },
+    Killed { kills: u64, limit: u64 },
+    ForkRefused { limit: u64 },
     Exited(Ended),
 }
 
@@ -110,8 +114,14 @@ pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     /// The signal that ended it, if one did.
     pub(crate) signal: Option<i32>,
-    /// How many processes the kernel killed for want of memory.
+    /// How many processes the kernel killed for want of memory, of which nothing was said before.
     pub(crate) oom_kills: u64,
+    /// Whether that is how it ended.
+    #[serde(default)]
+    pub(crate) out_of_memory: bool,
+    /// What they could use together, in bytes; 0 where that has no limit.
+    #[serde(default)]
+    pub(crate) memory_limit: u64,
     /// What was written to the log.
     pub(crate) written: Written,
 }

@@ -134,6 +134,11 @@ impl Pump {
         passed.await.ok();
     }
 
+    /// The type of the process: `web` of `web.1`.
+    pub(crate) fn process_type(&self) -> &str {
+        self.process.split('.').next().unwrap_or_default()
+    }
+
     /// A line of the platform about the process.
     pub(crate) fn say(&self, text: impl Into<Vec<u8>>) {
         let line = Line::tolv(Arc::clone(&self.process), text).of_release(self.release);

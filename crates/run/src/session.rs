@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tolv_logs::{Line, store};
 use tolv_model::env::EnvError;
+use tolv_model::size::show_bytes;
 use tolv_sandbox::Launched;
 
 use crate::child::{self, Start, Started};
@@ -68,7 +69,10 @@ impl Launching {
         change: impl FnOnce(u16, &mut Orders) -> Result<(), EnvError>,
     ) -> Result<Self, Error> {
         let settings = &shared.settings;
-        let port = shared.settings.ports.take().ok_or(Error::NoPort)?;
+        let port = match settings.host_services {
+            Some(_) => settings.ports.any(),
+            None => settings.ports.take().ok_or(Error::NoPort)?,
+        };
         let writer = store::writer_id(random());
         let mut orders = plan
             .orders(settings, port.number, writer)
@@ -76,7 +80,8 @@ impl Launching {
         change(port.number, &mut orders)
             .map_err(|source| Error::Env { process: plan.name.clone(), source })?;
         let folder = settings.logs.clone();
-        let start = Start { orders, spec: plan.spec(settings), folder: folder.clone(), doors };
+        let start =
+            Start { orders, spec: plan.spec(settings, port.number), folder: folder.clone(), doors };
         let spawner = settings.spawner.clone();
         let launch = shared.tasks.spawn(async move {
             let _place = LAUNCHES.acquire().await;
@@ -132,7 +137,11 @@ impl Session {
             door.remove();
         })?;
         let Here { writer, identity, written, .. } = here;
-        let port = shared.settings.ports.hold(identity.port);
+        let ports = &shared.settings.ports;
+        let port = match shared.settings.host_services {
+            Some(_) => ports.known(identity.port),
+            None => ports.hold(identity.port),
+        };
         pump.open(writer, &control, written);
         let (door, folder) = (Some(door), shared.settings.logs.clone());
         Ok(Self { port, control, launched, door, writer, folder, deaf_at: None })
@@ -199,8 +208,9 @@ impl Session {
     pub(crate) fn ended(&self, ended: Option<Ended>, pump: &Pump) -> Exit {
         self.over(ended, pump);
         let exit = exit_of(ended);
-        if ended.is_some_and(|ended| ended.oom_kills > 0) {
-            pump.say("Error R15 (Memory quota vastly exceeded)");
+        if let Some(ended) = ended.filter(|ended| ended.oom_kills > 0) {
+            let (kills, limit) = (ended.oom_kills, ended.memory_limit);
+            memory_kill(pump, kills, limit);
         }
         pump.say(format!("Process exited with {exit}"));
         exit
@@ -233,7 +243,26 @@ fn exit_of(ended: Option<Ended>) -> Exit {
     }
 }
 
-/// What is said of a process that holds as much memory as it may have, as Heroku says it.
+/// The kernel has killed for want of memory (R15).
+pub(crate) fn memory_kill(pump: &Pump, kills: u64, limit: u64) {
+    let processes = if kills == 1 { "1 process".to_owned() } else { format!("{kills} processes") };
+    let (limit, kind) = (show_bytes(limit), pump.process_type());
+    pump.say(format!(
+        "Error R15 (Memory quota vastly exceeded) -> the kernel stopped {processes} at the memory \
+         limit of {limit}; more: tolv limits {kind} --memory"
+    ));
+}
+
+/// A fork was refused: said once each start.
+pub(crate) fn fork_refused(pump: &Pump, limit: u64) {
+    let kind = pump.process_type();
+    pump.say(format!(
+        "Error (Process limit reached) -> a fork was refused at the limit of {limit} processes and \
+         threads; more: tolv limits {kind} --processes"
+    ));
+}
+
+/// What is said of a process that holds as much memory as it may have, as Heroku says it (R14).
 pub(crate) fn memory_quota(pump: &Pump, held: u64, limit: u64) {
     let percent = held.saturating_mul(1000).checked_div(limit).unwrap_or(0);
     let (whole, tenth) = (percent / 10, percent % 10);
@@ -251,7 +280,7 @@ pub(crate) fn exit_timeout(grace: Duration) -> String {
 pub(crate) fn reason(ended: Option<Ended>) -> Reason {
     let exit = exit_of(ended);
     match exit {
-        _ if ended.is_some_and(|ended| ended.oom_kills > 0) => Reason::OutOfMemory(exit),
+        _ if ended.is_some_and(|ended| ended.out_of_memory) => Reason::OutOfMemory(exit),
         Exit::Code(126 | 127) => Reason::CommandNotFound(exit),
         Exit::Code(_) | Exit::Signal(_) => Reason::Exited(exit),
     }

@@ -22,7 +22,6 @@
 
 mod quota;
 mod stdio;
-mod tree;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -39,7 +38,8 @@ use tolv_logs::framer::{Batch, Framer};
 use tolv_logs::store::{Tag, Writer};
 use tolv_logs::{Micros, Source, Stream};
 use tolv_sandbox::{
-    Body, Ended as End, Entered, Memory, SignalFd, has_children, kill_descendants, reap_all,
+    Body, Ended as End, Entered, Level, Memory, ProcessCount, SignalFd, has_children,
+    is_peer_confined, kill_descendants, reap_all, signal_descendants,
 };
 
 use crate::protocol::{
@@ -51,6 +51,8 @@ use crate::shim::stdio::{Bad, Stdio};
 /// The shim's name and function, for `tolv_sandbox::spawner_main`.
 pub const SHIM: (&str, Body) = ("shim", shim);
 
+/// Between two looks for refused forks, where the kernel does not tell of them.
+const FORKS: Duration = Duration::from_millis(500);
 /// An unfinished line goes out after this long without more.
 const IDLE_LINE: Duration = Duration::from_millis(200);
 /// Between two tries of a disk that took nothing.
@@ -147,6 +149,14 @@ impl Pipe {
     }
 }
 
+/// The watch over refused forks.
+#[derive(Default)]
+struct Forks {
+    is_told: bool,
+    looked: Option<Instant>,
+    look_at: Option<Instant>,
+}
+
 /// Where another supervisor comes in.
 struct Door {
     listener: OwnedFd,
@@ -175,6 +185,9 @@ struct Shim {
     retry_at: Option<Instant>,
     /// Over its memory.
     quota: Quota,
+    /// Kills for want of memory that were told.
+    oom_told: u64,
+    forks: Forks,
 }
 
 impl Shim {
@@ -222,6 +235,13 @@ impl Shim {
             // What was before it is no hint.
             memory.clear();
         }
+        let mut forks = Forks::default();
+        if let Some(processes) = entered.processes() {
+            processes.refused();
+            // One that does nothing but fork wakes nobody.
+            let asks = processes.hint().is_none();
+            forks.look_at = asks.then(|| Instant::now() + FORKS);
+        }
         Ok(Some(Self {
             entered,
             control: Some(control),
@@ -238,6 +258,8 @@ impl Shim {
             armed: None,
             retry_at: None,
             quota: Quota::default(),
+            oom_told: 0,
+            forks,
         }))
     }
 
@@ -275,7 +297,7 @@ impl Shim {
     /// Sleeps until something happens, and takes in the output that came.
     fn wait(&mut self) {
         let deadlines = self.pipes.iter().map(|pipe| pipe.flush_at);
-        let others = [self.kill_at, self.retry_at, self.quota.look_at];
+        let others = [self.kill_at, self.retry_at, self.quota.look_at, self.forks.look_at];
         let next = deadlines.chain(others).flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|limit| Timespec::try_from(limit).ok());
@@ -291,18 +313,26 @@ impl Shim {
         });
         let memory = self.entered.memory().filter(|_| self.quota.is_quiet());
         let memory = memory.and_then(|memory| Some((memory, memory.hint()?)));
+        let memory_at = fds.len();
         fds.extend(memory.iter().map(|(_, (fd, what))| PollFd::new(fd, *what)));
+        let processes = self.entered.processes().filter(|_| !self.forks.is_told);
+        let processes_at = fds.len();
+        let hint = processes.and_then(ProcessCount::hint);
+        fds.extend(hint.iter().map(|(fd, what)| PollFd::new(fd, *what)));
         if poll(&mut fds, timeout.as_ref()).is_err() {
             return;
         }
-        if let (Some((memory, _)), Some(last)) = (&memory, fds.last())
-            && !last.revents().is_empty()
+        let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        if let Some((memory, _)) = &memory
+            && is_ready(memory_at)
         {
             memory.clear();
             self.quota.hint(Instant::now());
         }
+        let is_refused = is_ready(processes_at);
         let ready = places.map(|place| place.is_some_and(|at| !fds[at].revents().is_empty()));
         drop(fds);
+        self.look_at_forks(is_refused);
         self.signals.drain();
         for (pipe, ready) in self.pipes.iter_mut().zip(ready) {
             if ready {
@@ -315,6 +345,10 @@ impl Shim {
     fn admit(&mut self) {
         let (None, Some(door)) = (&self.control, &self.door) else { return };
         let Ok(control) = accept_with(&door.listener, SocketFlags::CLOEXEC) else { return };
+        // Where apps run as the platform's user and see its processes, one of them may connect.
+        if self.entered.spec.level == Level::Landlock && is_peer_confined(&control) {
+            return;
+        }
         let here = Here {
             version: VERSION,
             process: self.log.process.clone(),
@@ -387,7 +421,7 @@ impl Shim {
         }
         if !self.swept {
             self.swept = true;
-            tree::signal_descendants(Signal::TERM);
+            signal_descendants(Signal::TERM);
             let stopping = self.shell.then_some(self.kill_at).flatten();
             self.kill_at = Some(stopping.unwrap_or(now + SWEEP));
         }
@@ -409,11 +443,53 @@ impl Shim {
         // Before the look: what comes behind it is a hint again.
         let memory = self.entered.memory().inspect(|memory| memory.clear());
         let found = memory.and_then(Memory::usage);
+        self.tell_kills();
         if self.quota.looked(now, found)
             && let (Some(found), Some(control)) = (found, &self.control)
         {
             let word = Word::Memory { held: found.held, limit: found.limit };
             say(control, &word, Duration::ZERO);
+        }
+    }
+
+    /// Says once that a fork was refused. Where the kernel does not tell (v1), whatever else wakes the
+    /// shim is a reason to ask, now and then: what cannot fork, or has lost a worker, says so.
+    fn look_at_forks(&mut self, is_refused: bool) {
+        let (processes, memory) = (self.entered.processes(), self.entered.memory());
+        let now = Instant::now();
+        if !is_refused {
+            let next = match self.forks.looked {
+                _ if is_told(processes, memory) => return,
+                Some(looked) => looked + FORKS,
+                None => now,
+            };
+            if next > now {
+                self.forks.look_at = Some(next);
+                return;
+            }
+        }
+        self.forks.looked = Some(now);
+        self.forks.look_at = None;
+        if let (false, Some(control), Some(processes)) =
+            (self.forks.is_told, &self.control, processes)
+            && processes.refused() > 0
+        {
+            say(control, &Word::ForkRefused { limit: processes.limit() }, Duration::ZERO);
+            self.forks.is_told = true;
+        }
+        self.tell_kills();
+    }
+
+    /// A worker that was killed while its leader lives on is told of at once.
+    fn tell_kills(&mut self) {
+        let (kills, Some(memory)) = (self.entered.oom_kills(), self.entered.memory()) else {
+            return;
+        };
+        if let (true, Some(control)) = (kills > self.oom_told && self.end.is_none(), &self.control)
+        {
+            let word = Word::Killed { kills: kills - self.oom_told, limit: memory.limit() };
+            say(control, &word, Duration::ZERO);
+            self.oom_told = kills;
         }
     }
 
@@ -444,8 +520,17 @@ impl Shim {
             Some(End::Signaled(signal)) => (None, Some(signal)),
             None => (None, Some(libc::SIGKILL)),
         };
-        let oom_kills = self.entered.oom_kills();
-        let word = Word::Exited(Ended { code, signal, oom_kills, written: self.log.written() });
+        self.forks.looked = None;
+        self.look_at_forks(false);
+        let all = self.entered.oom_kills();
+        let oom_kills = all.saturating_sub(self.oom_told);
+        // The kill of the leader may have been told of before its end was seen; a shell says it so.
+        let is_kill = signal == Some(libc::SIGKILL) || code == Some(128 + libc::SIGKILL);
+        let out_of_memory = oom_kills > 0 || all > 0 && is_kill && !self.stopping;
+        let memory_limit = self.entered.memory().map_or(0, Memory::limit);
+        let written = self.log.written();
+        let ended = Ended { code, signal, oom_kills, out_of_memory, memory_limit, written };
+        let word = Word::Exited(ended);
         let until = Instant::now() + UNHEARD;
         loop {
             if let Some(control) = &self.control {
@@ -480,6 +565,12 @@ fn is_heard(control: &OwnedFd) -> bool {
             Ok(_) | Err(_) => return false,
         }
     }
+}
+
+/// Whether the kernel tells by itself of refused forks and of kills.
+fn is_told(processes: Option<&ProcessCount>, memory: Option<&Memory>) -> bool {
+    processes.is_none_or(|processes| processes.hint().is_some())
+        && memory.is_none_or(Memory::tells_kills)
 }
 
 /// Sends one packet, waiting `patience` at most for room.

@@ -9,11 +9,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tolv_logs::Line;
+use tolv_logs::{Line, store};
 use tolv_model::name::{ProcessName, ProcessType};
 use tolv_model::release::{Release, ReleaseNumber};
+use tolv_model::service::HostServices;
 use tolv_sandbox::{Level, Limits, Mount, Spawner};
 
+use crate::connector::Connector;
 use crate::ports::Ports;
 
 /// Gives word when requests in flight to these endpoints are done: called after the endpoints
@@ -32,12 +34,17 @@ pub struct Settings {
     pub logs: PathBuf,
     /// Most bytes of that log.
     pub logs_bytes: u64,
+    /// While the disk has fewer bytes free than this that log does not grow.
+    pub min_free: u64,
     /// Time-outs.
     pub timing: Timing,
     /// Lets the router finish with old processes.
     pub drain: Option<Drain>,
     /// The host's `PATH` behind the slug's folders, for levels that have no root of their own.
     pub search_path: String,
+    /// The services of the machine that processes may reach, where they have networks of their own;
+    /// nothing where they share the machine's.
+    pub host_services: Option<HostServices>,
     /// Where ports come from; engines of one platform share it.
     pub ports: Arc<Ports>,
     /// Folder of this engine alone, by which the processes of the formation are found by the next
@@ -53,12 +60,21 @@ impl Settings {
             level,
             logs,
             logs_bytes: 256 << 20,
+            min_free: 0,
             timing: Timing::default(),
             drain: None,
             search_path: tolv_model::process_env::STACK_PATH.to_owned(),
+            host_services: None,
             ports: Ports::new(),
             doors: None,
         }
+    }
+}
+
+impl Settings {
+    /// How much the log may hold.
+    pub(crate) fn log_limits(&self) -> store::Limits {
+        store::Limits::of(self.logs_bytes).on_a_disk_with(self.min_free)
     }
 }
 
@@ -111,8 +127,24 @@ pub struct Target {
     pub slug_path: Vec<String>,
     /// Health checks by process type; types without one get the default.
     pub checks: BTreeMap<ProcessType, Vec<tolv_model::health::HealthCheck>>,
-    /// Limits of each process.
-    pub limits: Limits,
+    /// How much each process may take.
+    pub limits: TypeLimits,
+}
+
+/// How much a process may take, by its type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TypeLimits {
+    /// Of types that are not below.
+    pub default: Limits,
+    /// Of others.
+    pub types: BTreeMap<ProcessType, Limits>,
+}
+
+impl TypeLimits {
+    /// Those of a type.
+    pub fn of(&self, process_type: &ProcessType) -> &Limits {
+        self.types.get(process_type).unwrap_or(&self.default)
+    }
 }
 
 /// One process outside the formation: the release phase, a job.
@@ -377,10 +409,14 @@ pub struct Endpoint {
     pub routed: bool,
     /// Where it listens: `127.0.0.1:PORT`, or `[::1]:PORT` where it answered there.
     pub address: SocketAddr,
+    /// How that is reached, and nothing else that may listen there.
+    pub connector: Connector,
     /// The leader's id on the host.
     pub pid: Option<i32>,
     /// Restarts since it was first started.
     pub restarts: u32,
+    /// How much it may take.
+    pub limits: Limits,
 }
 
 /// All processes of the engine at one moment, by name.

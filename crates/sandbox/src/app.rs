@@ -5,16 +5,17 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, fchown, fstat};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Signal, Uid};
 use rustix::termios::isatty;
 
-use crate::cgroup::{Inside, Memory};
+use crate::cgroup::{Inside, Memory, ProcessCount};
 use crate::error::ExecError;
 use crate::level::{Level, Reason};
+use crate::reap;
 use crate::root::at;
 use crate::rules;
 use crate::spec::Spec;
@@ -29,8 +30,12 @@ pub struct Entered {
     pub fds: Vec<OwnedFd>,
     /// The sandbox.
     pub spec: Spec,
+    /// The folder that it does not show, but for mounts in it.
+    pub(crate) hidden: Option<PathBuf>,
     /// The uid that the app gets, if it gets one of its own.
     pub(crate) app_uid: Option<u32>,
+    /// The nice value of the app.
+    pub(crate) nice: i32,
     /// Its group.
     pub(crate) inside: Inside,
     /// Whether a cgroup counts processes here.
@@ -61,12 +66,20 @@ impl Entered {
             let made = list.iter().map(|text| CString::new(text.as_slice()));
             made.collect::<Result<_, _>>().map_err(|_| bad(&shown, libc::EINVAL))
         };
-        let image = Image {
+        let mut image = Image {
             programs: strings(&candidates(program, env))?,
             argv: strings(argv)?,
             env: strings(env)?,
             shown: &shown,
         };
+        let hides_tmp = self.hidden.as_deref().is_some_and(|hidden| hidden.starts_with("/tmp"));
+        if self.spec.level == Level::Landlock
+            && hides_tmp
+            && !env.iter().any(|pair| pair.starts_with(b"TMPDIR="))
+        {
+            // Nothing can be made in `/tmp` itself then.
+            image.env.push(c"TMPDIR=/dev/shm".to_owned());
+        }
         let (told, tell) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|error| bad("pipe", error.raw_os_error()))?;
         let parent = rustix::process::getpid();
@@ -142,6 +155,8 @@ impl Entered {
         }
         sys::cloexec_all().map_err(io("close_range"))?;
         rules::limits(&self.spec, self.cgroup_counts)?;
+        rules::be_killed_first();
+        reap::go_as_before(self.nice);
         let root = rustix::process::geteuid().is_root();
         if level != Level::None && (root || level.has_own_root()) {
             rules::drop_bounding_set()?;
@@ -163,7 +178,7 @@ impl Entered {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         at(&format!("chdir {}", cwd.display()), || rustix::process::chdir(cwd))?;
         if level != Level::None {
-            rules::landlock(&self.spec)?;
+            rules::landlock(&self.spec, self.hidden.as_deref())?;
             rules::seccomp()?;
         }
         sys::reset_signals();
@@ -173,6 +188,11 @@ impl Entered {
     /// How many processes of the sandbox were killed for want of memory; 0 without a cgroup.
     pub fn oom_kills(&self) -> u64 {
         self.inside.memory.as_ref().map_or(0, Memory::oom_kills)
+    }
+
+    /// The count of its processes; nothing without a cgroup that limits it.
+    pub fn processes(&self) -> Option<&ProcessCount> {
+        self.inside.processes.as_ref()
     }
 
     /// The memory of the sandbox; nothing without a cgroup that limits it.

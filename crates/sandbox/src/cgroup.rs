@@ -9,7 +9,7 @@
 //! ended, must not fail for want of the memory that the app has taken. CPU time is of both.
 //!
 //! ```text
-//! v2: tolv/<pid>-<n>  cpu.max          v1 cpu:    tolv/<pid>-<n>  body, app
+//! v2: tolv/<pid>-<n>  cpu              v1 cpu:    tolv/<pid>-<n>  body, app
 //!       body                           v1 memory: tolv/<pid>-<n>  app
 //!       app           memory, pids     v1 pids:   tolv/<pid>-<n>  app
 //! ```
@@ -28,12 +28,16 @@ use crate::level::{Level, Reason};
 use crate::spec::Limits;
 use crate::sys::errno;
 
+mod budget;
 mod facts;
 mod find;
 mod memory;
+mod processes;
 
+pub use budget::Budget;
 pub use facts::{CgroupFacts, Cgroups};
 pub use memory::{Memory, MemoryUse};
+pub use processes::ProcessCount;
 
 use find::{Found, find};
 
@@ -73,6 +77,7 @@ pub(crate) struct Group {
 #[derive(Debug, Default)]
 pub(crate) struct Inside {
     pub(crate) memory: Option<Memory>,
+    pub(crate) processes: Option<ProcessCount>,
     /// The `tasks` of v1 trees that the app alone enters.
     tasks: Vec<File>,
     /// In the v2 tree: the app's directory, and its `cgroup.procs`.
@@ -167,7 +172,7 @@ impl Trees {
         let wanted = |controller: &str| match controller {
             "memory" => limits.memory.is_some(),
             "pids" => limits.processes.is_some(),
-            _ => limits.cpu_percent.is_some(),
+            _ => limits.cpu_percent.is_some() || limits.cpu_weight.is_some(),
         };
         for (controller, base) in self.v1.iter().filter(|(name, _)| wanted(name)) {
             let dir = group.make_dir(base, name)?;
@@ -175,6 +180,9 @@ impl Trees {
             set_v1(controller, &dir, limits)?;
             if let ("memory", Some(limit)) = (*controller, limits.memory) {
                 group.inside.memory = Memory::v1(&dir, limit);
+            }
+            if let ("pids", Some(limit)) = (*controller, limits.processes) {
+                group.inside.processes = ProcessCount::open(&dir, limit, false);
             }
             match *controller {
                 "cpu" => group.tasks.push(tasks),
@@ -189,6 +197,15 @@ impl Trees {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Bounds everything below the bases together. What cannot be bounded is said.
+    pub(crate) fn bound(&mut self, budget: &Budget) -> Vec<Reason> {
+        let v1 = self.v1.iter().map(|(name, base)| budget::set(name, base, false, budget));
+        let v2 = self.v2.iter().flat_map(|(base, enabled)| {
+            enabled.iter().map(|name| budget::set(name, base, true, budget))
+        });
+        v1.chain(v2).filter_map(Result::err).collect()
     }
 
     /// Removes what this process made above its groups, if nobody else uses it.
@@ -242,6 +259,9 @@ impl Group {
             set_v2(controller, &app, limits)?;
             if let ("memory", Some(limit)) = (controller, limits.memory) {
                 self.inside.memory = Memory::v2(&app, limit);
+            }
+            if let ("pids", Some(limit)) = (controller, limits.processes) {
+                self.inside.processes = ProcessCount::open(&app, limit, true);
             }
         }
         let procs = open(&app.join("cgroup.procs"), File::options().write(true))?;
@@ -308,6 +328,7 @@ impl Inside {
     /// The descriptors to keep.
     pub(crate) fn raw_fds(&self) -> impl Iterator<Item = RawFd> {
         let memory = self.memory.iter().flat_map(Memory::raw_fds);
+        let memory = memory.chain(self.processes.iter().map(ProcessCount::raw_fd));
         let app = self.app.iter().flat_map(|(dir, procs)| [dir, procs]);
         memory.chain(self.tasks.iter().chain(app).map(|file| file.as_raw_fd()))
     }
@@ -379,6 +400,11 @@ fn set_v1(controller: &str, dir: &Path, limits: &Limits) -> Result<(), Reason> {
                 write(&dir.join("cpu.cfs_period_us"), &PERIOD.to_string())?;
                 write(&dir.join("cpu.cfs_quota_us"), &quota.to_string())?;
             }
+            if let Some(weight) = limits.cpu_weight {
+                // 1024 is what 100 is in the v2 tree.
+                let shares = (u64::from(weight) * 1024 / 100).max(2);
+                write(&dir.join("cpu.shares"), &shares.to_string())?;
+            }
         }
     }
     Ok(())
@@ -397,6 +423,9 @@ fn set_v2(controller: &str, dir: &Path, limits: &Limits) -> Result<(), Reason> {
         _ => {
             if let Some(quota) = quota(limits) {
                 write(&dir.join("cpu.max"), &format!("{quota} {PERIOD}"))?;
+            }
+            if let Some(weight) = limits.cpu_weight {
+                write(&dir.join("cpu.weight"), &weight.clamp(1, 10_000).to_string())?;
             }
         }
     }

@@ -5,8 +5,10 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 
 use rustix::process::{Gid, Uid};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::app::Entered;
 use crate::cgroup::{Group, Inside};
@@ -15,18 +17,24 @@ use crate::root::at;
 use crate::spawner::Body;
 use crate::spec::Spec;
 use crate::wire::{self, Answer};
-use crate::{root, sys};
+use crate::{reap, root, sys};
 
 /// What the child has of its launch.
 pub(crate) struct Birth {
     pub(crate) body: Body,
     pub(crate) spec: Spec,
+    /// The folder that no sandbox shows.
+    pub(crate) hidden: Option<PathBuf>,
     /// From [`Spec::app_uid`], which cannot be asked in a new user namespace.
     pub(crate) app_uid: Option<u32>,
     /// The spec in JSON, this many bytes, then the payload.
     pub(crate) memory: OwnedFd,
     pub(crate) spec_bytes: usize,
     pub(crate) fds: Vec<OwnedFd>,
+    /// The network namespace to join.
+    pub(crate) network: Option<OwnedFd>,
+    /// How names resolve in a network that is not the machine's.
+    pub(crate) resolv_conf: Option<String>,
     pub(crate) answer: OwnedFd,
     /// Says one byte when the maps are written; at its end the launch has failed.
     pub(crate) go: OwnedFd,
@@ -42,8 +50,8 @@ pub(crate) fn live(birth: Birth) -> ! {
 }
 
 fn be_born(birth: Birth) -> i32 {
-    let Birth { body, spec, app_uid, memory, spec_bytes, fds, answer, go, group, cgroup_counts } =
-        birth;
+    let Birth { body, spec, hidden, app_uid, memory, spec_bytes, fds, answer, go, .. } = birth;
+    let Birth { group, network, resolv_conf, cgroup_counts, .. } = birth;
     let (joined, inside) = match group.enter() {
         Ok(inside) => (Ok(()), inside),
         Err(reason) => (Err(reason), Inside::default()),
@@ -51,12 +59,13 @@ fn be_born(birth: Birth) -> i32 {
     let mut keep = vec![memory.as_raw_fd(), answer.as_raw_fd(), go.as_raw_fd()];
     keep.extend(fds.iter().map(|fd| fd.as_raw_fd()));
     keep.extend(inside.raw_fds());
+    keep.extend(network.iter().map(|fd| fd.as_raw_fd()));
     let entered = joined
         .and_then(|()| {
             sys::close_all_but(&keep)
                 .map_err(|error| Reason::new("close_range", sys::errno(&error)))
         })
-        .and_then(|()| enter(&spec, app_uid, &go))
+        .and_then(|()| enter(&spec, app_uid, &go, (network, resolv_conf)))
         .and_then(|()| {
             wire::read_at(memory.as_fd(), spec_bytes, None)
                 .map_err(|error| Reason::new("read the payload", sys::errno(&error)))
@@ -70,15 +79,21 @@ fn be_born(birth: Birth) -> i32 {
         }
     };
     drop((memory, go));
+    let nice = reap::go_first();
     if wire::send(answer.as_fd(), &Answer::Entered, &[]).is_err() {
         // Whoever asked is gone.
         return 1;
     }
     drop(answer);
-    body(Entered { payload, fds, spec, app_uid, inside, cgroup_counts })
+    body(Entered { payload, fds, spec, hidden, app_uid, nice, inside, cgroup_counts })
 }
 
-fn enter(spec: &Spec, app_uid: Option<u32>, go: &OwnedFd) -> Result<(), Reason> {
+fn enter(
+    spec: &Spec,
+    app_uid: Option<u32>,
+    go: &OwnedFd,
+    (network, resolv_conf): (Option<OwnedFd>, Option<String>),
+) -> Result<(), Reason> {
     // The body's own group and session: no signal of a terminal reaches it.
     at("setsid", rustix::process::setsid)?;
     let mut byte = [0];
@@ -90,6 +105,11 @@ fn enter(spec: &Spec, app_uid: Option<u32>, go: &OwnedFd) -> Result<(), Reason> 
             Err(error) => return Err(Reason::new("wait for the spawner", error.raw_os_error())),
         }
     }
+    if let Some(network) = network {
+        at("join a network", || {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+        })?;
+    }
     match spec.level {
         Level::Strict | Level::User => {
             let (uid, gid) = match app_uid {
@@ -99,7 +119,7 @@ fn enter(spec: &Spec, app_uid: Option<u32>, go: &OwnedFd) -> Result<(), Reason> 
             if spec.level == Level::User {
                 become_user(uid, gid)?;
             }
-            root::enter(spec, uid, gid)
+            root::enter(spec, uid, gid, resolv_conf.as_deref())
         }
         Level::Landlock | Level::None => at("become a child subreaper", || {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))

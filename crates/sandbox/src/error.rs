@@ -56,6 +56,9 @@ pub enum Error {
     /// No isolation can be had, and running without was not asked for.
     #[error("no sandbox can be had here ({0}); `none` has to be asked for by name")]
     NoLevel(String),
+    /// Processes cannot have the networks of their own that were asked for.
+    #[error("processes cannot have networks of their own here: {0}")]
+    Network(String),
     /// A plain system error.
     #[error("{what}: {source}")]
     Io {

@@ -18,11 +18,14 @@
 
 mod app;
 mod cgroup;
+mod confined;
 mod enter;
 mod error;
+mod ids;
 mod init;
 mod level;
 mod machine;
+mod network;
 mod owner;
 mod reap;
 mod root;
@@ -36,12 +39,14 @@ mod terminal;
 mod wire;
 
 pub use app::Entered;
-pub use cgroup::{CgroupFacts, Cgroups, Memory, MemoryUse};
+pub use cgroup::{Budget, CgroupFacts, Cgroups, Memory, MemoryUse, ProcessCount};
+pub use confined::is_peer_confined;
 pub use error::{Error, ExecError};
 pub use init::Exec;
 pub use level::{Choice, Level, Reason, UnknownLevel, errno_text};
 pub use machine::Machine;
-pub use reap::{Ended, SignalFd, has_children, kill_descendants, reap_all};
+pub use network::{Network, NetworkChoice, NetworkNamespace, UnknownNetwork};
+pub use reap::{Ended, SignalFd, has_children, kill_descendants, reap_all, signal_descendants};
 pub use run::{Cancel, ExitStatus, Job, Running, Stream, run, run_with, start};
 pub use serve::spawner_main;
 pub use spawner::{Body, Launch, Launched, Spawner};

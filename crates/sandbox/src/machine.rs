@@ -1,17 +1,28 @@
 //! What this machine gives, found out by doing.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::CgroupFacts;
 use crate::error::Error;
+use crate::ids;
 use crate::init::Exec;
 use crate::level::{Choice, Level, Reason};
+use crate::network::{Network, NetworkChoice};
 use crate::run::{Cancel, Job, run};
 use crate::spawner::Spawner;
-use crate::spec::Spec;
+use crate::spec::{Mount, Spec};
 use crate::sys;
+
+/// For a program to run in a level that is tried.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+/// The version of Landlock that has scopes: signals and abstract sockets.
+const SCOPES: i32 = 6;
 
 /// What this machine gives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +33,10 @@ pub struct Machine {
     pub cgroups: CgroupFacts,
     /// The Landlock version of the kernel; 0 if there is none.
     pub landlock: i32,
+    /// What the operator asked for of networks.
+    pub network_choice: NetworkChoice,
+    /// Why processes at level strict have no networks of their own; nothing where they have.
+    pub network: Option<String>,
 }
 
 impl Machine {
@@ -30,7 +45,7 @@ impl Machine {
     /// # Errors
     ///
     /// Only if the spawner itself fails; a level that cannot be had is a finding.
-    pub fn probe(spawner: &Spawner) -> Result<Self, Error> {
+    pub fn probe(spawner: &Spawner, network_choice: NetworkChoice) -> Result<Self, Error> {
         let tried: Vec<_> = std::thread::scope(|scope| {
             let tries =
                 Level::ALL.map(|level| (level, scope.spawn(move || attempt(spawner, level))));
@@ -43,7 +58,13 @@ impl Machine {
         for (level, result) in tried {
             levels.insert(level, result?);
         }
-        Ok(Self { levels, cgroups: spawner.cgroups()?, landlock: sys::landlock_abi().0 })
+        let strict = levels.get(&Level::Strict).cloned().flatten();
+        let network = match strict {
+            None => spawner.network(network_choice)?,
+            Some(_) => Some("only at level strict".to_owned()),
+        };
+        let (cgroups, landlock) = (spawner.cgroups()?, sys::landlock_abi().0);
+        Ok(Self { levels, cgroups, landlock, network_choice, network })
     }
 
     /// The level to use, and what is missing with it and why.
@@ -66,7 +87,18 @@ impl Machine {
                 best.ok_or_else(|| Error::NoLevel(self.refusals().join("; ")))?
             }
         };
-        Ok((level, self.missing(level)))
+        match (self.network_choice, self.no_network(level)) {
+            (NetworkChoice::Own, Some(why)) => Err(Error::Network(why.to_owned())),
+            _ => Ok((level, self.missing(level))),
+        }
+    }
+
+    /// Why processes of a level have no networks of their own; nothing where they have.
+    fn no_network(&self, level: Level) -> Option<&str> {
+        match level {
+            Level::Strict => self.network.as_deref(),
+            Level::User | Level::Landlock | Level::None => Some("only at level strict"),
+        }
     }
 
     fn refusals(&self) -> Vec<String> {
@@ -81,13 +113,22 @@ impl Machine {
         let mut missing = Vec::new();
         match level {
             Level::Strict => {}
+            Level::User if ids::gives_uids() => {}
             Level::User => missing.push("all apps share one uid".to_owned()),
             Level::Landlock => missing
                 .push("processes share the machine's process table, /tmp and host name".to_owned()),
             Level::None => missing.push("processes can do whatever their user can".to_owned()),
         }
-        if level == Level::User && rustix::process::geteuid().is_root() {
-            missing.clear();
+        if level == Level::Landlock && self.landlock < SCOPES {
+            missing.push(format!(
+                "processes may signal others of the platform's user (version {SCOPES} of Landlock \
+                 keeps them from it)"
+            ));
+        }
+        if let (Some(why), NetworkChoice::Auto | NetworkChoice::Own) =
+            (self.no_network(level), self.network_choice)
+        {
+            missing.push(format!("processes share the machine's network ({why})"));
         }
         let has = |name: &str| self.cgroups.controllers.iter().any(|have| have == name);
         let lacking: Vec<_> =
@@ -120,6 +161,10 @@ impl Machine {
         for reason in &self.cgroups.reasons {
             lines.push(format!("               not: {reason}"));
         }
+        lines.push(match &self.network {
+            None => "network   yes  one a process: the internet, nothing of the machine".to_owned(),
+            Some(why) => format!("network   no   processes share the machine's: {why}"),
+        });
         lines.push(match self.landlock {
             0 => "landlock  no   not in this kernel, or switched off".to_owned(),
             version => format!("landlock  yes  version {version} of the kernel's interface"),
@@ -141,20 +186,57 @@ fn gives(level: Level) -> &'static str {
     }
 }
 
-/// Runs `true` in a level.
+/// A folder that a try may write to, gone with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(within: &Path, level: Level) -> std::io::Result<Self> {
+        let path = within.join(format!("probe-{}-{level}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is an empty folder.
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// Runs a program in a level that writes to a mount, as every build and process does.
 fn attempt(spawner: &Spawner, level: Level) -> Result<Option<Reason>, Error> {
+    let within = spawner.hidden().unwrap_or(Path::new("/tmp"));
+    let scratch = match Scratch::new(within, level) {
+        Ok(scratch) => scratch,
+        Err(error) => {
+            let stage = format!("make a folder in {}", within.display());
+            return Ok(Some(Reason::new(stage, sys::errno(&error))));
+        }
+    };
+    let mut spec = Spec::new(level, "probe");
+    spec.mounts.push(Mount::read_write(&scratch.0, "/probe"));
+    let file = spec.view(Path::new("/probe/file")).into_os_string().into_encoded_bytes();
     let exec = Exec {
-        argv: vec![b"true".to_vec()],
+        argv: vec![b"touch".to_vec(), file],
         env: vec![b"PATH=/usr/bin:/bin".to_vec()],
         cwd: "/".into(),
     };
-    let job = Job { spec: Spec::new(level, "probe"), exec, time_limit: None };
+    spec.network = Network::Machine;
+    let job = Job { spec, exec, time_limit: Some(TIME_LIMIT) };
     let cancel =
         Cancel::new().map_err(|source| Error::Io { what: "make an event descriptor", source })?;
     match run(spawner, &job, &mut |_, _| {}, &cancel) {
         Ok(status) if status.success() => Ok(None),
-        Ok(status) => Ok(Some(Reason::new(format!("`true` ended with {:?}", status.code), 0))),
+        Ok(status) => {
+            let status = status.code.map_or_else(|| "a signal".to_owned(), |code| code.to_string());
+            Ok(Some(Reason::new(format!("`touch` in a mount ended with {status}"), 0)))
+        }
         Err(Error::Enter { reason, .. }) => Ok(Some(reason)),
+        Err(Error::Io { what, source }) => Ok(Some(Reason::new(what, sys::errno(&source)))),
+        Err(Error::TimeLimit(limit)) => {
+            Ok(Some(Reason::new(format!("run a program within {limit:?}"), libc::ETIMEDOUT)))
+        }
         Err(Error::Exec(bad)) => Ok(Some(Reason::new(bad.what, bad.errno))),
         Err(Error::Lost) => Ok(Some(Reason::new("the sandbox ended without a status", 0))),
         Err(other) => Err(other),

@@ -11,8 +11,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, getpriority_process, kill_process, setpriority_process, wait,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::sys;
+
+/// Of a body: 64 busy processes of its app together have little more CPU time than it then.
+const BODY_NICE: i32 = -15;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +50,30 @@ pub fn has_children() -> bool {
     !children_of(getpid()).is_empty()
 }
 
+/// Sends a signal to every descendant.
+pub fn signal_descendants(signal: Signal) {
+    if getpid().is_init() {
+        return sys::signal_all(signal.as_raw());
+    }
+    for pid in descendants_of(getpid()) {
+        // Gone already is fine.
+        kill_process(pid, signal).ok();
+    }
+}
+
+/// Lets the calling body run before what it looks after, however many that are: it has to read what
+/// they write, and to end them. Where that is not allowed they share. Gives the nice value before.
+pub(crate) fn go_first() -> i32 {
+    let before = getpriority_process(None).unwrap_or(0);
+    setpriority_process(None, BODY_NICE.min(before)).ok();
+    before
+}
+
+/// For the app: the place that its body had.
+pub(crate) fn go_as_before(nice: i32) {
+    setpriority_process(None, nice).ok();
+}
+
 /// Kills every descendant and collects it, until none is left.
 ///
 /// Works as pid 1 and as a child subreaper. Returns what it collected.
@@ -51,14 +82,10 @@ pub fn kill_descendants() -> Vec<(Pid, Ended)> {
     let alone = getpid();
     let signals = SignalFd::new(&[libc::SIGCHLD]).ok();
     loop {
-        let left = descendants_of(alone);
-        if left.is_empty() {
+        if children_of(alone).is_empty() {
             return ended;
         }
-        for pid in left {
-            // Gone already is what is wanted.
-            kill_process(pid, Signal::KILL).ok();
-        }
+        signal_descendants(Signal::KILL);
         if let Some(signals) = &signals {
             // A short time-out: what was forked meanwhile sends no signal.
             signals.wait(Duration::from_millis(5));

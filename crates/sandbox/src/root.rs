@@ -17,6 +17,7 @@ use rustix::mount::{
 };
 
 use crate::level::Reason;
+use crate::network::names;
 use crate::spec::{Access, Spec};
 use crate::sys::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
@@ -49,6 +50,10 @@ const ETC: [&str; 22] = [
     "ssl",
     "timezone",
 ];
+/// Of memory, on every machine this runs on, or a part of one.
+const PAGE: u64 = 4096;
+/// Of a small `/tmp`.
+const FEWEST_INODES: u64 = 64;
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// A symbolic link: where it points, and its name relative to the new root.
@@ -63,11 +68,16 @@ struct Tree {
 }
 
 /// Replaces the root file system of this process; the caller has its own mount and pid namespaces.
-pub(crate) fn enter(spec: &Spec, uid: u32, gid: u32) -> Result<(), Reason> {
+pub(crate) fn enter(
+    spec: &Spec,
+    uid: u32,
+    gid: u32,
+    resolv_conf: Option<&str>,
+) -> Result<(), Reason> {
     at("make / private", || {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
     })?;
-    let (links, stack) = stack()?;
+    let (links, stack) = stack(resolv_conf.is_some())?;
     let devices = devices()?;
     let mut mounts = Vec::new();
     for wanted in &spec.mounts {
@@ -76,23 +86,23 @@ pub(crate) fn enter(spec: &Spec, uid: u32, gid: u32) -> Result<(), Reason> {
     }
     mounts.sort_by_key(|mount| mount.target.components().count());
     let hosts = std::fs::read("/etc/hosts").unwrap_or_default();
+    let hosts = if resolv_conf.is_some() { names::hosts(&hosts) } else { hosts };
 
     fs("tmpfs", STAGE, "mode=0755,size=16m,nr_inodes=64k")?;
     let root = at("open the new root", || {
         openat(CWD, STAGE, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
     })?;
-    let size = format!("mode=1777,size={}", spec.limits.tmp);
     for folder in ["tmp", "proc", "dev", "etc", "run", "var"] {
         folders(&root, Path::new(folder))?;
     }
-    fs("tmpfs", "/tmp/tmp", &size)?;
+    fs("tmpfs", "/tmp/tmp", &scratch(spec.limits.tmp))?;
     fs("proc", "/tmp/proc", "")?;
     fs("tmpfs", "/tmp/dev", "mode=0755,size=64k")?;
     for folder in ["dev/pts", "dev/shm"] {
         folders(&root, Path::new(folder))?;
     }
     fs("devpts", "/tmp/dev/pts", "newinstance,ptmxmode=0666,mode=0620")?;
-    fs("tmpfs", "/tmp/dev/shm", &size)?;
+    fs("tmpfs", "/tmp/dev/shm", &scratch(spec.limits.shm))?;
     let home = spec.home.strip_prefix("/").unwrap_or(&spec.home);
     if !mounts.iter().any(|mount| home.starts_with(&mount.target)) {
         folders(&root, home)?;
@@ -114,9 +124,16 @@ pub(crate) fn enter(spec: &Spec, uid: u32, gid: u32) -> Result<(), Reason> {
     for (to, name) in links.into_iter().chain(fixed) {
         at(&format!("link {name}"), || symlinkat(&to, &root, &name))?;
     }
-    write_etc(&root, spec, uid, gid, &hosts)?;
+    write_etc(&root, spec, (uid, gid), &hosts, resolv_conf)?;
     at("sethostname", || rustix::system::sethostname(spec.hostname.as_bytes()))?;
     pivot(&root)
+}
+
+/// Options of a file system in memory that the app may fill: its bytes, and its files, for an empty
+/// file takes memory too. To tmpfs 0 would mean no limit.
+fn scratch(bytes: u64) -> String {
+    let pages = bytes.div_ceil(PAGE).max(1);
+    format!("mode=1777,size={},nr_inodes={}", pages * PAGE, pages.max(FEWEST_INODES))
 }
 
 fn attributes(access: Access) -> u64 {
@@ -128,7 +145,7 @@ fn attributes(access: Access) -> u64 {
 }
 
 /// Links and trees of the machine's own programs, libraries and certificates.
-fn stack() -> Result<(Vec<Link>, Vec<Tree>), Reason> {
+fn stack(own_names: bool) -> Result<(Vec<Link>, Vec<Tree>), Reason> {
     let (mut links, mut trees) = (Vec::new(), Vec::new());
     let read_only = attributes(Access::ReadOnly);
     for name in STACK {
@@ -142,7 +159,8 @@ fn stack() -> Result<(Vec<Link>, Vec<Tree>), Reason> {
             trees.push(open(&path, Path::new(name), read_only)?);
         }
     }
-    let etc = ETC.iter().map(|name| Path::new("etc").join(name));
+    let etc = ETC.iter().filter(|name| !own_names || **name != "resolv.conf");
+    let etc = etc.map(|name| Path::new("etc").join(name));
     // How many processors there are: the C library and every runtime ask there.
     for target in etc.chain([PathBuf::from("sys/devices/system")]) {
         let path = Path::new("/").join(&target);
@@ -232,7 +250,13 @@ fn folders(root: &OwnedFd, path: &Path) -> Result<(), Reason> {
     Ok(())
 }
 
-fn write_etc(root: &OwnedFd, spec: &Spec, uid: u32, gid: u32, hosts: &[u8]) -> Result<(), Reason> {
+fn write_etc(
+    root: &OwnedFd,
+    spec: &Spec,
+    (uid, gid): (u32, u32),
+    hosts: &[u8],
+    resolv_conf: Option<&str>,
+) -> Result<(), Reason> {
     let (host, home) = (&spec.hostname, spec.home.display());
     let passwd = format!(
         "root:x:0:0:root:/root:/usr/sbin/nologin\napp:x:{uid}:{gid}:app:{home}:/bin/sh\n\
@@ -250,7 +274,8 @@ fn write_etc(root: &OwnedFd, spec: &Spec, uid: u32, gid: u32, hosts: &[u8]) -> R
         ("etc/hosts", names),
         ("etc/hostname", format!("{host}\n").into_bytes()),
     ];
-    for (path, text) in texts {
+    let resolv_conf = resolv_conf.map(|text| ("etc/resolv.conf", text.as_bytes().to_vec()));
+    for (path, text) in texts.into_iter().chain(resolv_conf) {
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::EXCL | OFlags::CLOEXEC;
         let file = at(&format!("create /{path}"), || {
             openat(root, path, flags, Mode::from_raw_mode(0o644))

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetStatus, path_beneath_rules,
+    RulesetCreatedAttr as _, RulesetStatus, Scope, path_beneath_rules,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use seccompiler::{
@@ -32,19 +32,85 @@ const STACK: [&str; 11] = [
     "/run/systemd/resolve",
 ];
 
-/// Shuts this process and all its children in by path.
+/// What it may also write.
+const WRITABLE: [&str; 11] = [
+    "/tmp",
+    "/dev/full",
+    "/dev/null",
+    "/dev/ptmx",
+    "/dev/pts",
+    "/dev/random",
+    "/dev/shm",
+    "/dev/tty",
+    "/dev/urandom",
+    "/dev/zero",
+    "/proc",
+];
+/// Of these everything, where there is a root of its own: then they are too.
+const OWN: [&str; 3] = ["/tmp", "/dev", "/proc"];
+/// Where a platform is root without powers its apps are root too, who may write files of the kernel
+/// and read those of the machine that are for root alone: of these folders less is shown then.
+const ROOTS: [&str; 2] = ["/etc", "/proc"];
+/// What is shown of `/etc` to such apps.
+const ETC: [&str; 29] = [
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "crypto-policies",
+    "fonts",
+    "gai.conf",
+    "group",
+    "host.conf",
+    "hostname",
+    "hosts",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "magic",
+    "mime.types",
+    "nsswitch.conf",
+    "os-release",
+    "passwd",
+    "perl",
+    "pki/ca-trust",
+    "pki/tls/certs",
+    "protocols",
+    "resolv.conf",
+    "services",
+    "shells",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "timezone",
+];
+/// Most entries of a folder that are shown one by one.
+const MAX_BESIDE: usize = 1000;
+
+/// Shuts this process and all its children in: by path, and, where the kernel can (Landlock's
+/// version 6), so that they can neither signal nor connect by an abstract name to what is outside.
 ///
 /// Behind a root of its own this is a second lock, and a kernel without Landlock is no error.
-pub(crate) fn landlock(spec: &Spec) -> Result<(), Reason> {
+pub(crate) fn landlock(spec: &Spec, hidden: Option<&Path>) -> Result<(), Reason> {
     let own_root = spec.level.has_own_root();
     let shown =
         |mount: &crate::Mount| if own_root { mount.target.clone() } else { mount.source.clone() };
-    let mut read: Vec<PathBuf> = vec![];
-    let mut write: Vec<PathBuf> = ["/tmp", "/dev", "/proc"].map(PathBuf::from).to_vec();
+    let (mut read, mut write): (Vec<PathBuf>, Vec<PathBuf>) = (vec![], vec![]);
     if own_root {
         read.push("/".into());
+        write.extend(OWN.map(PathBuf::from));
     } else {
-        read.extend(STACK.map(PathBuf::from));
+        let is_root = rustix::process::geteuid().is_root();
+        let shown = |folder: &&str| !is_root || !ROOTS.contains(folder);
+        for folder in STACK.iter().copied().filter(shown) {
+            show_beside(Path::new(folder), hidden, &mut read);
+        }
+        for folder in WRITABLE.iter().copied().filter(shown) {
+            show_beside(Path::new(folder), hidden, &mut write);
+        }
+        if is_root {
+            read.push("/proc".into());
+            read.extend(ETC.map(|name| Path::new("/etc").join(name)));
+        }
     }
     for mount in &spec.mounts {
         match mount.access {
@@ -60,6 +126,7 @@ pub(crate) fn landlock(spec: &Spec) -> Result<(), Reason> {
         let ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(abi))?
+            .scope(Scope::from_all(ABI::V6))?
             .create()?
             .add_rules(path_beneath_rules(&read, AccessFs::from_read(abi)))?
             .add_rules(path_beneath_rules(&write, AccessFs::from_all(abi)))?;
@@ -72,6 +139,27 @@ pub(crate) fn landlock(spec: &Spec) -> Result<(), Reason> {
         return Err(Reason::new("landlock", sys::landlock_abi().1));
     }
     Ok(())
+}
+
+/// The folder, where the hidden one does not lie in it; else what is in it beside the way there.
+/// Landlock's rules only give, and what they give they give with everything below.
+fn show_beside(folder: &Path, hidden: Option<&Path>, shown: &mut Vec<PathBuf>) {
+    let Ok(real) = folder.canonicalize() else { return };
+    let Some(hidden) = hidden.filter(|hidden| hidden.starts_with(&real)) else {
+        shown.push(folder.to_owned());
+        return;
+    };
+    if *hidden == real {
+        return;
+    }
+    // A folder that cannot be listed shows nothing of itself.
+    let entries = std::fs::read_dir(&real).into_iter().flatten().flatten().take(MAX_BESIDE);
+    for entry in entries {
+        // A link may lead to what is hidden; by its own path its target is shown or not.
+        if entry.file_type().is_ok_and(|kind| !kind.is_symlink()) {
+            show_beside(&entry.path(), Some(hidden), shown);
+        }
+    }
 }
 
 /// Two filters: one whose calls are refused, one whose calls do not exist.
@@ -227,6 +315,12 @@ pub(crate) fn limits(spec: &Spec, cgroup_counts: bool) -> Result<(), Reason> {
     set(Resource::Core, "RLIMIT_CORE", 0)
 }
 
+/// Where the whole machine runs out of memory, apps and builds end before the platform does. Raising
+/// it takes no privilege; where `/proc` is not there the cgroup is enough.
+pub(crate) fn be_killed_first() {
+    std::fs::write("/proc/self/oom_score_adj", "500").ok();
+}
+
 /// Where a kernel shows the highest capability that it knows.
 const LAST_CAPABILITY: &str = "/proc/sys/kernel/cap_last_cap";
 
@@ -235,8 +329,12 @@ pub(crate) fn drop_bounding_set() -> Result<(), Reason> {
     let last = std::fs::read_to_string(Path::new(LAST_CAPABILITY)).unwrap_or_default();
     let last: u32 = last.trim().parse().unwrap_or(40);
     for capability in 0..=last {
-        sys::drop_bounding(capability)
-            .map_err(|error| Reason::new("drop the bounding set", sys::errno(&error)))?;
+        match sys::drop_bounding(capability) {
+            Ok(()) => {}
+            // Without the power to do so there is nothing that no-new-privileges lets an exec give.
+            Err(error) if sys::errno(&error) == libc::EPERM => break,
+            Err(error) => return Err(Reason::new("drop the bounding set", sys::errno(&error))),
+        }
     }
     Ok(())
 }

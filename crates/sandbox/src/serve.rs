@@ -4,8 +4,12 @@
 //! lives until its handle is gone and its last child has ended.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,12 +19,16 @@ use crate::cgroup::{Group, Trees};
 use crate::enter::{Birth, live};
 use crate::init::EXEC_BODY;
 use crate::level::{Level, Reason};
+use crate::network::host::Networks;
+use crate::network::names::Names;
+use crate::network::relay::Relay;
+use crate::network::{Network, visit};
 use crate::reap::{self, SignalFd};
 use crate::spawner::Body;
-use crate::spec::Spec;
+use crate::spec::{Spec, uid_of};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Request};
-use crate::{init, rules};
+use crate::{ids, init, rules};
 
 /// Between two tries to remove a cgroup whose processes are still dying.
 const RETRY: Duration = Duration::from_millis(10);
@@ -43,6 +51,7 @@ struct Server<'a> {
     socket: Option<OwnedFd>,
     signals: SignalFd,
     trees: Trees,
+    networks: Networks,
     children: BTreeMap<i32, Child>,
     /// Cgroups of children that have ended.
     leaving: Vec<Group>,
@@ -69,6 +78,7 @@ impl<'a> Server<'a> {
             socket: Some(socket),
             signals: SignalFd::new(&[libc::SIGCHLD])?,
             trees: Trees::detect(),
+            networks: Networks::default(),
             children: BTreeMap::new(),
             leaving: Vec::new(),
         })
@@ -90,6 +100,7 @@ impl<'a> Server<'a> {
             }
         }
         self.trees.remove();
+        self.networks.take_down();
         0
     }
 
@@ -152,10 +163,24 @@ impl<'a> Server<'a> {
                 let Some(answer) = fds.next() else { return };
                 wire::send(answer.as_fd(), &Answer::Cgroups(self.trees.facts()), &[]).ok();
             }
-            Ok(Request::Launch { body, spec_bytes }) => {
+            Ok(Request::Network(choice)) => {
+                let Some(answer) = fds.next() else { return };
+                let reason = self.networks.choose(choice);
+                wire::send(answer.as_fd(), &Answer::Network(reason), &[]).ok();
+            }
+            Ok(Request::Bound(budget)) => {
+                let Some(answer) = fds.next() else { return };
+                let answered = Answer::Bound(self.trees.bound(&budget));
+                wire::send(answer.as_fd(), &answered, &[]).ok();
+            }
+            Ok(Request::Launch { body, spec_bytes, hidden, joins_network }) => {
+                let hidden = hidden.map(|bytes| OsString::from_vec(bytes).into());
                 let (Some(memory), Some(answer)) = (fds.next(), fds.next()) else { return };
+                let network = if joins_network { fds.next() } else { None };
                 let told = answer.try_clone();
-                let launched = self.launch(&body, spec_bytes, memory, answer, fds.collect());
+                let given =
+                    Given { memory, spec_bytes, hidden, answer, network, fds: fds.collect() };
+                let launched = self.launch(&body, given);
                 if let (Err(refusal), Ok(answer)) = (launched, told) {
                     wire::send(answer.as_fd(), &refusal, &[]).ok();
                 }
@@ -167,10 +192,7 @@ impl<'a> Server<'a> {
     fn launch(
         &mut self,
         body: &str,
-        spec_bytes: usize,
-        memory: OwnedFd,
-        answer: OwnedFd,
-        fds: Vec<OwnedFd>,
+        Given { memory, spec_bytes, hidden, answer, network, fds }: Given,
     ) -> Result<(), Answer> {
         let body = match body {
             EXEC_BODY => init::body,
@@ -186,14 +208,25 @@ impl<'a> Server<'a> {
         let spec: Spec =
             serde_json::from_slice(&spec).map_err(|error| Answer::Bad(error.to_string()))?;
         let level = spec.level;
-        let app_uid = spec.app_uid();
+        let (app_uid, identity) = (spec.app_uid(), spec.identity.clone());
+        if level == Level::User {
+            ids::check_user_namespace(app_uid).map_err(Answer::Failed)?;
+        }
+        let services = match &spec.network {
+            Network::Own { services } if level == Level::Strict && self.networks.are_own() => {
+                Some(services.clone())
+            }
+            _ => None,
+        };
+        let names = (services.is_some() || network.is_some())
+            .then(|| Names::of_machine(self.networks.has_v6()));
         let group = self.trees.make(level, &spec.limits).map_err(Answer::Failed)?;
         let io = |what: &'static str| {
             move |error: rustix::io::Errno| Answer::Failed(Reason::new(what, error.raw_os_error()))
         };
         let flags = rustix::pipe::PipeFlags::CLOEXEC;
         let (go, say_go) = rustix::pipe::pipe_with(flags).map_err(io("make a pipe"))?;
-        let (pid, pidfd, joined) = match fork(level, &group) {
+        let (pid, pidfd, joined) = match fork(&spec, services.is_some(), &group) {
             Ok(Forked::Parent { pid, pidfd, joined }) => (pid, pidfd, joined),
             Ok(Forked::Child) => {
                 let cgroup_counts = self.trees.limits_processes();
@@ -202,10 +235,13 @@ impl<'a> Server<'a> {
                 live(Birth {
                     body,
                     spec,
+                    hidden,
                     app_uid,
                     memory,
                     spec_bytes,
                     fds,
+                    network,
+                    resolv_conf: names.map(|names| names.resolv_conf),
                     answer,
                     go,
                     group,
@@ -218,8 +254,12 @@ impl<'a> Server<'a> {
             }
         };
         let ready = if joined { Ok(()) } else { group.take_in(pid) };
-        let ready = ready.and_then(|()| map_ids(level, pid, app_uid));
+        let ready = ready.and_then(|()| map_ids(level, pid, app_uid, &identity));
         self.children.insert(pid, Child { group: group.without_inside(), level });
+        let ready = ready.and_then(|()| match (&services, &names) {
+            (Some(services), Some(names)) => self.connect((pid, &pidfd), services, names),
+            _ => Ok(()),
+        });
         let ready = ready.and_then(|()| {
             wire::send(answer.as_fd(), &Answer::Launched { pid }, &[pidfd.as_fd()])
                 .map_err(|error| Reason::new("answer", sys::errno(&error)))
@@ -237,6 +277,48 @@ impl<'a> Server<'a> {
     }
 }
 
+/// What comes with a launch.
+struct Given {
+    /// The spec, this many bytes, and the payload.
+    memory: OwnedFd,
+    spec_bytes: usize,
+    /// The folder that no sandbox shows.
+    hidden: Option<PathBuf>,
+    answer: OwnedFd,
+    network: Option<OwnedFd>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Server<'_> {
+    /// Leads a way out of a child's own network, and one to the services it is given.
+    fn connect(
+        &mut self,
+        (pid, pidfd): (i32, &OwnedFd),
+        services: &[SocketAddr],
+        names: &Names,
+    ) -> Result<(), Reason> {
+        let io = |stage: &'static str| {
+            move |error: std::io::Error| Reason::new(stage, sys::errno(&error))
+        };
+        let namespace = fs::File::open(format!("/proc/{pid}/ns/net"));
+        let namespace = namespace.map_err(io("open a network namespace"))?;
+        let link = self.networks.connect(&namespace)?;
+        visit(&namespace, || Ok(link.enter())).map_err(io("enter a network namespace"))??;
+        let relay = Relay::listen(&namespace, services, names.relayed)?;
+        if relay.is_empty() {
+            return Ok(());
+        }
+        match sys::clone_process(0, None).map_err(io("fork"))? {
+            Fork::Child => relay.live(pidfd),
+            Fork::Parent((pid, _)) => {
+                // It ends with the sandbox; there is nothing below it.
+                self.children.insert(pid, Child { group: Group::default(), level: Level::Strict });
+                Ok(())
+            }
+        }
+    }
+}
+
 enum Forked {
     Parent {
         pid: i32,
@@ -247,13 +329,25 @@ enum Forked {
     Child,
 }
 
-fn fork(level: Level, group: &Group) -> std::io::Result<Forked> {
+fn fork(spec: &Spec, own_network: bool, group: &Group) -> std::io::Result<Forked> {
     let own = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    let namespaces = match level {
+    let namespaces = match spec.level {
+        Level::Strict if own_network => own | libc::CLONE_NEWNET,
         Level::Strict => own,
         Level::User => own | libc::CLONE_NEWUSER,
         Level::Landlock | Level::None => 0,
     };
+    if spec.network == Network::Nowhere && spec.level.has_own_root() {
+        // A kernel without network namespaces gives the machine's.
+        let forked = clone(namespaces | libc::CLONE_NEWNET, group);
+        if forked.is_ok() {
+            return forked;
+        }
+    }
+    clone(namespaces, group)
+}
+
+fn clone(namespaces: i32, group: &Group) -> std::io::Result<Forked> {
     let done = |side, joined| match side {
         Fork::Parent((pid, pidfd)) => Forked::Parent { pid, pidfd, joined },
         Fork::Child => Forked::Child,
@@ -276,17 +370,19 @@ fn clone_name(level: Level) -> &'static str {
     }
 }
 
-/// A user namespace with one uid, never the host's root: the app's, or the caller's own.
-fn map_ids(level: Level, pid: i32, app_uid: Option<u32>) -> Result<(), Reason> {
+/// A user namespace with one uid, never the host's root: the app's, or the caller's own. To an app
+/// that one is not called 0 either: programs ask whether they are root.
+fn map_ids(level: Level, pid: i32, app_uid: Option<u32>, identity: &str) -> Result<(), Reason> {
     if level != Level::User {
         return Ok(());
     }
     let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let (uid, gid) = app_uid.map_or(own, |uid| (uid, uid));
+    let inside = |id: u32| if id == 0 { uid_of(identity) } else { id };
     let texts = [
         ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("{uid} {uid} 1")),
-        ("gid_map", format!("{gid} {gid} 1")),
+        ("uid_map", format!("{} {uid} 1", inside(uid))),
+        ("gid_map", format!("{} {gid} 1", inside(gid))),
     ];
     for (name, text) in texts {
         let path = format!("/proc/{pid}/{name}");

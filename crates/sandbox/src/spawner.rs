@@ -1,18 +1,21 @@
 //! The handle to the helper process that forks the sandboxed ones.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::app::Entered;
-use crate::cgroup::CgroupFacts;
+use crate::cgroup::{Budget, CgroupFacts};
 use crate::error::Error;
+use crate::level::Reason;
+use crate::network::{Network, NetworkChoice};
 use crate::owner;
 use crate::spec::{Spec, is_plain_target};
 use crate::wire::{self, Answer, MAX_FDS, Request};
@@ -33,6 +36,7 @@ struct Handle {
     child: Mutex<Child>,
     /// Whether what it has launched goes on.
     left: AtomicBool,
+    hidden: OnceLock<PathBuf>,
 }
 
 /// How long the last handle waits for the process to be gone, so that nothing is left behind.
@@ -107,7 +111,28 @@ impl Spawner {
             .spawn()
             .map_err(failed)?;
         let (child, left) = (Mutex::new(child), AtomicBool::new(false));
-        Ok(Self(Arc::new(Handle { socket: Some(socket), child, left })))
+        let hidden = OnceLock::new();
+        Ok(Self(Arc::new(Handle { socket: Some(socket), child, left, hidden })))
+    }
+
+    /// Hides a folder from every sandbox that is launched from now on, but for the mounts that lie
+    /// in it: the state of the platform. It matters at level landlock, where folders of the machine
+    /// such as `/tmp` are shown, and this one may lie in them. Said once.
+    ///
+    /// # Errors
+    ///
+    /// The folder does not exist.
+    pub fn hide(&self, folder: &Path) -> Result<(), Error> {
+        let real = folder.canonicalize();
+        let real =
+            real.map_err(|source| Error::Io { what: "cannot find the state folder", source })?;
+        self.0.hidden.get_or_init(|| real);
+        Ok(())
+    }
+
+    /// The folder that is hidden.
+    pub(crate) fn hidden(&self) -> Option<&Path> {
+        self.0.hidden.get().map(PathBuf::as_path)
     }
 
     /// What it has launched goes on without this program: the last handle does not wait for it.
@@ -124,14 +149,22 @@ impl Spawner {
     pub fn launch(&self, launch: Launch) -> Result<Launched, Error> {
         check(&launch)?;
         let Launch { body, payload, fds, spec } = launch;
+        let network = match &spec.network {
+            Network::Joined { namespace } => namespace.clone(),
+            Network::Machine | Network::Own { .. } | Network::Nowhere => None,
+        };
         owner::give(&spec)?;
         owner::give_pipes(&spec, &fds)?;
         let level = spec.level;
         let io = |what| move |source| Error::Io { what, source };
         let bytes = serde_json::to_vec(&spec).map_err(|bad| Error::BadLaunch(bad.to_string()))?;
         let memory = wire::memory_file(&[&bytes, &payload]).map_err(io("make a memory file"))?;
-        let request = Request::Launch { body: body.to_owned(), spec_bytes: bytes.len() };
+        let hidden = self.0.hidden.get().map(|folder| folder.as_os_str().as_bytes().to_vec());
+        let (body, spec_bytes) = (body.to_owned(), bytes.len());
+        let joins_network = network.is_some();
+        let request = Request::Launch { body, spec_bytes, hidden, joins_network };
         let mut given = vec![memory.as_fd()];
+        given.extend(network.iter().map(|network| network.as_fd()));
         given.extend(fds.iter().map(|fd| fd.as_fd()));
         let answer = self.ask(&request, &given)?;
         // The body alone holds them now, so that their other ends see its end.
@@ -154,11 +187,36 @@ impl Spawner {
         }
     }
 
+    /// Says which networks processes are to have; why they have none of their own, if so.
+    pub(crate) fn network(&self, choice: NetworkChoice) -> Result<Option<String>, Error> {
+        let answer = self.ask(&Request::Network(choice), &[])?;
+        match hear(&answer)? {
+            Some((Answer::Network(reason), _)) => Ok(reason),
+            Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
+            None => Err(Error::Gone("it hung up".to_owned())),
+        }
+    }
+
     /// What the spawner found of cgroups.
     pub(crate) fn cgroups(&self) -> Result<CgroupFacts, Error> {
         let answer = self.ask(&Request::Cgroups, &[])?;
         match hear(&answer)? {
             Some((Answer::Cgroups(facts), _)) => Ok(facts),
+            Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
+            None => Err(Error::Gone("it hung up".to_owned())),
+        }
+    }
+
+    /// Bounds what everything that spawners of this machine launch may take together. Gives what
+    /// could not be bounded, and why.
+    ///
+    /// # Errors
+    ///
+    /// The spawner is gone.
+    pub fn bound(&self, budget: Budget) -> Result<Vec<Reason>, Error> {
+        let answer = self.ask(&Request::Bound(budget), &[])?;
+        match hear(&answer)? {
+            Some((Answer::Bound(reasons), _)) => Ok(reasons),
             Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
             None => Err(Error::Gone("it hung up".to_owned())),
         }

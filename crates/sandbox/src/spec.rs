@@ -4,7 +4,9 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids;
 use crate::level::Level;
+use crate::network::Network;
 
 /// First of the uids given to apps; each is also the gid.
 pub const FIRST_UID: u32 = 2_000_000;
@@ -22,6 +24,8 @@ pub struct Spec {
     pub mounts: Vec<Mount>,
     /// Upper bounds.
     pub limits: Limits,
+    /// Which network it is in.
+    pub network: Network,
     /// Host name inside (strict and user).
     pub hostname: String,
     /// Home directory in the made `/etc/passwd`; exists inside even where nothing is mounted.
@@ -47,22 +51,27 @@ mod raw_path {
 }
 
 impl Spec {
-    /// A sandbox without mounts and with the default limits.
+    /// A sandbox without mounts, with the default limits and a network of its own.
     pub fn new(level: Level, identity: &str) -> Self {
         Self {
             level,
             identity: identity.to_owned(),
             mounts: Vec::new(),
             limits: Limits::default(),
+            network: Network::own(),
             hostname: "app".to_owned(),
             home: PathBuf::from("/app"),
         }
     }
 
     /// The uid (and gid) that the app gets where it gets one of its own: in strict, and in user
-    /// under root. Asked outside the sandbox.
+    /// where the platform can give it. Asked outside the sandbox.
     pub fn app_uid(&self) -> Option<u32> {
-        let own = self.level.has_own_root() && rustix::process::geteuid().is_root();
+        let own = match self.level {
+            Level::Strict => true,
+            Level::User => ids::gives_uids(),
+            Level::Landlock | Level::None => false,
+        };
         own.then(|| uid_of(&self.identity))
     }
 
@@ -74,7 +83,7 @@ impl Spec {
 
 /// One file or directory of the host, shown inside.
 ///
-/// In strict, and in user under root, a [`Access::ReadWrite`] source becomes the property of
+/// Where the app has a uid of its own ([`Spec::app_uid`]), a [`Access::ReadWrite`] source becomes the property of
 /// the app's uid, with all below it, unless it is so already: give only what the platform made
 /// for this app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +128,11 @@ pub enum Access {
 /// | `processes` | processes and threads of the app | cgroup, else `RLIMIT_NPROC` in user |
 /// | `open_files` | descriptors | `RLIMIT_NOFILE`, at most the hard limit |
 /// | `cpu_percent` | 100 is one core | cgroup |
-/// | `tmp` | bytes of `/tmp`, and of `/dev/shm` | tmpfs (strict and user) |
+/// | `cpu_weight` | share of the CPU where others want it too; 100 without it | cgroup |
+/// | `tmp` | bytes of `/tmp`, with an inode for every 4 KiB | tmpfs (strict and user) |
+/// | `shm` | bytes of `/dev/shm`, likewise | tmpfs (strict and user) |
+///
+/// Pages of `/tmp` and `/dev/shm` are memory of whoever writes them: the cgroup counts them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the table above documents them")]
 pub struct Limits {
@@ -127,7 +140,9 @@ pub struct Limits {
     pub processes: Option<u64>,
     pub open_files: Option<u64>,
     pub cpu_percent: Option<u32>,
+    pub cpu_weight: Option<u32>,
     pub tmp: u64,
+    pub shm: u64,
 }
 
 impl Default for Limits {
@@ -137,7 +152,9 @@ impl Default for Limits {
             processes: None,
             open_files: None,
             cpu_percent: None,
+            cpu_weight: None,
             tmp: 1024 * 1024 * 1024,
+            shm: 1024 * 1024 * 1024,
         }
     }
 }

@@ -69,6 +69,18 @@ pub(crate) fn clone_process(
     // has one thread; `args` and `pidfd` live across the call.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, ptr::from_ref(&args), size_of::<CloneArgs>()) };
+    let pid = i32::try_from(pid).unwrap_or(-1);
+    // A container may refuse the call whatever it asks for, since filters cannot look into it.
+    let is_refused = pid < 0
+        && matches!(errno(&io::Error::last_os_error()), libc::ENOSYS | libc::EPERM)
+        && into_cgroup.is_none();
+    if !is_refused {
+        return finish_fork(pid, &|| pidfd);
+    }
+    let flags = libc::c_long::from(namespaces | libc::CLONE_PIDFD | libc::SIGCHLD);
+    #[expect(unsafe_code, reason = "a clone without a stack has no safe wrapper")]
+    // SAFETY: as above; with `CLONE_PIDFD` the third argument is where the pidfd goes.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
     finish_fork(i32::try_from(pid).unwrap_or(-1), &|| pidfd)
 }
 
@@ -83,6 +95,16 @@ fn finish_fork(pid: i32, pidfd: &dyn Fn() -> i32) -> io::Result<Fork<(i32, Owned
             Ok(Fork::Parent((pid, pidfd)))
         }
     }
+}
+
+/// Sends a signal to every other process that this one, pid 1 of its namespace, can see. In one
+/// step: what is being forked meanwhile gets it too.
+pub(crate) fn signal_all(signal: i32) {
+    #[expect(unsafe_code, reason = "rustix has no kill(-1)")]
+    // SAFETY: it takes no pointers; nobody left is fine.
+    unsafe {
+        libc::kill(-1, signal)
+    };
 }
 
 /// Ends the process at once, without the parent's exit handlers.
@@ -191,7 +213,34 @@ fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
     #[expect(unsafe_code, reason = "close_range has no safe wrapper")]
     // SAFETY: callers close only what nobody will use again, or merely set a flag.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
-    check(i32::try_from(result).unwrap_or(-1))
+    match check(i32::try_from(result).unwrap_or(-1)) {
+        // An old kernel, or a container that refuses what it does not know.
+        Err(error) if matches!(errno(&error), libc::ENOSYS | libc::EPERM) => {
+            close_each(first, last, flags)
+        }
+        done => done,
+    }
+}
+
+/// As [`close_range`], one by one.
+fn close_each(first: u32, last: u32, flags: u32) -> io::Result<()> {
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|fd| u32::try_from(*fd).is_ok_and(|fd| (first..=last).contains(&fd)))
+        .collect();
+    for fd in open {
+        #[expect(unsafe_code, reason = "descriptors by number have no owner")]
+        // SAFETY: as in `close_range`. That of the folder itself is closed already.
+        unsafe {
+            if flags == 0 {
+                libc::close(fd);
+            } else {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Puts a descriptor at a fixed number, without close-on-exec.

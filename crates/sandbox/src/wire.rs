@@ -15,8 +15,9 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::CgroupFacts;
+use crate::cgroup::{Budget, CgroupFacts};
 use crate::level::Reason;
+use crate::network::NetworkChoice;
 
 /// Most descriptors in one launch; the kernel's own limit is 253.
 pub(crate) const MAX_FDS: usize = 200;
@@ -26,14 +27,22 @@ const MAX_PACKET: usize = 64 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Descriptors: memfd, answer socket, then those of the launch.
+    /// Descriptors: memfd, answer socket, the network namespace to join where there is one, then
+    /// those of the launch.
     Launch {
         body: String,
         /// The memfd is the spec in JSON, this many bytes, then the payload.
         spec_bytes: usize,
+        joins_network: bool,
+        /// The bytes of the folder that no sandbox shows, beside the mounts that lie in it.
+        hidden: Option<Vec<u8>>,
     },
     /// Descriptor: answer socket.
     Cgroups,
+    /// Descriptor: answer socket. From here on launches are as this choice says.
+    Network(NetworkChoice),
+    /// Descriptor: answer socket.
+    Bound(Budget),
 }
 
 /// On a request's own answer socket: from the spawner, and from the child that it forked.
@@ -49,6 +58,10 @@ pub(crate) enum Answer {
     Failed(Reason),
     Bad(String),
     Cgroups(CgroupFacts),
+    /// Why processes have no networks of their own, if they have none.
+    Network(Option<String>),
+    /// What could not be bounded.
+    Bound(Vec<Reason>),
 }
 
 /// A connected pair.
@@ -72,7 +85,7 @@ pub(crate) fn send_bytes(
     bytes: &[u8],
     fds: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS + 2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS + 3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -89,7 +102,7 @@ pub(crate) fn send_bytes(
 /// Receives one packet; `None` at the end.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut buffer = vec![0; MAX_PACKET];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS + 2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS + 3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
         let mut parts = [IoSliceMut::new(&mut buffer)];

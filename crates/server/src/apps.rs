@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use tolv_api::{App, NewApp, Page};
-use tolv_model::access::Act;
+use tolv_model::access::{Act, GrantedApps};
 use tolv_model::name::{AppName, DeployName};
 
 use crate::auth::Caller;
@@ -20,17 +20,26 @@ pub(crate) async fn list(
 ) -> Result<Json<Page<App>>, Failure> {
     let store = shared.0.platform.store();
     let fail = |error: tolv_store::Error| shared.failure(error);
-    let apps = match &caller.token.grant.app {
-        // Who may see one app sees one.
-        Some(name) => match store.app(name).await {
-            Ok(app) => vec![app],
-            Err(tolv_store::Error::NotFound { .. }) => Vec::new(),
-            Err(error) => return Err(fail(error)),
-        },
-        None => {
-            let after = paging.cursor::<AppName>()?;
-            store.apps(after.as_ref(), paging.limit + 1).await.map_err(fail)?
+    let after = paging.cursor::<AppName>()?;
+    let apps = match &caller.token.grant.apps {
+        // Who may see some apps sees those.
+        GrantedApps::Only(names) => {
+            let behind =
+                names.iter().filter(|name| after.as_ref().is_none_or(|after| *name > after));
+            let mut apps = Vec::new();
+            for name in behind {
+                match store.app(name).await {
+                    Ok(app) => apps.push(app),
+                    Err(tolv_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(fail(error)),
+                }
+                if apps.len() > paging.limit {
+                    break;
+                }
+            }
+            apps
         }
+        GrantedApps::All => store.apps(after.as_ref(), paging.limit + 1).await.map_err(fail)?,
     };
     let mut with = Vec::new();
     for app in apps {

@@ -30,14 +30,28 @@ impl FromRequestParts<Shared> for Caller {
 }
 
 impl Caller {
-    /// Whose token the headers have.
+    /// Whose bearer token the headers have.
     pub(crate) async fn of(headers: &HeaderMap, shared: &Shared) -> Result<Self, Failure> {
-        if let Some(token) = &shared.0.everybody {
-            return Ok(Self { token: token.clone() });
-        }
+        Self::with(bearer(headers), shared).await
+    }
+
+    /// Whose token the headers have, as git sends it too: as the password of Basic. Browsers send
+    /// that by themselves, so nothing but git's protocol takes it.
+    pub(crate) async fn of_git(headers: &HeaderMap, shared: &Shared) -> Result<Self, Failure> {
+        Self::with(bearer(headers).or_else(|| password(headers)), shared).await
+    }
+
+    async fn with(text: Option<String>, shared: &Shared) -> Result<Self, Failure> {
         let none = |detail: &str| Failure::new(Code::Unauthorized, detail);
-        let text = secret(headers).ok_or_else(|| none("the request has no token"))?;
-        let found = shared.0.platform.store().token_by_hash(&token_hash(&text)).await;
+        let text = text.ok_or_else(|| none("the request has no token"))?;
+        let hash = token_hash(&text);
+        if let Some(local) = &shared.0.local {
+            return match local.hash == hash {
+                true => Ok(Self { token: local.user.clone() }),
+                false => Err(none("the token is not valid")),
+            };
+        }
+        let found = shared.0.platform.store().token_by_hash(&hash).await;
         let found = found.map_err(|error| shared.failure(error))?;
         let token = found.ok_or_else(|| none("the token is not valid"))?;
         if token.expires.is_some_and(|expires| expires <= Timestamp::now()) {
@@ -52,18 +66,28 @@ impl Caller {
         if grant.allows(act, app) {
             return Ok(());
         }
-        if let (Some(own), Some(asked)) = (&grant.app, app)
-            && own != asked
+        if let Some(asked) = app
+            && !grant.apps.contains(asked)
         {
             return Err(Failure::not_found("app", asked.as_str()));
         }
-        let whose = match &grant.app {
-            Some(app) => format!("for {app}"),
-            None => "for all apps".to_owned(),
-        };
-        let detail =
-            format!("a token with the role {} {whose} may not {}", grant.role, act.as_str());
+        let (role, apps) = (grant.role, &grant.apps);
+        let detail = format!("a token with the role {role} for {apps} may not {}", act.as_str());
         Err(Failure::new(Code::Forbidden, detail))
+    }
+
+    /// As [`Caller::may`], for something that is known by its id alone: to whoever may not look at
+    /// its app it is one that does not exist.
+    pub(crate) fn may_with(
+        &self,
+        act: Act,
+        app: &AppName,
+        (what, id): (&str, &str),
+    ) -> Result<(), Failure> {
+        match self.token.grant.apps.contains(app) {
+            true => self.may(act, Some(app)),
+            false => Err(Failure::not_found(what, id)),
+        }
     }
 
     pub(crate) fn actor(&self) -> Actor {
@@ -97,16 +121,18 @@ impl Caller {
     }
 }
 
-/// The token in `Authorization`: a bearer's, or the password of Basic, which git sends.
-fn secret(headers: &HeaderMap) -> Option<String> {
+/// The credentials in `Authorization`, where they are of this scheme.
+fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, rest) = value.split_once(' ')?;
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(rest.trim().to_owned());
-    }
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let decoded = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
-    Some(decoded.split_once(':')?.1.to_owned())
+    let (found, rest) = value.split_once(' ')?;
+    found.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    credentials(headers, "bearer").map(str::to_owned)
+}
+
+fn password(headers: &HeaderMap) -> Option<String> {
+    let decoded = STANDARD.decode(credentials(headers, "basic")?).ok()?;
+    Some(String::from_utf8(decoded).ok()?.split_once(':')?.1.to_owned())
 }

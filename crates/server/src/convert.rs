@@ -21,7 +21,7 @@ pub(crate) fn deploy(
     deploy: store::Deploy,
     standing: Option<Standing>,
 ) -> api::Deploy {
-    let git = match shared.0.everybody {
+    let git = match shared.0.local {
         Some(_) => String::new(),
         None => format!("{}/git/{}.git", shared.0.url, deploy.name),
     };
@@ -61,6 +61,12 @@ pub(crate) fn release(release: store::Release) -> api::Release {
         commit: row.commit,
         config_version: row.config_version,
         process_types: types.map(|(kind, command)| (kind.to_string(), command)).collect(),
+        sizes: row
+            .sizes
+            .0
+            .iter()
+            .map(|(kind, size)| (kind.to_string(), size.to_string()))
+            .collect(),
         hash: release.hash.to_string(),
         prev: row.prev.to_string(),
         config: None,
@@ -83,12 +89,24 @@ pub(crate) fn operation(operation: store::Operation) -> api::Operation {
     }
 }
 
+pub(crate) fn limits(limits: tolv_platform::Limits) -> api::Limits {
+    api::Limits {
+        memory: limits.memory,
+        cpu_weight: limits.cpu_weight,
+        cpu_percent: limits.cpu_percent,
+        processes: limits.processes,
+        files: limits.open_files,
+        tmp: limits.tmp,
+        shm: limits.shm,
+    }
+}
+
 pub(crate) fn token(token: store::Token) -> api::Token {
     api::Token {
         id: token.id.to_string(),
         name: token.name,
         role: token.grant.role.to_string(),
-        app: token.grant.app.map(|app| app.to_string()),
+        apps: token.grant.apps.names(),
         created: token.created,
         expires: token.expires,
     }

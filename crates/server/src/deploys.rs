@@ -3,10 +3,11 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use tolv_api::{Deploy, Ledger, NewDeploy, Operation, Page, Process, Release};
+use tolv_api::{Deploy, Ledger, NewDeploy, Operation, Page, Process, Release, TypeLimits};
 use tolv_model::access::Act;
-use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
+use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessType};
 use tolv_model::release::ReleaseNumber;
+use tolv_model::size::Size;
 use tolv_platform::{Command, CopyFrom};
 
 use crate::apps::Confirm;
@@ -176,6 +177,22 @@ pub(crate) async fn processes(
         release: process.release.0,
         pid: process.pid,
         restarts: process.restarts,
+        limits: convert::limits(process.limits),
     };
     Ok(Json(Page { items: found.into_iter().map(process).collect(), next: None }))
+}
+
+pub(crate) async fn limits(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path((app, deploy)): Path<(String, String)>,
+) -> Result<Json<Page<TypeLimits>>, Failure> {
+    let deploy = seen(&shared, &caller, &app, &deploy).await?;
+    let found = shared.0.platform.limits(&deploy).await.map_err(|error| shared.failure(error))?;
+    let of_type = |(kind, asked, limits): (ProcessType, Size, tolv_platform::Limits)| TypeLimits {
+        process_type: kind.to_string(),
+        asked: asked.to_string(),
+        limits: convert::limits(limits),
+    };
+    Ok(Json(Page { items: found.into_iter().map(of_type).collect(), next: None }))
 }

@@ -30,24 +30,23 @@ pub(crate) fn progress(
     headers: &HeaderMap,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<>> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let seen: usize = last.unwrap_or(0);
-    let state = (follow.behind(seen), seen, shared.0.ending.clone());
-    let events = unfold(state, |(mut follow, seen, ending)| async move {
-        let (event, seen) = loop {
+    let state = (follow.behind(last.unwrap_or(0)), shared.0.ending.clone());
+    let events = unfold(state, |(mut follow, ending)| async move {
+        let event = loop {
             match ending.run_until_cancelled(follow.next()).await?? {
                 Progress::Output(line) => {
                     // A line's end inside would be the event's.
                     let text = String::from_utf8_lossy(&line).replace(['\r', '\n'], "\u{fffd}");
-                    let id = (seen + 1).to_string();
-                    break (Event::default().event("output").id(id).data(text), seen + 1);
+                    let id = follow.place().to_string();
+                    break Event::default().event("output").id(id).data(text);
                 }
                 Progress::Over(state) => {
-                    break (Event::default().event("state").data(state.as_str()), seen);
+                    break Event::default().event("state").data(state.as_str());
                 }
                 Progress::Bar(_) => {}
             }
         };
-        Some((Ok(event), (follow, seen, ending)))
+        Some((Ok(event), (follow, ending)))
     });
     kept_alive(events)
 }

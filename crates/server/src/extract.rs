@@ -5,31 +5,64 @@ use std::str::FromStr;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tolv_api::{Code, Page};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
 
 use crate::error::Failure;
+use crate::listen::is_timeout;
 
 /// Things on a page where nothing is said, and at most.
 const LIMIT: (usize, usize) = (50, 200);
 
-/// A JSON body; an empty one is `{}`.
+/// A JSON body, said to be one; an empty one is `{}`.
+///
+/// A form of another site can send what only looks like JSON, and cannot say that it is.
 pub(crate) struct Body<T>(pub(crate) T);
+
+/// A body of plain bytes, said to be one.
+pub(crate) struct Octets(pub(crate) Bytes);
+
+const JSON: &str = "application/json";
+const OCTETS: &str = "application/octet-stream";
+
+/// The whole body, which has this media type where there is one.
+async fn bytes<S: Send + Sync>(request: Request, state: &S, kind: &str) -> Result<Bytes, Failure> {
+    let said = request.headers().get(header::CONTENT_TYPE).cloned();
+    let bytes = Bytes::from_request(request, state).await.map_err(|error| match error {
+        error if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Failure::new(Code::TooLarge, "the body has more than 1 MiB")
+        }
+        error if is_timeout(&error) => {
+            Failure::new(Code::Timeout, "the body did not arrive in time")
+        }
+        BytesRejection::FailedToBufferBody(_) | _ => Failure::invalid("the body was cut off"),
+    })?;
+    let said = said.as_ref().and_then(|said| said.to_str().ok()).unwrap_or_default();
+    let said = said.split(';').next().unwrap_or_default().trim();
+    if !bytes.is_empty() && !said.eq_ignore_ascii_case(kind) {
+        let detail = format!("the body is to have the content type {kind}");
+        return Err(Failure::new(Code::UnsupportedMediaType, detail));
+    }
+    Ok(bytes)
+}
+
+impl<S: Send + Sync> FromRequest<S> for Octets {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        bytes(request, state, OCTETS).await.map(Self)
+    }
+}
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|error| match error {
-            error if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Failure::new(Code::TooLarge, "the body has more than 1 MiB")
-            }
-            BytesRejection::FailedToBufferBody(_) | _ => Failure::invalid("the body was cut off"),
-        })?;
+        let bytes = bytes(request, state, JSON).await?;
         let text = if bytes.is_empty() { b"{}".as_slice() } else { &bytes };
         serde_json::from_slice(text)
             .map(Self)

@@ -32,7 +32,7 @@ async fn admitted(
     repo: &str,
     service: Service,
 ) -> Result<(Caller, DeployPath), Response> {
-    let caller = Caller::of(headers, shared).await.map_err(|failure| {
+    let caller = Caller::of_git(headers, shared).await.map_err(|failure| {
         let unauthorized = failure.0.code == Code::Unauthorized;
         let mut response = plain(failure);
         if unauthorized {

@@ -21,10 +21,12 @@ mod error;
 mod events;
 mod extract;
 mod git;
+mod listen;
 mod logs;
 mod metrics;
 mod openapi;
 mod operations;
+mod origin;
 mod runs;
 mod tokens;
 mod whole;
@@ -37,6 +39,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{delete, get, post};
 use axum::serve::Listener;
 use jiff::Timestamp;
@@ -46,9 +49,12 @@ use tokio_util::task::TaskTracker;
 use tolv_api::local;
 use tolv_model::access::{Grant, Role};
 use tolv_model::id::TokenId;
-use tolv_platform::Platform;
+use tolv_model::name::AppName;
+use tolv_model::slug::Digest;
+use tolv_platform::{Error, Platform, new_token_text, token_hash};
 use tolv_store::Token;
 
+pub use listen::{Peer, PeerAddress};
 pub use openapi::document;
 
 /// Most bytes of a JSON body.
@@ -68,10 +74,33 @@ struct Inner {
     tasks: TaskTracker,
     /// Streams end.
     ending: CancellationToken,
-    /// Whoever reaches this, where reaching it is what proves who that is.
-    everybody: Option<Token>,
+    /// The one user of a codebase's platform.
+    local: Option<Local>,
     /// Takes faults of the platform's own.
     on_fault: Box<dyn Fn(String) + Send + Sync>,
+}
+
+/// The user of a `tolv up`: whoever can read the token in its state folder.
+struct Local {
+    /// As it is written there.
+    text: String,
+    hash: Digest,
+    /// As whom that one acts.
+    user: Token,
+}
+
+impl Local {
+    fn new(app: AppName) -> Result<Self, Error> {
+        let text = new_token_text()?;
+        let user = Token {
+            id: TokenId::new(Timestamp::now(), 0),
+            name: "local".to_owned(),
+            grant: Grant { role: Role::Admin, apps: app.into() },
+            created: Timestamp::now(),
+            expires: None,
+        };
+        Ok(Self { hash: token_hash(&text), text, user })
+    }
 }
 
 /// The server of one platform.
@@ -79,30 +108,29 @@ struct Inner {
 pub struct Server(Shared);
 
 impl Server {
-    /// A server that is reached at `url`; that of a codebase asks for no token, so it must be out of
-    /// others' reach. Faults of the platform's own, which clients are not
-    /// told, go to `on_fault`.
+    /// A server that is reached at `url`. That of a codebase knows one token, which
+    /// [`Server::listen_at_home`] writes into the state folder. Faults of the platform's own, which
+    /// clients are not told, go to `on_fault`.
+    ///
+    /// # Errors
+    ///
+    /// The system has no random bytes.
     pub fn new(
         platform: Platform,
         url: String,
         on_fault: impl Fn(String) + Send + Sync + 'static,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         // Of a codebase there is one deploy, and its user may do everything to it.
-        let everybody = platform.codebase().map(|codebase| Token {
-            id: TokenId::new(Timestamp::now(), 0),
-            name: "local".to_owned(),
-            grant: Grant { role: Role::Admin, app: Some(codebase.deploy().app.clone()) },
-            created: Timestamp::now(),
-            expires: None,
-        });
-        Self(Shared(Arc::new(Inner {
+        let app = platform.codebase().map(|codebase| codebase.deploy().app.clone());
+        let local = app.map(Local::new).transpose()?;
+        Ok(Self(Shared(Arc::new(Inner {
             platform,
             url,
-            everybody,
+            local,
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
             on_fault: Box::new(on_fault),
-        })))
+        }))))
     }
 
     /// Every address there is.
@@ -130,6 +158,7 @@ impl Server {
             .route("/apps/{app}/deploys/{deploy}/logs", get(logs::show))
             .route("/apps/{app}/deploys/{deploy}/logs/stats", get(logs::stats))
             .route("/apps/{app}/deploys/{deploy}/processes", get(deploys::processes))
+            .route("/apps/{app}/deploys/{deploy}/limits", get(deploys::limits))
             .route("/apps/{app}/deploys/{deploy}/cron", get(cron::list))
             .route(
                 "/apps/{app}/deploys/{deploy}/cron/{name}/runs",
@@ -150,14 +179,16 @@ impl Server {
             .route("/tokens", get(tokens::list).post(tokens::create))
             .route("/tokens/{id}", delete(tokens::revoke))
             .route("/audit", get(tokens::audit))
-            .layer(axum::middleware::from_fn_with_state(shared.clone(), whole::finish))
+            .layer(from_fn_with_state(shared.clone(), whole::finish))
+            .layer(from_fn(listen::whole_body))
             .layer(DefaultBodyLimit::max(BODY));
         let git = Router::new()
             .route("/{app}/{repo}/info/refs", get(git::advertise))
             .route("/{app}/{repo}/git-upload-pack", post(git::upload))
             .route("/{app}/{repo}/git-receive-pack", post(git::receive))
+            .layer(from_fn(listen::streamed_body))
             .layer(DefaultBodyLimit::disable());
-        let all = match shared.0.everybody {
+        let all = match shared.0.local {
             // A codebase is not pushed to.
             Some(_) => Router::new(),
             None => Router::new().nest("/git", git),
@@ -166,22 +197,28 @@ impl Server {
             .route("/metrics", get(metrics::serve))
             .fallback(error::not_found)
             .method_not_allowed_fallback(error::not_allowed)
+            .layer(from_fn_with_state(shared.clone(), origin::check))
             .layer(tower_http::catch_panic::CatchPanicLayer::new())
             .with_state(shared)
     }
 
-    /// Listens on the socket of the platform's state folder, which its user alone can reach.
+    /// Listens on the socket of the platform's state folder, which its user alone can reach, and
+    /// writes the token beside it.
     ///
     /// # Errors
     ///
     /// The system's.
     pub fn listen_at_home(&self) -> io::Result<UnixListener> {
-        let path = local::socket(self.0.0.platform.home());
+        let home = self.0.0.platform.home();
+        let path = local::socket(home);
         if let Some(folder) = path.parent() {
             match DirBuilder::new().mode(0o700).create(folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => fs::set_permissions(folder, Permissions::from_mode(0o700))?,
             }
+        }
+        if let Some(own) = &self.0.0.local {
+            local::write_token(home, &own.text)?;
         }
         // Left by an earlier one: the state folder is this one's.
         match fs::remove_file(&path) {
@@ -191,37 +228,15 @@ impl Server {
     }
 
     /// Answers until `stop` resolves; then lets what is under way finish, for half a minute.
-    ///
-    /// # Errors
-    ///
-    /// The listener's.
-    pub async fn serve<L>(
-        &self,
-        listener: L,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()>
+    pub async fn serve<L>(&self, listener: L, stop: impl Future<Output = ()> + Send + 'static)
     where
         L: Listener,
-        L::Addr: std::fmt::Debug,
+        L::Addr: PeerAddress,
     {
         let inner = Arc::clone(&self.0.0);
-        let ending = inner.ending.clone();
-        let stopped = async move {
-            stop.await;
-            ending.cancel();
-        };
-        let serving = axum::serve(listener, self.router()).with_graceful_shutdown(stopped);
-        let cut = async {
-            inner.ending.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            served = serving.into_future() => served?,
-            () = cut => {}
-        }
+        listen::serve(listener, self.router(), stop, inner.ending.clone(), GRACE).await;
         inner.tasks.close();
         tokio::time::timeout(GRACE, inner.tasks.wait()).await.ok();
-        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ use utoipa::OpenApi;
     tolv_api::Deploy,
     tolv_api::Drain,
     tolv_api::Ledger,
+    tolv_api::Limits,
     tolv_api::LogAccount,
     tolv_api::LogCount,
     tolv_api::LogLine,
@@ -44,6 +45,7 @@ use utoipa::OpenApi;
     tolv_api::Schedule,
     tolv_api::Token,
     tolv_api::TokenMade,
+    tolv_api::TypeLimits,
     tolv_api::Variable,
     tolv_api::Whoami,
 )))]
@@ -185,6 +187,13 @@ pub(crate) const ROUTES: &[Route] = &[
         (200, Some("LogStats")),
     ),
     route("get", "D/processes", "What runs", None, (200, Some("*Process"))),
+    route(
+        "get",
+        "D/limits",
+        "How much of the machine the processes of each type may take",
+        None,
+        (200, Some("*TypeLimits")),
+    ),
     route("get", "D/cron", "The current release's schedules", None, (200, Some("*Schedule"))),
     route(
         "get",

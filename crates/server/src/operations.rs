@@ -12,8 +12,11 @@ use tolv_api::{NewOperation, Operation, Page};
 use tolv_model::access::Act;
 use tolv_model::formation::{Formation, MAX_QUANTITY};
 use tolv_model::id::OperationId;
+use tolv_model::ledger::Reason;
+use tolv_model::name::ProcessType;
 use tolv_model::operation::Selection;
 use tolv_model::release::ReleaseNumber;
+use tolv_model::size::{Size, Sizes};
 use tolv_platform::Command;
 
 use crate::auth::Caller;
@@ -52,6 +55,7 @@ pub(crate) async fn create(
         | NewOperation::Rollback { .. }
         | NewOperation::Retry { .. } => Act::Deploy,
         NewOperation::Scale { .. }
+        | NewOperation::Limits { .. }
         | NewOperation::Restart { .. }
         | NewOperation::Stop
         | NewOperation::Start => Act::Run,
@@ -89,9 +93,23 @@ fn command(new: NewOperation) -> Result<(&'static str, String, Command), Failure
             let detail = release.map(|release| release.to_string()).unwrap_or_default();
             ("deploy.retry", detail, Command::Retry { release, no_release_phase })
         }
-        NewOperation::Scale { formation } => {
-            let formation = quantities(formation)?;
-            ("deploy.scale", formation.to_string(), Command::Scale { formation })
+        NewOperation::Scale { formation, sizes: asked } => {
+            let (formation, sizes) = (quantities(formation)?, sizes(asked)?);
+            let mut detail = formation.to_string();
+            if !sizes.is_empty() {
+                detail = format!("{detail} ({sizes})");
+            }
+            ("deploy.scale", detail, Command::Scale { formation, sizes })
+        }
+        NewOperation::Limits { sizes: asked, reset } => {
+            if asked.is_empty() && reset.is_empty() {
+                return Err(Failure::invalid("limits name at least one process type"));
+            }
+            let sizes = sizes(asked)?;
+            let reset: Vec<ProcessType> =
+                reset.iter().map(|kind| parse(kind)).collect::<Result<_, _>>()?;
+            let detail = Reason::Limits { set: sizes.clone(), reset: reset.clone() }.to_string();
+            ("deploy.limits", detail, Command::Limits { sizes, reset })
         }
         NewOperation::Restart { processes } => {
             let selection = match processes.as_deref() {
@@ -128,6 +146,14 @@ fn quantities(asked: BTreeMap<String, u16>) -> Result<Formation, Failure> {
     Ok(formation)
 }
 
+fn sizes(asked: BTreeMap<String, String>) -> Result<Sizes, Failure> {
+    let mut sizes = Sizes::default();
+    for (kind, size) in asked {
+        sizes.0.insert(parse(&kind)?, parse::<Size>(&size)?);
+    }
+    Ok(sizes)
+}
+
 /// An operation, for whoever may do this to its app.
 async fn found(
     shared: &Shared,
@@ -138,7 +164,7 @@ async fn found(
     let id: OperationId = parse(id)?;
     let operation = shared.0.platform.store().operation(&id).await;
     let operation = operation.map_err(|error| shared.failure(error))?;
-    caller.may(act, Some(&operation.deploy_name.app))?;
+    caller.may_with(act, &operation.deploy_name.app, ("operation", id.as_str()))?;
     Ok(operation)
 }
 

@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -20,12 +19,13 @@ use tolv_model::env::EnvName;
 use tolv_model::id::RunId;
 use tolv_model::release::ReleaseNumber;
 use tolv_model::run::{Signal, WindowSize};
+use tolv_model::size::Size;
 use tolv_platform::{RunOutput, RunRequest, RunStreams};
 
 use crate::Shared;
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, Paging, Params, parse, path};
+use crate::extract::{Body, Octets, Paging, Params, parse, path};
 
 /// Letters of a command in the audit log.
 const SHOWN: usize = 2000;
@@ -89,10 +89,7 @@ async fn found(
 ) -> Result<tolv_store::Run, Failure> {
     let id: RunId = parse(id)?;
     let run = shared.0.platform.run(&id).await.map_err(|error| shared.failure(error))?;
-    let app = &run.deploy_name.app;
-    // That it exists is not told to whoever may not look at its app.
-    caller.may(Act::View, Some(app)).map_err(|_| Failure::not_found("run", id.as_str()))?;
-    caller.may(act, Some(app))?;
+    caller.may_with(act, &run.deploy_name.app, ("run", id.as_str()))?;
     Ok(run)
 }
 
@@ -158,7 +155,11 @@ fn request(new: NewRun) -> Result<RunRequest, Failure> {
         Some(0) => return Err(Failure::invalid("releases are numbered from 1")),
         release => release.map(ReleaseNumber),
     };
-    Ok(RunRequest { argv: new.argv, env, release, streams, record: new.record })
+    let size = match &new.size {
+        Some(size) => parse::<Size>(size)?,
+        None => Size::default(),
+    };
+    Ok(RunRequest { argv: new.argv, env, release, streams, record: new.record, size })
 }
 
 /// The command and how it is run; values of variables are not in it.
@@ -168,6 +169,9 @@ fn described(request: &RunRequest) -> String {
         text.push_str(", ");
         text.push_str(part);
     };
+    if !request.size.is_open() {
+        add(&format!("size {}", request.size));
+    }
     if let Some(release) = request.release {
         add(&format!("release {release}"));
     }
@@ -262,7 +266,7 @@ pub(crate) async fn input(
     caller: Caller,
     Path(id): Path<String>,
     Params(Piece { at, end, attached }): Params<Piece>,
-    bytes: Bytes,
+    Octets(bytes): Octets,
 ) -> Result<Json<RunInput>, Failure> {
     let run = found(&shared, &caller, &id, Act::Run).await?;
     let taken = shared.0.platform.run_input(&run.id, at, &bytes, end, attached).await;

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use tolv_api::{AuditLine, NewToken, Page, Token, TokenMade, Whoami};
-use tolv_model::access::{Act, Grant};
+use tolv_model::access::{Act, Grant, GrantedApps};
 use tolv_model::id::{AuditId, TokenId};
 
 use crate::auth::Caller;
@@ -15,13 +15,15 @@ use crate::{Shared, convert};
 
 /// Longest name of a token.
 const NAME: usize = 60;
+/// Most apps that a token names.
+const APPS: usize = 100;
 
 pub(crate) async fn whoami(caller: Caller) -> Json<Whoami> {
     let token = caller.token;
     Json(Whoami {
         name: token.name,
         role: token.grant.role.to_string(),
-        app: token.grant.app.map(|app| app.to_string()),
+        apps: token.grant.apps.names(),
         expires: token.expires,
     })
 }
@@ -48,12 +50,16 @@ pub(crate) async fn create(
     if name.is_empty() || name.chars().count() > NAME || name.chars().any(char::is_control) {
         return Err(Failure::invalid(format!("a token's name has 1 to {NAME} characters")));
     }
-    let app = new.app.as_deref().map(parse).transpose()?;
-    let grant = Grant { role: parse(&new.role)?, app };
-    if let Some(app) = &grant.app {
-        let found = shared.0.platform.store().app(app).await;
-        found.map_err(|error| shared.failure(error))?;
-    }
+    let apps = match &new.apps {
+        None => GrantedApps::All,
+        Some(names) if !(1..=APPS).contains(&names.len()) => {
+            return Err(Failure::invalid(format!("a token is for 1 to {APPS} apps, or for all")));
+        }
+        Some(names) => {
+            GrantedApps::Only(names.iter().map(|name| parse(name)).collect::<Result<_, _>>()?)
+        }
+    };
+    let grant = Grant { role: parse(&new.role)?, apps };
     let now = Timestamp::now();
     let expires = match new.expires_in {
         None => None,
@@ -63,8 +69,12 @@ pub(crate) async fn create(
             Some(expires.map_err(Failure::invalid)?)
         }
     };
-    let detail = format!("{name}: {}", grant.role);
-    let app = grant.app.as_ref().map(|app| app.as_str());
+    let detail = format!("{name}: {} for {}", grant.role, grant.apps);
+    // In the list of an app where it is for one alone.
+    let app = match &new.apps {
+        Some(names) if names.len() == 1 => names.first().map(String::as_str),
+        _ => None,
+    };
     caller.note(&shared, "token.create", (app, None), &detail).await?;
     let made = shared.0.platform.create_token(name, &grant, expires).await;
     let (token, secret) = made.map_err(|error| shared.failure(error))?;

@@ -5,14 +5,16 @@ use sqlx::any::AnyRow;
 use tolv_model::formation::Formation;
 use tolv_model::id::{AppId, DeployId};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
+use tolv_model::size::Sizes;
 
 use crate::db::{Columns, Store, Write, limit, micros, to_json};
 use crate::error::{Error, is_taken};
+use crate::tokens::forget_app;
 use crate::types::{App, CopyFrom, Deploy};
 
 /// A deploy with the commit of its current release.
 const DEPLOY: &str = "SELECT d.id, d.app, d.app_name, d.name, d.host, d.branch, d.created, \
-    d.config_version, d.current_release, d.formation, d.stopped, r.commit_id \
+    d.config_version, d.current_release, d.formation, d.sizes, d.stopped, r.commit_id \
     FROM deploys d LEFT JOIN releases r ON r.deploy = d.id AND r.number = d.current_release ";
 
 fn app(row: &AnyRow) -> Result<App, Error> {
@@ -42,6 +44,7 @@ fn deploy(row: &AnyRow) -> Result<Deploy, Error> {
             .map(tolv_model::release::ReleaseNumber),
         commit: row.maybe_text("commit_id")?,
         formation: row.json("formation")?,
+        sizes: row.json("sizes")?,
         stopped: row.number("stopped")? != 0,
     })
 }
@@ -178,7 +181,7 @@ impl Store {
         write.commit().await
     }
 
-    /// Makes another deploy of an app, with the formation, and where that is asked for the
+    /// Makes another deploy of an app, with the formation and sizes, and where that is asked for the
     /// config, of an earlier one.
     ///
     /// # Errors
@@ -197,8 +200,8 @@ impl Store {
         let id = self.insert_deploy(&mut write, &app.id, path, host, now).await?;
         if let Some(from) = from {
             sqlx::query(
-                "UPDATE deploys SET formation = (SELECT formation FROM deploys WHERE id = $1) \
-                 WHERE id = $2",
+                "UPDATE deploys SET formation = (SELECT formation FROM deploys WHERE id = $1), \
+                 sizes = (SELECT sizes FROM deploys WHERE id = $1) WHERE id = $2",
             )
             .bind(from.deploy.as_str().to_owned())
             .bind(id.as_str().to_owned())
@@ -285,6 +288,15 @@ impl Store {
         self.set(id, "UPDATE deploys SET formation = $1 WHERE id = $2", to_json(formation)?).await
     }
 
+    /// Records what the operator wants of the size of each process type.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn set_sizes(&self, id: &DeployId, sizes: &Sizes) -> Result<(), Error> {
+        self.set(id, "UPDATE deploys SET sizes = $1 WHERE id = $2", to_json(sizes)?).await
+    }
+
     /// Records whether anything of it is to run.
     ///
     /// # Errors
@@ -337,7 +349,8 @@ impl Store {
         write.commit().await
     }
 
-    /// Removes an app that has no deploys, and the tokens that are for it alone.
+    /// Removes an app that has no deploys. Tokens are not for it any more; those that were for it
+    /// alone are removed.
     ///
     /// # Errors
     ///
@@ -347,12 +360,15 @@ impl Store {
         if !self.deploys(id).await?.is_empty() {
             return Err(Error::HasDeploys(id.to_string()));
         }
-        for statement in [
+        let named = sqlx::query("SELECT name FROM apps WHERE id = $1")
+            .bind(id.as_str().to_owned())
+            .fetch_optional(&mut *write.tx)
+            .await?;
+        if let Some(row) = named {
             // Another app of its name is none of theirs.
-            "DELETE FROM tokens WHERE app = (SELECT name FROM apps WHERE id = $1)",
-            "DELETE FROM slugs WHERE app = $1",
-            "DELETE FROM apps WHERE id = $1",
-        ] {
+            forget_app(&mut write, &Columns(&row).parsed("name")?).await?;
+        }
+        for statement in ["DELETE FROM slugs WHERE app = $1", "DELETE FROM apps WHERE id = $1"] {
             sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;
         }
         write.commit().await

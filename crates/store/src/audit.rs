@@ -5,7 +5,7 @@ use sqlx::any::AnyRow;
 use tolv_model::id::AuditId;
 use tolv_model::name::AppName;
 
-use crate::db::{Columns, Store, limit, micros};
+use crate::db::{Columns, Store, Write, limit, micros};
 use crate::error::Error;
 use crate::types::AuditLine;
 
@@ -25,6 +25,40 @@ fn line(row: &AnyRow) -> Result<AuditLine, Error> {
     })
 }
 
+/// A line to be added.
+pub(crate) struct NewLine<'a> {
+    pub(crate) actor: &'a str,
+    pub(crate) action: &'a str,
+    pub(crate) app: Option<&'a str>,
+    pub(crate) deploy: Option<&'a str>,
+    pub(crate) detail: &'a str,
+}
+
+impl NewLine<'_> {
+    /// Adds it; `random` makes its id.
+    pub(crate) async fn insert(
+        &self,
+        write: &mut Write<'_>,
+        random: u64,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO audit (id, at, actor, action, app, deploy, detail) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(AuditId::new(now, random).as_str().to_owned())
+        .bind(micros(now))
+        .bind(self.actor.to_owned())
+        .bind(self.action.to_owned())
+        .bind(self.app.map(str::to_owned))
+        .bind(self.deploy.map(str::to_owned))
+        .bind(self.detail.to_owned())
+        .execute(&mut *write.tx)
+        .await?;
+        Ok(())
+    }
+}
+
 impl Store {
     /// Adds a line.
     ///
@@ -40,21 +74,9 @@ impl Store {
         detail: &str,
         now: Timestamp,
     ) -> Result<(), Error> {
-        let id = AuditId::new(now, self.random()?);
+        let random = self.random()?;
         let mut write = self.write().await?;
-        sqlx::query(
-            "INSERT INTO audit (id, at, actor, action, app, deploy, detail) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(id.as_str().to_owned())
-        .bind(micros(now))
-        .bind(actor.to_owned())
-        .bind(action.to_owned())
-        .bind(app.map(str::to_owned))
-        .bind(deploy.map(str::to_owned))
-        .bind(detail.to_owned())
-        .execute(&mut *write.tx)
-        .await?;
+        NewLine { actor, action, app, deploy, detail }.insert(&mut write, random, now).await?;
         write.commit().await
     }
 

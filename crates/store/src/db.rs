@@ -133,6 +133,33 @@ impl Store {
         self.prove_key().await
     }
 
+    /// Makes sure that the schema is this version's and the key is the right one, and changes
+    /// nothing: a platform of another version may be running on this database.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`], [`Error::OtherSchema`], [`Error::WrongKey`].
+    pub async fn check(&self) -> Result<(), Error> {
+        let newest = sqlx::migrate!().iter().map(|one| one.version).max().unwrap_or_default();
+        let applied = sqlx::query("SELECT MAX(version) AS version FROM _sqlx_migrations")
+            .fetch_one(self.pool())
+            .await;
+        let applied: Option<i64> = match applied.map_err(Error::from) {
+            Ok(row) => row.try_get("version")?,
+            Err(Error::Database(_)) => return Err(Error::OtherSchema),
+            Err(error) => return Err(error),
+        };
+        if applied != Some(newest) {
+            return Err(Error::OtherSchema);
+        }
+        let found = sqlx::query("SELECT value FROM meta WHERE name = $1")
+            .bind(PROOF)
+            .fetch_optional(self.pool())
+            .await?;
+        let sealed: String = found.ok_or(Error::OtherSchema)?.try_get("value")?;
+        self.0.key.open(PROOF, &sealed).map(drop).ok_or(Error::WrongKey)
+    }
+
     /// Seals bytes that belong to `owner` with the secret key.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use tolv_model::env::EnvError;
+use tolv_model::id::TokenId;
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,12 @@ pub enum Error {
         /// How many there may be.
         most: usize,
     },
+    /// Without it nobody could administrate the platform.
+    #[error("{0} is the last token that can administrate the platform and never expires")]
+    LastAdmin(TokenId),
+    /// The database was not written by this version.
+    #[error("the database has the schema of another version of tolv")]
+    OtherSchema,
     /// It cannot be done while something else is there.
     #[error("app `{0}` still has deploys")]
     HasDeploys(String),

@@ -30,6 +30,7 @@ fn ledger_row(row: &AnyRow) -> Result<(Row, Digest), Error> {
         config_version: row.u32("config_version")?,
         config_digest: row.parsed("config_digest")?,
         process_types: row.json("process_types")?,
+        sizes: row.json("sizes")?,
         reason: row.json("reason")?,
         actor: row.text("actor")?,
         created: row.time("created")?,
@@ -103,6 +104,7 @@ impl Store {
             config_version: new.config_version,
             config_digest: Digest::of(sealed.as_bytes()),
             process_types: new.process_types.clone(),
+            sizes: new.sizes.clone(),
             reason: new.reason.clone(),
             actor: new.actor.clone(),
             created: new.now,
@@ -110,8 +112,8 @@ impl Store {
         };
         sqlx::query(
             "INSERT INTO releases (deploy, number, operation, slug, commit_id, config_version, \
-             config_digest, process_types, reason, actor, created, prev, hash) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+             config_digest, process_types, reason, actor, created, prev, hash, sizes) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         )
         .bind(deploy)
         .bind(i64::from(number))
@@ -126,6 +128,7 @@ impl Store {
         .bind(micros(row.created))
         .bind(row.prev.to_string())
         .bind(row.hash().to_string())
+        .bind(to_json(&row.sizes)?)
         .execute(&mut *write.tx)
         .await?;
         sqlx::query("UPDATE operations SET release = $1 WHERE id = $2")
@@ -177,7 +180,7 @@ impl Store {
         write.commit().await
     }
 
-    /// Begins a deploy anew: nothing of it is current, it has this formation, and what was not over
+    /// Begins a deploy anew: nothing of it is current, it has this formation and no sizes, and what was not over
     /// never will be, for `why`. The ledger stays.
     ///
     /// # Errors
@@ -214,7 +217,8 @@ impl Store {
         .execute(&mut *write.tx)
         .await?;
         sqlx::query(
-            "UPDATE deploys SET current_release = NULL, stopped = 0, formation = $1 WHERE id = $2",
+            "UPDATE deploys SET current_release = NULL, stopped = 0, formation = $1, sizes = '{}' \
+             WHERE id = $2",
         )
         .bind(to_json(formation)?)
         .bind(deploy.as_str().to_owned())

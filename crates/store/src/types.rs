@@ -10,6 +10,7 @@ use tolv_model::ledger::{Reason, Row};
 use tolv_model::name::{AppName, Deploy as DeployPath, ProcessType};
 use tolv_model::operation::{Outcome, Request, State};
 use tolv_model::release::ReleaseNumber;
+use tolv_model::size::Sizes;
 use tolv_model::slug::{Digest, SlugId};
 
 /// One codebase.
@@ -48,6 +49,8 @@ pub struct Deploy {
     pub commit: Option<String>,
     /// What the operator asked for.
     pub formation: Formation,
+    /// What the operator asked for of the size of each process type.
+    pub sizes: Sizes,
     /// Whether nothing of it is to run.
     pub stopped: bool,
 }
@@ -114,6 +117,8 @@ pub struct NewRelease {
     pub config_version: u32,
     /// Process type → command line.
     pub process_types: BTreeMap<ProcessType, String>,
+    /// Process type → what was asked for of its size.
+    pub sizes: Sizes,
     /// Why.
     pub reason: Reason,
     /// Who.

@@ -39,6 +39,15 @@ pub fn get(address: SocketAddr, host: &str, target: &str) -> io::Result<Response
     send(address, "GET", target, &[("Host", host)], TIMEOUT)
 }
 
+/// As [`get`], over a connection that is there.
+///
+/// # Errors
+///
+/// Those of [`send`].
+pub fn get_over(stream: TcpStream, host: &str, target: &str) -> io::Result<Response> {
+    send_over(stream, "GET", target, &[("Host", host)], TIMEOUT)
+}
+
 /// Any request without a body. `Connection: close` is added, `Host` is not.
 ///
 /// An error is returned and not a panic: a test polls until a server answers.
@@ -54,7 +63,16 @@ pub fn send(
     headers: &[(&str, &str)],
     timeout: Duration,
 ) -> io::Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    send_over(TcpStream::connect_timeout(&address, timeout)?, method, target, headers, timeout)
+}
+
+fn send_over(
+    mut stream: TcpStream,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    timeout: Duration,
+) -> io::Result<Response> {
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     let mut head = format!("{method} {target} HTTP/1.1\r\nConnection: close\r\n");

@@ -66,6 +66,11 @@ impl Postgres {
         &self.url
     }
 
+    /// Where it listens: `127.0.0.1:PORT`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// Stops the server, at once and cutting every connection.
     pub fn stop(&mut self) {
         if let Some(mut server) = self.server.take() {

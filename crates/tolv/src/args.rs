@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use tolv_model::formation::Formation;
-use tolv_sandbox::Choice;
+use tolv_model::service::HostServices;
+use tolv_model::size::Size;
+use tolv_sandbox::{Choice, NetworkChoice};
 
 use crate::cli::args as cli;
 
@@ -98,6 +100,8 @@ pub(crate) enum Platform {
     Logs(cli::Logs),
     /// Change how many processes of each type run
     Scale(cli::Scale),
+    /// Show or change how much of the machine processes may take
+    Limits(cli::Limits),
     /// Replace processes by new ones of the same release
     Restart(cli::Restart),
     /// Stop every process of a deploy
@@ -130,7 +134,9 @@ on in its place, without a refused request.
 
 Environment: TOLV_HOME, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
 TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_LOG_MIB,
-TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_GIT_MEMORY (MiB), TOLV_BUILD_MIB, TOLV_BUILD_FILES.";
+TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_GIT_MEMORY (MiB), TOLV_BUILD_MIB, TOLV_BUILD_FILES,
+TOLV_SIZE, TOLV_MAX_SIZE, TOLV_BUILD_SIZE, TOLV_BUILDS, TOLV_RESERVE (MiB), TOLV_NETWORK,
+TOLV_HOST_SERVICES.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -172,7 +178,7 @@ pub(crate) struct BuildLimits {
     /// Most MiB of a codebase, of its slug, and of each dependency layer
     #[arg(long, value_name = "MIB", env = "TOLV_BUILD_MIB", default_value_t = 2048,
         value_parser = clap::value_parser!(u64).range(1..=1 << 20), hide_short_help = true)]
-    pub(crate) build_size: u64,
+    pub(crate) build_mib: u64,
 
     /// Most files of a codebase, of its slug, and of each dependency layer
     #[arg(long, value_name = "N", env = "TOLV_BUILD_FILES", default_value_t = 200_000,
@@ -184,7 +190,7 @@ impl BuildLimits {
     /// The limits of a build.
     pub(crate) fn caps(&self) -> tolv_build::Caps {
         let default = tolv_build::Caps::default();
-        let slug = self.build_size << 20;
+        let slug = self.build_mib << 20;
         tolv_build::Caps { slug, file: default.file.min(slug), files: self.build_files, ..default }
     }
 }
@@ -221,11 +227,46 @@ pub(crate) struct Serve {
         value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) log_mib: u64,
 
+    /// How much of the machine a process may take of which nothing else is said: a figure, which is
+    /// memory, or parts as in `memory=512M,cpu-weight=100,processes=1024,files=16384,tmp=256M,shm=64M`,
+    /// the default
+    #[arg(long, value_name = "SIZE", env = "TOLV_SIZE")]
+    pub(crate) size: Option<Size>,
+
+    /// The most that an app may ask for; the machine but for the reserve without it
+    #[arg(long, value_name = "SIZE", env = "TOLV_MAX_SIZE")]
+    pub(crate) max_size: Option<Size>,
+
+    /// How much of the machine a build may take; half of it for all of them together without it
+    #[arg(long, value_name = "SIZE", env = "TOLV_BUILD_SIZE")]
+    pub(crate) build_size: Option<Size>,
+
+    /// Builds at once; by cores and memory without it
+    #[arg(long, value_name = "N", env = "TOLV_BUILDS",
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) builds: Option<u16>,
+
+    /// MiB of memory that neither apps nor builds get; a tenth of the machine, from 128 to 1024,
+    /// without it
+    #[arg(long, value_name = "MIB", env = "TOLV_RESERVE",
+        value_parser = clap::value_parser!(u64).range(..=1 << 24))]
+    pub(crate) reserve: Option<u64>,
+
     /// Releases of each deploy whose slugs are kept
     #[arg(long, value_name = "N", env = "TOLV_KEEP_RELEASES", default_value_t = 10,
         value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) keep_releases: u32,
 
+    /// Services of this machine that apps may reach where their config names them, as in
+    /// 127.0.0.1:5432,127.0.0.1:6379; processes with networks of their own reach no other
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT,…",
+        env = "TOLV_HOST_SERVICES",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) host_services: HostServices,
     /// Most MiB of one push
     #[arg(long = "push-size", value_name = "MIB", env = "TOLV_PUSH_MIB", default_value_t = 2048,
         value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
@@ -309,6 +350,9 @@ pub(crate) struct Build {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) sandbox: Sandbox,
+
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -319,4 +363,9 @@ pub(crate) struct Sandbox {
     /// How much to isolate: auto (the best this machine gives), strict, user, landlock or none
     #[arg(long = "sandbox", value_name = "LEVEL", env = "TOLV_SANDBOX", default_value = "auto")]
     pub(crate) choice: Choice,
+
+    /// Which network processes have at level strict: auto (their own, where this machine gives
+    /// that), own, or machine
+    #[arg(long, value_name = "NETWORK", env = "TOLV_NETWORK", default_value = "auto")]
+    pub(crate) network: NetworkChoice,
 }

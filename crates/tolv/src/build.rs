@@ -34,7 +34,7 @@ enum Failure {
 
 fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
     let spawner = Spawner::start(&settings.program, &["spawner"]).map_err(Failure::Sandbox)?;
-    let machine = Machine::probe(&spawner).map_err(Failure::Sandbox)?;
+    let machine = Machine::probe(&spawner, args.sandbox.network).map_err(Failure::Sandbox)?;
     let (level, _) = machine.choose(args.sandbox.choice).map_err(Failure::Sandbox)?;
     let cancel = Cancel::new().map_err(Failure::Io)?;
     cancel_on_signals(cancel.clone()).map_err(Failure::Io)?;
@@ -43,6 +43,9 @@ fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
         None => Source::WorkingTree { dir: args.dir.clone() },
     };
     let home = settings.home_of(&args.dir);
+    if home.exists() {
+        spawner.hide(&home).map_err(Failure::Sandbox)?;
+    }
     let request = Request {
         source,
         toolchains: home.join(TOOLCHAINS),

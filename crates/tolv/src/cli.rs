@@ -11,6 +11,7 @@ pub(crate) mod drains;
 mod failure;
 mod follow;
 mod interrupt;
+mod limits;
 mod login;
 mod logs;
 mod processes;
@@ -52,6 +53,7 @@ pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
         Platform::Drains(args) => drains::drains(args, settings),
         Platform::Ps(which) => processes::ps(&which, settings),
         Platform::Scale(args) => processes::scale(&args, settings),
+        Platform::Limits(args) => limits::limits(&args, settings),
         Platform::Restart(args) => processes::restart(&args, settings),
         Platform::Stop(which) => processes::stop(&which, settings),
         Platform::Start(which) => processes::start(&which, settings),

@@ -5,6 +5,7 @@ mod args;
 mod build;
 mod cli;
 mod output;
+mod recover;
 mod serve;
 mod settings;
 mod status;
@@ -15,6 +16,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tolv_platform::repo::{HOOK, hook};
 
 use crate::args::{Cli, Command};
@@ -42,9 +44,15 @@ fn main() -> ExitCode {
         Err(error) => return output::fail(&error, None),
     };
     match parsed.command {
-        Command::Serve(args) => serve::serve(args, &settings),
+        Command::Serve(args) => {
+            raise_descriptors();
+            serve::serve(args, &settings)
+        }
         Command::Platform(command) => cli::run(command, &settings),
-        Command::Up(args) => up::up(args, &settings),
+        Command::Up(args) => {
+            raise_descriptors();
+            up::up(args, &settings)
+        }
         Command::Build(args) => build::build(args, &settings),
         Command::Status(args) => status::status(&args, &settings),
         Command::Completions { shell } => {
@@ -88,3 +96,10 @@ fn static_server(root: std::path::PathBuf, settings: &Settings) -> ExitCode {
 #[derive(Debug, thiserror::Error)]
 #[error("PORT is not set to a number from 1 to 65535")]
 struct PortMissing;
+
+/// The soft limit of descriptors becomes the hard one: the router counts its connections by it, and
+/// each process has a limit of its own. Where it cannot be, there are fewer connections.
+fn raise_descriptors() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }).ok();
+}

@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Blobs, DatabaseUrl, Http, Kind, Options, Platform, Said, SecretKey};
+use tolv_platform::{Blobs, DatabaseUrl, Http, Kind, Options, Platform, Said, SecretKey, Sizing};
 use tolv_server::Server;
 
 use crate::args::Serve;
@@ -31,7 +31,7 @@ const KILLED: Duration = Duration::from_secs(2);
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// The API, until it has ended.
-type Serving = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The signals that end a program.
 struct Told {
@@ -57,8 +57,6 @@ impl Told {
 /// Why it stops.
 enum End {
     Told,
-    /// The API has ended by itself.
-    Served(Result<(), Failure>),
     /// Another program goes on.
     Upgrade(Successor),
 }
@@ -119,6 +117,9 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         notices.send(text).ok();
     };
     say(format!("State in {home}, sandbox level {}", platform.level()));
+    for what in platform.missing() {
+        say(format!("Without: {what}"));
+    }
     let http = platform.http();
     say(format!("Apps at http://APP.{domain}:{}, router on {http}", http.port()));
     let token = match platform.first_token().await {
@@ -136,15 +137,22 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     let server = Server::new(platform.clone(), url.clone(), move |text| {
         faults.send(format!("Fault: {text}")).ok();
     });
-    let (stop, stopping) = watch::channel(false);
-    let serving = {
-        let mut stopping = stopping;
+    let server =
+        server.map_err(|error| Failure { hint: error.hint(), ..Failure::new(error.chain()) })?;
+    let (stop, mut stopping) = watch::channel(false);
+    let mut serving: Serving = Box::pin(async move {
         let stopped = async move {
             stopping.wait_for(|stop| *stop).await.ok();
         };
-        async move { server.serve(listener, stopped).await }
-    };
+        server.serve(listener, stopped).await;
+    });
     say(format!("API at {url}"));
+    if !address.ip().to_canonical().is_loopback() {
+        say(format!(
+            "Warning: the API on {address} is not encrypted: tokens and code can be read on their \
+             way. Let it listen on 127.0.0.1 (TOLV_LISTEN) behind a proxy that speaks HTTPS"
+        ));
+    }
     match predecessor {
         Some(old) => {
             notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
@@ -152,20 +160,17 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         }
         None => notify(&[NotifyState::Ready]),
     }
-    let mut serving: Serving = Box::pin(async {
-        let served = serving.await;
-        served.map_err(|error| Failure::new(format!("the API ended: {error}")))
-    });
     let end = loop {
         tokio::select! {
-            served = &mut serving => break End::Served(served),
+            // Which ends only when it is told to.
+            () = &mut serving => break End::Told,
             () = told.wait() => break End::Told,
             _ = upgrade.recv() => {}
         }
         let program = settings.program.clone();
         say(format!("Upgrade: starting {}", program.display()));
         let started = tokio::select! {
-            served = &mut serving => break End::Served(served),
+            () = &mut serving => break End::Told,
             started = spawn_blocking(move || Successor::start(&program)) => started,
         };
         match started.unwrap_or_else(|error| Err(io::Error::other(error))) {
@@ -174,34 +179,29 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         }
     };
     stop.send_replace(true);
-    let serving = match end {
-        End::Upgrade(successor) => {
-            let heir = successor.heir();
-            let handed = hand_over(platform, api, successor, notices);
-            let outcome = until_told_twice(told, heir, async { tokio::join!(handed, serving).0 });
-            let outcome = outcome.await;
-            tokio::time::timeout(LAST_LINES, written).await.ok();
-            return outcome;
-        }
-        End::Told => serving,
-        End::Served(served) => Box::pin(async { served }),
-    };
+    if let End::Upgrade(successor) = end {
+        let heir = successor.heir();
+        let handed = hand_over(platform, api, successor, notices);
+        let outcome = until_told_twice(told, heir, async { tokio::join!(handed, serving).0 });
+        let outcome = outcome.await;
+        tokio::time::timeout(LAST_LINES, written).await.ok();
+        return outcome;
+    }
     drop(api);
     notify(&[NotifyState::Stopping]);
     say("Stopping; another signal kills".to_owned());
-    let orderly = async { tokio::join!(serving, platform.end()).0 };
-    let outcome = tokio::select! {
-        outcome = orderly => outcome,
+    let orderly = async { tokio::join!(serving, platform.end()) };
+    tokio::select! {
+        _ = orderly => {}
         () = told.wait() => {
             platform.kill();
             tokio::time::timeout(KILLED, platform.end()).await.ok();
-            Ok(())
         }
-    };
+    }
     // With the platform its lines end.
     drop((platform, notices));
     tokio::time::timeout(LAST_LINES, written).await.ok();
-    outcome
+    Ok(())
 }
 
 /// Whoever ends the platform meanwhile means the one that goes on; a second time, this one too.
@@ -259,22 +259,22 @@ fn notify(states: &[NotifyState<'_>]) {
     sd_notify::notify(states).ok();
 }
 
+/// The database that the environment names.
+pub(crate) fn database(settings: &Settings) -> Result<Option<DatabaseUrl>, Failure> {
+    let parsed = settings.services.database.as_ref().map(|url| url.parse::<DatabaseUrl>());
+    parsed.transpose().map_err(|error| Failure::new(format!("DATABASE_URL: {error}")))
+}
+
+/// The key that the environment holds.
+pub(crate) fn secret_key(settings: &Settings) -> Result<Option<SecretKey>, Failure> {
+    let text = settings.services.secret_key.as_ref();
+    let key = text.map(|text| SecretKey::from_text(text, "TOLV_SECRET_KEY"));
+    key.transpose().map_err(|error| Failure::new(error.to_string()))
+}
+
 fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
     let services = &settings.services;
-    let database = match &services.database {
-        None => None,
-        Some(url) => {
-            let parsed = url.parse::<DatabaseUrl>();
-            Some(parsed.map_err(|error| Failure::new(format!("DATABASE_URL: {error}")))?)
-        }
-    };
-    let secret_key = match &services.secret_key {
-        None => None,
-        Some(text) => {
-            let key = SecretKey::from_text(text, "TOLV_SECRET_KEY");
-            Some(key.map_err(|error| Failure::new(error.to_string()))?)
-        }
-    };
+    let (database, secret_key) = (database(settings)?, secret_key(settings)?);
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
@@ -295,6 +295,8 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
         http: Http::At(args.http),
         domain: args.domain.clone(),
         sandbox: args.sandbox.choice,
+        network: args.sandbox.network,
+        host_services: args.host_services.clone(),
         host: settings.host(),
         caps: args.build.caps(),
         git: tolv_build::GitLimits {
@@ -305,6 +307,13 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
         min_free: args.min_free << 20,
         log_bytes: args.log_mib << 20,
         keep_releases: args.keep_releases,
+        sizing: Sizing {
+            default: args.size.unwrap_or_default(),
+            most: args.max_size.unwrap_or_default(),
+            build: args.build_size.unwrap_or_default(),
+            builds: args.builds.map(usize::from),
+            reserve: args.reserve.map(|mib| mib << 20),
+        },
     })
 }
 

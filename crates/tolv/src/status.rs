@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tolv_sandbox::{Choice, Machine, Spawner};
+use tolv_sandbox::{Machine, Spawner};
 
 use crate::args::Status;
 use crate::output;
@@ -11,7 +11,7 @@ use crate::settings::Settings;
 /// Probes and prints.
 pub(crate) fn status(args: &Status, settings: &Settings) -> ExitCode {
     let machine = Spawner::start(&settings.program, &["spawner"])
-        .and_then(|spawner| Machine::probe(&spawner));
+        .and_then(|spawner| Machine::probe(&spawner, args.sandbox.network));
     let machine = match machine {
         Ok(machine) => machine,
         Err(error) => return output::fail(&error, None),
@@ -22,7 +22,7 @@ pub(crate) fn status(args: &Status, settings: &Settings) -> ExitCode {
             Err(error) => return output::fail(&error, None),
         };
         if let (Some(fields), Ok((level, _))) =
-            (value.as_object_mut(), machine.choose(Choice::Auto))
+            (value.as_object_mut(), machine.choose(args.sandbox.choice))
         {
             fields.insert("auto".to_owned(), level.as_str().into());
         }
@@ -33,7 +33,7 @@ pub(crate) fn status(args: &Status, settings: &Settings) -> ExitCode {
         text.push_str(&line);
         text.push('\n');
     }
-    match machine.choose(Choice::Auto) {
+    match machine.choose(args.sandbox.choice) {
         Ok((level, missing)) => {
             text.push_str(&format_args!("auto      uses {level}\n").to_string());
             for what in missing {

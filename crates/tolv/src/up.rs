@@ -10,8 +10,12 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tolv_api::local;
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Codebase, Error, Event, Http, Options, Output, Platform, Progress, Stop};
+use tolv_model::service::HostServices;
+use tolv_platform::{
+    Codebase, Error, Event, Http, Options, Output, Platform, Progress, Sizing, Stop,
+};
 use tolv_server::Server;
 
 use crate::args::Up;
@@ -61,12 +65,15 @@ fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
         http: args.listen.map_or(Http::Free, Http::At),
         domain: "localhost".to_owned(),
         sandbox: args.sandbox.choice,
+        network: args.sandbox.network,
+        host_services: HostServices::All,
         host: settings.host(),
         caps: args.limits.caps(),
         git: tolv_build::GitLimits::default(),
         min_free: 0,
         log_bytes: LOG_BYTES,
         keep_releases: KEEP_RELEASES,
+        sizing: Sizing::default(),
     })
 }
 
@@ -84,9 +91,16 @@ async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
     };
     let (events, received) = mpsc::channel(EVENTS);
     let (mut written, writer) = write_events(received, form, Arc::clone(&stop));
-    let server = Server::new(platform.clone(), String::new(), |fault| {
+    let server = Server::new(platform.clone(), local::URL.to_owned(), |fault| {
         writeln!(io::stderr(), "Fault: {fault}").ok();
     });
+    let server = match server {
+        Ok(server) => server,
+        Err(error) => {
+            platform.end().await;
+            return fail(&error);
+        }
+    };
     let listener = match writer.and_then(|()| server.listen_at_home()) {
         Ok(listener) => listener,
         Err(error) => {
@@ -106,8 +120,8 @@ async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
         });
         async move {
             tokio::select! {
-                served = serving => served.ok(),
-                _ = killing.wait_for(|now| *now == Stop::Now) => None,
+                () = serving => {}
+                _ = killing.wait_for(|now| *now == Stop::Now) => {}
             }
         }
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tolv_build::{Caps, Error, Event, Request};
+use tolv_build::{Caps, Error, Event, Request, Room};
 use tolv_testkit::{Home, poll};
 
 use crate::{assert_nothing_left, build, refusal, request, scripted, write_script};
@@ -142,4 +142,43 @@ fn builds_at_once_in_one_home() {
         assert_eq!(fs::read_to_string(built.dir.join("made")).unwrap(), made);
     }
     assert_nothing_left(home.path());
+}
+
+#[test]
+fn a_build_has_its_own_memory_and_processes_and_says_which_limit_it_met() {
+    let spawner = crate::spawner();
+    let machine =
+        tolv_sandbox::Machine::probe(&spawner, tolv_sandbox::NetworkChoice::Auto).unwrap();
+    if !machine.cgroups.controllers.iter().any(|name| name == "memory") {
+        println!("no memory controller");
+        return;
+    }
+    let home = Home::new();
+    // It holds all that comes: a program that the step's own program started.
+    let app = scripted("head -c 900000000 /dev/zero | tail");
+    let room = Room { memory: Some(300 << 20), ..Room::default() };
+    let caps = Caps { room, ..Caps::default() };
+    let error = refusal(&Request { caps, ..request(app.path(), home.path()) });
+    let text = error.to_string();
+    let wanted = "ran out of memory: a build may have 300 MiB (TOLV_BUILD_SIZE)";
+    assert!(text.contains(wanted), "{text}");
+    // The next one finds a machine that has not suffered.
+    write_script(&app, "echo fits");
+    build(&Request { caps, ..request(app.path(), home.path()) });
+}
+
+#[test]
+fn empty_files_count_too_and_the_disk_keeps_its_free_room() {
+    let home = Home::new();
+    let sleep = unique(605);
+    let app = scripted(&format!("for n in $(seq 1500); do true > file$n; done; {sleep}"));
+    let caps = Caps { slug: 4 << 20, ..Caps::default() };
+    let error = refusal(&Request { caps, ..request(app.path(), home.path()) });
+    assert_eq!(error.to_string(), "the slug is over the limit of 4 MiB");
+    assert!(!runs(&sleep));
+    write_script(&app, &sleep);
+    let caps = Caps { min_free: 1 << 60, ..Caps::default() };
+    let error = refusal(&Request { caps, ..request(app.path(), home.path()) }).to_string();
+    assert!(error.contains("the disk's free room (TOLV_MIN_FREE)"), "{error}");
+    assert!(!runs(&sleep));
 }

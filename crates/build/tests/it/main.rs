@@ -17,7 +17,7 @@ use std::fs;
 use std::path::Path;
 
 use tolv_build::{Built, Caps, Error, Event, Host, Request, Source, TOOLCHAINS};
-use tolv_sandbox::{Cancel, Choice, Level, Machine, Spawner};
+use tolv_sandbox::{Cancel, Choice, Level, Machine, NetworkChoice, Spawner};
 use tolv_testkit::Home;
 
 const SPAWNER: &str = env!("CARGO_BIN_EXE_build-spawner");
@@ -29,14 +29,15 @@ fn spawner() -> Spawner {
 
 /// The levels that can be had here, best first.
 fn levels(spawner: &Spawner) -> Vec<Level> {
-    let machine = Machine::probe(spawner).unwrap();
+    let machine = Machine::probe(spawner, NetworkChoice::Auto).unwrap();
     machine.levels.iter().filter(|(_, no)| no.is_none()).map(|(level, _)| *level).collect()
 }
 
 /// A build of a folder as it is, at the best level.
 fn request(dir: &Path, home: &Path) -> Request {
     let spawner = spawner();
-    let (level, _) = Machine::probe(&spawner).unwrap().choose(Choice::Auto).unwrap();
+    let (level, _) =
+        Machine::probe(&spawner, NetworkChoice::Auto).unwrap().choose(Choice::Auto).unwrap();
     Request {
         source: Source::WorkingTree { dir: dir.to_owned() },
         home: home.to_owned(),

@@ -9,7 +9,7 @@ use super::*;
 use crate::framer::Batch;
 use crate::line::{Marks, Micros, Source, Stream};
 
-const WIDE: Limits = Limits { segment: 1 << 20, total: 8 << 20 };
+const WIDE: Limits = Limits { segment: 1 << 20, total: 8 << 20, min_free: 0 };
 
 struct Bed {
     // Removed when dropped.
@@ -111,7 +111,7 @@ fn a_tail_follows_two_writers() {
 
 #[test]
 fn the_oldest_segment_makes_room_and_what_it_held_is_counted() {
-    let bed = bed(Limits { segment: 1000, total: 4000 });
+    let bed = bed(Limits { segment: 1000, total: 4000, min_free: 0 });
     let (mut one, mut two) = (bed.writer(1), bed.writer(2));
     let mut early = bed.strict();
     put(&mut one, "web.1", b"first");
@@ -135,7 +135,7 @@ fn the_oldest_segment_makes_room_and_what_it_held_is_counted() {
 
 #[test]
 fn a_writer_that_was_overtaken_goes_on_in_the_newest_segment() {
-    let bed = bed(Limits { segment: 500, total: 2000 });
+    let bed = bed(Limits { segment: 500, total: 2000, min_free: 0 });
     let (mut slow, mut fast) = (bed.writer(1), bed.writer(2));
     put(&mut slow, "web.1", b"slow one");
     for number in 0..200u32 {
@@ -150,7 +150,7 @@ fn a_writer_that_was_overtaken_goes_on_in_the_newest_segment() {
 
 #[test]
 fn a_full_disk_costs_nothing_that_the_ring_holds() {
-    let bed = bed(Limits { segment: 1000, total: 64_000 });
+    let bed = bed(Limits { segment: 1000, total: 64_000, min_free: 0 });
     let mut writer = bed.writer(1);
     // No next segment can be made while a folder stands in its place.
     let blocked = bed.path.join(segment_name(1));
@@ -168,7 +168,7 @@ fn a_full_disk_costs_nothing_that_the_ring_holds() {
 
 #[test]
 fn what_the_ring_does_not_hold_is_counted() {
-    let bed = bed(Limits { segment: 64_000, total: 64_000_000 });
+    let bed = bed(Limits { segment: 64_000, total: 64_000_000, min_free: 0 });
     let mut writer = bed.writer(1);
     let blocked = bed.path.join(segment_name(1));
     fs::create_dir(&blocked).unwrap();
@@ -245,7 +245,7 @@ fn what_an_app_writes_is_no_record() {
 
 #[test]
 fn a_reader_that_is_resumed_goes_on_there_and_counts_what_is_gone() {
-    let bed = bed(Limits { segment: 1000, total: 4000 });
+    let bed = bed(Limits { segment: 1000, total: 4000, min_free: 0 });
     let mut writer = bed.writer(1);
     let mut reader = bed.strict();
     put(&mut writer, "web.1", b"one");
@@ -267,7 +267,7 @@ fn a_reader_that_is_resumed_goes_on_there_and_counts_what_is_gone() {
 
 #[test]
 fn the_last_lines_that_fit_are_found_from_the_end() {
-    let bed = bed(Limits { segment: 1000, total: 64_000 });
+    let bed = bed(Limits { segment: 1000, total: 64_000, min_free: 0 });
     let (mut web, mut worker) = (bed.writer(1), bed.writer(2));
     for number in 0..200u32 {
         let time = i64::from(number);
@@ -297,7 +297,7 @@ fn the_last_lines_that_fit_are_found_from_the_end() {
 
 #[test]
 fn pages_put_together_are_everything() {
-    let bed = bed(Limits { segment: 1000, total: 64_000 });
+    let bed = bed(Limits { segment: 1000, total: 64_000, min_free: 0 });
     let mut writer = bed.writer(1);
     for number in 0..200u32 {
         put(&mut writer, "web.1", number.to_string().as_bytes());
@@ -324,7 +324,7 @@ fn pages_put_together_are_everything() {
 
 #[test]
 fn a_writer_whose_lines_are_all_gone_is_counted_by_its_end() {
-    let bed = bed(Limits { segment: 500, total: 2000 });
+    let bed = bed(Limits { segment: 500, total: 2000, min_free: 0 });
     let mut reader = Reader::at_end(&bed.path).unwrap();
     let (mut gone, mut loud) = (bed.writer(writer_id(1)), bed.writer(writer_id(2)));
     put(&mut gone, "run.1", b"one\ntwo");
@@ -364,7 +364,7 @@ proptest! {
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         cut in any::<prop::sample::Index>(),
     ) {
-        let bed = bed(Limits { segment: 300, total: 1 << 20 });
+        let bed = bed(Limits { segment: 300, total: 1 << 20, min_free: 0 });
         let mut writers = [bed.writer(1), bed.writer(2)];
         for (second, line) in &lines {
             put(&mut writers[usize::from(*second)], "web.1", line);
@@ -412,7 +412,7 @@ proptest! {
 
 #[test]
 fn what_lies_behind_a_cursor_is_known() {
-    let bed = bed(Limits { segment: 500, total: 4000 });
+    let bed = bed(Limits { segment: 500, total: 4000, min_free: 0 });
     let mut writer = bed.writer(writer_id(1));
     put(&mut writer, "web.1", b"before");
     let mut reader = Reader::open(&bed.path);
@@ -441,4 +441,26 @@ fn a_place_that_knows_fewer_writers_misses_nothing_it_cannot_know() {
     put(&mut new, "web.2", b"two");
     let items = drain(&mut Reader::resume(&bed.path, place));
     assert_eq!(show(&items), ["two", "two"]);
+}
+
+/// A disk that has less room than has to stay: each new segment takes the place of an old one.
+#[test]
+fn on_a_full_disk_the_log_goes_on_and_does_not_grow() {
+    let mut bed = bed(Limits { segment: 1000, total: 64_000, min_free: 0 });
+    let size = |bed: &Bed| -> u64 {
+        bed.segments().iter().map(|segment| fs::metadata(segment).unwrap().len()).sum()
+    };
+    let mut writer = bed.writer(1);
+    let fill = |writer: &mut Writer| {
+        (0..100).for_each(|number| put(writer, "web.1", format!("{number:0100}").as_bytes()));
+    };
+    fill(&mut writer);
+    let before = size(&bed);
+    assert!(before > 10_000, "{before} bytes");
+    bed.limits.min_free = u64::MAX;
+    let mut writer = bed.writer(2);
+    fill(&mut writer);
+    let after = size(&bed);
+    assert!(after <= before + 1200, "{before} bytes became {after}");
+    assert_eq!(writer.lost(), Count::default());
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchown, fstat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchown, fstat, fstatvfs, openat, statat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -254,6 +254,14 @@ impl Writer {
         Ok(self.indices()?.pop())
     }
 
+    /// Whether the disk has less room than has to stay.
+    fn is_disk_full(&self) -> bool {
+        self.limits.min_free > 0
+            && fstatvfs(&self.folder).is_ok_and(|stat| {
+                stat.f_bavail.saturating_mul(stat.f_frsize) < self.limits.min_free
+            })
+    }
+
     /// Removes the oldest segments until the rest, and the new one once it is full, fit.
     fn make_room(&self, new: u64) -> io::Result<()> {
         let older: Vec<_> = self.indices()?.into_iter().filter(|&index| index < new).collect();
@@ -263,8 +271,12 @@ impl Writer {
         };
         let sizes: Vec<_> = older.iter().map(size).collect();
         let mut total: u64 = sizes.iter().sum();
+        let limit = match self.is_disk_full() {
+            true => self.limits.total.min(total),
+            false => self.limits.total,
+        };
         for (index, size) in older.into_iter().zip(sizes) {
-            if total + self.limits.segment <= self.limits.total {
+            if total + self.limits.segment <= limit {
                 break;
             }
             unlinkat(&self.folder, segment_name(index), AtFlags::empty()).ok();

@@ -9,7 +9,7 @@ fn app(name: &str) -> AppName {
 #[test]
 fn the_table_of_the_module_is_what_is_allowed() {
     let allowed = |role| {
-        let grant = Grant { role, app: None };
+        let grant = Grant { role, apps: GrantedApps::All };
         ACTS.map(|act| if grant.allows(act, Some(&app("shop"))) { 'x' } else { '-' })
             .iter()
             .collect::<String>()
@@ -24,7 +24,7 @@ fn the_table_of_the_module_is_what_is_allowed() {
 #[test]
 fn a_grant_for_one_app_is_for_no_other_and_not_for_all() {
     for role in Role::ALL {
-        let grant = Grant { role, app: Some(app("shop")) };
+        let grant = Grant { role, apps: app("shop").into() };
         for act in ACTS {
             assert!(!grant.allows(act, Some(&app("blog"))));
             assert!(!grant.allows(act, None));

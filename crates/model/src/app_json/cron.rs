@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::node::Place;
 use crate::name::ScheduleName;
+use crate::size::Size;
 use crate::source::{Report, quote};
 
 /// A command and when it runs.
@@ -28,6 +29,9 @@ pub struct CronJob {
     pub zone: Zone,
     /// What happens at a tick while the one before still runs.
     pub concurrency: Concurrency,
+    /// How much of the machine each run may take.
+    #[serde(default)]
+    pub size: Option<Size>,
 }
 
 /// What happens at a tick while the run of an earlier one goes on.
@@ -266,6 +270,7 @@ struct Read {
     schedule: Schedule,
     zone: Zone,
     concurrency: Concurrency,
+    size: Option<Size>,
 }
 
 impl Read {
@@ -278,14 +283,14 @@ impl Read {
             taken.insert(free.clone());
             free
         });
-        let Self { command, schedule, zone, concurrency, .. } = self;
-        CronJob { name, command, schedule, zone, concurrency }
+        let Self { command, schedule, zone, concurrency, size, .. } = self;
+        CronJob { name, command, schedule, zone, concurrency, size }
     }
 }
 
 fn read_one(place: &Place<'_>, report: &mut Report<'_>) -> Option<Read> {
     let object = place.object(report)?;
-    let known = ["name", "command", "schedule", "timezone", "concurrency_policy"];
+    let known = ["name", "command", "schedule", "timezone", "concurrency_policy", "size"];
     object.warn_unknown(report, &known, &[]);
     let name = object.get("name").map(|place| parsed::<ScheduleName>(&place, report));
     let zone = object.get("timezone").map(|place| parsed::<Zone>(&place, report));
@@ -297,9 +302,11 @@ fn read_one(place: &Place<'_>, report: &mut Report<'_>) -> Option<Read> {
         ("forbid", Concurrency::Forbid),
         ("replace", Concurrency::Replace),
     ];
+    let size = object.get("size").and_then(|place| super::size(&place, report));
     let concurrency =
         object.get("concurrency_policy").and_then(|place| place.one_of(&policies, report));
     Some(Read {
+        size,
         name: name.map_or(Some(None), |name| name.map(Some))?,
         command: command?,
         schedule: schedule?,

@@ -17,7 +17,7 @@ const FULL: &str = r#"{
     "SECRET_KEY": { "description": "Signs cookies", "generator": "secret" },
     "COLOR": { "value": "blue", "required": false }
   },
-  "formation": { "web": { "quantity": 2, "size": "standard" }, "worker": { "size": "small" } },
+  "formation": { "web": { "quantity": 2, "size": "standard-2x" }, "worker": { "size": "768M" }, "release": { "size": "1G" } },
   "healthchecks": {
     "web": [
       { "type": "readiness", "name": "page", "path": "/up?deep=1", "port": 3000, "content": "ok",
@@ -29,7 +29,8 @@ const FULL: &str = r#"{
     "clock": []
   },
   "cron": [
-    { "command": "bin/tidy", "schedule": "30 4 * * MON-FRI", "concurrency_policy": "forbid" },
+    { "command": "bin/tidy", "schedule": "30 4 * * MON-FRI", "concurrency_policy": "forbid",
+      "size": "256M" },
     { "command": "bin/mail", "schedule": "@daily" }
   ]
 }"#;
@@ -77,7 +78,10 @@ fn reads_everything() {
     );
     assert_eq!(variable("COLOR"), Variable { value: value("blue"), required: false, ..plain });
     assert_eq!(app.formation().to_string(), "web=2");
-    assert_eq!(app.formation[&kind("web")].size.as_deref(), Some("standard"));
+    assert_eq!(
+        app.sizes().to_string(),
+        "cron-bin-tidy memory=256M; release memory=1G; web memory=1G,cpu-weight=200; worker memory=768M"
+    );
     assert_eq!(app.formation[&kind("worker")].quantity, None);
 }
 
@@ -172,7 +176,7 @@ fn what_has_no_effect_is_said() {
   "stack": "heroku-24",
   "scripts": { "dokku": {} },
   "env": { "PORT": "5000", "KEY": { "value": "a", "generator": "secret", "sync": true } },
-  "formation": { "release": { "quantity": 1 }, "web": { "max parallel": 1 } },
+  "formation": { "release": { "quantity": 1 }, "web": { "max parallel": 1, "size": "big" } },
   "healthchecks": { "web": [{ "uptime": 1, "port": 1, "onFailure": {} }] }
 }"#;
     assert_eq!(
@@ -189,6 +193,7 @@ fn what_has_no_effect_is_said() {
             "app.json:8:74: key `env.KEY.sync` is not known and has no effect",
             "app.json:9:18: `formation.release` has no effect",
             "app.json:9:57: key `formation.web[\"max parallel\"]` is not known and has no effect",
+            "app.json:9:84: `formation.web.size` is `\"big\"`, which has no effect",
             "app.json:10:44: `healthchecks.web[0].port` has no effect beside \
              `healthchecks.web[0].uptime`",
             "app.json:10:55: key `healthchecks.web[0].onFailure` is not known and has no effect",

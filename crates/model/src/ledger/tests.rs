@@ -15,6 +15,7 @@ fn chain(length: u32) -> Vec<(Row, Digest)> {
             config_version: number,
             config_digest: Digest::of(b"config"),
             process_types: [("web".parse().unwrap(), "run".to_owned())].into(),
+            sizes: crate::size::Sizes([("web".parse().unwrap(), "1G".parse().unwrap())].into()),
             reason: Reason::Config { set: vec!["A".to_owned()], unset: vec!["B".to_owned()] },
             actor: "owner".to_owned(),
             created: Timestamp::UNIX_EPOCH,
@@ -39,6 +40,8 @@ const CHANGES: &[Change] = &[
     |row| row.config_version += 1,
     |row| row.config_digest = Digest::of(b"other"),
     |row| row.process_types.clear(),
+    |row| row.sizes = crate::size::Sizes::default(),
+    |row| row.sizes.0.values_mut().for_each(|size| size.memory = Some(1 << 29)),
     |row| row.reason = Reason::Deploy,
     |row| row.reason = Reason::Config { set: vec![], unset: vec!["A".into(), "B".into()] },
     |row| row.actor.push('x'),
@@ -93,6 +96,6 @@ fn the_hash_is_fixed_for_ever() {
     let hash = chain(1)[0].1;
     assert_eq!(
         hash.to_string(),
-        "9536d29d518b175d03ff7ebfaf17312e2a17c2d2ab6788a6db0ffb472f9cb2d1"
+        "6b33c2877b28a281534675404a01882873f0ed5f1a67a87c10898dbd31147d3c"
     );
 }

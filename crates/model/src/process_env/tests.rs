@@ -86,10 +86,10 @@ fn the_platform_wins_over_config_and_config_over_the_slug() {
 #[test]
 fn workers_follow_the_limits() {
     assert_eq!(concurrency(None, None), None);
-    assert_eq!(concurrency(Some(512 << 20), None), Some(2));
+    assert_eq!(concurrency(Some(512 << 20), None), Some(1));
     assert_eq!(concurrency(Some(64 << 20), Some(400)), Some(1));
     assert_eq!(concurrency(None, Some(150)), Some(3));
     let set = release(&[("WEB_CONCURRENCY", b"7")]);
     assert!(env(&set, Some(1 << 30)).contains(&"WEB_CONCURRENCY=7".to_owned()));
-    assert!(env(&release(&[]), Some(1 << 30)).contains(&"WEB_CONCURRENCY=4".to_owned()));
+    assert!(env(&release(&[]), Some(1 << 30)).contains(&"WEB_CONCURRENCY=2".to_owned()));
 }

@@ -9,6 +9,7 @@ fn job(schedule: &str, zone: &str) -> CronJob {
         schedule: schedule.parse().unwrap(),
         zone: zone.parse().unwrap(),
         concurrency: Default::default(),
+        size: None,
     }
 }
 

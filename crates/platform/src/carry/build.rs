@@ -13,7 +13,7 @@ use tolv_model::slug::SlugId;
 use tolv_sandbox::Cancel;
 use tolv_store::Slug;
 
-use super::{Carry, Next};
+use super::{Carry, Next, Wanted};
 use crate::controller::After;
 use crate::error::Error;
 use crate::platform::blocking;
@@ -33,19 +33,22 @@ impl Carry<'_> {
         };
         self.starts().await?;
         let (slug, commit) = self.built(Source::WorkingTree { dir: codebase.dir.clone() }).await?;
-        let types = self.platform.runtime(&self.deploy.app, &slug).await?.process_types;
+        let runtime = self.platform.runtime(&self.deploy.app, &slug).await?;
+        let (types, sizes) = (runtime.process_types, runtime.sizes.with(&self.deploy.sizes));
         known_types(&types, &codebase.formation, &self.deploy.name)?;
         let config_version = self.now().await?.config_version;
         if let Some(current) = self.deploy.current
             && !self.deploy.stopped
         {
             let row = self.platform.0.store.release(&self.deploy.id, current).await?.row;
-            if (row.slug, row.config_version) == (slug, config_version) {
+            if (row.slug, row.config_version, &row.sizes) == (slug, config_version, &sizes) {
                 return Ok(None);
             }
         }
         let reason = Reason::Deploy;
-        self.release(Next { slug, commit, config_version, reason, branch: None }).await
+        let wanted = Wanted::default();
+        let next = Next { slug, commit, config_version, reason, branch: None, sizes, wanted };
+        self.release(next).await
     }
 
     /// Sets what app.json gives and the deploy has not, and of a codebase what its file says; the
@@ -150,7 +153,7 @@ impl Carry<'_> {
             spawner: inner.spawner.clone(),
             level: inner.level,
             host: inner.options.host.clone(),
-            caps: inner.options.caps,
+            caps: inner.shares.caps(inner.options.caps, inner.options.min_free),
             cancel: cancel.clone(),
         };
         let output = Arc::clone(self.output);

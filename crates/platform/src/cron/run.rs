@@ -73,13 +73,15 @@ impl Run {
             OneOff { target, name, command: self.run.command.clone(), limit: Some(LIMIT) };
         let run = controller.engine.run_once_until(one_off, &entered.stop);
         // What it says goes to whoever follows it too.
-        Ok(listener.until(run, |line| entered.output.say(&line.text)).await?)
+        Ok(listener.until(run, |line| entered.output.pass_on(&line.text)).await?)
     }
 
     /// Records how it turned out; a database that is away is waited for while the platform runs.
     async fn record(&self, outcome: CronOutcome, status: Option<i32>, error: Option<&str>) {
         let inner = &self.platform.0;
-        inner.blobs.put(&run_key(&self.run.id), self.entered.output.text()).await.ok();
+        let (key, text) = (run_key(&self.run.id), self.entered.output.text());
+        // Without it the run is recorded all the same.
+        self.platform.keep_output(&self.run.deploy, &key, text).await.ok();
         loop {
             let ended = Timestamp::now();
             let recorded =

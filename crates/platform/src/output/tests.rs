@@ -52,11 +52,43 @@ async fn what_was_stored_reads_back_and_can_be_read_from_the_middle() {
 async fn an_endless_output_is_cut_and_counted() {
     let outputs = Outputs::default();
     let output = outputs.begin(&id());
-    for _ in 0..LINES + 7 {
-        output.say("x");
+    output.say("-----> Release phase");
+    let line_of = |number: u32| format!("{number:09}{}", "x".repeat(LINE));
+    for number in 0..2000 {
+        output.pass_on(line_of(number));
+        if number == 1000 {
+            output.say("-----> In the middle");
+        }
     }
-    output.say("y".repeat(LINE + 1));
-    let mut follow = outputs.follow(&id()).unwrap().behind(LINES);
-    outputs.over(&id(), State::Succeeded);
-    assert_eq!(follow.next().await, line(" !     8 more lines are not kept"));
+    output.say(" !     Release v1 failed");
+    let text = String::from_utf8(output.text()).unwrap();
+    assert!(text.len() < HEAD + TAIL + OWN, "{} bytes", text.len());
+    let lines: Vec<_> = text.lines().map(|line| line.get(..40).unwrap_or(line)).collect();
+    assert_eq!(lines[0], "-----> Release phase");
+    assert!(lines[1].starts_with("000000000x"), "the beginning: {:?}", lines[1]);
+    assert!(lines.contains(&"-----> In the middle"), "what the platform says stays");
+    assert!(lines[lines.len() - 2].starts_with("000001999x"), "the end");
+    assert_eq!(lines[lines.len() - 1], " !     Release v1 failed");
+    // Every line is there or counted.
+    let notes = lines.iter().filter_map(|line| line.strip_prefix(" !     … "));
+    let omitted: usize = notes
+        .map(|note| note.split(' ').next().unwrap())
+        .fold(0, |sum, n| sum + n.parse::<usize>().unwrap());
+    let there = lines.iter().filter(|line| line.starts_with("00000")).count();
+    assert_eq!(there + omitted, 2000);
+    // Whoever goes on in the middle reads on.
+    let mut follow = outputs.follow(&id()).unwrap().behind(2002);
+    outputs.over(&id(), State::Failed);
+    assert_eq!(follow.next().await, line(" !     Release v1 failed"));
+    assert_eq!(follow.place(), 2003);
+    assert_eq!(follow.next().await, Some(Progress::Over(State::Failed)));
+}
+
+#[tokio::test]
+async fn empty_lines_are_bounded_too() {
+    let output = Output::default();
+    for _ in 0..200_000 {
+        output.pass_on("\n");
+    }
+    assert!(output.kept().lines.len() <= (HEAD + TAIL) / OVERHEAD + 1);
 }

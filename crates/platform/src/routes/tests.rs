@@ -12,8 +12,10 @@ fn endpoint(process: &str, state: ProcessState) -> Endpoint {
         state,
         routed: true,
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 20_000)),
+        connector: tolv_run::Connector::nowhere(),
         pid: None,
         restarts: 0,
+        limits: tolv_sandbox::Limits::default(),
     }
 }
 

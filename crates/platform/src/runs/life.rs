@@ -97,7 +97,8 @@ impl Life {
     ) -> Option<u64> {
         let Record { bytes, missed } = record?;
         let len = bytes.len() as u64;
-        let note = match self.platform.0.blobs.put(&record_key(deploy, id), bytes).await {
+        let key = record_key(deploy, id);
+        let note = match self.platform.keep_output(deploy, &key, bytes).await {
             Ok(()) if missed == 0 => return Some(len),
             Ok(()) => format!("{missed} more bytes of its output are not kept"),
             Err(error) => {

@@ -4,7 +4,7 @@ use std::path::Path;
 use tolv_build::{GitAccess, GitCommand, GitLimits, GitSandbox};
 use tolv_model::name::{AppName, Deploy};
 use tolv_platform::repo::{RepoError, Repos, shares_root};
-use tolv_sandbox::{Choice, Machine, Spawner};
+use tolv_sandbox::{Choice, Machine, NetworkChoice, Spawner};
 use tolv_testkit::{Home, git};
 
 struct Bed {
@@ -25,7 +25,8 @@ impl Bed {
         let home = Home::new();
         let program = Path::new(env!("CARGO_BIN_EXE_platform-spawner"));
         let spawner = Spawner::start(program, &[]).unwrap();
-        let (level, _) = Machine::probe(&spawner).unwrap().choose(Choice::Auto).unwrap();
+        let (level, _) =
+            Machine::probe(&spawner, NetworkChoice::Auto).unwrap().choose(Choice::Auto).unwrap();
         let git = GitSandbox { spawner, level, limits: GitLimits::default() };
         let repos = Repos::at(&home.path().join("git"), git);
         repos.set_up(Path::new("/bin/true")).unwrap();

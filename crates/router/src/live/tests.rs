@@ -5,12 +5,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::dialer::Dialer;
 use crate::table::{Route, State};
 
 const KEEP: Duration = Duration::from_secs(60);
 
 fn backend(port: u16) -> Backend {
-    Backend { process: "web.1".parse().unwrap(), address: ([127, 0, 0, 1], port).into() }
+    Backend {
+        process: "web.1".parse().unwrap(),
+        address: ([127, 0, 0, 1], port).into(),
+        dialer: Dialer::direct(),
+    }
 }
 
 fn table(backends: &[Backend]) -> Table {

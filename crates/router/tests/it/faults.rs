@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
-use tolv_router::{Backend, Settings, State};
+use tolv_router::{Backend, Dialer, Settings, State};
 
 use crate::edge::{Edge, SHORT, timed};
 use crate::wire::{App, deaf, soon};
@@ -97,7 +97,7 @@ async fn a_connection_that_is_not_taken_is_h19() {
     let _listener = socket.listen(0).unwrap();
     // The kernel's queue is full with one.
     let _first = soon("a connection", TcpStream::connect(address)).await.unwrap();
-    let backend = Backend { process: "web.1".parse().unwrap(), address };
+    let backend = Backend { process: "web.1".parse().unwrap(), address, dialer: Dialer::direct() };
     let settings = timed(|time_outs| time_outs.connect = SHORT);
     let mut edge = Edge::with(settings, State::Up, &[&backend]).await;
     let mut client = edge.client().await;

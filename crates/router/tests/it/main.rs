@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy's leave for tests does not reach their helpers")]
 
 mod balance;
+mod crowd;
 mod drain;
 mod edge;
 mod faults;

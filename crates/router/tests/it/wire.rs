@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tolv_router::Backend;
+use tolv_router::{Backend, Dialer};
 
 /// Longer than anything takes on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -204,7 +204,14 @@ impl App {
     pub(crate) async fn new(process: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        Self { listener, backend: Backend { process: process.parse().unwrap(), address } }
+        Self {
+            listener,
+            backend: Backend {
+                process: process.parse().unwrap(),
+                address,
+                dialer: Dialer::direct(),
+            },
+        }
     }
 
     /// The router's next connection.
@@ -225,5 +232,5 @@ pub(crate) fn deaf(process: &str) -> (TcpSocket, Backend) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
-    (socket, Backend { process: process.parse().unwrap(), address })
+    (socket, Backend { process: process.parse().unwrap(), address, dialer: Dialer::direct() })
 }

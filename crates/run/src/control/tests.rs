@@ -11,12 +11,7 @@ fn say(shim: &OwnedFd, packet: &[u8]) {
 async fn words_come_one_by_one_and_then_the_end() {
     let (ours, shim) = pair().unwrap();
     let control = Control::new(ours).unwrap();
-    let ended = Word::Exited(Ended {
-        code: Some(0),
-        signal: None,
-        oom_kills: 0,
-        written: Written::default(),
-    });
+    let ended = Word::Exited(Ended { code: Some(0), ..Ended::default() });
     say(&shim, &serde_json::to_vec(&Word::Bell(Written::default())).unwrap());
     // Of a shim that knows more words than this supervisor.
     say(&shim, b"{\"sing\":{}}");
@@ -35,12 +30,7 @@ async fn the_last_word_comes_although_an_order_was_not_read() {
     let (ours, shim) = pair().unwrap();
     let control = Control::new(ours).unwrap();
     assert!(control.order(&Order::Arm { lines: 0 }));
-    let ended = Word::Exited(Ended {
-        code: Some(7),
-        signal: None,
-        oom_kills: 0,
-        written: Written::default(),
-    });
+    let ended = Word::Exited(Ended { code: Some(7), ..Ended::default() });
     say(&shim, &serde_json::to_vec(&ended).unwrap());
     drop(shim);
     assert_eq!(control.word().await, Some(ended));

@@ -49,14 +49,14 @@ fn the_sandbox_is_named_for_the_process_and_owned_by_the_deploy() {
     let settings = settings(Level::Strict, logs.path());
     let plan = changed(|target| {
         release(target).deploy.name = DeployName::local();
-        target.limits.memory = Some(1 << 30);
+        target.limits.default.memory = Some(1 << 30);
     });
-    let spec = plan.spec(&settings);
+    let spec = plan.spec(&settings, 20_000);
     assert_eq!((&*spec.hostname, &*spec.identity), ("web.1", "shop/local"));
     assert_eq!((spec.level, spec.limits.memory), (Level::Strict, Some(1 << 30)));
     assert_eq!(spec.mounts, plan.target.mounts);
     let long = format!("{}.1", "x".repeat(63));
-    assert_eq!(crate::fixture::plan(&long, "x").spec(&settings).hostname.len(), HOST_NAME);
+    assert_eq!(crate::fixture::plan(&long, "x").spec(&settings, 1).hostname.len(), HOST_NAME);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn the_digest_is_of_all_that_is_run() {
         plan("web.1", "serve").digest(Level::User),
         of(&plan("web.2", "serve")),
         of(&plan("web.1", "serve2")),
-        of(&changed(|target| target.limits.memory = Some(1 << 30))),
+        of(&changed(|target| target.limits.default.memory = Some(1 << 30))),
         released(&|release| release.number.0 += 1),
         released(&|release| release.slug = SlugId(Digest::of(b"another"))),
         released(&|release| release.config.set("A".parse().unwrap(), b"1").unwrap()),

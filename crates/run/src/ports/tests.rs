@@ -68,8 +68,11 @@ fn engines_begin_at_different_places() {
 }
 
 #[test]
-fn platforms_on_one_machine_do_not_give_out_the_same_port() {
+fn platforms_of_one_user_do_not_give_out_the_same_port() {
     let (one, other) = (Ports::new(), Ports::new());
+    if one.locks.is_none() {
+        return;
+    }
     let next = one.held.lock().unwrap().next;
     other.held.lock().unwrap().next = next;
     let (first, second) = (one.take().unwrap(), other.take().unwrap());
@@ -78,5 +81,47 @@ fn platforms_on_one_machine_do_not_give_out_the_same_port() {
     let number = first.number;
     drop(first);
     // Given back, it is anybody's: another platform of this machine may have it for a while.
-    poll(Duration::from_secs(20), "the name to be free", || reserve(number).ok());
+    poll(Duration::from_secs(20), "the lock to be free", || other.lock(number).ok());
+}
+
+#[test]
+fn names_that_others_take_hold_no_port() {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+    let ports = Ports::new();
+    let next = ports.held.lock().unwrap().next;
+    // What a stranger could bind to keep every start from having a port.
+    let taken: Vec<_> = (next..next.saturating_add(200))
+        .filter_map(|port| {
+            let name = UnixAddress::from_abstract_name(format!("tolv-port-{port}")).ok()?;
+            UnixDatagram::bind_addr(&name).ok()
+        })
+        .collect();
+    assert!(taken.len() > 100);
+    let number = ports.take().unwrap().number;
+    assert!(number.wrapping_sub(next) < 100 || number < next, "{number} and not {next}");
+}
+
+#[test]
+fn a_folder_of_somebody_else_is_not_used() {
+    let home = tolv_testkit::Home::new();
+    let user = rustix::process::geteuid().as_raw();
+    let open = home.path().join("open");
+    DirBuilder::new().mode(0o755).create(&open).unwrap();
+    assert!(!is_private(&open, user));
+    let link = home.path().join("link");
+    std::os::unix::fs::symlink(home.path(), &link).unwrap();
+    assert!(!is_private(&link, user));
+    let own = home.path().join("own");
+    DirBuilder::new().mode(0o700).create(&own).unwrap();
+    assert!(is_private(&own, user));
+    assert!(!is_private(&own, user + 1));
+}
+
+#[test]
+fn a_process_with_a_network_of_its_own_holds_nothing() {
+    let ports = Ports::new();
+    let all: Vec<_> = (0..RANGE.len() * 2).map(|_| ports.any()).collect();
+    assert!(all.iter().all(|port| RANGE.contains(&port.number)));
+    assert!(ports.held.lock().unwrap().ports.is_empty());
 }

@@ -11,10 +11,10 @@ const MOST: usize = 1 << 20;
 /// For the rest of an answer that is not looked at, so that the app does not see a broken pipe.
 const REST: Duration = Duration::from_millis(50);
 
-/// Whether anything that speaks HTTP answers.
-pub(super) async fn answers(address: SocketAddr) -> Result<(), String> {
+/// Whether what is at the other end speaks HTTP.
+pub(super) async fn answers(stream: TcpStream, address: SocketAddr) -> Result<(), String> {
     let request = Request { path: "/", headers: &[], content: None };
-    let mut stream = request.ask(address).await?;
+    let mut stream = request.ask(stream, address).await?;
     let mut start = Vec::new();
     while start.len() < 5 {
         if stream.read_buf(&mut start).await.map_err(|error| error.to_string())? == 0 {
@@ -38,8 +38,8 @@ pub(super) struct Request<'a> {
 
 impl Request<'_> {
     /// Asks, and judges the answer.
-    pub(super) async fn send(self, address: SocketAddr) -> Result<(), String> {
-        let mut stream = self.ask(address).await?;
+    pub(super) async fn send(self, stream: TcpStream, address: SocketAddr) -> Result<(), String> {
+        let mut stream = self.ask(stream, address).await?;
         let mut answer = Vec::new();
         let status = loop {
             if let Some(status) = status(&answer) {
@@ -67,9 +67,7 @@ impl Request<'_> {
         body.contains(content).then_some(()).ok_or_else(|| "the text is not in the body".to_owned())
     }
 
-    async fn ask(self, address: SocketAddr) -> Result<TcpStream, String> {
-        let connect = TcpStream::connect(address).await;
-        let mut stream = connect.map_err(|error| error.to_string())?;
+    async fn ask(self, mut stream: TcpStream, address: SocketAddr) -> Result<TcpStream, String> {
         stream.write_all(&self.to_bytes(address)).await.map_err(|error| error.to_string())?;
         Ok(stream)
     }

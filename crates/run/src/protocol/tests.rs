@@ -45,7 +45,7 @@ fn any_word() -> impl Strategy<Value = Word> {
         any_written().prop_map(Word::Bell),
         (any::<u64>(), any::<u64>()).prop_map(|(held, limit)| Word::Memory { held, limit }),
         ended.prop_map(|(code, signal, oom_kills, written)| {
-            Word::Exited(Ended { code, signal, oom_kills, written })
+            Word::Exited(Ended { code, signal, oom_kills, written, ..Ended::default() })
         }),
     ]
 }
@@ -116,7 +116,7 @@ fn nothing_to_execute_is_refused() {
 /// A change here is a new `VERSION`.
 #[test]
 fn the_words_on_the_wire_are_these() {
-    assert_eq!(VERSION, 4);
+    assert_eq!(VERSION, 5);
     let orders = [
         Order::Stop { signal: 15, grace_ms: 30_000 },
         Order::Kill,
@@ -138,7 +138,7 @@ fn the_words_on_the_wire_are_these() {
         json!(["log", "pipes", { "terminal": { "rows": 24, "columns": 80 } }])
     );
     let written = Written { written: Count { lines: 3, bytes: 9 }, lost: Count::default() };
-    let ended = Ended { code: Some(7), signal: None, oom_kills: 0, written };
+    let ended = Ended { code: Some(7), written, ..Ended::default() };
     let identity = Identity { plan: Digest([255; 32]), port: 20_001 };
     let (process, version, release) = ("web.1".to_owned(), 4, 3);
     let here = Here { version, process, release, writer: 7, identity, written, stopping: false };
@@ -148,6 +148,8 @@ fn the_words_on_the_wire_are_these() {
         Word::exec_failed(2, "exec"),
         Word::Bell(written),
         Word::Memory { held: 5, limit: 6 },
+        Word::Killed { kills: 1, limit: 6 },
+        Word::ForkRefused { limit: 7 },
         Word::Exited(ended),
     ];
     let told = json!({ "written": { "lines": 3, "bytes": 9 }, "lost": { "lines": 0, "bytes": 0 } });
@@ -163,7 +165,12 @@ fn the_words_on_the_wire_are_these() {
             { "exec_failed": { "errno": 2, "what": "exec" } },
             { "bell": told },
             { "memory": { "held": 5, "limit": 6 } },
-            { "exited": { "code": 7, "signal": null, "oom_kills": 0, "written": told } },
+            { "killed": { "kills": 1, "limit": 6 } },
+            { "fork_refused": { "limit": 7 } },
+            { "exited": {
+                "code": 7, "signal": null, "oom_kills": 0, "out_of_memory": false,
+                "memory_limit": 0, "written": told,
+            } },
         ])
     );
 }

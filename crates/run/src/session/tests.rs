@@ -1,8 +1,8 @@
 use super::*;
-use crate::protocol::Written;
 
 fn ended(code: Option<i32>, signal: Option<i32>, oom_kills: u64) -> Option<Ended> {
-    Some(Ended { code, signal, oom_kills, written: Written::default() })
+    let out_of_memory = oom_kills > 0;
+    Some(Ended { code, signal, oom_kills, out_of_memory, ..Ended::default() })
 }
 
 #[test]

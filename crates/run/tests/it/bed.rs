@@ -16,9 +16,10 @@ use tolv_model::env::Env;
 use tolv_model::formation::Formation;
 use tolv_model::name::{Deploy, DeployName};
 use tolv_model::release::{Release, ReleaseNumber};
+use tolv_model::service::HostServices;
 use tolv_model::slug::{Digest, SlugId};
 use tolv_run::{Endpoint, Error, Exit, Local, OneOff, Outcome, ProcessState, Settings, Target};
-use tolv_sandbox::{Level, Limits, Machine, Mount, Spawner};
+use tolv_sandbox::{Level, Machine, Mount, NetworkChoice, Spawner};
 use tolv_testkit::{Home, http, poll};
 
 /// For what takes some milliseconds on a machine that does nothing else.
@@ -70,10 +71,10 @@ pub(crate) fn best() -> Level {
 
 /// What this machine gives.
 pub(crate) fn machine() -> Machine {
-    Machine::probe(&spawner()).unwrap()
+    Machine::probe(&spawner(), NetworkChoice::Auto).unwrap()
 }
 
-fn spawner() -> Spawner {
+pub(crate) fn spawner() -> Spawner {
     Spawner::start(Path::new(env!("CARGO_BIN_EXE_run-spawner")), &[]).unwrap()
 }
 
@@ -153,6 +154,9 @@ impl Bed {
         }
         let runtime = Runtime::new().unwrap();
         let mut settings = Settings::new(spawner(), level, folder.join("logs"));
+        if level == Level::Strict && machine().network.is_none() {
+            settings.host_services = Some(HostServices::default());
+        }
         let timing = &mut settings.timing;
         timing.boot = SOON;
         timing.grace = SOON;
@@ -233,7 +237,7 @@ impl Bed {
             slug_env: BTreeMap::from([("SHARED".to_owned(), "/shared".to_owned())]),
             slug_path: Vec::new(),
             checks: BTreeMap::new(),
-            limits: Limits::default(),
+            limits: tolv_run::TypeLimits::default(),
         }
     }
 
@@ -333,7 +337,13 @@ impl Bed {
 /// What the process answers to a request.
 #[track_caller]
 pub(crate) fn answer(process: &Endpoint) -> String {
-    http::get(process.address, "shop.localhost", "/").unwrap().text()
+    let Some(network) = process.connector.network() else {
+        return http::get(process.address, "shop.localhost", "/").unwrap().text();
+    };
+    let socket = network.tcp_socket(&process.address).unwrap();
+    rustix::io::ioctl_fionbio(&socket, false).unwrap();
+    rustix::net::connect(&socket, &process.address).unwrap();
+    http::get_over(socket.into(), "shop.localhost", "/").unwrap().text()
 }
 
 pub(crate) fn text(line: &Line) -> String {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tolv_model::release::ReleaseNumber;
 use tolv_run::{Culprit, Error, Exit, ProcessState, Reason};
 use tolv_sandbox::view;
+use tolv_testkit::poll;
 
 use crate::bed::{Bed, IDLE, SOON, answer, best, each_level, machine, names, text};
 
@@ -155,12 +156,14 @@ fn memory_beyond_the_limit_is_r15_where_a_controller_is() {
         let mut bed = Bed::with(level, |settings| settings.timing.uptime = SOON);
         let command = "perl -e '$x = \"x\" x (200 << 20); sleep 1000'";
         let mut target = bed.target(1, &[("worker", command, 1)]);
-        target.limits.memory = Some(32 << 20);
+        target.limits.default.memory = Some(32 << 20);
         let culprit = culprit(bed.converge(target));
         assert_eq!(culprit.reason, Reason::OutOfMemory(Exit::Signal(9)));
         bed.stop();
         let said = bed.said("worker.1");
-        assert!(said.contains(&"Error R15 (Memory quota vastly exceeded)".to_owned()), "{said:?}");
+        let wanted = "Error R15 (Memory quota vastly exceeded) -> the kernel stopped 1 process at \
+            the memory limit of 32M; more: tolv limits worker --memory";
+        assert!(said.contains(&wanted.to_owned()), "{level}: {said:?}");
     });
 }
 
@@ -178,7 +181,7 @@ fn memory_that_comes_near_the_limit_is_r14() {
              while True:\n    held.append(b'y' * (1 << 19))\n    time.sleep(0.2)\n",
         );
         let mut target = bed.target(1, &[("worker", "exec python3 grow.py", 1)]);
-        target.limits.memory = Some(64 << 20);
+        target.limits.default.memory = Some(64 << 20);
         bed.converge(target).unwrap();
         bed.wait_for_line("worker.1", "Error R14 (Memory quota exceeded)");
         bed.stop();
@@ -205,4 +208,63 @@ fn one_that_listens_on_the_other_loopback_address_is_found_there() {
     let web = bed.endpoint("web.1");
     assert_eq!(web.address.ip(), Ipv6Addr::LOCALHOST);
     assert!((20_000..30_000).contains(&web.address.port()));
+}
+
+#[test]
+fn a_stranger_on_its_port_gets_no_request() {
+    each_level(|level| {
+        let bed = Bed::new(level);
+        // It listens when it is told to, and a stranger is there before it.
+        let begin = bed.shared().join("begin");
+        let command = "until [ -e $SHARED/begin ]; do sleep 0.05; done; exec perl web.pl";
+        let target = bed.target(1, &[("web", command, 1)]);
+        std::thread::scope(|scope| {
+            let rollout = scope.spawn(|| bed.converge(target));
+            let port = poll(SOON, "its port", || {
+                let endpoints = bed.endpoints();
+                endpoints.first().map(|web| web.address.port()).filter(|&port| port != 0)
+            });
+            let Ok(stranger) = TcpListener::bind((Ipv6Addr::LOCALHOST, port)) else {
+                println!("no IPv6");
+                std::fs::write(&begin, "").unwrap();
+                rollout.join().unwrap().unwrap();
+                return;
+            };
+            stranger.set_nonblocking(true).unwrap();
+            poll(SOON, "it to run", || bed.endpoint("web.1").pid);
+            // Several looks at the port.
+            let until = std::time::Instant::now() + std::time::Duration::from_millis(300);
+            poll(SOON, "some time", || (std::time::Instant::now() >= until).then_some(()));
+            assert_eq!(bed.endpoint("web.1").state, ProcessState::Starting, "{level}");
+            std::fs::write(&begin, "").unwrap();
+            rollout.join().unwrap().unwrap();
+            let web = bed.endpoint("web.1");
+            assert_eq!(web.address.ip(), std::net::Ipv4Addr::LOCALHOST, "{level}");
+            assert_eq!(bed.answers(), [format!("web.1 v1 {port}")], "{level}");
+            let nobody = stranger.accept().map(|(_, peer)| peer);
+            assert!(nobody.is_err(), "{level}: the stranger was asked by {nobody:?}");
+        });
+    });
+}
+
+#[test]
+fn what_takes_the_place_of_a_process_is_not_connected_to() {
+    each_level(|level| {
+        let bed = Bed::new(level);
+        bed.converge(bed.target(1, &[("web", "exec perl web.pl", 1)])).unwrap();
+        let web = bed.endpoint("web.1");
+        let connect = || bed.runtime().block_on(web.connector.connect(web.address)).map(drop);
+        assert!(connect().is_ok(), "{level}");
+        let raw = rustix::process::Pid::from_raw(web.pid.unwrap()).unwrap();
+        rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
+        if web.connector.network().is_some() {
+            // Nobody else can be there; it takes a moment to die.
+            poll(SOON, "the process to be gone", || connect().is_err().then_some(()));
+            return;
+        }
+        let _stranger = poll(SOON, "the port to be free", || {
+            TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, web.address.port())).ok()
+        });
+        assert!(connect().is_err(), "{level}");
+    });
 }

@@ -11,6 +11,7 @@ mod crash;
 mod death;
 mod formation;
 mod job;
+mod limits;
 mod lines;
 mod one_off;
 mod orphan;

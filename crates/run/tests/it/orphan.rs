@@ -11,7 +11,7 @@ use tolv_run::{OneOff, ProcessState, Settings, Target};
 use tolv_sandbox::Level;
 use tolv_testkit::{Home, poll};
 
-use crate::bed::{Bed, SOON, answer, best, each_level, left, mark, text};
+use crate::bed::{Bed, SOON, answer, best, each_level, left, mark, spawner, text};
 
 /// Writes numbers, and ends with 3 once it is told to. It forks nothing: what runs stays the same.
 const COUNTER: &str = r#"exec perl -e '
@@ -316,4 +316,47 @@ fn an_engine_that_ends_before_it_wants_anything_ends_them_too() {
         bed.wait_until_none_is_left();
         assert_eq!(fs::read_dir(holder.path("doors")).unwrap().count(), 0);
     }
+}
+
+/// Connects to each socket, orders the shim behind it to kill its app, and says what it hears.
+const INTRUDER: &str = r#"use Socket;
+for my $door (@ARGV) {
+    socket(my $shim, PF_UNIX, SOCK_SEQPACKET, 0) or die;
+    connect($shim, pack_sockaddr_un($door)) or do { print "refused\n"; next };
+    send($shim, '"kill"', 0);
+    my $word = '';
+    recv($shim, $word, 65536, 0);
+    print $word eq '' ? "nothing\n" : "heard $word\n";
+}"#;
+
+#[test]
+fn an_app_that_runs_as_the_platforms_user_has_no_say_at_a_door() {
+    let level = Level::Landlock;
+    let mut holder = Holder::start(level);
+    holder.kill();
+    let before = holder.left();
+    let doors = fs::read_dir(holder.path("doors")).unwrap();
+    let doors: Vec<_> =
+        doors.map(|door| door.unwrap().path().into_os_string().into_encoded_bytes()).collect();
+    assert_eq!(doors.len(), 3);
+    let argv = ["perl", "-e", INTRUDER].map(|word| word.as_bytes().to_vec());
+    let exec = tolv_sandbox::Exec {
+        argv: argv.into_iter().chain(doors).collect(),
+        env: vec![b"PATH=/usr/bin:/bin".to_vec()],
+        cwd: "/".into(),
+    };
+    let spec = tolv_sandbox::Spec::new(level, "intruder");
+    let job = tolv_sandbox::Job { spec, exec, time_limit: Some(SOON) };
+    let mut said = Vec::new();
+    let mut hear = |_: tolv_sandbox::Stream, bytes: &[u8]| said.extend_from_slice(bytes);
+    let cancel = tolv_sandbox::Cancel::new().unwrap();
+    let status = tolv_sandbox::run(&spawner(), &job, &mut hear, &cancel).unwrap();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(status.success(), "{said}");
+    assert_eq!(said, "nothing\nnothing\nnothing\n");
+    // The next engine is let in, and what runs is what ran.
+    let mut bed = holder.next();
+    bed.runtime().block_on(bed.engine().restore(target(&bed, 1))).unwrap();
+    assert_eq!(holder.left(), before);
+    bed.stop();
 }

@@ -78,6 +78,16 @@ impl Memory {
         used.chain(threshold).chain([self.kills.as_raw_fd()])
     }
 
+    /// Whether the hint tells of kills too.
+    pub fn tells_kills(&self) -> bool {
+        self.is_v2
+    }
+
+    /// What it may use, in bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Processes killed for want of memory.
     pub(crate) fn oom_kills(&self) -> u64 {
         number(&read(&self.kills, &mut [0; 512]), "oom_kill").unwrap_or(0)

@@ -1,6 +1,6 @@
 //! Upper bounds are upper bounds.
 
-use tolv_sandbox::{Machine, Spec};
+use tolv_sandbox::{Budget, Level, Machine, NetworkChoice, Spec};
 
 use crate::{levels, output, run, shell, spawner};
 
@@ -27,9 +27,58 @@ fn tmp_is_limited() {
 }
 
 #[test]
+fn files_of_tmp_and_shm_are_limited_in_number() {
+    let spawner = spawner();
+    for level in levels(&spawner).into_iter().filter(|level| level.has_own_root()) {
+        let mut spec = Spec::new(level, "limits");
+        (spec.limits.tmp, spec.limits.shm) = (1 << 20, 1 << 19);
+        for (folder, most) in [("/tmp", 256), ("/dev/shm", 128)] {
+            let script = format!(
+                "cd {folder}; n=0; while true > f$n; do n=$((n + 1)); done 2>/dev/null; echo $n"
+            );
+            let made: u32 = output(&spawner, spec.clone(), &script).parse().unwrap();
+            assert!(made < most, "{level}: {made} files in {folder}");
+        }
+    }
+}
+
+/// What a group's file says, from inside a launch that has one; `name` in v1, `unified` in v2.
+const READ: &str = "read() { p=$(sed -n \"s/^[0-9]*:\\([^:]*,\\)\\{0,1\\}$1\\(,[^:]*\\)\\{0,1\\}://p\" \
+    /proc/self/cgroup); if [ -n \"$p\" ]; then cat /sys/fs/cgroup/$1$p/$4$2; \
+    else p=$(sed -n 's/^0:://p' /proc/self/cgroup); cat /sys/fs/cgroup$p/../$4$3; fi; }; ";
+
+#[test]
+fn cpu_weight_and_the_budget_of_all_are_set_where_controllers_are() {
+    let spawner = spawner();
+    let facts = Machine::probe(&spawner, NetworkChoice::Auto).unwrap().cgroups;
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    let total: u64 = total.trim().trim_end_matches(" kB").parse().unwrap();
+    // All tests share the base: one that everything fits below.
+    let memory = total * 1024 / 4096 * 4096 - (64 << 20);
+    let budget = Budget { memory: Some(memory), processes: Some(30_000) };
+    assert_eq!(spawner.bound(budget).unwrap(), [], "{facts:?}");
+    let mut spec = Spec::new(Level::None, "limits");
+    spec.limits.cpu_weight = Some(25);
+    spec.limits.memory = Some(64 << 20);
+    spec.limits.processes = Some(64);
+    let read = |spec: &Spec, what: &str| output(&spawner, spec.clone(), &format!("{READ}{what}"));
+    for (controller, what, wanted) in [
+        ("cpu", "read cpu cpu.shares cpu.weight", ["256", "25"]),
+        ("memory", "read memory memory.limit_in_bytes memory.max ../", [&memory.to_string(); 2]),
+        ("pids", "read pids pids.max pids.max ../", ["30000"; 2]),
+    ] {
+        if facts.controllers.iter().any(|name| name == controller) {
+            let found = read(&spec, what);
+            assert!(wanted.contains(&found.as_str()), "{controller}: {found}, not {wanted:?}");
+        }
+    }
+}
+
+#[test]
 fn memory_is_limited_where_a_controller_is() {
     let spawner = spawner();
-    let machine = Machine::probe(&spawner).unwrap();
+    let machine = Machine::probe(&spawner, NetworkChoice::Auto).unwrap();
     if !machine.cgroups.controllers.iter().any(|name| name == "memory") {
         println!("no memory controller: {:?}", machine.cgroups);
         return;
@@ -47,7 +96,7 @@ fn memory_is_limited_where_a_controller_is() {
 
 #[test]
 fn a_spawner_that_ends_takes_no_limit_from_another() {
-    let found = || Machine::probe(&spawner()).unwrap().cgroups;
+    let found = || Machine::probe(&spawner(), NetworkChoice::Auto).unwrap().cgroups;
     let first = found();
     std::thread::scope(|scope| {
         for _ in 0..6 {
@@ -59,7 +108,7 @@ fn a_spawner_that_ends_takes_no_limit_from_another() {
 #[test]
 fn processes_are_limited_where_a_controller_is() {
     let spawner = spawner();
-    let machine = Machine::probe(&spawner).unwrap();
+    let machine = Machine::probe(&spawner, NetworkChoice::Auto).unwrap();
     if !machine.cgroups.controllers.iter().any(|name| name == "pids") {
         println!("no pids controller: {:?}", machine.cgroups);
         return;

@@ -9,11 +9,14 @@ mod deep;
 mod isolation;
 mod life;
 mod limits;
+mod network;
 mod probe;
 
 use std::path::{Path, PathBuf};
 
-use tolv_sandbox::{Cancel, Error, Exec, ExitStatus, Job, Level, Machine, Spawner, Spec, Stream};
+use tolv_sandbox::{
+    Cancel, Error, Exec, ExitStatus, Job, Level, Machine, NetworkChoice, Spawner, Spec, Stream,
+};
 
 fn spawner() -> Spawner {
     Spawner::start(Path::new(env!("CARGO_BIN_EXE_sandbox-spawner")), &[]).unwrap()
@@ -21,7 +24,7 @@ fn spawner() -> Spawner {
 
 /// The levels that can be had here.
 fn levels(spawner: &Spawner) -> Vec<Level> {
-    let machine = Machine::probe(spawner).unwrap();
+    let machine = Machine::probe(spawner, NetworkChoice::Auto).unwrap();
     println!("{}", machine.describe().join("\n"));
     machine.levels.iter().filter(|(_, no)| no.is_none()).map(|(level, _)| *level).collect()
 }

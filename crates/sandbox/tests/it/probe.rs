@@ -1,12 +1,12 @@
 //! What the machine is said to give.
 
-use tolv_sandbox::{Choice, Error, Level, Machine, Reason};
+use tolv_sandbox::{Choice, Error, Level, Machine, NetworkChoice, Reason};
 
 use crate::spawner;
 
 #[test]
 fn the_best_level_is_chosen_and_never_none_by_itself() {
-    let mut machine = Machine::probe(&spawner()).unwrap();
+    let mut machine = Machine::probe(&spawner(), NetworkChoice::Auto).unwrap();
     let (level, _) = machine.choose(Choice::Auto).unwrap();
     assert_ne!(level, Level::None);
     for better in Level::ALL.into_iter().filter(|better| *better < level) {
@@ -28,7 +28,7 @@ fn the_best_level_is_chosen_and_never_none_by_itself() {
 
 #[test]
 fn root_gets_strict_and_everybody_gets_a_process_group() {
-    let machine = Machine::probe(&spawner()).unwrap();
+    let machine = Machine::probe(&spawner(), NetworkChoice::Auto).unwrap();
     assert_eq!(machine.levels[&Level::None], None);
     if rustix::process::geteuid().is_root() {
         assert_eq!(machine.levels[&Level::Strict], None, "{:?}", machine.levels);

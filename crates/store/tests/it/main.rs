@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use tolv_model::access::{Grant, Role};
+use tolv_model::access::{Grant, GrantedApps, Role};
 use tolv_model::config::{Change, Config, NewValue};
 use tolv_model::env::EnvName;
 use tolv_model::id::OperationId;
@@ -138,6 +138,7 @@ fn new_release(operation: &OperationId, deploy: &Deploy, config_version: u32) ->
         commit: Some("c".repeat(40)),
         config_version,
         process_types: [("web".parse().unwrap(), "run".to_owned())].into(),
+        sizes: Default::default(),
         reason: Reason::Deploy,
         actor: "ada".to_owned(),
         now: at(4),
@@ -200,6 +201,7 @@ on_both!(
     writers_at_once_never_share_a_number,
     what_is_kept,
     tokens_audit_and_idempotency,
+    somebody_can_always_administrate,
     it_opens_again_with_its_key_alone,
 );
 
@@ -245,9 +247,15 @@ async fn names_are_unique_and_come_back(bed: Bed) {
         store.destroy_deploy(&deploy.id).await.unwrap();
     }
     let hash = Digest::of(b"tolv_of_the_app");
-    let grant = Grant { role: Role::Admin, app: Some(deploy.name.app.clone()) };
+    let grant = Grant { role: Role::Admin, apps: deploy.name.app.clone().into() };
     store.create_token("its", &grant, &hash, None, at(1)).await.unwrap();
+    let both = GrantedApps::Only([app("shop"), app("blog")].into());
+    let grant = Grant { role: Role::View, apps: both };
+    let shared = Digest::of(b"tolv_of_both");
+    store.create_token("both", &grant, &shared, None, at(1)).await.unwrap();
     store.destroy_app(&deploy.app).await.unwrap();
+    let left = store.token_by_hash(&shared).await.unwrap().unwrap();
+    assert_eq!(left.grant.apps, app("blog").into(), "it is for the other one still");
     // The next app of this name is another.
     assert_eq!(store.token_by_hash(&hash).await.unwrap(), None);
     assert!(matches!(store.app(&app("shop")).await, Err(Error::NotFound { .. })));
@@ -436,6 +444,7 @@ async fn the_ledger_is_a_chain_that_the_database_keeps(bed: Bed) {
             commit: None,
             config_version: 0,
             process_types: Default::default(),
+            sizes: Default::default(),
             reason: Reason::Deploy,
             actor: "eve".to_owned(),
             now: at(9),
@@ -508,11 +517,53 @@ async fn what_is_kept(bed: Bed) {
     assert!(store.slugs().await.unwrap().is_empty());
 }
 
+async fn somebody_can_always_administrate(bed: Bed) {
+    let store = &bed.store;
+    let hash = |text: &str| Digest::of(text.as_bytes());
+    let first = store.create_first_token("owner", &hash("1"), at(1)).await.unwrap().unwrap();
+    assert_eq!(first.grant, Grant::PLATFORM_ADMIN);
+    assert_eq!(store.create_first_token("owner", &hash("2"), at(1)).await.unwrap(), None);
+    store.create_app(&app("shop"), &"production".parse().unwrap(), "h", at(1)).await.unwrap();
+    // None of these can administrate the platform for good.
+    let for_shop = Grant { role: Role::Admin, apps: app("shop").into() };
+    let viewer = Grant { role: Role::View, apps: GrantedApps::All };
+    store.create_token("shop", &for_shop, &hash("3"), None, at(1)).await.unwrap();
+    store.create_token("viewer", &viewer, &hash("4"), None, at(1)).await.unwrap();
+    let short = Grant::PLATFORM_ADMIN;
+    let short = store.create_token("short", &short, &hash("5"), Some(at(99)), at(1)).await.unwrap();
+    assert!(matches!(store.revoke_token(&first.id).await, Err(Error::LastAdmin(_))));
+    store.revoke_token(&short.id).await.unwrap();
+    // Of two that are revoked at once, one stays.
+    for _ in 0..5 {
+        let hash = Digest::of(format!("{:?}", store.tokens(None, 99).await.unwrap()).as_bytes());
+        store.create_token("b", &Grant::PLATFORM_ADMIN, &hash, None, at(1)).await.unwrap();
+        let admins = async || {
+            let all = store.tokens(None, 99).await.unwrap();
+            let is_admin = |token: &tolv_store::Token| token.grant == Grant::PLATFORM_ADMIN;
+            all.into_iter().filter(is_admin).map(|token| token.id).collect::<Vec<_>>()
+        };
+        let two = admins().await;
+        let [one, other] = two.as_slice() else { panic!("{two:?}") };
+        let (a, b) = tokio::join!(store.revoke_token(one), store.revoke_token(other));
+        assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
+        assert_eq!(admins().await.len(), 1);
+    }
+    let recovered = store.recover_token("recovered", &hash("6"), "uid 0", at(2)).await.unwrap();
+    assert_eq!(recovered.grant, Grant::PLATFORM_ADMIN);
+    let line = store.audit_lines(None, None, 1).await.unwrap().remove(0);
+    assert_eq!((line.actor.as_str(), line.action.as_str()), ("uid 0", "token.recover"));
+    assert_eq!(line.detail, recovered.id.as_str());
+    store.check().await.unwrap();
+}
+
 async fn tokens_audit_and_idempotency(bed: Bed) {
     let store = &bed.store;
-    assert!(!store.has_tokens().await.unwrap());
     let hash = Digest::of(b"tolv_secret");
-    let grant = Grant { role: Role::Deploy, app: Some(app("shop")) };
+    let grant = Grant { role: Role::Deploy, apps: app("shop").into() };
+    let unknown = store.create_token("ci", &grant, &hash, Some(at(99)), at(1)).await;
+    assert!(matches!(unknown, Err(Error::NotFound { what: "app", .. })), "{unknown:?}");
+    let shop = store.create_app(&app("shop"), &"production".parse().unwrap(), "h", at(1)).await;
+    shop.unwrap();
     let token = store.create_token("ci", &grant, &hash, Some(at(99)), at(1)).await.unwrap();
     assert_eq!(store.token_by_hash(&hash).await.unwrap(), Some(token.clone()));
     assert_eq!(store.token_by_hash(&Digest::of(b"other")).await.unwrap(), None);

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 use tolv_model::access::Role;
-use tolv_model::name::{AppName, DeployName};
+use tolv_model::name::{AppName, DeployName, ProcessType};
 use tolv_model::release::ReleaseNumber;
+use tolv_model::size::Size;
 
 use super::typed::Named;
 
@@ -294,11 +295,63 @@ pub(crate) enum LogsCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tolv scale web=2 worker=1\n  tolv scale worker=0")]
+#[command(after_help = "Examples:\n  tolv scale web=2 worker=1\n  tolv scale worker=0\n  \
+    tolv scale web=2:1G worker=1:standard-2x\n\nA size is a figure, which is memory, or one of \
+    Heroku's names; a change of it is a release.")]
 pub(crate) struct Scale {
-    /// `TYPE=N`; types that are not named keep theirs
-    #[arg(required = true, value_name = "TYPE=N")]
+    /// `TYPE=N` or `TYPE=N:SIZE`; types that are not named keep theirs
+    #[arg(required = true, value_name = "TYPE=N[:SIZE]")]
     pub(crate) quantities: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) which: Which,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tolv limits\n  tolv limits web --memory 768M --cpu 2\n  \
+    tolv limits worker --processes 256 --tmp 1G\n  tolv limits run --memory 2G\n  \
+    tolv limits web --reset\n\nA change is a release; a rollback takes it back. `run` is the type of \
+    one-off runs, `release`\nthat of the release phase, `cron-NAME` that of a schedule.")]
+pub(crate) struct Limits {
+    /// The process type to change; without it, show those of all
+    #[arg(value_name = "TYPE")]
+    pub(crate) process_type: Option<ProcessType>,
+
+    /// All at once: a figure, which is memory, one of Heroku's names, or `memory=1G,cpu=2`
+    #[arg(long, value_name = "SIZE", requires = "process_type")]
+    pub(crate) size: Option<Size>,
+
+    /// Memory, as in `768M`; what is written to /tmp and /dev/shm counts
+    #[arg(long, value_name = "SIZE", requires = "process_type")]
+    pub(crate) memory: Option<String>,
+
+    /// Most CPU time in cores, as in `0.5` or `2`
+    #[arg(long, value_name = "CORES", requires = "process_type")]
+    pub(crate) cpu: Option<String>,
+
+    /// Share of the CPU where others want it too, against 100
+    #[arg(long, value_name = "N", requires = "process_type")]
+    pub(crate) cpu_weight: Option<String>,
+
+    /// Most processes and threads
+    #[arg(long, value_name = "N", requires = "process_type")]
+    pub(crate) processes: Option<String>,
+
+    /// Most open files of each process
+    #[arg(long, value_name = "N", requires = "process_type")]
+    pub(crate) files: Option<String>,
+
+    /// Room in /tmp, as in `256M`
+    #[arg(long, value_name = "SIZE", requires = "process_type")]
+    pub(crate) tmp: Option<String>,
+
+    /// Room in /dev/shm, as in `64M`
+    #[arg(long, value_name = "SIZE", requires = "process_type")]
+    pub(crate) shm: Option<String>,
+
+    /// Go back to what app.json and the platform say, before the others are set
+    #[arg(long, requires = "process_type")]
+    pub(crate) reset: bool,
 
     #[command(flatten)]
     pub(crate) which: Which,
@@ -379,7 +432,8 @@ pub(crate) enum OperationsCommand {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  tolv tokens\n  tolv tokens create --role deploy --app shop \
-    --expires 30d\n  tolv tokens revoke tok_…")]
+    --expires 30d\n  tolv tokens create --role view --app shop --app blog\n  \
+    tolv tokens revoke tok_…\n  tolv tokens recover")]
 pub(crate) struct Tokens {
     #[command(subcommand)]
     pub(crate) command: Option<TokensCommand>,
@@ -395,9 +449,9 @@ pub(crate) enum TokensCommand {
         /// view, deploy, config, run or admin
         #[arg(long)]
         role: Role,
-        /// For this app alone
+        /// For this app alone; said again, for that one too. Without it, for all apps
         #[arg(long)]
-        app: Option<AppName>,
+        app: Vec<AppName>,
         /// How long it is valid, as in `30d`, `12h` or `15m`; for ever without it
         #[arg(long, value_name = "TIME", value_parser = super::typed::duration)]
         expires: Option<u32>,
@@ -405,11 +459,14 @@ pub(crate) enum TokensCommand {
         #[arg(long, default_value = "token")]
         name: String,
     },
-    /// End a token
+    /// Revoke a token
     Revoke {
         /// Its id
         id: String,
     },
+    /// Make a new token for everything, on the machine of the platform, as the owner of its state
+    /// folder: TOLV_HOME, DATABASE_URL and TOLV_SECRET_KEY as `tolv serve` has them
+    Recover,
 }
 
 #[derive(Debug, Args)]
@@ -475,6 +532,11 @@ pub(crate) struct Run {
     #[arg(long)]
     pub(crate) record: bool,
 
+    /// How much of the machine it may take, as in `1G` or `memory=1G,cpu=2`; over the limits of
+    /// `run`
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) size: Option<Size>,
+
     /// Give it a terminal though standard output is none
     #[arg(short = 't', long, conflicts_with_all = ["no_tty", "detach"])]
     pub(crate) tty: bool,
@@ -502,6 +564,7 @@ impl Run {
         let flags = [self.detach, self.record, self.tty, self.no_tty];
         !flags.contains(&true)
             && self.release.is_none()
+            && self.size.is_none()
             && self.env.is_empty()
             && self.argv.is_empty()
     }

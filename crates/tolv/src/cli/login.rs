@@ -60,7 +60,12 @@ pub(super) fn whoami(at: &At, settings: &Settings) -> Done {
     if target.json {
         return Ok(json(&me)?.into_bytes());
     }
-    let whose = me.app.map_or_else(|| "all apps".to_owned(), |app| format!("app {app}"));
+    let whose = match me.apps {
+        None => "all apps".to_owned(),
+        Some(apps) => {
+            format!("{} {}", if apps.len() == 1 { "app" } else { "apps" }, apps.join(", "))
+        }
+    };
     Ok(format!("{} at {}: {} for {whose}\n", me.name, target.client.url(), me.role).into_bytes())
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tolv_api::{NewOperation, Operation, Page, Process};
-use tolv_model::formation::Formation;
+use tolv_api::{Limits, NewOperation, Operation, Page, Process};
+use tolv_model::formation::{Formation, FormationError};
+use tolv_model::name::NameError;
+use tolv_model::size::{SizeError, Sizes, show_bytes, show_cores};
 
 use super::args::{Operations, OperationsCommand, Restart, Scale, Which};
 use super::failure::Failure;
@@ -11,6 +13,15 @@ use super::show::{json, moment, table};
 use super::target::Target;
 use super::{Done, follow};
 use crate::settings::Settings;
+
+/// Weight of the CPU, and its limit in cores where there is one: `100`, `200, at most 2`.
+pub(super) fn cpu(limits: &Limits) -> String {
+    let weight = limits.cpu_weight.map_or_else(|| "-".to_owned(), |weight| weight.to_string());
+    match limits.cpu_percent {
+        Some(percent) => format!("{weight}, at most {}", show_cores(percent)),
+        None => weight,
+    }
+}
 
 pub(super) fn ps(which: &Which, settings: &Settings) -> Done {
     let target = Target::of_deploy(which, settings)?;
@@ -28,13 +39,20 @@ pub(super) fn ps(which: &Which, settings: &Settings) -> Done {
             format!("v{}", process.release),
             process.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
             process.restarts.to_string(),
+            process.limits.memory.map_or_else(|| "-".to_owned(), show_bytes),
+            cpu(&process.limits),
         ]
     };
     let rows: Vec<_> = page.items.iter().map(row).collect();
-    Ok(table(&["PROCESS", "STATE", "RELEASE", "PID", "RESTARTS"], &rows).into_bytes())
+    let heads = ["PROCESS", "STATE", "RELEASE", "PID", "RESTARTS", "MEMORY", "CPU"];
+    Ok(table(&heads, &rows).into_bytes())
 }
 
-fn done(target: &Target, new: &NewOperation, text: &str) -> Done {
+fn wrong(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(error.to_string())
+}
+
+pub(super) fn done(target: &Target, new: &NewOperation, text: &str) -> Done {
     let operation = follow::ask(target, new)?;
     if target.json {
         return Ok(json(&operation)?.into_bytes());
@@ -44,14 +62,27 @@ fn done(target: &Target, new: &NewOperation, text: &str) -> Done {
 
 pub(super) fn scale(args: &Scale, settings: &Settings) -> Done {
     let target = Target::of_deploy(&args.which, settings)?;
-    let asked = args.quantities.join(",");
-    let formation: Formation = asked
-        .parse()
-        .map_err(|error: tolv_model::formation::FormationError| Failure::new(error.to_string()))?;
+    let (mut quantities, mut sizes) = (Vec::new(), Sizes::default());
+    for part in args.quantities.iter().flat_map(|part| part.split(',')) {
+        let (quantity, size) =
+            part.split_once(':').map_or((part, None), |(n, size)| (n, Some(size)));
+        quantities.push(quantity);
+        if let (Some(size), Some((kind, _))) = (size, quantity.split_once('=')) {
+            let kind = kind.trim().parse().map_err(|error: NameError| wrong(&error))?;
+            sizes.0.insert(kind, size.parse().map_err(|error: SizeError| wrong(&error))?);
+        }
+    }
+    let formation: Formation =
+        quantities.join(",").parse().map_err(|error: FormationError| wrong(&error))?;
     let quantities: BTreeMap<_, _> =
         formation.0.iter().map(|(kind, quantity)| (kind.to_string(), *quantity)).collect();
-    let new = NewOperation::Scale { formation: quantities };
-    done(&target, &new, &format!("is scaled to {formation}"))
+    let asked = sizes.0.iter().map(|(kind, size)| (kind.to_string(), size.to_string())).collect();
+    let new = NewOperation::Scale { formation: quantities, sizes: asked };
+    let said = match sizes.is_empty() {
+        true => format!("is scaled to {formation}"),
+        false => format!("is scaled to {formation} ({sizes})"),
+    };
+    done(&target, &new, &said)
 }
 
 pub(super) fn restart(args: &Restart, settings: &Settings) -> Done {

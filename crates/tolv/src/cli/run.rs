@@ -124,6 +124,7 @@ fn begin(args: Args, settings: &Settings) -> Result<u8, Failure> {
         terminal,
         detach: args.detach,
         record: args.record,
+        size: args.size.map(|size| size.to_string()),
     };
     let run = target.client.begin_run(&path, &new, &key())?;
     if args.detach {

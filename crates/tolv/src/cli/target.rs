@@ -81,7 +81,7 @@ impl Local {
         let home = homes.into_iter().find(|home| local::connect(&local::socket(home)).is_ok())?;
         let client = Client::local(&home);
         let me: Whoami = client.get("/v1/whoami").ok()?;
-        let app = me.app?.parse().ok()?;
+        let app = me.apps?.first()?.parse().ok()?;
         Some(Self { client, deploy: DeployPath { app, name: DeployName::local() } })
     }
 

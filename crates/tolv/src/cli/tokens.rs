@@ -9,9 +9,21 @@ use super::show::{json, moment, table};
 use super::target::Target;
 use crate::settings::Settings;
 
+/// Said of a new token.
+const ONCE: &str = "This token is shown this once.";
+
 pub(super) fn tokens(args: Tokens, settings: &Settings) -> Done {
+    if let Some(TokensCommand::Recover) = args.command {
+        let secret = crate::recover::recover(settings)?;
+        return match args.at.json {
+            true => Ok(json(&serde_json::json!({ "secret": secret }))?.into_bytes()),
+            false => Ok(format!("{secret}\n{ONCE}\nNext: tolv login URL --token …\n").into_bytes()),
+        };
+    }
     let target = Target::of(&args.at, settings)?;
     match args.command {
+        // It needs no platform to talk to.
+        Some(TokensCommand::Recover) => Ok(Vec::new()),
         None => {
             let page = follow::list::<Token>(&target, "/v1/tokens", 200)?;
             if target.json {
@@ -22,18 +34,18 @@ pub(super) fn tokens(args: Tokens, settings: &Settings) -> Done {
                     token.id.clone(),
                     token.name.clone(),
                     token.role.clone(),
-                    token.app.clone().unwrap_or_else(|| "all".to_owned()),
+                    token.apps.as_ref().map_or_else(|| "all".to_owned(), |apps| apps.join(",")),
                     token.expires.map_or_else(|| "never".to_owned(), |at| at.to_string()),
                 ]
             };
             let rows: Vec<_> = page.items.iter().map(row).collect();
-            Ok(table(&["TOKEN", "NAME", "ROLE", "APP", "EXPIRES"], &rows).into_bytes())
+            Ok(table(&["TOKEN", "NAME", "ROLE", "APPS", "EXPIRES"], &rows).into_bytes())
         }
         Some(TokensCommand::Create { role, app, expires, name }) => {
             let new = NewToken {
                 name,
                 role: role.to_string(),
-                app: app.map(|app| app.to_string()),
+                apps: (!app.is_empty()).then(|| app.iter().map(ToString::to_string).collect()),
                 expires_in: expires,
             };
             let made: TokenMade = target.client.send("POST", "/v1/tokens", &new)?;
@@ -41,7 +53,7 @@ pub(super) fn tokens(args: Tokens, settings: &Settings) -> Done {
                 return Ok(json(&made)?.into_bytes());
             }
             let text = format!(
-                "{}\nThis token is shown this once.\nNext: tolv login {} --token …\n",
+                "{}\n{ONCE}\nNext: tolv login {} --token …\n",
                 made.secret,
                 target.client.url()
             );

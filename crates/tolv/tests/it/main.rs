@@ -10,6 +10,7 @@ mod formation;
 mod isolation;
 mod local;
 mod release;
+mod restricted;
 mod serve;
 mod stop;
 mod stream;

@@ -9,13 +9,16 @@ mod disk;
 mod drains;
 mod hostile;
 mod interrupt;
+mod limits;
 mod logs;
 mod metrics;
+mod network;
 mod push;
 mod release_phase;
 mod restart;
 mod run;
 mod survival;
+mod tokens;
 mod upgrade;
 
 use std::net::SocketAddr;

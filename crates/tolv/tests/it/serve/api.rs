@@ -8,12 +8,12 @@ use tolv_testkit::http::Response;
 
 use super::*;
 
-struct Api {
-    serve: Serve,
+pub(super) struct Api {
+    pub(super) serve: Serve,
 }
 
 impl Api {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let serve = Serve::start(env!("CARGO_BIN_EXE_tolv"), &[]);
         let api = Self { serve };
         for app in ["shop", "blog"] {
@@ -23,7 +23,13 @@ impl Api {
         api
     }
 
-    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+    pub(super) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
         let address = self.serve.url();
         let mut stream = TcpStream::connect(address.strip_prefix("http://").unwrap()).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
@@ -40,31 +46,33 @@ impl Api {
         http::parse(&answer, method == "HEAD").unwrap()
     }
 
-    fn as_token(&self, token: &str, method: &str, path: &str, body: &Value) -> Response {
+    pub(super) fn as_token(&self, token: &str, method: &str, path: &str, body: &Value) -> Response {
         let bearer = format!("Bearer {token}");
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        self.send(method, path, &[("authorization", &bearer)], &body)
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        self.send(method, path, &headers, &body)
     }
 
-    fn owner(&self, method: &str, path: &str, body: &Value) -> Response {
+    pub(super) fn owner(&self, method: &str, path: &str, body: &Value) -> Response {
         self.as_token(self.serve.token(), method, path, body)
     }
 
-    fn token(&self, role: &str, app: Option<&str>) -> String {
-        let new = json!({"name": format!("{role} of {app:?}"), "role": role, "app": app});
+    pub(super) fn token(&self, role: &str, app: Option<&str>) -> String {
+        let apps = app.map(|app| [app]);
+        let new = json!({"name": format!("{role} of {app:?}"), "role": role, "apps": apps});
         let made = self.owner("POST", "/v1/tokens", &new);
         assert_eq!(made.status, 201, "{}", made.text());
         body(&made)["secret"].as_str().unwrap().to_owned()
     }
 }
 
-fn body(response: &Response) -> Value {
+pub(super) fn body(response: &Response) -> Value {
     let text = response.text();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// A body that each documented request takes.
-fn example(method: &str, path: &str) -> Value {
+pub(super) fn example(method: &str, path: &str) -> Value {
     match (method, path.rsplit('/').next().unwrap()) {
         ("post", "apps") => json!({"name": "Not a name"}),
         ("post", "deploys") => json!({"name": "Not a name"}),
@@ -277,7 +285,8 @@ fn pages_keys_and_tags() {
     // A request that is sent twice is done once.
     let bearer = format!("Bearer {}", api.serve.token());
     let keyed = |key: &str, name: &str| {
-        let headers = [("authorization", bearer.as_str()), ("idempotency-key", key)];
+        let json_type = ("content-type", "application/json");
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", key), json_type];
         api.send("POST", "/v1/apps", &headers, json!({"name": name}).to_string().as_bytes())
     };
     let made = keyed("one", "made");
@@ -290,7 +299,8 @@ fn pages_keys_and_tags() {
     let config = "/v1/apps/shop/deploys/production/config";
     let tag = api.owner("GET", config, &Value::Null).header("etag").unwrap().to_owned();
     let change = |value: &str| {
-        let headers = [("authorization", bearer.as_str()), ("if-match", tag.as_str())];
+        let json_type = ("content-type", "application/json");
+        let headers = [("authorization", bearer.as_str()), ("if-match", &tag), json_type];
         let sent = json!({"set": {"A": {"text": value}}}).to_string();
         api.send("PATCH", config, &headers, sent.as_bytes())
     };

@@ -61,3 +61,37 @@ fn a_build_that_fills_the_disk_fails_alone() {
     drop(shop);
     drop(disk);
 }
+
+/// What frees room is not refused for want of it; what takes room is.
+#[test]
+fn on_a_full_disk_a_deploy_is_stopped_scaled_rolled_back_and_destroyed() {
+    let Some(disk) = Small::new(96) else {
+        println!("skipped: this user may not mount a file system");
+        return;
+    };
+    let home = disk.path().join("state");
+    let min = [("TOLV_HOME", home.to_str().unwrap()), ("TOLV_MIN_FREE", "32")];
+    let shop = Shop::site("one", &min);
+    shop.pushed(&["tolv", "main"]);
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
+    let stat = rustix::fs::statvfs(disk.path()).unwrap();
+    let free = usize::try_from(stat.f_bavail * stat.f_frsize).unwrap();
+    std::fs::write(disk.path().join("filler"), vec![1; free - (16 << 20)]).unwrap();
+    shop.change("index.html", "three");
+    let ran = shop.push(&["tolv", "main"]);
+    assert!(!ran.status.success() && ran.err.contains("are kept free"), "{}", ran.err);
+    shop.tolv(&["rollback", "v1"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    shop.tolv(&["scale", "web=2"]);
+    shop.tolv(&["limits", "web", "--memory", "256M"]);
+    shop.tolv(&["stop"]);
+    shop.tolv(&["start"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    // Outputs wait for room: that is said, and is no failure.
+    let said = shop.tolv(&["logs", "-n", "200"]);
+    assert!(said.contains("is not kept"), "{said}");
+    shop.tolv(&["destroy", "shop", "--confirm", "shop"]);
+    drop(shop);
+    drop(disk);
+}

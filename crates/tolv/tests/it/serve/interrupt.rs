@@ -12,7 +12,8 @@ use super::*;
 const PHASE: &str = "\
 import os, socket
 if 'GATE' in os.environ:
-    gate = socket.create_connection(('127.0.0.1', int(os.environ['GATE'])))
+    host, port = os.environ['GATE'].split(':')
+    gate = socket.create_connection((host, int(port)))
     print('phase begins', flush=True)
     gate.recv(1)
 ";
@@ -47,12 +48,14 @@ fn state(shop: &Shop, id: &str) -> String {
 
 #[test]
 fn ctrl_c_leaves_an_operation_and_says_how_to_follow_and_end_it() {
-    let shop = Shop::new("web: python3 server.py\nrelease: python3 phase.py\n", &[]);
+    let gate = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = gate.local_addr().unwrap().to_string();
+    let settings = [("TOLV_HOST_SERVICES", &*address)];
+    let shop = Shop::new("web: python3 server.py\nrelease: python3 phase.py\n", &settings);
     shop.change("phase.py", PHASE);
     shop.pushed(&["tolv", "main"]);
-    let gate = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = format!("GATE={}", gate.local_addr().unwrap().port());
-    let id = interrupted(&shop, &["config", "set", &port, "COLOR=blue"], "config");
+    let set = format!("GATE={address}");
+    let id = interrupted(&shop, &["config", "set", &set, "COLOR=blue"], "config");
     drop(gate.accept().unwrap());
     let shown = shop.ran(&["operations", "show", &id]);
     assert!(shown.status.success(), "{}{}", shown.out, shown.err);

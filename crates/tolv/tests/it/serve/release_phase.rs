@@ -19,7 +19,9 @@ fn migrated(postgres: &Postgres) -> Vec<String> {
 }
 
 fn migrating(postgres: &Postgres) -> Shop {
-    let shop = Shop::new("web: python3 server.py\nrelease: sh migrate.sh\n", &[]);
+    let address = postgres.address();
+    let settings = [("TOLV_HOST_SERVICES", &*address)];
+    let shop = Shop::new("web: python3 server.py\nrelease: sh migrate.sh\n", &settings);
     shop.change("migrate.sh", MIGRATE);
     shop.tolv(&["config", "set", &format!("DATABASE_URL={}", postgres.url())]);
     shop

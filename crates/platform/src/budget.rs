@@ -1,0 +1,86 @@
+//! What is kept of the outputs of a deploy's operations, runs and schedules: as many bytes as of its
+//! log, the newest, and nothing while the disk has less room than has to stay.
+//!
+//! ```text
+//!  outputs/<deploy>.json   [[key, bytes], …] oldest first ──▶ the blobs themselves
+//! ```
+
+use rustix::fs::statvfs;
+use tolv_model::id::DeployId;
+
+use super::error::Error;
+use super::platform::Platform;
+
+/// What is kept of one deploy: keys and bytes, the oldest first.
+type Index = Vec<(String, u64)>;
+
+fn index_key(deploy: &DeployId) -> String {
+    format!("outputs/{deploy}.json")
+}
+
+impl Platform {
+    /// Keeps an output of a deploy; older ones make room.
+    ///
+    /// # Errors
+    ///
+    /// The disk is too full, or the store refuses: then it is not kept.
+    pub(super) async fn keep_output(
+        &self,
+        deploy: &DeployId,
+        key: &str,
+        bytes: Vec<u8>,
+    ) -> Result<(), Error> {
+        let inner = &self.0;
+        if inner.options.blobs.is_none() {
+            self.free_room()?;
+        }
+        // One at a time: the index is read and written.
+        let _one = inner.keeping.lock().await;
+        let text = inner.blobs.get(&index_key(deploy)).await?.unwrap_or_default();
+        // One that cannot be read is begun again; what it named goes with the deploy's records.
+        let mut index: Index = serde_json::from_slice(&text).unwrap_or_default();
+        index.retain(|(known, _)| known != key);
+        index.push((key.to_owned(), bytes.len() as u64));
+        let mut total: u64 = index.iter().map(|(_, bytes)| bytes).sum();
+        while total > inner.options.log_bytes && index.len() > 1 {
+            let (oldest, bytes) = index.remove(0);
+            inner.blobs.delete(&oldest).await?;
+            total -= bytes;
+        }
+        inner.blobs.put(key, bytes).await?;
+        let text = serde_json::to_vec(&index).map_err(|error| Error::System {
+            what: "write the index of outputs",
+            source: error.into(),
+        })?;
+        Ok(inner.blobs.put(&index_key(deploy), text).await?)
+    }
+
+    /// Forgets what was kept of a deploy that goes.
+    pub(super) async fn forget_outputs(&self, deploy: &DeployId) -> Result<(), Error> {
+        let inner = &self.0;
+        let _one = inner.keeping.lock().await;
+        let text = inner.blobs.get(&index_key(deploy)).await?.unwrap_or_default();
+        let index: Index = serde_json::from_slice(&text).unwrap_or_default();
+        for (key, _) in index {
+            inner.blobs.delete(&key).await?;
+        }
+        Ok(inner.blobs.delete(&index_key(deploy)).await?)
+    }
+
+    /// Refuses where the disk has less room than has to stay.
+    fn free_room(&self) -> Result<(), Error> {
+        let min = self.0.options.min_free;
+        let stat = statvfs(&self.0.home).map_err(|errno| Error::System {
+            what: "ask how full the disk is",
+            source: errno.into(),
+        })?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        match free >= min {
+            true => Ok(()),
+            false => {
+                let advice = "free some room on the disk of the state folder".to_owned();
+                Err(Error::DiskFull { free: free >> 20, min: min >> 20, advice })
+            }
+        }
+    }
+}

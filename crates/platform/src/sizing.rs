@@ -1,0 +1,277 @@
+//! How the machine is shared out: what a process gets, the most that an app may ask for, the budget
+//! of builds, and what is left to the platform, the router and git.
+//!
+//! ```text
+//!  machine ┬─ reserve: platform, router, git
+//!          └─ budget of all apps and builds together
+//!               ├─ each process: its size
+//!               └─ each build: the build size, with less CPU weight than an app
+//! ```
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use tolv_build::Caps;
+use tolv_model::name::ProcessType;
+use tolv_model::size::{Size, Sizes};
+use tolv_run::TypeLimits;
+use tolv_sandbox::{Budget, Limits};
+use tolv_store::Deploy;
+
+use super::error::Error;
+use super::platform::Platform;
+
+const MIB: u64 = 1 << 20;
+
+/// Of a process of which nothing else is said.
+const DEFAULT: Size = Size {
+    memory: Some(512 * MIB),
+    cpu_weight: Some(100),
+    cpu_percent: None,
+    processes: Some(1024),
+    files: Some(16_384),
+    tmp: None,
+    shm: Some(64 * MIB),
+};
+/// CPU weight of a build: apps go first.
+const BUILD_WEIGHT: u32 = 20;
+/// Processes and threads of a build.
+const BUILD_PROCESSES: u32 = 4096;
+/// Open files of each process of a build.
+const BUILD_FILES: u32 = 65_536;
+/// Memory of a build, at least and at most, where the operator says nothing.
+const BUILD_MEMORY: (u64, u64) = (512 * MIB, 8192 * MIB);
+/// Most builds at once where the operator says nothing.
+const MAX_BUILDS: u64 = 8;
+/// The reserve is a tenth of the machine, within these bounds.
+const RESERVE: (u64, u64) = (128 * MIB, 1024 * MIB);
+/// Processes and threads that are kept for the platform and the rest of the machine.
+const RESERVED_PROCESSES: u64 = 2048;
+
+/// What the operator says of sizes; what is open follows from the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sizing {
+    /// Of a process of which nothing is said.
+    pub default: Size,
+    /// The most that an app may ask for.
+    pub most: Size,
+    /// Of a build.
+    pub build: Size,
+    /// Builds at once.
+    pub builds: Option<usize>,
+    /// Bytes of memory that neither apps nor builds get.
+    pub reserve: Option<u64>,
+}
+
+/// What this machine has.
+#[derive(Clone, Copy, Debug)]
+struct Machine {
+    memory: u64,
+    cores: u32,
+    processes: u64,
+}
+
+/// The whole of it, with nothing open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shares {
+    default: Size,
+    most: Size,
+    build: Size,
+    pub(super) builds: usize,
+    pub(super) budget: Budget,
+}
+
+impl Machine {
+    fn read() -> Self {
+        let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+        let total = total.and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok());
+        let total = total.map_or(u64::MAX, |kib: u64| kib.saturating_mul(1024));
+        // In a container the machine is what its group may have.
+        let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+        let memory = groups.into_iter().filter_map(number).fold(total, u64::min);
+        let processes = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
+        let processes = processes.into_iter().filter_map(number).min().unwrap_or(32_768);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { memory, cores: u32::try_from(cores).unwrap_or(u32::MAX), processes }
+    }
+}
+
+impl Sizing {
+    /// Shares this machine out.
+    pub(super) fn of_this_machine(&self) -> Shares {
+        self.shares(Machine::read())
+    }
+
+    fn shares(&self, machine: Machine) -> Shares {
+        let reserve = self.reserve.unwrap_or((machine.memory / 10).clamp(RESERVE.0, RESERVE.1));
+        // Where the reserve is more than half of a small machine, apps get the other half.
+        let memory = machine.memory.saturating_sub(reserve).max(machine.memory / 2);
+        let processes =
+            machine.processes.saturating_sub(RESERVED_PROCESSES).max(machine.processes / 2);
+        let own = Size {
+            memory: Some(memory),
+            cpu_weight: Some(10_000),
+            cpu_percent: Some(machine.cores.saturating_mul(100)),
+            processes: Some(u32::try_from(processes / 2).unwrap_or(u32::MAX)),
+            files: Some(1 << 20),
+            tmp: Some(memory),
+            shm: Some(memory),
+        };
+        let most = self.most.or(&own);
+        // One for each pair of cores, and no more than have memory for something to compile.
+        let by_cores = u64::from(machine.cores / 2);
+        let builds = by_cores.min(memory / (4 * BUILD_MEMORY.0)).clamp(1, MAX_BUILDS);
+        let builds = self.builds.unwrap_or(usize::try_from(builds).unwrap_or(1)).max(1);
+        let share = memory / 2 / builds as u64;
+        let build = self.build.or(&Size {
+            memory: Some(share.clamp(BUILD_MEMORY.0, BUILD_MEMORY.1).min(memory)),
+            cpu_weight: Some(BUILD_WEIGHT),
+            cpu_percent: None,
+            processes: Some(BUILD_PROCESSES),
+            files: Some(BUILD_FILES),
+            tmp: None,
+            shm: DEFAULT.shm,
+        });
+        Shares {
+            default: self.default.or(&DEFAULT),
+            most,
+            build: with_scratch(build),
+            builds,
+            budget: Budget { memory: Some(memory), processes: Some(processes) },
+        }
+    }
+}
+
+/// `/tmp` is half of the memory where nothing is said: it is full before the memory is.
+fn with_scratch(size: Size) -> Size {
+    let tmp = size.tmp.or_else(|| size.memory.map(|memory| memory / 2));
+    let shm = size.shm.map(|shm| size.memory.map_or(shm, |memory| shm.min(memory)));
+    Size { tmp, shm, ..size }
+}
+
+impl Shares {
+    /// What somebody gets who asked for a size: nothing is open but the CPU limit.
+    pub(super) fn granted(&self, asked: &Size) -> Size {
+        let size = with_scratch(asked.or(&self.default));
+        size.at_most(&self.most).0
+    }
+
+    /// What was asked for beyond the most, in words.
+    pub(super) fn beyond(&self, sizes: &Sizes) -> Vec<String> {
+        let over = sizes.0.iter().flat_map(|(kind, size)| {
+            let (_, over) = size.at_most(&self.most);
+            over.into_iter().map(move |over| format!("{kind}: {over}"))
+        });
+        over.collect()
+    }
+
+    /// Refuses what is beyond the most.
+    pub(super) fn check(&self, sizes: &Sizes) -> Result<(), Error> {
+        match self.beyond(sizes) {
+            over if over.is_empty() => Ok(()),
+            over => Err(Error::TooLarge(over.join("; "))),
+        }
+    }
+
+    /// Limits of the processes of a release.
+    pub(super) fn limits(&self, sizes: &Sizes) -> TypeLimits {
+        let types = sizes.0.iter().map(|(kind, size)| (kind.clone(), self.limits_of(size)));
+        TypeLimits { default: self.limits_of(&Size::default()), types: types.collect() }
+    }
+
+    /// Limits of one process.
+    pub(super) fn limits_of(&self, asked: &Size) -> Limits {
+        limits(&self.granted(asked))
+    }
+
+    /// What a build may take.
+    pub(super) fn caps(&self, caps: Caps, min_free: u64) -> Caps {
+        Caps { room: limits(&self.build).into(), min_free, ..caps }
+    }
+}
+
+impl Platform {
+    /// The limits of each process type of a deploy, with what was asked for.
+    ///
+    /// # Errors
+    ///
+    /// The store's.
+    pub async fn limits(&self, deploy: &Deploy) -> Result<Vec<(ProcessType, Size, Limits)>, Error> {
+        let run: ProcessType = "run".parse().map_err(Error::Name)?;
+        let (mut types, sizes) = match deploy.current {
+            Some(current) => {
+                let row = self.0.store.release(&deploy.id, current).await?.row;
+                (row.process_types.into_keys().collect(), row.sizes)
+            }
+            None => (BTreeSet::new(), deploy.sizes.clone()),
+        };
+        types.insert(run);
+        types.extend(sizes.0.keys().cloned());
+        let of = |kind: ProcessType| {
+            let asked = sizes.of(&kind);
+            (kind, asked, self.0.shares.limits_of(&asked))
+        };
+        Ok(types.into_iter().map(of).collect())
+    }
+}
+
+fn limits(size: &Size) -> Limits {
+    Limits {
+        memory: size.memory,
+        processes: size.processes.map(u64::from),
+        open_files: size.files.map(u64::from),
+        cpu_percent: size.cpu_percent,
+        cpu_weight: size.cpu_weight,
+        tmp: size.tmp.unwrap_or(256 * MIB),
+        shm: size.shm.unwrap_or(64 * MIB),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(gib: u64, cores: u32) -> Machine {
+        Machine { memory: gib << 30, cores, processes: 32_768 }
+    }
+
+    #[test]
+    fn a_process_of_which_nothing_is_said_has_the_contract_s_size() {
+        let shares = Sizing::default().shares(machine(8, 4));
+        let limits = shares.limits_of(&Size::default());
+        assert_eq!(limits.memory, Some(512 * MIB));
+        assert_eq!((limits.cpu_weight, limits.cpu_percent), (Some(100), None));
+        assert_eq!((limits.processes, limits.open_files), (Some(1024), Some(16_384)));
+        assert_eq!((limits.tmp, limits.shm), (256 * MIB, 64 * MIB));
+    }
+
+    #[test]
+    fn the_reserve_is_nobody_s_and_builds_have_less_weight_than_apps() {
+        for (gib, cores, builds) in [(1, 1, 1), (2, 2, 1), (24, 2, 1), (64, 32, 8)] {
+            let shares = Sizing::default().shares(machine(gib, cores));
+            let memory = shares.budget.memory.unwrap();
+            assert!(memory <= (gib << 30) - RESERVE.0, "{gib} GiB: {memory}");
+            assert!(shares.build.memory.unwrap() <= memory);
+            assert!(shares.build.cpu_weight < shares.default.cpu_weight);
+            assert_eq!(shares.builds, builds, "{gib} GiB, {cores} cores");
+        }
+        let reserve = Sizing { reserve: Some(3 << 30), ..Sizing::default() };
+        assert_eq!(reserve.shares(machine(8, 1)).budget.memory, Some(5 << 30));
+        assert_eq!(reserve.shares(machine(4, 1)).budget.memory, Some(2 << 30));
+    }
+
+    #[test]
+    fn nobody_gets_more_than_the_most() {
+        let most = "memory=1G,processes=100".parse().unwrap();
+        let shares = Sizing { most, ..Sizing::default() }.shares(machine(8, 2));
+        let asked: Size = "performance-l".parse().unwrap();
+        let granted = shares.granted(&asked);
+        assert_eq!((granted.memory, granted.processes), (Some(1 << 30), Some(100)));
+        let sizes = Sizes([("web".parse().unwrap(), asked)].into());
+        assert_eq!(shares.beyond(&sizes), ["web: memory 14G: at most 1G here"]);
+        assert!(shares.check(&sizes).is_err());
+        assert!(shares.check(&Sizes::default()).is_ok());
+    }
+}

@@ -1,0 +1,306 @@
+//! What a process in a network of its own reaches, and who reaches it.
+//!
+//! The internet is a namespace of the test's own behind the machine, with a public address.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use tolv_sandbox::{Level, Machine, Network, NetworkChoice, NetworkNamespace, Spawner, Spec};
+use tolv_testkit::poll;
+
+/// For what comes at once on a machine that is not busy.
+const WAIT: Duration = Duration::from_secs(20);
+
+use crate::{output, run, shell, spawner};
+
+/// A spawner whose strict processes have networks of their own; nothing where this machine has none.
+fn networked() -> Option<Spawner> {
+    let spawner = spawner();
+    let machine = Machine::probe(&spawner, NetworkChoice::Auto).unwrap();
+    println!("{}", machine.describe().join("\n"));
+    machine.network.is_none().then_some(spawner)
+}
+
+fn strict() -> Spec {
+    Spec::new(Level::Strict, "network")
+}
+
+fn with(services: &[SocketAddr]) -> Spec {
+    Spec { network: Network::Own { services: services.to_vec() }, ..strict() }
+}
+
+/// Says `connected` or the error's name, for each address.
+fn connects(spawner: &Spawner, spec: Spec, addresses: &[SocketAddr]) -> Vec<String> {
+    let mut script = String::from(
+        "import socket, errno\n\
+         def look(host, port):\n\
+         \x20 family = socket.AF_INET6 if ':' in host else socket.AF_INET\n\
+         \x20 s = socket.socket(family, socket.SOCK_STREAM)\n\
+         \x20 s.settimeout(3)\n\
+         \x20 try:\n\
+         \x20  s.connect((host, port)); print('connected')\n\
+         \x20 except OSError as e:\n\
+         \x20  print(errno.errorcode.get(e.errno, type(e).__name__))\n",
+    );
+    for address in addresses {
+        script.push_str(&format!("look('{}', {})\n", address.ip(), address.port()));
+    }
+    let mut exec = shell("");
+    exec.argv = ["/usr/bin/python3", "-c", &script].map(|word| word.as_bytes().to_vec()).to_vec();
+    let (status, said) = run(spawner, spec, exec).unwrap();
+    assert!(status.success(), "{said}");
+    said.lines().map(str::to_owned).collect()
+}
+
+/// Addresses of this machine, as a stranger would try them.
+fn own_addresses() -> Vec<IpAddr> {
+    let listed = Command::new("ip").args(["-o", "addr"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let address = |line: &str| -> Option<IpAddr> {
+        line.split_whitespace().nth(3)?.split('/').next()?.parse().ok()
+    };
+    let is_link_local =
+        |address: &IpAddr| matches!(address, IpAddr::V6(six) if six.is_unicast_link_local());
+    listed.lines().filter_map(address).filter(|address| !is_link_local(address)).collect()
+}
+
+#[test]
+fn nothing_of_the_machine_answers() {
+    let Some(spawner) = networked() else { return };
+    let v4 = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    let v6 = TcpListener::bind(("::", 0)).unwrap();
+    let listening: Vec<_> = own_addresses()
+        .into_iter()
+        .map(|address| {
+            let listener = if address.is_ipv4() { &v4 } else { &v6 };
+            SocketAddr::new(address, listener.local_addr().unwrap().port())
+        })
+        .collect();
+    assert!(listening.len() >= 2, "{listening:?}");
+    let machine = Spec { network: Network::Machine, ..strict() };
+    // The listeners are there: in the machine's network they answer.
+    assert!(connects(&spawner, machine, &listening).iter().all(|said| said == "connected"));
+    for (address, said) in listening.iter().zip(connects(&spawner, strict(), &listening)) {
+        assert_ne!(said, "connected", "{address}");
+        assert_ne!(said, "TimeoutError", "{address} is refused, and at once");
+    }
+    // Metadata of clouds, the link, and broadcasts.
+    for address in
+        ["169.254.169.254:80", "[fe80::1]:80", "[fd00:ec2::254]:80", "100.100.100.200:80"]
+    {
+        let said = connects(&spawner, strict(), &[address.parse().unwrap()]);
+        assert!(!["connected", "TimeoutError"].contains(&said[0].as_str()), "{address}: {said:?}");
+    }
+}
+
+#[test]
+fn neighbours_share_neither_ports_nor_names_and_do_not_reach_each_other() {
+    let Some(spawner) = networked() else { return };
+    // Both bind the same port, on every address, and an abstract name.
+    let script = "import socket, time\n\
+        s = socket.socket(); s.bind(('0.0.0.0', 28080)); s.listen()\n\
+        u = socket.socket(socket.AF_UNIX); u.bind('\\0tolv-port-28080'); u.listen()\n\
+        print(open('/proc/net/fib_trie').read().count('198.1'), flush=True)\n\
+        a = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); a.connect(('192.0.32.1', 9))\n\
+        print(a.getsockname()[0], flush=True)\n\
+        time.sleep(60)\n";
+    let (cancel_one, one) = background(&spawner, script);
+    let (cancel_two, two) = background(&spawner, script);
+    assert_ne!(one, two);
+    for address in [one, two] {
+        let said = connects(&spawner, strict(), &[SocketAddr::new(address, 28080)]);
+        assert!(!["connected", "TimeoutError"].contains(&said[0].as_str()), "{said:?}");
+        // A local user of the machine gets nothing either.
+        let direct = std::net::TcpStream::connect_timeout(
+            &SocketAddr::new(address, 28080),
+            Duration::from_millis(300),
+        );
+        assert!(direct.is_err(), "{address} answered the machine");
+    }
+    // `/proc/net/unix` and the sockets of others are out of sight.
+    assert_eq!(output(&spawner, strict(), "grep -c tolv-port /proc/net/unix || true"), "0");
+    drop((cancel_one, cancel_two));
+}
+
+/// Runs a script in a sandbox of its own until the guard is dropped; gives the address it says.
+fn background(spawner: &Spawner, script: &str) -> (Guard, IpAddr) {
+    let cancel = tolv_sandbox::Cancel::new().unwrap();
+    let (send, receive) = std::sync::mpsc::channel();
+    let (spawner, told, script) = (spawner.clone(), cancel.clone(), script.to_owned());
+    let task = thread::spawn(move || {
+        let mut exec = shell("");
+        exec.argv =
+            ["/usr/bin/python3", "-c", &script].map(|word| word.as_bytes().to_vec()).to_vec();
+        let job = tolv_sandbox::Job { spec: strict(), exec, time_limit: None };
+        let mut said = Vec::new();
+        let mut take = |_, bytes: &[u8]| {
+            said.extend_from_slice(bytes);
+            let text = String::from_utf8_lossy(&said).into_owned();
+            if let Some(line) = text.lines().nth(1).filter(|_| text.ends_with('\n')) {
+                send.send(line.to_owned()).ok();
+            }
+        };
+        tolv_sandbox::run(&spawner, &job, &mut take, &told).ok();
+    });
+    let line = receive.recv_timeout(Duration::from_secs(20)).unwrap();
+    (Guard(cancel, Some(task)), line.parse().unwrap())
+}
+
+struct Guard(tolv_sandbox::Cancel, Option<thread::JoinHandle<()>>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.cancel();
+        if let Some(task) = self.1.take() {
+            task.join().ok();
+        }
+    }
+}
+
+#[test]
+fn a_service_that_is_given_is_reached_where_it_is() {
+    let Some(spawner) = networked() else { return };
+    for ip in ["127.0.0.1", "::1"] {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let echo = thread::spawn(move || {
+            let (mut stream, peer) = listener.accept().unwrap();
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            stream.write_all(&all).unwrap();
+            peer.ip()
+        });
+        let other = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
+        let script = format!(
+            "import socket\n\
+             s = socket.create_connection(('{}', {}))\n\
+             s.sendall(b'x' * 3000000); s.shutdown(socket.SHUT_WR)\n\
+             n = 0\n\
+             while True:\n\
+             \x20 b = s.recv(65536)\n\
+             \x20 if not b: break\n\
+             \x20 n += len(b)\n\
+             print(n)",
+            address.ip(),
+            address.port()
+        );
+        let mut exec = shell("");
+        exec.argv = ["/usr/bin/python3", "-c", &script].map(|w| w.as_bytes().to_vec()).to_vec();
+        let (status, said) = run(&spawner, with(&[address]), exec).unwrap();
+        assert!(status.success(), "{said}");
+        assert_eq!(said.trim(), "3000000");
+        // The service sees a client of the machine, as its access rules expect.
+        assert_eq!(echo.join().unwrap(), address.ip());
+        assert_eq!(connects(&spawner, with(&[address]), &[other]), ["ECONNREFUSED"]);
+        // Nobody listens there now: the client is cut off.
+        let said = connects(&spawner, with(&[address]), &[address]);
+        assert!(
+            ["connected", "ECONNREFUSED", "ECONNRESET"].contains(&said[0].as_str()),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn names_are_the_machines_and_localhost_is_the_process() {
+    let Some(spawner) = networked() else { return };
+    let resolv = output(&spawner, strict(), "cat /etc/resolv.conf");
+    assert!(resolv.starts_with("nameserver "), "{resolv}");
+    let hosts = output(&spawner, strict(), "getent ahosts localhost | cut -d' ' -f1 | sort -u");
+    assert_eq!(hosts, "127.0.0.1");
+}
+
+#[test]
+fn a_socket_made_inside_reaches_loopback_inside() {
+    let Some(spawner) = networked() else { return };
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    drop(read);
+    drop(write);
+    let script = "import socket, time, os\n\
+        s = socket.socket(); s.bind(('127.0.0.1', 28081)); s.listen()\n\
+        print('ready', flush=True); print('127.0.0.1', flush=True)\n\
+        c, _ = s.accept(); c.sendall(b'inside'); c.close(); time.sleep(60)\n";
+    let (_guard, _) = background(&spawner, script);
+    let pid = poll(WAIT, "the script", || {
+        let found = Command::new("pgrep").args(["-f", "127.0.0.1', 28081"]).output().unwrap();
+        let text = String::from_utf8(found.stdout).unwrap();
+        text.lines().find_map(|line| line.parse::<i32>().ok())
+    });
+    let namespace = NetworkNamespace::of(pid).unwrap().unwrap();
+    assert_eq!(NetworkNamespace::of(i32::try_from(std::process::id()).unwrap()).unwrap(), None);
+    let address: SocketAddr = "127.0.0.1:28081".parse().unwrap();
+    let socket = namespace.tcp_socket(&address).unwrap();
+    rustix::io::ioctl_fionbio(&socket, false).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let mut text = String::new();
+    std::net::TcpStream::from(socket).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "inside");
+    // This thread is at home.
+    assert_eq!(
+        std::fs::read_link("/proc/thread-self/ns/net").unwrap(),
+        std::fs::read_link("/proc/self/ns/net").unwrap()
+    );
+}
+
+/// What this spawner's processes have left on the machine.
+fn left(spawner_pid: u32) -> (usize, usize) {
+    let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
+    let tables = String::from_utf8(tables.stdout).unwrap();
+    let mine: Vec<_> =
+        tables.lines().filter(|line| line.contains(&format!("_{spawner_pid}_"))).collect();
+    let id = mine.first().and_then(|line| line.split('_').nth(1)).unwrap_or("none").to_owned();
+    let interfaces = std::fs::read_dir("/sys/class/net")
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("tv{id}-")));
+    (mine.len(), interfaces.count())
+}
+
+fn pid_of(spawner: &Spawner) -> u32 {
+    let (status, pid) =
+        run(spawner, Spec::new(Level::None, "network"), shell("cut -d' ' -f4 /proc/$PPID/stat"))
+            .unwrap();
+    assert!(status.success());
+    pid.trim().parse().unwrap()
+}
+
+#[test]
+fn nothing_is_left_after_the_end_and_a_killed_one_is_cleaned_up_after() {
+    let Some(spawner) = networked() else { return };
+    let pid = pid_of(&spawner);
+    output(&spawner, strict(), "true");
+    assert_eq!(left(pid).0, 1);
+    drop(spawner);
+    poll(WAIT, "the table to go", || (left(pid) == (0, 0)).then_some(()));
+
+    let Some(spawner) = networked() else { return };
+    let pid = pid_of(&spawner);
+    let raw = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
+    drop(spawner);
+    assert_eq!(left(pid).0, 1, "nobody was there to remove it");
+    let Some(next) = networked() else { return };
+    poll(WAIT, "the next one to remove it", || (left(pid) == (0, 0)).then_some(()));
+    drop(next);
+}
+
+#[test]
+fn datagrams_to_the_machine_are_refused_too() {
+    let Some(spawner) = networked() else { return };
+    let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    for address in own_addresses().into_iter().filter(IpAddr::is_ipv4) {
+        let script = format!(
+            "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+             s.sendto(b'hello', ('{address}', {port}))"
+        );
+        let mut exec = shell("");
+        exec.argv = ["/usr/bin/python3", "-c", &script].map(|w| w.as_bytes().to_vec()).to_vec();
+        run(&spawner, strict(), exec).unwrap();
+    }
+    assert!(socket.recv(&mut [0; 16]).is_err());
+}

@@ -1,0 +1,280 @@
+//! Connections: how many there may be, and how long one may take for what it sends and receives.
+//!
+//! | what | bound |
+//! |---|---|
+//! | a head, and silence between two requests | [`HEAD_TIMEOUT`] |
+//! | a body that is read whole | [`BODY_TIMEOUT`] |
+//! | silence within a pack of git's | [`PACK_TIMEOUT`] |
+//! | an answer of which nothing is taken | [`WRITE_TIMEOUT`] |
+//! | connections of one peer, and in total | [`MAX_PER_PEER`], [`MAX_CONNECTIONS`] |
+//!
+//! An answer may take as long as it likes: a followed log is one.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::serve::Listener;
+use futures_util::StreamExt as _;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// For a request's head to arrive, and for the next request on a connection to begin.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a body that is read whole to arrive.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the next piece of a pack to arrive.
+pub(crate) const PACK_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the client to take some of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Connections at once from one address (from one /64 network of IPv6).
+const MAX_PER_PEER: usize = 256;
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// What a connection above the bound gets before it is closed.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\
+    retry-after: 2\r\ncontent-type: text/plain\r\ncontent-length: 21\r\n\r\ntoo many connections\n";
+
+/// Who is at the other end, as far as connections are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// Whoever can reach a socket in the file system.
+    Local,
+    /// An IPv4 address.
+    V4([u8; 4]),
+    /// The network of an IPv6 address: one machine has many addresses in it.
+    V6([u8; 8]),
+}
+
+/// An address that says who its peer is.
+pub trait PeerAddress {
+    /// Who.
+    fn peer(&self) -> Peer;
+}
+
+impl PeerAddress for SocketAddr {
+    fn peer(&self) -> Peer {
+        match self.ip().to_canonical() {
+            IpAddr::V4(ip) => Peer::V4(ip.octets()),
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, e, f, g, h, ..] = ip.octets();
+                Peer::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+impl PeerAddress for tokio::net::unix::SocketAddr {
+    fn peer(&self) -> Peer {
+        Peer::Local
+    }
+}
+
+/// How many connections each peer has.
+#[derive(Clone, Default)]
+struct Connections(Arc<Mutex<HashMap<Peer, usize>>>);
+
+/// One connection, as long as this lives.
+struct Admitted {
+    connections: Connections,
+    peer: Peer,
+}
+
+impl Connections {
+    /// Counts one more; nothing where there are as many as there may be.
+    fn admit(&self, peer: Peer) -> Option<Admitted> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let total: usize = counts.values().sum();
+        let own = counts.get(&peer).copied().unwrap_or(0);
+        if total >= MAX_CONNECTIONS || own >= MAX_PER_PEER {
+            return None;
+        }
+        counts.insert(peer, own + 1);
+        Some(Admitted { connections: self.clone(), peer })
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut counts = self.connections.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = counts.get(&self.peer).map_or(0, |count| count.saturating_sub(1));
+        match left {
+            0 => counts.remove(&self.peer),
+            left => counts.insert(self.peer, left),
+        };
+    }
+}
+
+/// Serves connections until `stop` resolves, then cancels `ending` and waits until the requests
+/// that are under way have finished, for `grace` at most.
+pub(crate) async fn serve<L>(
+    mut listener: L,
+    router: Router,
+    stop: impl Future<Output = ()>,
+    ending: CancellationToken,
+    grace: Duration,
+) where
+    L: Listener,
+    L::Addr: PeerAddress,
+{
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let connections = Connections::default();
+    let tasks = TaskTracker::new();
+    let service = TowerToHyperService::new(router);
+    let mut stop = pin!(stop);
+    loop {
+        let (mut io, address) = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        let Some(admitted) = connections.admit(address.peer()) else {
+            // As far as it goes into the socket's buffer at once: nobody waits for it.
+            let now = tokio::time::timeout(Duration::ZERO, io.write_all(TOO_MANY));
+            now.await.ok();
+            continue;
+        };
+        let io = TokioIo::new(WriteTimeout { io, waiting: None });
+        let connection = http.serve_connection(io, service.clone());
+        let ending = ending.clone();
+        tasks.spawn(async move {
+            let _admitted = admitted;
+            let mut connection = pin!(connection);
+            tokio::select! {
+                // How a client broke off is nobody's concern.
+                _ = connection.as_mut() => return,
+                () = ending.cancelled() => connection.as_mut().graceful_shutdown(),
+            }
+            connection.await.ok();
+        });
+    }
+    drop(listener);
+    ending.cancel();
+    tasks.close();
+    tokio::time::timeout(grace, tasks.wait()).await.ok();
+}
+
+/// A connection whose writes fail once nothing of them was taken for [`WRITE_TIMEOUT`].
+struct WriteTimeout<T> {
+    io: T,
+    /// Since the last byte was taken, while another waits.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T: Unpin> WriteTimeout<T> {
+    /// What came of a try to write.
+    fn watch<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        tried: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if tried.is_ready() {
+            self.waiting = None;
+            return tried;
+        }
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
+        ready!(waiting.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for WriteTimeout<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let tried = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.watch(cx, tried)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let tried = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch(cx, tried)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let tried = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.watch(cx, tried)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let tried = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.watch(cx, tried)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+/// The layer of requests whose bodies are read whole: they arrive within [`BODY_TIMEOUT`].
+pub(crate) async fn whole_body(request: Request, next: Next) -> Response {
+    let until = Instant::now() + BODY_TIMEOUT;
+    next.run(request.map(|body| timed(body, move || until))).await
+}
+
+/// The layer of git's requests: each piece of a body arrives within [`PACK_TIMEOUT`].
+pub(crate) async fn streamed_body(request: Request, next: Next) -> Response {
+    next.run(request.map(|body| timed(body, || Instant::now() + PACK_TIMEOUT))).await
+}
+
+/// The same body; it fails with `TimedOut` where a piece has not arrived when it should have.
+fn timed(body: Body, until: impl Fn() -> Instant + Send + Sync + 'static) -> Body {
+    let pieces = futures_util::stream::unfold(
+        (body.into_data_stream(), until),
+        |(mut pieces, until)| async move {
+            let piece = match timeout_at(until(), pieces.next()).await {
+                Ok(piece) => piece?.map_err(io::Error::other),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
+            Some((piece, (pieces, until)))
+        },
+    );
+    Body::from_stream(pieces)
+}
+
+/// Whether an error, or what it came from, is that something took too long.
+pub(crate) fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! What an app reaches of the machine and of other apps, and what it can take from them.
+
+use std::net::TcpListener;
+
+use super::*;
+
+/// An app that looks for what is not its own: it answers with what it found.
+const THIEF: &str = r#"
+import http.server, os, socket, threading, time
+
+def look(host, port):
+    s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+    s.settimeout(3)
+    try:
+        s.connect((host, port))
+        return 'connected'
+    except OSError as error:
+        return type(error).__name__
+
+# Every port that a neighbour may be told, on the other protocol and before it.
+taken = []
+for port in range(20000, 20400):
+    for host in ('::1', '127.0.0.1'):
+        s = socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET)
+        try:
+            s.bind((host, port)); s.listen(); taken.append(s)
+        except OSError:
+            pass
+
+class Report(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        wanted = [word for word in self.path.strip('/').split(',') if word]
+        lines = []
+        for word in wanted:
+            host, port = word.rsplit('_', 1)
+            lines.append(f'{word} {look(host, int(port))}')
+        names = [line for line in open('/proc/net/unix') if '@tolv' in line]
+        lines.append(f'names {len(names)}')
+        body = '\n'.join(lines).encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), Report).serve_forever()
+"#;
+
+fn is_strict_with_networks(shop: &Shop) -> bool {
+    let status = run(std::process::Command::new(env!("CARGO_BIN_EXE_tolv")).arg("status"));
+    let has = status.out.lines().any(|line| line.starts_with("network   yes"));
+    if !has {
+        shop.serve
+            .running()
+            .wait_for_line(|line| line.contains("share the machine's network"), SOON);
+    }
+    has
+}
+
+#[test]
+fn an_app_reaches_neither_the_platform_nor_its_neighbours_nor_the_machine() {
+    let shop = Shop::new("web: python3 server.py\n", &[]);
+    if !is_strict_with_networks(&shop) {
+        return;
+    }
+    shop.pushed(&["tolv", "main"]);
+    let thief = shop.serve.folder("thief");
+    std::fs::write(thief.join("Procfile"), "web: python3 thief.py\n").unwrap();
+    std::fs::write(thief.join("thief.py"), THIEF).unwrap();
+    git::commit(&thief);
+    shop.serve.tolv(&thief, &["create", "thief"]);
+    let pushed = push_from(&shop.serve, &thief, &["tolv", "main"]);
+    assert!(pushed.status.success(), "{}", pushed.err);
+    let database = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port_of = |text: String| -> u16 {
+        let line = text.lines().find(|line| line.starts_with("PORT=")).unwrap().to_owned();
+        line["PORT=".len()..].parse().unwrap()
+    };
+    let victim = port_of(shop.text("shop.localhost", "/env"));
+    let api: u16 = shop.serve.url().rsplit(':').next().unwrap().parse().unwrap();
+    let wanted = [
+        ("127.0.0.1", api),
+        ("::1", api),
+        ("127.0.0.1", shop.serve.http()),
+        ("127.0.0.1", database.local_addr().unwrap().port()),
+        ("127.0.0.1", victim),
+        ("169.254.169.254", 80),
+    ];
+    let target: Vec<_> = wanted.iter().map(|(host, port)| format!("{host}_{port}")).collect();
+    let found = shop.text("thief.localhost", &format!("/{}", target.join(",")));
+    assert_eq!(found.lines().count(), wanted.len() + 1, "{found}");
+    assert!(!found.contains(" connected"), "{found}");
+    assert!(found.ends_with("names 0"), "{found}");
+    // While the thief listens on what it can, the neighbour starts anew, and its requests are its
+    // own.
+    shop.tolv(&["restart"]);
+    for _ in 0..20 {
+        assert!(shop.text("shop.localhost", "/").starts_with("web.1 "), "another app answered");
+    }
+    let said = shop.tolv(&["run", "sh", "-c", "cat /proc/net/dev | wc -l; cat /etc/resolv.conf"]);
+    assert!(said.starts_with("4\n"), "lo and eth0, and nothing of the machine's: {said}");
+}
+
+#[test]
+fn a_service_of_the_machine_is_reached_where_config_and_operator_say_so() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let allowed = listener.local_addr().unwrap();
+    let other = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let services = allowed.to_string();
+    let shop = Shop::new("web: python3 server.py\n", &[("TOLV_HOST_SERVICES", services.as_str())]);
+    if !is_strict_with_networks(&shop) {
+        return;
+    }
+    shop.pushed(&["tolv", "main"]);
+    let look = |address: SocketAddr| {
+        let script = format!(
+            "import socket; socket.create_connection(('{}', {}), 5)",
+            address.ip(),
+            address.port()
+        );
+        shop.ran(&["run", "python3", "-c", &script])
+    };
+    // Allowed and not named, named and not allowed.
+    assert!(!look(allowed).status.success());
+    shop.tolv(&["config", "set", &format!("OTHER_URL=redis://{other}/0")]);
+    assert!(!look(other).status.success());
+    shop.serve.running().wait_for_line(
+        |line| line.contains(&format!("OTHER_URL names {other} on this machine")),
+        SOON,
+    );
+    shop.tolv(&["config", "set", &format!("REDIS_URL=redis://user:secret@{allowed}/0")]);
+    let ran = look(allowed);
+    assert!(ran.status.success(), "{}{}", ran.out, ran.err);
+    listener.set_nonblocking(true).unwrap();
+    poll(SOON, "the connection of the app", || listener.accept().ok());
+}
