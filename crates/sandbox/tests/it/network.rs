@@ -45,9 +45,8 @@ fn connects(spawner: &Spawner, spec: Spec, addresses: &[SocketAddr]) -> Vec<Stri
          \x20 except OSError as e:\n\
          \x20  print(errno.errorcode.get(e.errno, type(e).__name__))\n",
     );
-    for address in addresses {
-        script.push_str(&format!("look('{}', {})\n", address.ip(), address.port()));
-    }
+    let looks = addresses.iter().map(|at| format!("look('{}', {})\n", at.ip(), at.port()));
+    script.extend(looks);
     let mut exec = shell("");
     exec.argv = ["/usr/bin/python3", "-c", &script].map(|word| word.as_bytes().to_vec()).to_vec();
     let (status, said) = run(spawner, spec, exec).unwrap();
