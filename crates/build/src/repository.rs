@@ -173,6 +173,7 @@ impl Repository {
         argv.extend([b"--git-dir".to_vec(), self.dir.as_os_str().as_bytes().to_vec()]);
         argv.extend(command.args.iter().map(|word| word.as_bytes().to_vec()));
         spec.network = Network::Nowhere;
+        spec.umask = 0o077;
         Job {
             spec,
             exec: Exec { argv, env, cwd: "/".into() },

@@ -115,9 +115,8 @@ impl Repos {
                 remove(&entry.path())?;
             }
         }
-        // At level user under root, a sandbox opens what it sees as the uid that it has. What is in
-        // these is that uid's alone.
-        for (folder, mode) in [(&self.folder, 0o711), (&pushes, 0o711), (&hooks, 0o755)] {
+        // git looks into the hooks' folder as the uid that its sandbox has.
+        for (folder, mode) in [(&self.folder, 0o700), (&pushes, 0o700), (&hooks, 0o755)] {
             let mode = fs::Permissions::from_mode(mode);
             fs::set_permissions(folder, mode).map_err(failed("chmod", folder))?;
         }

@@ -175,7 +175,7 @@ impl Entered {
         if rustix::process::getppid() != Some(parent) {
             return Err(Reason::new("the shim is gone", libc::ESRCH));
         }
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(self.spec.umask));
         at(&format!("chdir {}", cwd.display()), || rustix::process::chdir(cwd))?;
         if level != Level::None {
             rules::landlock(&self.spec, self.hidden.as_deref())?;

@@ -26,6 +26,8 @@ pub struct Spec {
     pub limits: Limits,
     /// Which network it is in.
     pub network: Network,
+    /// Which bits the modes of new files never have.
+    pub umask: u32,
     /// Host name inside (strict and user).
     pub hostname: String,
     /// Home directory in the made `/etc/passwd`; exists inside even where nothing is mounted.
@@ -59,6 +61,7 @@ impl Spec {
             mounts: Vec::new(),
             limits: Limits::default(),
             network: Network::own(),
+            umask: 0o022,
             hostname: "app".to_owned(),
             home: PathBuf::from("/app"),
         }

@@ -322,12 +322,13 @@ fn open_to_others(state: &Path) -> Vec<String> {
     while let Some(path) = open.pop() {
         let meta = path.symlink_metadata().unwrap();
         let mode = meta.permissions().mode() & 0o777;
-        if !meta.is_symlink() && mode & 0o077 != 0 {
+        // Behind these are trees that processes see: their modes are their own.
+        let shown = ["slugs", "toolchains", "cache", "builds", "hooks"];
+        let is_shown = path.file_name().is_some_and(|name| shown.iter().any(|s| name == *s));
+        let is_hooks = path.file_name().is_some_and(|name| name == "hooks");
+        if !meta.is_symlink() && !is_hooks && mode & 0o077 != 0 {
             found.push(format!("{} {mode:o}", path.display()));
         }
-        // Behind these are trees that processes see: their modes are their own.
-        let shown = ["slugs", "toolchains", "cache", "builds"];
-        let is_shown = path.file_name().is_some_and(|name| shown.iter().any(|s| name == *s));
         if meta.is_dir() && !is_shown {
             open.extend(std::fs::read_dir(&path).unwrap().flatten().map(|entry| entry.path()));
         }
