@@ -293,9 +293,9 @@ impl Group {
         Ok(self.inside)
     }
 
-    /// Without what only the body has.
-    pub(crate) fn without_inside(self) -> Self {
-        Self { dirs: self.dirs, ..Self::default() }
+    /// What is removed at the end, and what the app's groups are entered by.
+    pub(crate) fn apart(self) -> (Self, Inside) {
+        (Self { dirs: self.dirs, ..Self::default() }, self.inside)
     }
 
     /// Kills whatever is in it.

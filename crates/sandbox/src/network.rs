@@ -36,6 +36,7 @@ pub(crate) mod host;
 pub(crate) mod link;
 pub(crate) mod names;
 mod netlink;
+mod nft;
 pub(crate) mod relay;
 
 /// Which network a sandboxed process is in.
@@ -180,11 +181,20 @@ pub(crate) fn visit<T>(namespace: impl AsFd, act: impl FnOnce() -> io::Result<T>
     let network = Some(LinkNameSpaceType::Network);
     let home = home()?;
     move_into_link_name_space(namespace.as_fd(), network)?;
-    let done = act();
-    if move_into_link_name_space(home.as_fd(), network).is_err() {
-        // A thread that stayed there would act for a stranger from then on. The kernel does not
-        // refuse the way back to one that it has just let out.
-        std::process::abort();
+    let _back = WayBack(home);
+    act()
+}
+
+/// Takes this thread back when dropped, whatever happened meanwhile.
+struct WayBack(&'static File);
+
+impl Drop for WayBack {
+    fn drop(&mut self) {
+        let network = Some(LinkNameSpaceType::Network);
+        if move_into_link_name_space(self.0.as_fd(), network).is_err() {
+            // A thread that stayed there would act for a stranger from then on. The kernel does not
+            // refuse the way back to one that it has just let out.
+            std::process::abort();
+        }
     }
-    done
 }

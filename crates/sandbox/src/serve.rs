@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, kill_process};
 
-use crate::cgroup::{Group, Trees};
+use crate::cgroup::{Group, Inside, Trees};
 use crate::enter::{Birth, live};
 use crate::init::EXEC_BODY;
 use crate::level::{Level, Reason};
@@ -60,6 +60,17 @@ struct Server<'a> {
 struct Child {
     group: Group,
     level: Level,
+    /// Of a relay.
+    relay: Option<Relayed>,
+}
+
+/// A relay, for as long as its sandbox is there.
+struct Relayed {
+    relay: Relay,
+    /// Readable once the sandbox has ended.
+    sandbox: OwnedFd,
+    /// The groups of the app.
+    inside: Inside,
 }
 
 impl<'a> Server<'a> {
@@ -96,6 +107,7 @@ impl<'a> Server<'a> {
                 }
             }
             let readable = self.wait();
+            self.networks.mend();
             self.collect();
             if readable {
                 self.hear();
@@ -112,7 +124,10 @@ impl<'a> Server<'a> {
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(self.socket.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        let changes = self.networks.changes();
+        fds.extend(changes.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         poll(&mut fds, timeout.as_ref()).is_ok()
+            && self.socket.is_some()
             && fds.get(1).is_some_and(|socket| !socket.revents().is_empty())
     }
 
@@ -121,6 +136,10 @@ impl<'a> Server<'a> {
         self.signals.drain();
         for (pid, _) in reap::reap_all() {
             if let Some(child) = self.children.remove(&pid.as_raw_nonzero().get()) {
+                if let Some(relayed) = child.relay {
+                    self.relay_again(relayed);
+                    continue;
+                }
                 // Behind a pid namespace the kernel has killed them already.
                 if !child.level.has_own_root() {
                     child.group.kill();
@@ -257,9 +276,10 @@ impl<'a> Server<'a> {
         };
         let ready = if joined { Ok(()) } else { group.take_in(pid) };
         let ready = ready.and_then(|()| map_ids(level, pid, app_uid, &identity));
-        self.children.insert(pid, Child { group: group.without_inside(), level });
+        let (group, inside) = group.apart();
+        self.children.insert(pid, Child { group, level, relay: None });
         let ready = ready.and_then(|()| match (&services, &names) {
-            (Some(services), Some(names)) => self.connect((pid, &pidfd), services, names),
+            (Some(services), Some(names)) => self.connect((pid, &pidfd), services, names, inside),
             _ => Ok(()),
         });
         let ready = ready.and_then(|()| {
@@ -298,6 +318,7 @@ impl Server<'_> {
         (pid, pidfd): (i32, &OwnedFd),
         services: &[SocketAddr],
         names: &Names,
+        inside: Inside,
     ) -> Result<(), Reason> {
         let io = |stage: &'static str| {
             move |error: std::io::Error| Reason::new(stage, sys::errno(&error))
@@ -310,13 +331,30 @@ impl Server<'_> {
         if relay.is_empty() {
             return Ok(());
         }
-        match sys::clone_process(0, None).map_err(io("fork"))? {
-            Fork::Child => relay.live(pidfd),
+        let sandbox = pidfd.try_clone().map_err(io("keep a pidfd"))?;
+        self.relay(Relayed { relay, sandbox, inside }).map_err(io("fork"))
+    }
+
+    fn relay(&mut self, relayed: Relayed) -> std::io::Result<()> {
+        match sys::clone_process(0, None)? {
+            Fork::Child => relayed.relay.live(&relayed.sandbox, &relayed.inside),
             Fork::Parent((pid, _)) => {
-                // It ends with the sandbox; there is nothing below it.
-                self.children.insert(pid, Child { group: Group::default(), level: Level::Strict });
+                // There is nothing below it.
+                let (group, level) = (Group::default(), Level::Strict);
+                self.children.insert(pid, Child { group, level, relay: Some(relayed) });
                 Ok(())
             }
+        }
+    }
+
+    /// One that has ended before its sandbox was killed, by the kernel for want of memory, say.
+    fn relay_again(&mut self, relayed: Relayed) {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::new(&relayed.sandbox, PollFlags::IN)];
+        let is_over = poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0);
+        if !is_over {
+            // Without a process to be had, clients are refused as by a service that is down.
+            self.relay(relayed).ok();
         }
     }
 }

@@ -5,34 +5,38 @@
 
 use std::fs;
 use std::io;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use super::link::{self, ADDRESSES, Link};
 use super::netlink::Netlink;
+use super::nft::{self, Watch};
 use super::{NetworkChoice, home, visit};
 use crate::level::Reason;
 use crate::sys::errno;
 
-/// Where nft is, by the habits of the distributions.
-const NFT: [&str; 4] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/bin/nft"];
 const TABLE: &str = "tolv_";
 /// Numbers that are taken by others before a free one is found.
 const TRIES: usize = 64;
 /// For a packet of the trial to come through a machine that lets it.
 const TRIAL: Duration = Duration::from_secs(2);
+/// Until the trial's packet is sent again.
+const RESEND: Duration = Duration::from_millis(100);
 /// Where the trial's packet goes: nobody on the internet has it.
 const TRIAL_TARGET: [u8; 3] = [203, 0, 113];
 /// Where spawners take turns; the machine's start clears it.
-const LOCK: &str = "/run/tolv-network.lock";
+const LOCK: &str = "/run/tolv-network";
+/// For the turn, which others have for some milliseconds.
+const TURN: Duration = Duration::from_secs(3);
+const RETRY_DELAY: Duration = Duration::from_millis(5);
 const FORWARD_V4: &str = "/proc/sys/net/ipv4/ip_forward";
 const FORWARD_V6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 const DEFAULT_MTU: u32 = 1500;
@@ -44,8 +48,13 @@ pub(crate) struct HostNetwork {
     /// Forwarding that this spawner, or one before that is not gone yet, has switched on.
     forwarding: Forwarding,
     netlink: Netlink,
+    watch: Watch,
+    /// By its name others see that this spawner lives, in whatever process namespace.
+    _alive: UnixDatagram,
     v6: bool,
     mtu: u32,
+    /// Settings of interfaces that were changed for IPv6.
+    advertisements: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,11 +95,18 @@ impl Table {
     /// Whether its spawner is there, or an interface of it.
     fn is_in_use(self) -> bool {
         let prefix = interfaces(self.id);
-        let has_interface = fs::read_dir("/sys/class/net").is_ok_and(|all| {
-            all.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-        });
-        has_interface || Path::new(&format!("/proc/{}", self.pid)).exists()
+        // That of this network, whoever mounted /sys.
+        let devices = fs::read_to_string("/proc/net/dev").unwrap_or_default();
+        let mut names = devices.lines().map(str::trim_start);
+        names.any(|line| line.starts_with(&prefix)) || alive(self.id).is_err()
     }
+}
+
+/// Takes the name that says that a spawner lives, among the abstract sockets of this network, which
+/// the kernel gives back with its holder's end. A stranger who takes it keeps a table of nobody's.
+fn alive(id: u32) -> io::Result<UnixDatagram> {
+    let name = UnixAddress::from_abstract_name(format!("tolv-network-{id:06x}"))?;
+    UnixDatagram::bind_addr(&name)
 }
 
 /// How the names of a spawner's interfaces begin.
@@ -105,35 +121,90 @@ impl HostNetwork {
     ///
     /// What this machine lacks; nothing is left then.
     pub(crate) fn set_up() -> Result<Self, Reason> {
-        let _turn = turn();
-        home().map_err(|error| Reason::new("open /proc/self/ns/net", errno(&error)))?;
-        let before = remove_stale(&tables()?)?;
-        let was = Forwarding { v4: is_off(FORWARD_V4), v6: false };
-        let has_v6 = has_default_route("/proc/net/ipv6_route", is_default_v6);
-        let was = Forwarding { v6: has_v6 && is_off(FORWARD_V6), ..was };
-        let forwarding =
-            Forwarding { v4: was.v4 || before.v4, v6: was.v6 || (before.v6 && has_v6) };
-        let netlink = Netlink::open().map_err(|error| Reason::new("netlink", errno(&error)))?;
+        let io = |stage: &'static str| move |error: io::Error| Reason::new(stage, errno(&error));
+        home().map_err(io("open /proc/self/ns/net"))?;
+        let (netlink, watch) = (Netlink::open(), Watch::open());
+        let (netlink, watch) = (netlink.map_err(io("netlink"))?, watch.map_err(io("nfnetlink"))?);
         let id = random() & 0x00ff_ffff;
-        let network = Self { id, forwarding, netlink, v6: has_v6, mtu: mtu() };
+        let alive = alive(id).map_err(io("take a name"))?;
+        let has_v6 = has_default_route("/proc/net/ipv6_route", is_default_v6);
+        let (forwarding, advertisements) = (Forwarding::default(), Vec::new());
+        let mtu = mtu();
+        let mut network =
+            Self { id, forwarding, netlink, watch, _alive: alive, v6: has_v6, mtu, advertisements };
         let ready = network.begin();
         if ready.is_err() {
-            network.remove();
+            network.take_down();
         }
         ready.map(|()| network)
     }
 
-    fn begin(&self) -> Result<(), Reason> {
-        load(&rules(&self.table().name(), &interfaces(self.id)))?;
-        self.forward()?;
+    fn begin(&mut self) -> Result<(), Reason> {
+        let stale = {
+            let _turn = turn();
+            let tables = tables()?;
+            let flagged = |v6: bool| {
+                tables.iter().any(|it| if v6 { it.forwarding.v6 } else { it.forwarding.v4 })
+            };
+            self.forwarding = Forwarding {
+                v4: is_off(FORWARD_V4) || flagged(false),
+                v6: self.v6 && (is_off(FORWARD_V6) || flagged(true)),
+            };
+            self.load()?;
+            self.forward()?;
+            tables
+        };
+        for table in stale.into_iter().filter(|table| !table.is_in_use()) {
+            // Another one may have removed it meanwhile.
+            nft::run(&["delete", "table", "inet", &table.name()], None).ok();
+        }
         self.trial()
     }
 
+    /// Loads the rules, in the place of what is left of them.
+    fn load(&self) -> Result<(), Reason> {
+        let name = self.table().name();
+        let rules = rules(&name, &interfaces(self.id), connections());
+        let text = format!("table inet {name}\ndelete table inet {name}\n{rules}");
+        nft::run(&["-f", "-"], Some(&text))?;
+        // What this has changed itself is no news.
+        self.watch.has_lost(&name);
+        Ok(())
+    }
+
+    /// Readable when something of the machine's tables has changed.
+    pub(crate) fn changes(&self) -> BorrowedFd<'_> {
+        self.watch.fd()
+    }
+
+    /// Puts the rules back where somebody else has removed them, as the machine's firewall does when
+    /// it is loaded anew: without them nothing would be refused.
+    pub(crate) fn mend(&self) {
+        for _ in 0..TRIES {
+            if !self.watch.has_lost(&self.table().name()) {
+                return;
+            }
+            let mended = self.load();
+            let text = match &mended {
+                Ok(()) => {
+                    "the rules of apps' networks were removed by somebody, and are back".to_owned()
+                }
+                Err(reason) => format!("the rules of apps' networks are lost: {reason}"),
+            };
+            // Standard error is the platform's; nobody may be there to read it.
+            rustix::io::write(rustix::stdio::stderr(), format!("tolv: {text}\n").as_bytes()).ok();
+            let listed = nft::run(&["list", "tables", "inet"], None);
+            if listed.is_ok_and(|text| text.contains(&self.table().name())) {
+                return;
+            }
+        }
+    }
+
     /// Switches on what this spawner needs of forwarding, where it is off.
-    fn forward(&self) -> Result<(), Reason> {
+    fn forward(&mut self) -> Result<(), Reason> {
         switch(FORWARD_V4, "1")?;
         if self.v6 && is_off(FORWARD_V6) {
-            keep_router_advertisements();
+            self.advertisements.extend(keep_router_advertisements());
             switch(FORWARD_V6, "1")?;
         }
         Ok(())
@@ -143,27 +214,32 @@ impl HostNetwork {
         Table { id: self.id, pid: std::process::id(), forwarding: self.forwarding }
     }
 
-    /// Removes everything that [`HostNetwork::set_up`] made. What another spawner still needs stays.
+    /// Removes everything that [`HostNetwork::set_up`] made. What another spawner, or another program
+    /// that forwards, still needs stays.
     pub(crate) fn take_down(&self) {
-        let _turn = turn();
-        self.remove();
-    }
-
-    /// As [`HostNetwork::take_down`], for who has the turn.
-    fn remove(&self) {
+        let own = self.table();
+        if self.forwarding != Forwarding::default() {
+            let _turn = turn();
+            let others = tables().is_ok_and(|tables| tables.iter().any(|table| table.id != own.id));
+            if !others && !is_forwarding_wanted() {
+                // Where it cannot be switched off, it was on before.
+                if self.forwarding.v4 {
+                    switch(FORWARD_V4, "0").ok();
+                }
+                if self.forwarding.v6 {
+                    switch(FORWARD_V6, "0").ok();
+                    for setting in &self.advertisements {
+                        fs::write(setting, "1").ok();
+                    }
+                }
+            }
+        }
         // What is left is removed by the next spawner.
-        nft(&["delete", "table", "inet", &self.table().name()], None).ok();
-        let others = tables().unwrap_or_default();
-        if self.forwarding.v4 && others.is_empty() {
-            switch(FORWARD_V4, "0").ok();
-        }
-        if self.forwarding.v6 && others.is_empty() {
-            switch(FORWARD_V6, "0").ok();
-        }
+        nft::run(&["delete", "table", "inet", &own.name()], None).ok();
     }
 
     /// Connects a namespace with the machine; the other half is [`Link::enter`].
-    pub(crate) fn connect(&self, namespace: impl AsFd) -> Result<Link, Reason> {
+    pub(crate) fn connect(&mut self, namespace: impl AsFd) -> Result<Link, Reason> {
         // Whoever switched it off meanwhile knew nothing of this spawner.
         self.forward()?;
         let mut last = None;
@@ -184,7 +260,7 @@ impl HostNetwork {
 
     /// A packet from a namespace through the machine to another one, which stands for the internet,
     /// and its answer.
-    fn trial(&self) -> Result<(), Reason> {
+    fn trial(&mut self) -> Result<(), Reason> {
         let failed = |stage: &'static str| {
             move |error: io::Error| Reason::new(format!("trial: {stage}"), errno(&error))
         };
@@ -192,6 +268,18 @@ impl HostNetwork {
         let internet = namespace().map_err(failed("make a network namespace"))?;
         let link = self.connect(&app)?;
         visit(&app, || Ok(link.enter())).map_err(failed("enter a namespace"))??;
+        let mut done = Err(Reason::new("trial", libc::EEXIST));
+        for _ in 0..TRIES {
+            done = self.trial_between(&app, &internet);
+            // Another spawner is at its own, with the same address.
+            if done.as_ref().err().is_none_or(|reason| reason.errno != libc::EEXIST) {
+                break;
+            }
+        }
+        done
+    }
+
+    fn trial_between(&self, app: &fs::File, internet: &fs::File) -> Result<(), Reason> {
         // The other one is no namespace of an app, and has an address of the internet's.
         let number = random();
         let outside = format!("to{number:08x}");
@@ -203,7 +291,7 @@ impl HostNetwork {
             2 + u8::try_from(number % 126).unwrap_or(0) * 2,
         ]);
         there.make_unrouted(&self.netlink, &outside, internet.as_fd())?;
-        let done = self.send_through(&app, &internet, (there, &outside), target);
+        let done = self.send_through(app, internet, (there, &outside), target);
         link::remove(&self.netlink, &outside).ok();
         done
     }
@@ -229,37 +317,53 @@ impl HostNetwork {
         let receiver = receiver.map_err(failed("listen"))?;
         let sender =
             visit(app, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).map_err(failed("bind"))?;
-        receiver.set_read_timeout(Some(TRIAL)).map_err(failed("time-out"))?;
-        sender.set_read_timeout(Some(TRIAL)).map_err(failed("time-out"))?;
+        receiver.set_read_timeout(Some(RESEND)).map_err(failed("time-out"))?;
+        sender.set_read_timeout(Some(RESEND)).map_err(failed("time-out"))?;
         let to = receiver.local_addr().map_err(failed("address"))?;
-        sender.send_to(b"?", to).map_err(failed("send"))?;
+        let until = Instant::now() + TRIAL;
         let mut byte = [0];
-        let refused = |_: io::Error| Reason::new(not_forwarded(), 0);
-        let (_, from) = receiver.recv_from(&mut byte).map_err(refused)?;
-        receiver.send_to(b"!", from).map_err(failed("answer"))?;
-        sender.recv_from(&mut byte).map_err(refused)?;
-        Ok(())
+        // One packet may be lost while the interfaces come up.
+        while Instant::now() < until {
+            sender.send_to(b"?", to).map_err(failed("send"))?;
+            let Ok((_, from)) = receiver.recv_from(&mut byte) else { continue };
+            receiver.send_to(b"!", from).map_err(failed("answer"))?;
+            if sender.recv_from(&mut byte).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(Reason::new(not_forwarded(), 0))
     }
+}
+
+/// The chains of others that forwarded packets pass: the table, and whether it drops them.
+fn forwarding_chains() -> Vec<(String, bool)> {
+    let listed = nft::run(&["list", "chains"], None).unwrap_or_default();
+    let (mut table, mut found) = (String::new(), Vec::new());
+    for line in listed.lines() {
+        if let Some(name) = line.strip_prefix("table ") {
+            name.trim_end_matches([' ', '{']).clone_into(&mut table);
+        }
+        if line.contains("hook forward") && !table.contains(TABLE) {
+            found.push((table.clone(), line.contains("policy drop")));
+        }
+    }
+    found
+}
+
+/// Whether another program forwards packets on this machine: containers, a router.
+fn is_forwarding_wanted() -> bool {
+    !forwarding_chains().is_empty()
 }
 
 /// Whose rules keep packets from being forwarded, as far as that can be told.
 fn not_forwarded() -> String {
-    let listed = nft(&["list", "chains"], None).unwrap_or_default();
-    let mut table = "";
-    let mut hook = false;
-    for line in listed.lines() {
-        if let Some(name) = line.strip_prefix("table ") {
-            table = name.trim_end_matches([' ', '{']);
-        }
-        hook |= line.contains("hook forward") && line.contains("policy drop");
-        if hook {
-            return format!(
-                "packets are not forwarded: the firewall's table `{table}` drops them; let \
-                 interfaces `tv*` through there"
-            );
-        }
+    match forwarding_chains().into_iter().find(|(_, drops)| *drops) {
+        Some((table, _)) => format!(
+            "packets are not forwarded: the firewall's table `{table}` drops them; let interfaces \
+             `tv*` through there"
+        ),
+        None => "packets are not forwarded".to_owned(),
     }
-    "packets are not forwarded".to_owned()
 }
 
 /// A new network namespace.
@@ -280,28 +384,21 @@ fn namespace() -> io::Result<fs::File> {
 
 /// The tables of all spawners.
 fn tables() -> Result<Vec<Table>, Reason> {
-    let listed = nft(&["list", "tables", "inet"], None)?;
+    let listed = nft::run(&["list", "tables", "inet"], None)?;
     Ok(listed.lines().filter_map(|line| Table::parse(line.strip_prefix("table inet ")?)).collect())
 }
 
-/// Removes the tables whose spawner and interfaces are gone; says what the rest, and they, have
-/// switched on.
-fn remove_stale(tables: &[Table]) -> Result<Forwarding, Reason> {
-    let mut forwarding = Forwarding::default();
-    for table in tables {
-        forwarding.v4 |= table.forwarding.v4;
-        forwarding.v6 |= table.forwarding.v6;
-        if !table.is_in_use() {
-            nft(&["delete", "table", "inet", &table.name()], None)?;
-        }
-    }
-    Ok(forwarding)
+/// Most connections of one process, and of all, by what the kernel follows.
+fn connections() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").unwrap_or_default();
+    let most = text.trim().parse().unwrap_or(65_536_u64).max(1024);
+    ((most / 16).min(4096), most / 2)
 }
 
 /// The rules: from a namespace to the internet and back, and nothing else in either direction.
 ///
 /// A packet that another table drops is dropped all the same, and no other table is changed.
-fn rules(table: &str, prefix: &str) -> String {
+fn rules(table: &str, prefix: &str, (each, all): (u64, u64)) -> String {
     let refuse = "reject with icmpx admin-prohibited";
     let errors = "{ destination-unreachable, time-exceeded, parameter-problem }";
     let errors_v6 = "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }";
@@ -316,14 +413,13 @@ fn rules(table: &str, prefix: &str) -> String {
     set connections4 {{ type ipv4_addr; size 131072; flags dynamic; }}
     set connections6 {{ type ipv6_addr; size 131072; flags dynamic; }}
     chain new_connections {{
-        meta nfproto ipv4 add @connections4 {{ ip saddr ct count over 4096 }} {refuse}
-        meta nfproto ipv6 add @connections6 {{ ip6 saddr ct count over 4096 }} {refuse}
+        meta nfproto ipv4 add @connections4 {{ ip saddr ct count over {each} }} {refuse}
+        meta nfproto ipv6 add @connections6 {{ ip6 saddr ct count over {each} }} {refuse}
+        ct count over {all} {refuse}
     }}
     chain input {{
         type filter hook input priority -10; policy accept;
-        iifname != \"{prefix}*\" accept
-        ct state established,related accept
-        {refuse}
+        iifname \"{prefix}*\" {refuse}
     }}
     chain output {{
         type filter hook output priority -10; policy accept;
@@ -335,8 +431,8 @@ fn rules(table: &str, prefix: &str) -> String {
     }}
     chain forward {{
         type filter hook forward priority -10; policy accept;
-        oifname \"{prefix}*\" ct state established,related accept
         iifname \"{prefix}*\" oifname \"tv*\" {refuse}
+        oifname \"{prefix}*\" ct state established,related accept
         oifname \"{prefix}*\" drop
         iifname != \"{prefix}*\" accept
         ip daddr {never} {refuse}
@@ -353,50 +449,28 @@ fn rules(table: &str, prefix: &str) -> String {
     )
 }
 
-/// Loads rules, all or nothing.
-fn load(rules: &str) -> Result<(), Reason> {
-    nft(&["-f", "-"], Some(rules)).map(drop)
-}
-
-/// Runs nft; gives what it printed.
-fn nft(args: &[&str], input: Option<&str>) -> Result<String, Reason> {
-    let Some(program) = NFT.into_iter().find(|program| Path::new(program).exists()) else {
-        return Err(Reason::new("nft is not installed (package nftables)", libc::ENOENT));
-    };
-    let failed = |error: io::Error| Reason::new("run nft", errno(&error));
-    let mut child = Command::new(program)
-        .args(args)
-        .env_clear()
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    if let (Some(mut stdin), Some(text)) = (child.stdin.take(), input) {
-        stdin.write_all(text.as_bytes()).map_err(failed)?;
-    }
-    let Output { status, stdout, stderr } = child.wait_with_output().map_err(failed)?;
-    if status.success() {
-        return Ok(String::from_utf8_lossy(&stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&stderr);
-    let said = said.lines().next().unwrap_or_default().trim().to_owned();
-    Err(Reason::new(format!("nft {}: {said}", args.first().unwrap_or(&"")), 0))
-}
-
 /// The turn of one spawner among all of this machine: what one removes, another may be adding.
 fn turn() -> Option<fs::File> {
+    // The networks of others are others' turns.
+    let network = home().and_then(fs::File::metadata).ok()?.ino();
     let lock = fs::File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(LOCK)
+        .open(format!("{LOCK}-{network}"))
         .ok()?;
+    let until = Instant::now() + TURN;
+    while Instant::now() < until {
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(lock),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(RETRY_DELAY),
+            Err(_) => return None,
+        }
+    }
     // Without it they may meet, and the next launch mends what matters.
-    flock(&lock, FlockOperation::LockExclusive).ok()?;
-    Some(lock)
+    None
 }
 
 fn is_off(setting: &str) -> bool {
@@ -411,16 +485,17 @@ fn switch(setting: &str, value: &str) -> Result<(), Reason> {
         .map_err(|error| Reason::new(format!("write {setting}"), errno(&error)))
 }
 
-/// A machine that forwards does not listen to routers any more, unless it is told to.
-fn keep_router_advertisements() {
-    let Ok(all) = fs::read_dir("/proc/sys/net/ipv6/conf") else { return };
-    for entry in all.flatten() {
-        let setting = entry.path().join("accept_ra");
-        if fs::read_to_string(&setting).is_ok_and(|text| text.trim() == "1") {
+/// A machine that forwards does not listen to routers any more, unless it is told to. Gives the
+/// settings that were changed.
+fn keep_router_advertisements() -> Vec<PathBuf> {
+    let all = fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten();
+    let settings = all.map(|entry| entry.path().join("accept_ra"));
+    let is_on = |setting: &PathBuf| {
+        fs::read_to_string(setting).is_ok_and(|text| text.trim() == "1")
             // Of an interface that is gone meanwhile nothing is to be kept.
-            fs::write(&setting, "2").ok();
-        }
-    }
+            && fs::write(setting, "2").is_ok()
+    };
+    settings.filter(is_on).collect()
 }
 
 fn has_default_route(table: &str, is_default: impl Fn(&str) -> bool) -> bool {
@@ -492,8 +567,20 @@ impl Networks {
         matches!(&self.host, Some(Ok(host)) if host.v6)
     }
 
-    fn host(&mut self) -> Result<&HostNetwork, &Reason> {
-        self.host.get_or_insert_with(HostNetwork::set_up).as_ref()
+    fn host(&mut self) -> Result<&mut HostNetwork, &Reason> {
+        self.host.get_or_insert_with(HostNetwork::set_up).as_mut().map_err(|reason| &*reason)
+    }
+
+    /// Readable when [`Networks::mend`] has something to look at.
+    pub(crate) fn changes(&self) -> Option<BorrowedFd<'_>> {
+        self.host.as_ref()?.as_ref().ok().map(HostNetwork::changes)
+    }
+
+    /// See [`HostNetwork::mend`].
+    pub(crate) fn mend(&self) {
+        if let Some(Ok(host)) = &self.host {
+            host.mend();
+        }
     }
 
     /// See [`HostNetwork::connect`].

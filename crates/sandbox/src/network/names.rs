@@ -34,7 +34,7 @@ impl Names {
 
     fn of(own: &str, resolved: &str, v6: bool, is_own: impl Fn(IpAddr) -> bool) -> Self {
         let reachable = |server: &IpAddr| match server {
-            IpAddr::V4(_) => !is_own(*server),
+            IpAddr::V4(address) => !is_own(*server) && !is_refused(*address),
             IpAddr::V6(address) => v6 && !is_own(*server) && !address.is_unicast_link_local(),
         };
         let (servers, behind) = (servers(own), servers(resolved));
@@ -61,6 +61,12 @@ impl Names {
         }
         Self { resolv_conf: text, relayed }
     }
+}
+
+/// Addresses that packets from a namespace do not get to (see the rules in [`super::host`]), and that
+/// clouds have name servers at.
+fn is_refused(address: Ipv4Addr) -> bool {
+    address.is_link_local() || address == Ipv4Addr::new(100, 100, 100, 200)
 }
 
 fn servers(text: &str) -> Vec<IpAddr> {

@@ -1,23 +1,25 @@
 //! The relay: what a namespace reaches of the machine's own services, at the same loopback address.
 //!
-//! One process a sandbox that needs it, forked by the spawner, as nobody. It listens with sockets of
-//! the namespace and connects with sockets of the machine, and ends with the sandbox. It knows
-//! nothing of what it passes on.
+//! One process a sandbox that needs it, forked by the spawner, as nobody, in the cgroups of the app:
+//! what it takes counts as the app's. It listens with sockets of the namespace and connects with
+//! sockets of the machine, and ends with the sandbox. It knows nothing of what it passes on. One that
+//! dies before its sandbox is forked again by the spawner, which keeps the listeners.
 //!
 //! It has no part in the platform: connections go on while that is killed, upgraded or gone.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_linger, socket_error};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{Gid, Uid};
 
 use super::visit;
+use crate::cgroup::Inside;
 use crate::level::Reason;
 use crate::sys;
 
@@ -29,16 +31,12 @@ const MAX_QUESTIONS: usize = 64;
 /// For a name server to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two tries where there is no thread or descriptor to be had.
-const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// For connections of a sandbox that has ended to pass on what they have.
-const LAST_WORDS: Duration = Duration::from_secs(10);
-/// Between two looks at them.
-const SETTLE_DELAY: Duration = Duration::from_millis(10);
-const STACK_BYTES: usize = 128 * 1024;
-const BUFFER_BYTES: usize = 64 * 1024;
-/// The largest datagram.
-const DATAGRAM_BYTES: usize = 65_535;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two tries of a listener where there is no descriptor to be had.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+/// The largest datagram, and what is read of a connection at once.
+const BUFFER_BYTES: usize = 65_536;
 
 /// What a relay listens with, and where it leads.
 #[derive(Debug)]
@@ -65,10 +63,12 @@ impl Relay {
         let all = services.iter().map(|&service| (service, service));
         for (inside, outside) in all.chain(names.map(|server| (inside, server))) {
             let listener = visit(&namespace, || TcpListener::bind(inside));
+            let listener = listener.and_then(|it| it.set_nonblocking(true).map(|()| it));
             relay.tcp.push((listener.map_err(failed(inside))?, outside));
         }
         if let Some(server) = names {
             let socket = visit(&namespace, || UdpSocket::bind(inside));
+            let socket = socket.and_then(|it| it.set_nonblocking(true).map(|()| it));
             relay.udp.push((socket.map_err(failed(inside))?, server));
         }
         Ok(relay)
@@ -80,166 +80,325 @@ impl Relay {
     }
 
     /// The rest of the forked child's life: until `sandbox`, a pidfd, says that it has ended.
-    pub(crate) fn live(self, sandbox: &OwnedFd) -> ! {
-        let code = match self.serve(sandbox) {
+    pub(crate) fn live(&self, sandbox: &OwnedFd, inside: &Inside) -> ! {
+        let code = match self.serve(sandbox, inside) {
             Ok(()) => 0,
             Err(_) => 1,
         };
         sys::exit_now(code)
     }
 
-    fn serve(self, sandbox: &OwnedFd) -> io::Result<()> {
+    fn serve(&self, sandbox: &OwnedFd, inside: &Inside) -> io::Result<()> {
         let mut keep = vec![sandbox.as_raw_fd()];
         keep.extend(self.tcp.iter().map(|(socket, _)| socket.as_raw_fd()));
         keep.extend(self.udp.iter().map(|(socket, _)| socket.as_raw_fd()));
+        keep.extend(inside.raw_fds());
         sys::close_all_but(&keep)?;
+        inside.enter(false).map_err(|reason| io::Error::from_raw_os_error(reason.errno))?;
         let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
         rustix::thread::set_thread_groups(&[])?;
         rustix::thread::set_thread_res_gid(group, group, group)?;
         rustix::thread::set_thread_res_uid(user, user, user)?;
         rustix::thread::set_no_new_privs(true)?;
-        let (connections, questions) = (Arc::<AtomicUsize>::default(), Arc::default());
-        // Each has a place while it waits.
-        let listeners = self.tcp.len();
-        for (listener, target) in self.tcp {
-            let places = Places { taken: Arc::clone(&connections), most: MAX_CONNECTIONS };
-            thread(move || accept(&listener, target, &places))?;
+        Serving {
+            relay: self,
+            sandbox,
+            connections: Vec::new(),
+            questions: Vec::new(),
+            buffer: vec![0; BUFFER_BYTES],
+            end_at: None,
+            rest_until: None,
         }
-        for (socket, target) in self.udp {
-            let places = Places { taken: Arc::clone(&questions), most: MAX_QUESTIONS };
-            thread(move || answer(&socket, target, &places))?;
-        }
-        while poll(&mut [PollFd::new(sandbox, PollFlags::IN)], None).is_err() {}
-        // What the last process has sent is still on its way.
-        let until = Instant::now() + LAST_WORDS;
-        let mut quiet = 0;
-        while quiet < 2 && Instant::now() < until {
-            std::thread::sleep(SETTLE_DELAY);
-            quiet = if connections.load(Ordering::SeqCst) <= listeners { quiet + 1 } else { 0 };
-        }
+        .run();
         Ok(())
     }
 }
 
-fn thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    // Nobody waits for it: the process ends with the sandbox.
-    Builder::new().stack_size(STACK_BYTES).spawn(work).map(drop)
+/// One process's work, a poll loop.
+struct Serving<'a> {
+    relay: &'a Relay,
+    sandbox: &'a OwnedFd,
+    connections: Vec<Connection>,
+    questions: Vec<Question>,
+    buffer: Vec<u8>,
+    /// When it ends at the latest, once the sandbox has.
+    end_at: Option<Instant>,
+    /// No listener is tried before.
+    rest_until: Option<Instant>,
 }
 
-/// A bound on what goes on at once.
-struct Places {
-    taken: Arc<AtomicUsize>,
-    most: usize,
+/// What a descriptor in the poll is.
+#[derive(Clone, Copy)]
+enum Place {
+    Sandbox,
+    Listener(usize),
+    Datagrams(usize),
+    /// The client's end is 0, the service's 1.
+    End(usize, usize),
+    Answer(usize),
 }
 
-/// One of them, given back when dropped.
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Places {
-    fn take(&self) -> Option<Place> {
-        let before = self.taken.fetch_add(1, Ordering::SeqCst);
-        let place = Place(Arc::clone(&self.taken));
-        (before < self.most).then_some(place)
-    }
-}
-
-fn accept(listener: &TcpListener, target: SocketAddr, places: &Places) {
-    loop {
-        let Some(place) = places.take() else {
-            std::thread::sleep(RETRY_DELAY);
-            continue;
-        };
-        let Ok((inner, _)) = listener.accept() else {
-            std::thread::sleep(RETRY_DELAY);
-            continue;
-        };
-        // Where there is no thread to be had, the connection is closed.
-        thread(move || {
-            pass_on(&inner, target);
-            drop(place);
-        })
-        .ok();
-    }
-}
-
-/// A connection from its beginning to its end in both directions.
-fn pass_on(inner: &TcpStream, target: SocketAddr) {
-    let Ok(outer) = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT) else {
-        // As if nobody listened: what the app would meet on the machine.
-        rustix::net::sockopt::set_socket_linger(inner, Some(Duration::ZERO)).ok();
-        return;
-    };
-    inner.set_nodelay(true).ok();
-    outer.set_nodelay(true).ok();
-    std::thread::scope(|scope| {
-        let builder = Builder::new().stack_size(STACK_BYTES);
-        let back = builder.spawn_scoped(scope, || copy(&outer, inner));
-        if back.is_ok() {
-            copy(inner, &outer);
+impl Serving<'_> {
+    fn run(mut self) {
+        while !self.is_over() {
+            for (place, flags) in self.wait() {
+                self.serve(place, flags);
+            }
+            let now = Instant::now();
+            self.connections.retain_mut(|connection| !connection.is_over(now));
+            self.questions.retain(|question| !question.is_over && question.until > now);
+            self.rest_until = self.rest_until.filter(|until| *until > now);
         }
-    });
-}
-
-/// Copies until the end of one direction, which is then closed.
-fn copy(mut from: &TcpStream, mut to: &TcpStream) {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let failed = loop {
-        match from.read(&mut buffer) {
-            Ok(0) => break false,
-            Ok(read) if to.write_all(&buffer[..read]).is_ok() => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(_) | Err(_) => break true,
-        }
-    };
-    // One that is gone already is what is wanted.
-    to.shutdown(Shutdown::Write).ok();
-    if failed {
-        from.shutdown(Shutdown::Both).ok();
-        to.shutdown(Shutdown::Both).ok();
     }
-}
 
-/// Questions and answers by UDP.
-fn answer(socket: &UdpSocket, target: SocketAddr, places: &Places) {
-    let mut buffer = vec![0; DATAGRAM_BYTES];
-    loop {
-        let Ok((length, client)) = socket.recv_from(&mut buffer) else {
-            std::thread::sleep(RETRY_DELAY);
-            continue;
+    /// The sandbox is gone, and what its last process has sent has arrived.
+    fn is_over(&mut self) -> bool {
+        let Some(end_at) = self.end_at else { return false };
+        // What it had begun is in the listeners' queues.
+        for listener in 0..self.relay.tcp.len() {
+            self.accept(listener);
+        }
+        self.connections.is_empty() || Instant::now() >= end_at
+    }
+
+    fn wait(&self) -> Vec<(Place, PollFlags)> {
+        let mut places = Vec::new();
+        let mut fds = Vec::new();
+        if self.end_at.is_none() {
+            places.push(Place::Sandbox);
+            fds.push(PollFd::new(self.sandbox, PollFlags::IN));
+        }
+        if self.connections.len() < MAX_CONNECTIONS && self.rest_until.is_none() {
+            for (number, (listener, _)) in self.relay.tcp.iter().enumerate() {
+                places.push(Place::Listener(number));
+                fds.push(PollFd::new(listener, PollFlags::IN));
+            }
+        }
+        for (number, (socket, _)) in self.relay.udp.iter().enumerate() {
+            places.push(Place::Datagrams(number));
+            fds.push(PollFd::new(socket, PollFlags::IN));
+        }
+        for (number, connection) in self.connections.iter().enumerate() {
+            for end in 0..2 {
+                let wanted = connection.wants(end);
+                if !wanted.is_empty() {
+                    places.push(Place::End(number, end));
+                    fds.push(PollFd::new(&connection.ends[end], wanted));
+                }
+            }
+        }
+        for (number, question) in self.questions.iter().enumerate() {
+            places.push(Place::Answer(number));
+            fds.push(PollFd::new(&question.socket, PollFlags::IN));
+        }
+        let deadlines = self.connections.iter().filter_map(|connection| connection.connect_by);
+        let deadlines = deadlines.chain(self.questions.iter().map(|question| question.until));
+        let next = deadlines.chain(self.end_at).chain(self.rest_until).min();
+        let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            return Vec::new();
+        }
+        let ready = places.into_iter().zip(&fds).map(|(place, fd)| (place, fd.revents()));
+        ready.filter(|(_, flags)| !flags.is_empty()).collect()
+    }
+
+    fn serve(&mut self, place: Place, flags: PollFlags) {
+        match place {
+            Place::Sandbox => self.end_at = Some(Instant::now() + DRAIN_TIMEOUT),
+            Place::Listener(number) => self.accept(number),
+            Place::Datagrams(number) => self.question(number),
+            Place::End(number, end) => {
+                if let Some(connection) = self.connections.get_mut(number) {
+                    connection.serve(end, flags, &mut self.buffer);
+                }
+            }
+            Place::Answer(number) => self.answer(number),
+        }
+    }
+
+    fn accept(&mut self, number: usize) {
+        let Some((listener, target)) = self.relay.tcp.get(number) else { return };
+        while self.connections.len() < MAX_CONNECTIONS {
+            match listener.accept() {
+                Ok((inner, _)) => match Connection::begin(inner, *target) {
+                    Ok(connection) => self.connections.push(connection),
+                    // The client is cut off, as where nobody listens.
+                    Err(_) => return,
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    self.rest_until = Some(Instant::now() + RETRY_DELAY);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn question(&mut self, number: usize) {
+        let Some((socket, target)) = self.relay.udp.get(number) else { return };
+        let Ok((length, client)) = socket.recv_from(&mut self.buffer) else { return };
+        if self.questions.len() >= MAX_QUESTIONS {
+            return;
+        }
+        let any = match target {
+            SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+            SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
         };
-        let (Some(place), Ok(socket)) = (places.take(), socket.try_clone()) else { continue };
-        let question = buffer[..length].to_vec();
+        let asked = UdpSocket::bind(any).and_then(|outer| {
+            outer.connect(target)?;
+            outer.set_nonblocking(true)?;
+            outer.send(&self.buffer[..length])?;
+            Ok(outer)
+        });
         // Where it cannot be passed on, the client asks again.
-        thread(move || {
-            ask(&socket, target, &question, client).ok();
-            drop(place);
-        })
-        .ok();
+        if let Ok(socket) = asked {
+            let until = Instant::now() + ANSWER_TIMEOUT;
+            self.questions.push(Question { socket, client, number, until, is_over: false });
+        }
+    }
+
+    fn answer(&mut self, number: usize) {
+        let Some(question) = self.questions.get_mut(number) else { return };
+        question.is_over = true;
+        let Ok(length) = question.socket.recv(&mut self.buffer) else { return };
+        if let Some((socket, _)) = self.relay.udp.get(question.number) {
+            // Lost as on any network.
+            socket.send_to(&self.buffer[..length], question.client).ok();
+        }
     }
 }
 
-fn ask(
-    socket: &UdpSocket,
-    target: SocketAddr,
-    question: &[u8],
+/// A question by UDP that is not answered yet.
+struct Question {
+    socket: UdpSocket,
     client: SocketAddr,
-) -> io::Result<()> {
-    let any = match target {
-        SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
-        SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
-    };
-    let outer = UdpSocket::bind(any)?;
-    outer.connect(target)?;
-    outer.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    outer.send(question)?;
-    let mut answer = vec![0; DATAGRAM_BYTES];
-    let length = outer.recv(&mut answer)?;
-    socket.send_to(&answer[..length], client)?;
-    Ok(())
+    /// Of the socket that it came by.
+    number: usize,
+    until: Instant,
+    is_over: bool,
+}
+
+/// A connection in both directions.
+struct Connection {
+    /// The client's and the service's.
+    ends: [TcpStream; 2],
+    /// What waits to be written to each end.
+    pending: [Vec<u8>; 2],
+    /// Whether each end has said all.
+    at_end: [bool; 2],
+    /// Whether each end has been told so.
+    closed: [bool; 2],
+    /// Until the service has taken the connection.
+    connect_by: Option<Instant>,
+    failed: bool,
+}
+
+impl Connection {
+    fn begin(inner: TcpStream, target: SocketAddr) -> io::Result<Self> {
+        inner.set_nonblocking(true)?;
+        inner.set_nodelay(true)?;
+        let family = match target {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let outer = socket_with(family, SocketType::STREAM, flags, None)?;
+        let failed = match connect(&outer, &target) {
+            Ok(()) | Err(Errno::INPROGRESS) => false,
+            Err(_) => true,
+        };
+        let outer = TcpStream::from(outer);
+        outer.set_nodelay(true)?;
+        let connect_by = Some(Instant::now() + CONNECT_TIMEOUT);
+        let (pending, at_end, closed) = ([Vec::new(), Vec::new()], [false; 2], [false; 2]);
+        let mut connection =
+            Self { ends: [inner, outer], pending, at_end, closed, connect_by, failed: false };
+        if failed {
+            connection.fail();
+        }
+        Ok(connection)
+    }
+
+    /// What is waited for at an end. Nothing is read that cannot be passed on at once.
+    fn wants(&self, end: usize) -> PollFlags {
+        if self.connect_by.is_some() {
+            // The client may go meanwhile, which is seen when there is something to write.
+            return if end == 1 { PollFlags::OUT } else { PollFlags::empty() };
+        }
+        let mut wanted = PollFlags::empty();
+        if !self.at_end[end] && self.pending[1 - end].is_empty() {
+            wanted |= PollFlags::IN;
+        }
+        if !self.pending[end].is_empty() {
+            wanted |= PollFlags::OUT;
+        }
+        wanted
+    }
+
+    fn serve(&mut self, end: usize, flags: PollFlags, buffer: &mut [u8]) {
+        if self.connect_by.is_some() {
+            match socket_error(&self.ends[1]) {
+                Ok(Ok(())) => self.connect_by = None,
+                Ok(Err(_)) | Err(_) => self.fail(),
+            }
+            return;
+        }
+        if flags.contains(PollFlags::OUT) {
+            self.write(end);
+        }
+        if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+            && !self.at_end[end]
+            && self.pending[1 - end].is_empty()
+        {
+            match self.ends[end].read(buffer) {
+                Ok(0) => self.at_end[end] = true,
+                Ok(read) => {
+                    self.pending[1 - end].extend_from_slice(&buffer[..read]);
+                    self.write(1 - end);
+                }
+                Err(error) if is_passing(&error) => {}
+                Err(_) => self.fail(),
+            }
+        }
+        for end in 0..2 {
+            if self.at_end[end] && self.pending[1 - end].is_empty() && !self.closed[1 - end] {
+                self.closed[1 - end] = true;
+                // One that is gone already is what is wanted.
+                self.ends[1 - end].shutdown(Shutdown::Write).ok();
+            }
+        }
+    }
+
+    fn write(&mut self, end: usize) {
+        match self.ends[end].write(&self.pending[end]) {
+            Ok(written) => {
+                self.pending[end].drain(..written);
+                if self.pending[end].is_empty() {
+                    self.pending[end].shrink_to(0);
+                }
+            }
+            Err(error) if is_passing(&error) => {}
+            Err(_) => self.fail(),
+        }
+    }
+
+    /// Cuts both ends off, as the one that failed was.
+    fn fail(&mut self) {
+        self.failed = true;
+        for end in &self.ends {
+            set_socket_linger(end, Some(Duration::ZERO)).ok();
+        }
+    }
+
+    fn is_over(&mut self, now: Instant) -> bool {
+        if self.connect_by.is_some_and(|by| by <= now) {
+            self.fail();
+        }
+        self.failed || self.closed == [true; 2]
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -21,6 +21,9 @@ fn networked() -> Option<Spawner> {
     let spawner = spawner();
     let machine = Machine::probe(&spawner, NetworkChoice::Auto).unwrap();
     println!("{}", machine.describe().join("\n"));
+    let can =
+        rustix::process::geteuid().is_root() && std::path::Path::new("/usr/sbin/nft").exists();
+    assert!(!can || machine.network.is_none(), "{:?}", machine.network);
     machine.network.is_none().then_some(spawner)
 }
 
@@ -126,6 +129,10 @@ fn neighbours_share_neither_ports_nor_names_and_do_not_reach_each_other() {
 
 /// Runs a script in a sandbox of its own until the guard is dropped; gives the address it says.
 fn background(spawner: &Spawner, script: &str) -> (Guard, IpAddr) {
+    background_in(spawner, strict(), script)
+}
+
+fn background_in(spawner: &Spawner, spec: Spec, script: &str) -> (Guard, IpAddr) {
     let cancel = tolv_sandbox::Cancel::new().unwrap();
     let (send, receive) = std::sync::mpsc::channel();
     let (spawner, told, script) = (spawner.clone(), cancel.clone(), script.to_owned());
@@ -133,7 +140,7 @@ fn background(spawner: &Spawner, script: &str) -> (Guard, IpAddr) {
         let mut exec = shell("");
         exec.argv =
             ["/usr/bin/python3", "-c", &script].map(|word| word.as_bytes().to_vec()).to_vec();
-        let job = tolv_sandbox::Job { spec: strict(), exec, time_limit: None };
+        let job = tolv_sandbox::Job { spec, exec, time_limit: None };
         let mut said = Vec::new();
         let mut take = |_, bytes: &[u8]| {
             said.extend_from_slice(bytes);
@@ -215,9 +222,6 @@ fn names_are_the_machines_and_localhost_is_the_process() {
 #[test]
 fn a_socket_made_inside_reaches_loopback_inside() {
     let Some(spawner) = networked() else { return };
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    drop(read);
-    drop(write);
     let script = "import socket, time, os\n\
         s = socket.socket(); s.bind(('127.0.0.1', 28081)); s.listen()\n\
         print('ready', flush=True); print('127.0.0.1', flush=True)\n\
@@ -299,7 +303,88 @@ fn datagrams_to_the_machine_are_refused_too() {
         );
         let mut exec = shell("");
         exec.argv = ["/usr/bin/python3", "-c", &script].map(|w| w.as_bytes().to_vec()).to_vec();
-        run(&spawner, strict(), exec).unwrap();
+        let (sent, said) = run(&spawner, strict(), exec.clone()).unwrap();
+        assert!(sent.success() || said.contains("Error"), "{said}");
+        assert!(socket.recv(&mut [0; 16]).is_err(), "{address}");
+        // In the machine's network the same datagram arrives.
+        let machine = Spec { network: Network::Machine, ..strict() };
+        assert!(run(&spawner, machine, exec).unwrap().0.success());
+        assert_eq!(socket.recv(&mut [0; 16]).unwrap(), 5, "{address}");
     }
-    assert!(socket.recv(&mut [0; 16]).is_err());
+}
+
+#[test]
+fn rules_that_somebody_removes_are_back_at_once() {
+    let Some(spawner) = networked() else { return };
+    let pid = pid_of(&spawner);
+    let own = own_addresses().into_iter().find(|ip| ip.is_ipv4() && !ip.is_loopback());
+    let Some(own) = own else { return };
+    let listener = TcpListener::bind((own, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    for whole in [true, false] {
+        let name = table_of(pid).unwrap();
+        let words = match whole {
+            true => vec!["delete", "table", "inet", &name],
+            false => vec!["flush", "chain", "inet", &name, "input"],
+        };
+        assert!(Command::new("nft").args(words).status().unwrap().success());
+        poll(WAIT, "the rules to be back", || {
+            let listed =
+                Command::new("nft").args(["list", "table", "inet", &name]).output().unwrap();
+            String::from_utf8(listed.stdout).unwrap().contains("reject").then_some(())
+        });
+        assert_ne!(connects(&spawner, strict(), &[address]), ["connected"]);
+    }
+    drop(listener);
+}
+
+fn table_of(spawner_pid: u32) -> Option<String> {
+    let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
+    let tables = String::from_utf8(tables.stdout).unwrap();
+    let own = tables.lines().find(|line| line.contains(&format!("_{spawner_pid}_")))?;
+    own.split_whitespace().last().map(str::to_owned)
+}
+
+#[test]
+fn a_relay_counts_as_its_app_and_is_there_again_when_it_was_killed() {
+    let Some(spawner) = networked() else { return };
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            stream.unwrap().write_all(b"here").ok();
+        }
+    });
+    let parent = pid_of(&spawner);
+    let script = format!(
+        "import socket, sys, time\n\
+         def ask():\n\
+         \x20 s = socket.create_connection(('127.0.0.1', {0}), 5)\n\
+         \x20 return s.recv(9)\n\
+         print(ask(), flush=True); print('127.0.0.1', flush=True)\n\
+         while True:\n\
+         \x20 try:\n\
+         \x20  print('again', ask(), flush=True)\n\
+         \x20 except OSError as e: print(e, flush=True)\n\
+         \x20 time.sleep(0.05)\n",
+        address.port()
+    );
+    let mut spec = with(&[address]);
+    spec.limits.memory = Some(256 << 20);
+    let (_guard, _) = background_in(&spawner, spec, &script);
+    let relay = || {
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let children = children.unwrap();
+        children.split_whitespace().map(|pid| pid.parse::<i32>().unwrap()).find(|pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("Uid:\t65534"))
+        })
+    };
+    let first = poll(WAIT, "a relay", relay);
+    let groups = std::fs::read_to_string(format!("/proc/{first}/cgroup")).unwrap();
+    let memory = groups.lines().find(|line| line.contains(":memory:") || line.starts_with("0::"));
+    assert!(memory.is_some_and(|line| line.contains("/tolv/")), "{groups}");
+    let raw = rustix::process::Pid::from_raw(first).unwrap();
+    rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
+    poll(WAIT, "another one", || relay().filter(|&pid| pid != first));
 }

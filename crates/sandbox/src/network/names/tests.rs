@@ -23,7 +23,7 @@ fn the_stub_of_systemd_resolved_is_passed_by() {
 
 #[test]
 fn any_other_server_of_the_machine_is_asked_by_the_relay() {
-    for server in ["127.0.0.1", "192.168.1.7", "::1"] {
+    for server in ["127.0.0.1", "192.168.1.7", "::1", "169.254.169.254"] {
         let names =
             Names::of(&format!("nameserver {server}\n"), "", true, loopback_or("192.168.1.7"));
         assert_eq!(names.resolv_conf, "nameserver 127.0.0.1\n");
