@@ -12,7 +12,7 @@ use std::str::FromStr;
 use crate::env::{Env, EnvName};
 
 /// Ports of URLs that name none.
-const DEFAULT_PORTS: [(&str, u16); 20] = [
+const DEFAULT_PORTS: [(&str, u16); 22] = [
     ("amqp", 5672),
     ("amqps", 5671),
     ("clickhouse", 9000),
@@ -31,6 +31,8 @@ const DEFAULT_PORTS: [(&str, u16); 20] = [
     ("redis", 6379),
     ("rediss", 6379),
     ("smtp", 25),
+    ("smtps", 465),
+    ("sqlserver", 1433),
     ("valkey", 6379),
     ("ws", 80),
 ];
@@ -116,8 +118,34 @@ pub fn services_of(config: &Env) -> Vec<(EnvName, SocketAddr)> {
     found.into_iter().collect()
 }
 
-/// Those that one value names: a URL, also of several hosts, or `host:port`.
+/// Those that one value names: a URL, also of several hosts or with `host` and `port` behind `?`,
+/// `host:port`, libpq's `host=… port=…`, and Go's `tcp(host:port)`.
 pub fn services_in(value: &str) -> Vec<SocketAddr> {
+    let mut found = hosts_of_url(value);
+    // `postgres:///shop?host=localhost&port=5432`, `host=localhost port=5432 dbname=shop`.
+    let words = value.rsplit(['?', '/']).next().unwrap_or_default();
+    let named = |wanted: &str| {
+        let mut words = words.split(['&', ' ', ';', '\n']).map(str::trim);
+        words.find_map(|word| {
+            let (name, value) = word.split_once('=')?;
+            name.trim().eq_ignore_ascii_case(wanted).then(|| value.trim().trim_matches('\''))
+        })
+    };
+    if let Some(ip) = named("host").or_else(|| named("server")).and_then(loopback) {
+        let port = named("port").map_or(Some(5432), |port| port.parse().ok());
+        found.extend(port.filter(|&port| port != 0).map(|port| SocketAddr::new(ip, port)));
+    }
+    // `user:password@tcp(127.0.0.1:3306)/shop`.
+    if let Some((_, rest)) = value.split_once("@tcp(")
+        && let Some((host, _)) = rest.split_once(')')
+    {
+        found.extend(service_at(host, Some(3306)));
+    }
+    found
+}
+
+fn hosts_of_url(value: &str) -> Vec<SocketAddr> {
+    let value = value.strip_prefix("jdbc:").unwrap_or(value);
     let (hosts, port) = match value.split_once("://") {
         Some((scheme, rest)) => {
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -144,7 +172,8 @@ fn service_at(text: &str, default_port: Option<u16>) -> Option<SocketAddr> {
 
 fn loopback(host: &str) -> Option<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if bare.eq_ignore_ascii_case("localhost") {
+    if bare.eq_ignore_ascii_case("localhost") || bare.eq_ignore_ascii_case("localhost.localdomain")
+    {
         return Some(Ipv4Addr::LOCALHOST.into());
     }
     bare.parse::<IpAddr>().ok().filter(IpAddr::is_loopback)

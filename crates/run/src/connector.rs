@@ -30,6 +30,8 @@ struct Inner {
 enum Way {
     /// It does not run.
     Nowhere,
+    /// Its network could not be looked for.
+    Unknown(io::ErrorKind, String),
     /// In its network, where nobody else is.
     Inside(NetworkNamespace),
     /// In the machine's.
@@ -52,8 +54,8 @@ impl Connector {
         Self::new(match NetworkNamespace::of(shim) {
             Ok(Some(network)) => Way::Inside(network),
             Ok(None) => Way::Machine { shim, believed: Mutex::default() },
-            // It has ended.
-            Err(_) => Way::Nowhere,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Way::Nowhere,
+            Err(error) => Way::Unknown(error.kind(), error.to_string()),
         })
     }
 
@@ -66,7 +68,7 @@ impl Connector {
     pub fn network(&self) -> Option<&NetworkNamespace> {
         match &self.0.way {
             Way::Inside(network) => Some(network),
-            Way::Machine { .. } | Way::Nowhere => None,
+            Way::Machine { .. } | Way::Nowhere | Way::Unknown(..) => None,
         }
     }
 
@@ -78,6 +80,7 @@ impl Connector {
     pub async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         match &self.0.way {
             Way::Nowhere => Err(io::ErrorKind::ConnectionRefused.into()),
+            Way::Unknown(kind, text) => Err(io::Error::new(*kind, text.clone())),
             Way::Inside(network) => {
                 let socket = std::net::TcpStream::from(network.tcp_socket(&address)?);
                 TcpSocket::from_std_stream(socket).connect(address).await
@@ -127,6 +130,7 @@ impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.way {
             Way::Nowhere => f.write_str("nowhere"),
+            Way::Unknown(_, why) => f.write_str(why),
             Way::Inside(network) => network.fmt(f),
             Way::Machine { shim, .. } => write!(f, "machine, below {shim}"),
         }

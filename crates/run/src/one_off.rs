@@ -84,6 +84,9 @@ impl Run {
     async fn live(&mut self) -> Result<Ending, Error> {
         let Self { shared, plan, pump, errand, .. } = &self;
         pump.say(format!("Starting process with command `{}`", plan.command));
+        for refused in plan.refused_services(&shared.settings) {
+            pump.say(refused);
+        }
         let mut launching = Launching::begin_as(shared, plan, |orders| errand.change(orders))?;
         let started = launching.done().await;
         let opened = started.and_then(|mut started| {

@@ -92,6 +92,11 @@ impl Plan {
         services_of(&self.target.release.config)
     }
 
+    /// Ports at which it finds services: its own is another.
+    pub(crate) fn service_ports(&self) -> BTreeSet<u16> {
+        self.services().iter().map(|(_, service)| service.port()).collect()
+    }
+
     /// What is said of a service that it names and may not reach.
     pub(crate) fn refused_services(&self, settings: &Settings) -> Vec<String> {
         let Some(allowed) = &settings.host_services else { return Vec::new() };
@@ -100,7 +105,7 @@ impl Plan {
             .map(|(name, service)| {
                 format!(
                     "Warning: {name} names {service} on this machine, which processes do not \
-                     reach; the operator allows it by TOLV_HOST_SERVICES={service}"
+                     reach; the operator allows it by adding {service} to TOLV_HOST_SERVICES"
                 )
             })
             .collect()

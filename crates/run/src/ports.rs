@@ -62,10 +62,17 @@ impl Ports {
         Arc::new(Self { locks: lock_folder(), held })
     }
 
-    /// Some port, for a process that has all of them.
-    pub(crate) fn any(&self) -> Port {
+    /// Some port, for a process that has all of them, but these.
+    pub(crate) fn any_but(&self, taken: &BTreeSet<u16>) -> Port {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        self.known(held.pass())
+        let mut number = held.pass();
+        for _ in RANGE {
+            if !taken.contains(&number) {
+                break;
+            }
+            number = held.pass();
+        }
+        self.known(number)
     }
 
     /// The port of a process that has all of them, and was told of this one.

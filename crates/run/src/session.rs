@@ -70,7 +70,7 @@ impl Launching {
     ) -> Result<Self, Error> {
         let settings = &shared.settings;
         let port = match settings.host_services {
-            Some(_) => settings.ports.any(),
+            Some(_) => settings.ports.any_but(&plan.service_ports()),
             None => settings.ports.take().ok_or(Error::NoPort)?,
         };
         let writer = store::writer_id(random());

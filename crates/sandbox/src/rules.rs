@@ -225,12 +225,23 @@ const ABSENT: [libc::c_long; 4] = [
     libc::SYS_io_uring_setup,
 ];
 
+/// Families of sockets that apps have: the others are refused.
+const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
 /// `ioctl`s that type into a terminal or its console.
 const TIOCLINUX: u64 = 0x541c;
 
 fn compile() -> Result<Filters, Reason> {
     let text = |error: &dyn std::fmt::Display| Reason::new(format!("compile seccomp: {error}"), 0);
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| text(&error))?;
+    // Families that are not of this machine's inside or of the internet: a virtual machine's host
+    // (vsock), radio, the kernel's own services. They know no network namespaces.
+    let other_family = FAMILIES.map(|family| {
+        let family = u64::from(family.cast_unsigned());
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family)
+    });
+    let other_family: Result<Vec<_>, _> = other_family.into_iter().collect();
+    let other_family = other_family.and_then(SeccompRule::new).map_err(|error| text(&error))?;
     let condition = |at, length, how, value| {
         SeccompCondition::new(at, length, how, value)
             .and_then(|condition| SeccompRule::new(vec![condition]))
@@ -243,6 +254,7 @@ fn compile() -> Result<Filters, Reason> {
     let console = condition(1, short, SeccompCmpOp::Eq, TIOCLINUX)?;
     let mut refused: std::collections::BTreeMap<_, _> =
         REFUSED.into_iter().chain(ports()).map(|number| (number, Vec::new())).collect();
+    refused.insert(libc::SYS_socket, vec![other_family]);
     refused.insert(libc::SYS_clone, vec![new_user]);
     refused.insert(libc::SYS_ioctl, vec![type_in, console]);
     let absent = ABSENT.into_iter().map(|number| (number, Vec::new())).collect();

@@ -44,9 +44,13 @@ struct Name {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    File { executable: bool },
+    File {
+        executable: bool,
+    },
     Link,
     Submodule,
+    /// Counted, so that a tree of folders alone has an end too, and never kept.
+    Folder,
 }
 
 /// What has been listed so far, submodules included.
@@ -103,7 +107,7 @@ impl Export<'_> {
         {
             let lines = match ignore.kind {
                 Kind::File { .. } => from.reader.blob(&ignore.id, MAX_IGNORE, self.cancel)?,
-                Kind::Link | Kind::Submodule => {
+                Kind::Link | Kind::Submodule | Kind::Folder => {
                     return Err(Error::Source("cannot read `.slugignore`: not a file".to_owned()));
                 }
             };
@@ -188,7 +192,9 @@ impl Export<'_> {
                         limit: bytes(MAX_NAMES as u64),
                     });
                 }
-                names.push((path, name));
+                if name.kind != Kind::Folder {
+                    names.push((path, name));
+                }
             }
             rest.drain(..begin);
             // A line is a path and less than 200 bytes.
@@ -197,7 +203,8 @@ impl Export<'_> {
             }
             Ok(())
         };
-        let args: [&[u8]; 6] = [b"ls-tree", b"-r", b"-z", b"--long", b"--full-tree", from.tree];
+        let args: [&[u8]; 7] =
+            [b"ls-tree", b"-r", b"-t", b"-z", b"--long", b"--full-tree", from.tree];
         from.reader.stream(&args, None, &mut take, self.cancel)?;
         Ok(names)
     }
@@ -214,7 +221,7 @@ impl Export<'_> {
                 let what = format!("the file `{}` with {}", shown(), bytes(name.size));
                 return over(what, self.caps.file);
             }
-            Kind::File { .. } | Kind::Link | Kind::Submodule => {}
+            Kind::File { .. } | Kind::Link | Kind::Submodule | Kind::Folder => {}
         }
         self.listed.bytes = self.listed.bytes.saturating_add(name.size);
         if self.listed.bytes > self.caps.slug {
@@ -277,6 +284,7 @@ fn parse(line: &[u8], prefix: &[u8]) -> Result<(TreePath, Name), Error> {
         "100755" | "100775" => Kind::File { executable: true },
         "120000" => Kind::Link,
         "160000" => Kind::Submodule,
+        "040000" => Kind::Folder,
         other => {
             return Err(Error::Source(format!(
                 "`{}` of the commit has the mode {other}, which is no file's",
@@ -285,7 +293,7 @@ fn parse(line: &[u8], prefix: &[u8]) -> Result<(TreePath, Name), Error> {
         }
     };
     let size = match kind {
-        Kind::Submodule => 0,
+        Kind::Submodule | Kind::Folder => 0,
         Kind::File { .. } | Kind::Link => size.parse().map_err(|_| {
             Error::Source(format!("the object of `{}` is missing or broken", shown(&full)))
         })?,
@@ -389,7 +397,7 @@ impl<'a> Writer<'a> {
                 Err(Error::Source(format!("the link `{}` is empty", shown(path.as_bytes()))))
             }
             Kind::Link => Ok(State::Link(Vec::new(), path, name.size)),
-            Kind::Submodule => Err(strange()),
+            Kind::Submodule | Kind::Folder => Err(strange()),
             Kind::File { executable } => {
                 let mode = if executable { 0o755 } else { 0o644 };
                 let file = self.to.create(path, mode).map_err(|error| self.failed(path, error))?;

@@ -37,6 +37,23 @@ fn an_address_and_a_pair_of_variables_name_one_too() {
 }
 
 #[test]
+fn what_drivers_understand_names_one() {
+    for (value, wanted) in [
+        ("host=localhost port=5499 dbname=shop", "A 127.0.0.1:5499"),
+        ("dbname=shop host=127.0.0.1", "A 127.0.0.1:5432"),
+        ("root:pw@tcp(127.0.0.1:5499)/shop", "A 127.0.0.1:5499"),
+        ("postgres:///shop?host=localhost&port=5499", "A 127.0.0.1:5499"),
+        ("jdbc:postgresql://localhost/x", "A 127.0.0.1:5432"),
+        ("Server=localhost;Port=1433;Database=x", "A 127.0.0.1:1433"),
+        ("sqlserver://sa:pw@localhost", "A 127.0.0.1:1433"),
+        ("redis://localhost.localdomain", "A 127.0.0.1:6379"),
+    ] {
+        assert_eq!(named(&[("A", value)]), [wanted], "{value}");
+    }
+    assert_eq!(named(&[("A", "host=db.example.org port=5499")]), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_elsewhere_is_none() {
     for value in [
         "postgres://db.example.org/shop",

@@ -1,5 +1,6 @@
 //! The pair of interfaces between a namespace and the machine.
 
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -20,6 +21,8 @@ const FIRST_V6: [u16; 3] = [0xfd74, 0x6f6c, 0x7612];
 /// The name of the interface inside.
 const INSIDE: &str = "eth0";
 
+/// Of the network that this thread is in.
+const FIRST_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 const VETH_INFO_PEER: u16 = 1;
 const IFF_UP: u32 = libc::IFF_UP as u32;
 const IFF_NOARP: u32 = libc::IFF_NOARP as u32;
@@ -121,6 +124,8 @@ impl Link {
     pub(crate) fn enter_as(self, v4: &[u8; 4]) -> Result<(), Reason> {
         let netlink = step("open netlink", Netlink::open())?;
         loopback(&netlink)?;
+        // Every port is the process's own. Kernels before 4.11 have no such setting.
+        fs::write(FIRST_PORT, "0").ok();
         let index = step("find an interface", index(INSIDE))?;
         step("bring an interface up", netlink.ask(up(index, true)))?;
         step("set an address", netlink.ask(address(index, v4)))?;

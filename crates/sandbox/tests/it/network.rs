@@ -314,6 +314,21 @@ fn datagrams_to_the_machine_are_refused_too() {
 }
 
 #[test]
+fn every_port_is_its_own_and_no_socket_knows_a_way_around() {
+    let Some(spawner) = networked() else { return };
+    let script = "import socket\n\
+        s = socket.socket(); s.bind(('0.0.0.0', 80)); print('80')\n\
+        for family in (40, 38, 17, 31):\n\
+        \x20 try: socket.socket(family, socket.SOCK_STREAM); print(family)\n\
+        \x20 except OSError as e: print(e.errno)\n";
+    let mut exec = shell("");
+    exec.argv = ["/usr/bin/python3", "-c", script].map(|word| word.as_bytes().to_vec()).to_vec();
+    let (status, said) = run(&spawner, strict(), exec).unwrap();
+    assert!(status.success(), "{said}");
+    assert_eq!(said.lines().collect::<Vec<_>>(), ["80", "1", "1", "1", "1"], "{said}");
+}
+
+#[test]
 fn rules_that_somebody_removes_are_back_at_once() {
     let Some(spawner) = networked() else { return };
     let pid = pid_of(&spawner);

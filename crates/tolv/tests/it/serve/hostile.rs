@@ -291,6 +291,21 @@ fn million(dir: &Path) -> String {
 }
 
 #[test]
+fn a_tree_of_folders_alone_has_an_end_too() {
+    let shop = Shop::site("one", &[]);
+    // 32 names a level, twelve levels down to a tree of nothing.
+    let mut tree = git_in(&shop.dir, &["mktree"], &[], b"");
+    for _ in 0..12 {
+        let names: String = (0..32).map(|n| format!("040000 tree {tree}\t{n:02}\n")).collect();
+        tree = git_in(&shop.dir, &["mktree"], &[], names.as_bytes());
+    }
+    let commit = commit_of(&shop.dir, &tree);
+    let ran = shop.push(&["tolv", &format!("{commit}:refs/heads/main")]);
+    assert!(!ran.status.success(), "{}", ran.err);
+    assert!(ran.err.contains("TOLV_BUILD_FILES"), "{}", ran.err);
+}
+
+#[test]
 fn a_tree_of_a_million_names_is_refused_at_the_limit() {
     let shop = Shop::site("one", &[]);
     let tree = million(&shop.dir);
