@@ -22,6 +22,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::level::{Level, Reason};
@@ -43,6 +44,8 @@ use find::{Found, find};
 
 /// The controllers used, with their names in both versions.
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+/// Where runtimes look for their limits.
+const SHOWN: &str = "sys/fs/cgroup";
 const PERIOD: u64 = 100_000;
 /// In the base, for as long as this spawner lives: nobody removes a base that has it.
 const PIN: &str = "pin";
@@ -69,6 +72,8 @@ pub(crate) struct Group {
     birthplace: Option<(PathBuf, File)>,
     /// The `tasks` of v1 trees that the body enters.
     tasks: Vec<File>,
+    /// The app's own groups, and where below the root programs look for the limits in them.
+    shown: Vec<(PathBuf, PathBuf)>,
     /// For the body to keep.
     inside: Inside,
 }
@@ -181,6 +186,7 @@ impl Trees {
         };
         for (controller, base) in self.v1.iter().filter(|(name, _)| wanted(name)) {
             let dir = group.make_dir(base, name)?;
+            group.show(&dir, Path::new(SHOWN).join(controller));
             let tasks = open(&dir.join("tasks"), File::options().write(true))?;
             set_v1(controller, &dir, limits)?;
             if let ("memory", Some(limit)) = (*controller, limits.memory) {
@@ -237,6 +243,14 @@ impl Group {
         Ok(dir)
     }
 
+    /// Lets the app read the files of a group of its own, whatever the umask is.
+    fn show(&mut self, dir: &Path, target: PathBuf) {
+        // Where it may not, it looks in vain, as on a machine that has none.
+        if fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).is_ok() {
+            self.shown.push((dir.to_owned(), target));
+        }
+    }
+
     fn fill_v2(
         &mut self,
         base: &Path,
@@ -260,6 +274,7 @@ impl Group {
         let handle = open(&body, File::options().read(true))?;
         self.birthplace = Some((body, handle));
         let app = self.make_dir(&dir, "app")?;
+        self.show(&app, PathBuf::from(SHOWN));
         for controller in apart {
             set_v2(controller, &app, limits)?;
             if let ("memory", Some(limit)) = (controller, limits.memory) {
@@ -272,6 +287,11 @@ impl Group {
         let procs = open(&app.join("cgroup.procs"), File::options().write(true))?;
         self.inside.app = Some((open(&app, File::options().read(true))?, procs));
         Ok(())
+    }
+
+    /// The app's own groups, and where below the root they are shown.
+    pub(crate) fn shown(&self) -> &[(PathBuf, PathBuf)] {
+        &self.shown
     }
 
     /// For `CLONE_INTO_CGROUP` of the body.

@@ -52,6 +52,7 @@ pub(crate) fn live(birth: Birth) -> ! {
 fn be_born(birth: Birth) -> i32 {
     let Birth { body, spec, hidden, app_uid, memory, spec_bytes, fds, answer, go, .. } = birth;
     let Birth { group, network, resolv_conf, cgroup_counts, .. } = birth;
+    let shown = group.shown().to_vec();
     let (joined, inside) = match group.enter() {
         Ok(inside) => (Ok(()), inside),
         Err(reason) => (Err(reason), Inside::default()),
@@ -65,7 +66,7 @@ fn be_born(birth: Birth) -> i32 {
             sys::close_all_but(&keep)
                 .map_err(|error| Reason::new("close_range", sys::errno(&error)))
         })
-        .and_then(|()| enter(&spec, app_uid, &go, (network, resolv_conf)))
+        .and_then(|()| enter(&spec, app_uid, &go, &shown, (network, resolv_conf)))
         .and_then(|()| {
             wire::read_at(memory.as_fd(), spec_bytes, None)
                 .map_err(|error| Reason::new("read the payload", sys::errno(&error)))
@@ -92,6 +93,7 @@ fn enter(
     spec: &Spec,
     app_uid: Option<u32>,
     go: &OwnedFd,
+    cgroups: &[(PathBuf, PathBuf)],
     (network, resolv_conf): (Option<OwnedFd>, Option<String>),
 ) -> Result<(), Reason> {
     // The body's own group and session: no signal of a terminal reaches it.
@@ -120,7 +122,7 @@ fn enter(
             if spec.level == Level::User {
                 become_user(uid, gid)?;
             }
-            root::enter(spec, sources, (uid, gid), resolv_conf.as_deref())
+            root::enter(spec, sources, cgroups, (uid, gid), resolv_conf.as_deref())
         }
         Level::Landlock | Level::None => at("become a child subreaper", || {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))

@@ -89,11 +89,12 @@ impl Sources {
 pub(crate) fn enter(
     spec: &Spec,
     sources: Sources,
+    cgroups: &[(PathBuf, PathBuf)],
     ids: (u32, u32),
     resolv_conf: Option<&str>,
 ) -> Result<(), Reason> {
     let umask = rustix::process::umask(Mode::empty());
-    let entered = replace(spec, sources, ids, resolv_conf);
+    let entered = replace(spec, sources, cgroups, ids, resolv_conf);
     rustix::process::umask(umask);
     entered
 }
@@ -101,6 +102,7 @@ pub(crate) fn enter(
 fn replace(
     spec: &Spec,
     sources: Sources,
+    cgroups: &[(PathBuf, PathBuf)],
     ids: (u32, u32),
     resolv_conf: Option<&str>,
 ) -> Result<(), Reason> {
@@ -115,6 +117,10 @@ fn replace(
         let shown = wanted.source.display().to_string();
         mounts.push(copy(&source, Path::new(""), &shown, target, attributes(wanted.access))?);
     }
+    // A process reads its own limits where every runtime looks for them. Without the tree it looks
+    // in vain, as on a machine that has none.
+    let limits = attributes(Access::ReadOnly);
+    mounts.extend(cgroups.iter().filter_map(|(group, target)| open(group, target, limits).ok()));
     mounts.sort_by_key(|mount| mount.target.components().count());
     let hosts = std::fs::read("/etc/hosts").unwrap_or_default();
     let hosts = if resolv_conf.is_some() { names::hosts(&hosts) } else { hosts };

@@ -125,3 +125,24 @@ fn processes_are_limited_where_a_controller_is() {
         assert!(!status.success() || said.contains("fork"), "{level}: {status:?} {said}");
     }
 }
+
+#[test]
+fn a_process_reads_its_own_limit_and_cannot_change_it() {
+    let spawner = spawner();
+    let facts = Machine::probe(&spawner, NetworkChoice::Auto).unwrap().cgroups;
+    if !facts.controllers.iter().any(|name| name == "memory") {
+        return;
+    }
+    for level in levels(&spawner).into_iter().filter(|level| level.has_own_root()) {
+        let mut spec = Spec::new(level, "limits");
+        spec.limits.memory = Some(300 << 20);
+        let said = output(
+            &spawner,
+            spec,
+            "cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes 2>/dev/null; \
+             echo 1 > memory/memory.limit_in_bytes || echo 1 > memory.max || echo refused",
+        );
+        assert!(said.starts_with(&(300_u64 << 20).to_string()), "{level}: {said}");
+        assert!(said.lines().any(|line| line == "refused"), "{level}: {said}");
+    }
+}
