@@ -15,7 +15,7 @@ use tolv_run::{Culprit, Exit};
 use crate::codebase::CodebaseError;
 use crate::home::HomeError;
 use crate::listen::ListenError;
-use crate::repo::RepoError;
+use crate::repo::{BodyError, RepoError};
 use crate::watch::WatchError;
 
 /// What somebody else can make of an error.
@@ -35,6 +35,8 @@ pub enum Kind {
     Unavailable,
     /// The disk is as full as it may be.
     Full,
+    /// What was sent did not arrive in time.
+    Timeout,
     /// Ours.
     Internal,
 }
@@ -281,7 +283,7 @@ pub enum Error {
         known: String,
     },
     /// The disk.
-    #[error("the disk has {free} MiB free, less than the {min} MiB that are kept free")]
+    #[error("the disk of the platform is full ({free} MiB free, {min} MiB are kept free)")]
     DiskFull {
         /// Free now.
         free: u64,
@@ -365,7 +367,11 @@ impl Error {
             | Self::ReleasePhase { .. }
             | Self::Cancelled
             | Self::Run(_) => Kind::Refused,
-            Self::DiskFull { .. } => Kind::Full,
+            Self::DiskFull { .. } | Self::Repo(RepoError::Body(BodyError::DiskFull { .. })) => {
+                Kind::Full
+            }
+            Self::Repo(RepoError::Body(BodyError::TooSlow)) => Kind::Timeout,
+            Self::Repo(RepoError::Body(_)) => Kind::Invalid,
             Self::Stopping | Self::Repo(RepoError::Busy) => Kind::Unavailable,
             Self::Home(_)
             | Self::OtherHome { .. }

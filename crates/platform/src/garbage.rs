@@ -27,7 +27,11 @@ const YOUNG: Duration = Duration::from_secs(3600);
 
 impl Platform {
     /// Refuses work that would fill the disk.
-    pub(super) async fn room(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DiskFull`].
+    pub async fn check_disk_space(&self) -> Result<(), Error> {
         let home = self.0.home.clone();
         let min = self.0.options.min_free;
         let stat = statvfs(&home).map_err(|errno| Error::System {

@@ -186,7 +186,7 @@ impl Platform {
         let own_networks = level == Level::Strict && machine.network.is_none();
         let host_services = own_networks.then(|| options.host_services.clone());
         let git = GitSandbox { spawner: spawner.clone(), level, limits: options.git };
-        let repos = Repos::at(&home.join("git"), git);
+        let repos = Repos::at(&home.join("git"), git, options.min_free);
         if options.codebase.is_none() {
             repos.set_up(&options.host.program)?;
         }

@@ -34,7 +34,7 @@ impl Platform {
         path: &DeployPath,
         push: &Push,
     ) -> Result<Vec<RefResult>, Error> {
-        self.room().await?;
+        self.check_disk_space().await?;
         let deploy = self.store().deploy(path).await?;
         let mut results = Vec::new();
         for (name, planned) in plan_push(&push.commands, deploy.branch.as_deref()) {

@@ -12,25 +12,30 @@
 //!                        ◀── `remote:` lines ◀── say ◀───────────────────────┘
 //! ```
 
+mod body;
 mod hook;
 mod plan;
+mod quarantine;
 mod rpc;
 mod socket;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tolv_build::{GitAccess, GitCommand, GitSandbox, Repository};
 use tolv_model::name::{AppName, Deploy};
 
+pub use body::BodyError;
+use body::Disk;
 pub use hook::{HOOK, hook};
 pub use plan::{Planned, RefCommand, plan_push};
+use quarantine::Quarantines;
 pub use rpc::{Answer, Push, RefResult, Rpc, Service};
+use turns::Turns;
 
 /// What releases keep of a codebase.
 const KEPT: &str = "refs/tolv/kept/";
@@ -54,6 +59,9 @@ pub enum RepoError {
     /// As many as may be are at work.
     #[error("too many pushes and fetches at once")]
     Busy,
+    /// A request's body.
+    #[error(transparent)]
+    Body(#[from] BodyError),
     /// Its sandbox cannot be watched.
     #[error("git's sandbox cannot be watched")]
     Watch(#[source] io::Error),
@@ -85,16 +93,31 @@ pub struct Repos {
     folder: PathBuf,
     git: GitSandbox,
     /// Of requests over HTTP: each git may take its memory.
-    turns: Arc<Semaphore>,
+    turns: Turns,
+    /// Of pushes whose git waits for an operation.
+    waiting: Turns,
+    quarantines: Quarantines,
+    disk: Disk,
 }
 
-/// git commands for requests over HTTP at once.
-const TURNS: usize = 16;
+/// git commands for requests over HTTP at once, in total and of one app.
+const MAX_GIT: usize = 16;
+const MAX_GIT_PER_APP: usize = 4;
+/// Pushes that wait for their operations at once, in total and of one app.
+const MAX_WAITING_PUSHES: usize = 64;
+const MAX_WAITING_PUSHES_PER_APP: usize = 8;
 
 impl Repos {
-    /// Those below a folder.
-    pub fn at(folder: &Path, git: GitSandbox) -> Self {
-        Self { folder: folder.to_owned(), git, turns: Arc::new(Semaphore::new(TURNS)) }
+    /// Those below a folder, on whose disk pushes leave `min_free` bytes free.
+    pub fn at(folder: &Path, git: GitSandbox, min_free: u64) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            git,
+            turns: Turns::new(MAX_GIT, MAX_GIT_PER_APP),
+            waiting: Turns::new(MAX_WAITING_PUSHES, MAX_WAITING_PUSHES_PER_APP),
+            quarantines: Quarantines::default(),
+            disk: Disk { folder: folder.to_owned(), min_free },
+        }
     }
 
     /// Makes the folder, and sets up the hook that leads back to this program.

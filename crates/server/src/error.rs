@@ -64,6 +64,7 @@ impl Shared {
             Kind::Refused => Code::Refused,
             Kind::Unavailable => Code::Unavailable,
             Kind::Full => Code::Full,
+            Kind::Timeout => Code::Timeout,
             Kind::Internal => Code::Internal,
         };
         if code == Code::Internal {

@@ -32,15 +32,7 @@ const OCTETS: &str = "application/octet-stream";
 /// The whole body, which has this media type where there is one.
 async fn bytes<S: Send + Sync>(request: Request, state: &S, kind: &str) -> Result<Bytes, Failure> {
     let said = request.headers().get(header::CONTENT_TYPE).cloned();
-    let bytes = Bytes::from_request(request, state).await.map_err(|error| match error {
-        error if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            Failure::new(Code::TooLarge, "the body has more than 1 MiB")
-        }
-        error if is_timeout(&error) => {
-            Failure::new(Code::Timeout, "the body did not arrive in time")
-        }
-        BytesRejection::FailedToBufferBody(_) | _ => Failure::invalid("the body was cut off"),
-    })?;
+    let bytes = read_body(request, state).await?;
     let said = said.as_ref().and_then(|said| said.to_str().ok()).unwrap_or_default();
     let said = said.split(';').next().unwrap_or_default().trim();
     if !bytes.is_empty() && !said.eq_ignore_ascii_case(kind) {
@@ -48,6 +40,22 @@ async fn bytes<S: Send + Sync>(request: Request, state: &S, kind: &str) -> Resul
         return Err(Failure::new(Code::UnsupportedMediaType, detail));
     }
     Ok(bytes)
+}
+
+/// Reads a whole body, of whatever media type.
+pub(crate) async fn read_body<S: Send + Sync>(
+    request: Request,
+    state: &S,
+) -> Result<Bytes, Failure> {
+    Bytes::from_request(request, state).await.map_err(|error| match error {
+        error if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            Failure::new(Code::TooLarge, "the body has more than 1 MiB")
+        }
+        error if is_timeout(&error) => {
+            Failure::new(Code::Timeout, "the body did not arrive in time")
+        }
+        BytesRejection::FailedToBufferBody(_) | _ => Failure::invalid("the body was cut off"),
+    })
 }
 
 impl<S: Send + Sync> FromRequest<S> for Octets {

@@ -104,6 +104,12 @@ pub(crate) async fn advertise(
         Ok(admitted) => admitted,
         Err(response) => return response,
     };
+    // git shows the text of a refusal here, and not that of one of the push itself.
+    if service == Service::Receive
+        && let Err(error) = shared.0.platform.check_disk_space().await
+    {
+        return plain(shared.failure(error));
+    }
     let protocol = protocol(&headers);
     let repos = shared.0.platform.repos();
     match repos.advertise(&path, service, protocol.as_deref()).await {

@@ -13,6 +13,7 @@ use tolv_store::Idempotent;
 
 use crate::auth::Caller;
 use crate::error::Failure;
+use crate::extract::read_body;
 use crate::{BODY, Shared};
 
 /// Most characters of a key.
@@ -44,9 +45,8 @@ async fn once(shared: Shared, request: Request, next: Next) -> Result<Response, 
     let key = key.ok_or_else(|| Failure::invalid("Idempotency-Key is not 1 to 255 letters"))?;
     let (key, caller) = (key.to_owned(), Caller::of(request.headers(), &shared).await?);
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, BODY)
-        .await
-        .map_err(|_| Failure::new(Code::TooLarge, "the body has more than 1 MiB"))?;
+    let request = Request::from_parts(parts.clone(), body);
+    let body = read_body(request, &shared).await?;
     let text = [parts.method.as_str(), " ", &parts.uri.to_string(), "\n"].concat();
     let fingerprint = Digest::of(&[text.as_bytes(), &body].concat());
     let store = shared.0.platform.store();

@@ -29,7 +29,10 @@ fn main() -> ExitCode {
     }
     let called = std::env::args_os().next().map(std::path::PathBuf::from);
     if called.is_some_and(|path| path.file_name().is_some_and(|name| name == HOOK)) {
-        return ExitCode::from(hook(settings::push_socket().as_deref()));
+        return ExitCode::from(hook(
+            settings::push_socket().as_deref(),
+            settings::push_secret().as_deref(),
+        ));
     }
     let parsed = match Cli::try_parse() {
         Ok(parsed) => parsed,

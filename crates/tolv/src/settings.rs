@@ -150,3 +150,9 @@ impl Settings {
 pub(crate) fn push_socket() -> Option<PathBuf> {
     std::env::var_os("TOLV_PUSH").map(PathBuf::from)
 }
+
+/// What git's hook says to the platform first.
+#[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
+pub(crate) fn push_secret() -> Option<String> {
+    std::env::var("TOLV_PUSH_SECRET").ok()
+}

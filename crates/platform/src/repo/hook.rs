@@ -1,7 +1,8 @@
 //! The hook `proc-receive`: a small program between `git receive-pack` and the platform.
 //!
 //! receive-pack hands every ref of a push to it instead of moving them itself. It passes them on
-//! to the platform over the socket named in `TOLV_PUSH`, shows what the platform says (which git
+//! to the platform over the socket named in `TOLV_PUSH`, where it first says the secret that it has in
+//! `TOLV_PUSH_SECRET`, shows what the platform says (which git
 //! shows to the pusher behind `remote:`), and reports what became of each ref.
 //!
 //! Source: `gitprotocol-pack`'s pkt-line, and `proc-receive` in `githooks`.
@@ -81,13 +82,18 @@ pub(super) enum Told {
 
 /// The hook's whole life, on standard input and output. Gives the exit status.
 ///
-/// `socket` is the value of `TOLV_PUSH`.
-pub fn hook(socket: Option<&Path>) -> u8 {
-    let Some(socket) = socket else {
+/// `socket` is the value of `TOLV_PUSH`, `secret` that of `TOLV_PUSH_SECRET`.
+pub fn hook(socket: Option<&Path>, secret: Option<&str>) -> u8 {
+    let (Some(socket), Some(secret)) = (socket, secret) else {
         say("this repository is pushed to through `tolv serve` alone");
         return 1;
     };
-    let done = UnixStream::connect(socket)
+    let connect = || {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.write_all(secret.as_bytes())?;
+        Ok(stream)
+    };
+    let done = connect()
         .and_then(|stream| relay(stream, &mut io::stdin().lock(), &mut io::stdout().lock()));
     match done {
         Ok(()) => 0,

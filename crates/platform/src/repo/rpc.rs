@@ -4,38 +4,37 @@
 //! and goes on when whoever pushed is gone.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flate2::write::GzDecoder;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::unix::pipe;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tolv_build::{GitAccess, GitCommand, Repository};
-use tolv_model::name::Deploy;
+use tolv_model::name::{AppName, Deploy};
 use tolv_sandbox::{ExitStatus, Mount, Running};
 
+use super::body::{BodyError, CHUNK, Incoming};
 use super::plan::RefCommand;
+use super::quarantine::PushGuard;
 use super::socket::Socket;
-use super::{RepoError, Repos, failed, run};
+use super::turns::Turn;
+use super::{MAX_WAITING_PUSHES_PER_APP, RepoError, Repos, failed, run};
 
-/// Bytes that are read at once.
-const CHUNK: usize = 64 * 1024;
-/// Compressed bytes that are unpacked at once: what comes out is at most a thousand times as much.
-const COMPRESSED: usize = 1024;
 /// Chunks between git and a slow client.
 const CHUNKS: usize = 16;
 /// Most bytes of a request to fetch: what a client has and wants, a line each.
 const MAX_FETCH: u64 = 64 << 20;
-/// How long a client may be silent.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long a request waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take nothing of its answer.
+const IDLE: Duration = Duration::from_secs(30);
 /// How long a client may take in all, to send its push or to take what it fetches.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// How long git, and the hook once it is there, may take to say what is expected.
@@ -76,6 +75,19 @@ impl Service {
             Self::Receive => "git-receive-pack",
         }
     }
+
+    /// Tells a client why its request was not done, as git itself does.
+    fn refusal(self, why: &BodyError) -> Vec<u8> {
+        let packet = |body: &[u8]| [format!("{:04x}", body.len() + 4).as_bytes(), body].concat();
+        match self {
+            Self::Upload => packet(format!("ERR {why}\n").as_bytes()),
+            // Band 1 of the side band, which every git asks for, has the report.
+            Self::Receive => {
+                let report = [&packet(format!("unpack {why}\n").as_bytes()), &b"0000"[..]];
+                [packet(&[b"\x01", &*report.concat()].concat()), b"0000".to_vec()].concat()
+            }
+        }
+    }
 }
 
 /// A push, as the platform decides about it.
@@ -97,9 +109,6 @@ pub struct RefResult {
     pub refused: Option<String>,
 }
 
-/// A request's body.
-type Body = Pin<Box<dyn AsyncRead + Send>>;
-
 /// One request of git's.
 pub struct Rpc {
     /// Whose repository.
@@ -118,10 +127,10 @@ pub struct Rpc {
 pub type Answer = mpsc::Receiver<Bytes>;
 
 impl Repos {
-    /// One of the git commands that may be at work at once.
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, RepoError> {
-        let turn = timeout(IDLE, Arc::clone(&self.turns).acquire_owned()).await;
-        turn.ok().and_then(Result::ok).ok_or(RepoError::Busy)
+    /// Waits until a git command of this app may run.
+    async fn turn(&self, app: &AppName) -> Result<Turn, RepoError> {
+        let turn = timeout(TURN_TIMEOUT, self.turns.acquire(app)).await;
+        turn.ok().flatten().ok_or(RepoError::Busy)
     }
 
     fn service(&self, deploy: &Deploy, service: Service, protocol: Option<&str>) -> GitCommand {
@@ -175,7 +184,7 @@ impl Repos {
         service: Service,
         protocol: Option<&str>,
     ) -> Result<Vec<u8>, RepoError> {
-        let _turn = self.turn().await?;
+        let _turn = self.turn(&deploy.app).await?;
         let mut command = self.service(deploy, service, protocol);
         // To look is enough here, and needs nothing of the repository to be changed.
         command.access = GitAccess::Read;
@@ -212,108 +221,191 @@ impl Repos {
         F: FnOnce(Push) -> T + Send + 'static,
         T: Future<Output = Vec<RefResult>> + Send,
     {
-        let turn = self.turn().await?;
-        let mut command = self.service(&rpc.deploy, rpc.service, rpc.protocol.as_deref());
-        command.args.push(self.dir(&rpc.deploy.app).into());
+        let app = rpc.deploy.app.clone();
         let is_push = rpc.service == Service::Receive;
-        let repository = self.repository(&rpc.deploy.app);
-        let socket = match is_push {
-            true => Some(Socket::bind(self, repository.job(&command).spec.app_uid())?),
-            false => None,
-        };
-        if let Some(socket) = &socket {
-            let (hooks, program) = (self.hooks(), self.hooks().join(super::HOOK));
-            let program = fs::read_link(&program).map_err(failed("read", &program))?;
-            command.mounts.extend(
-                [&*hooks, &*program, socket.folder()].map(|path| Mount::read_only(path, path)),
-            );
-            command.env.push(("TOLV_PUSH", socket.path().into()));
+        let max = if is_push { self.git.limits.push.saturating_add(MAX_FETCH) } else { MAX_FETCH };
+        let mut body = Incoming::new(rpc.body, rpc.gzip, max);
+        // A client that says nothing takes no turn.
+        let first = body.begin().await.map_err(RepoError::Body)?;
+        let turn = self.turn(&app).await?;
+        let (chunks, answer) = mpsc::channel(CHUNKS);
+        if is_push && let Err(full) = self.disk.check() {
+            tasks.spawn(async move {
+                chunks.send(rpc.service.refusal(&full).into()).await.ok();
+                body.discard().await;
+            });
+            return Ok(answer);
         }
-        let started = tokio::task::spawn_blocking({
-            let repository = repository.clone();
-            move || start(&repository, &command)
+        let mut command = self.service(&rpc.deploy, rpc.service, rpc.protocol.as_deref());
+        command.args.push(self.dir(&app).into());
+        let repository = self.repository(&app);
+        let begun = tokio::task::spawn_blocking({
+            let (repos, app) = (self.clone(), app.clone());
+            move || match is_push {
+                true => begin_push(&repos, &app, command).map(|(begun, push)| (begun, Some(push))),
+                false => start(&repos.repository(&app), &command).map(|begun| (begun, None)),
+            }
         });
-        let started = started.await.map_err(|error| RepoError::Watch(io::Error::other(error)))?;
-        let (running, stdin, stdout) = started?;
+        let begun = begun.await.map_err(|error| RepoError::Watch(io::Error::other(error)))?;
+        let ((running, stdin, stdout), push) = begun?;
+        let (socket, guard) = push.unzip();
         let watch = |error| RepoError::Watch(error);
         let stdin = pipe::Sender::from_owned_fd(stdin).map_err(watch)?;
-        let stdout = pipe::Receiver::from_owned_fd(stdout).map_err(watch)?;
+        let mut stdout = pipe::Receiver::from_owned_fd(stdout).map_err(watch)?;
         #[expect(unsafe_code, reason = "tokio asks for the descriptor to stay the same")]
         // SAFETY: a `Running` owns its descriptor, and never changes it, until it is dropped.
         let running = unsafe { AsyncFd::register(running) };
         let mut running = running.map_err(|error| watch(error.into()))?;
-        let (chunks, answer) = mpsc::channel(CHUNKS);
-        let most = if is_push { self.git.limits.push.saturating_add(MAX_FETCH) } else { MAX_FETCH };
-        let body = Incoming { body: rpc.body, gzip: rpc.gzip, most };
         let git_time = self.git.limits.time;
+        let disk = self.disk.clone();
+        let decide = self.decide_in_turn(app, decide);
         tasks.spawn(async move {
-            let (connected, hook) = oneshot::channel();
-            let feed = async {
-                // git says itself what it misses; when it has all, its time begins.
-                timeout(LONGEST, feed(body, stdin)).await.ok();
-                match is_push {
-                    true => {
-                        let hook = async {
-                            // Gone without a word: there is no hook, and git has ended.
-                            match hook.await {
-                                // From here on git only waits.
-                                Ok(()) => drop(turn),
-                                Err(_) => std::future::pending::<()>().await,
-                            }
-                        };
-                        timeout(git_time, hook).await.is_err()
-                    }
-                    false => {
-                        sleep(LONGEST).await;
-                        true
-                    }
-                }
-            };
-            let decided = async {
-                if let Some(socket) = socket {
-                    socket.decide(connected, decide).await.ok();
-                }
-            };
+            let mut turn = Some(turn);
             let mut last = Vec::new();
-            let is_late = {
-                let drained = drain(stdout, &chunks, is_push, &mut last);
+            let stop = {
+                let (connected, hook) = oneshot::channel();
+                let feed = async {
+                    let fed = body.feed(first, is_push.then_some(&disk), stdin);
+                    let fed = timeout(LONGEST, fed).await.unwrap_or(Err(BodyError::TooSlow));
+                    if let Err(error) = fed {
+                        return Stop::Body(error);
+                    }
+                    if !is_push {
+                        sleep(LONGEST).await;
+                        return Stop::Late;
+                    }
+                    // git has all of the push, and its own time begins.
+                    let hook = async {
+                        match hook.await {
+                            // From here on git only waits.
+                            Ok(()) => turn = None,
+                            // There is no hook, and git has ended.
+                            Err(_) => std::future::pending::<()>().await,
+                        }
+                    };
+                    tokio::select! {
+                        () = hook => std::future::pending().await,
+                        () = sleep(git_time) => Stop::Late,
+                        full = disk.until_full() => Stop::Body(full),
+                    }
+                };
+                let decided = async {
+                    if let Some(socket) = &socket {
+                        socket.decide(connected, decide).await.ok();
+                    }
+                };
+                let drained = drain(&mut stdout, &chunks, is_push, &mut last);
                 tokio::pin!(decided);
                 tokio::pin!(feed);
-                let (mut is_fed, mut is_decided) = (false, false);
                 tokio::pin!(drained);
+                let mut is_decided = false;
                 loop {
                     tokio::select! {
                         // git has ended: nobody asks any more, and an operation goes on by itself.
-                        () = &mut drained => break false,
-                        is_late = &mut feed, if !is_fed => {
-                            is_fed = true;
-                            if is_late {
-                                break true;
-                            }
-                        }
+                        () = &mut drained => break None,
+                        stop = &mut feed => break Some(stop),
                         () = &mut decided, if !is_decided => is_decided = true,
                     }
                 }
             };
-            let status = if is_late { None } else { timeout(SOON, ended(&mut running)).await.ok() };
-            let fault = match status {
-                None if is_late => Some("git took too long and was stopped".to_owned()),
-                Some(Ok(Ok(status))) => {
-                    repository.code(status).err().map(|error| error.to_string())
+            let mut can_read = true;
+            match stop {
+                Some(Stop::Body(error)) => {
+                    // git finds that its input has ended and removes what it stored. What it says
+                    // about that is not the cause.
+                    timeout(SOON, drain_unseen(&mut stdout)).await.ok();
+                    timeout(SOON, ended(&mut running)).await.ok();
+                    last.extend(rpc.service.refusal(&error));
+                    can_read = !matches!(error, BodyError::TooSlow | BodyError::Broken(_));
                 }
-                None | Some(_) => None,
-            };
-            let running = running.into_inner();
-            tokio::task::spawn_blocking(move || running.stop()).await.ok();
-            if is_push && let Some(fault) = fault {
-                last = remark(&last, &fault);
+                Some(Stop::Late) if is_push => {
+                    last = remark(&last, "git took too long and was stopped");
+                }
+                Some(Stop::Late) => {}
+                None => {
+                    let status = timeout(SOON, ended(&mut running)).await;
+                    if is_push
+                        && let Ok(Ok(Ok(status))) = status
+                        && let Err(fault) = repository.code(status)
+                    {
+                        last = remark(&last, &fault.to_string());
+                    }
+                }
             }
+            let running = running.into_inner();
+            let stopped = tokio::task::spawn_blocking(move || {
+                running.stop();
+                drop((socket, guard));
+            });
+            stopped.await.ok();
+            drop(turn);
             if !last.is_empty() {
                 chunks.send(Bytes::from(last)).await.ok();
+            }
+            if can_read {
+                body.discard().await;
             }
         });
         Ok(answer)
     }
+
+    /// The same decision, unless too many pushes wait for theirs: each of them keeps a sandbox.
+    fn decide_in_turn<F, T>(
+        &self,
+        app: AppName,
+        decide: F,
+    ) -> impl FnOnce(Push) -> Pin<Box<dyn Future<Output = Vec<RefResult>> + Send>> + Send + 'static
+    where
+        F: FnOnce(Push) -> T + Send + 'static,
+        T: Future<Output = Vec<RefResult>> + Send,
+    {
+        let waiting = self.waiting.clone();
+        move |push| {
+            Box::pin(async move {
+                if let Some(_turn) = waiting.try_acquire(&app) {
+                    return decide(push).await;
+                }
+                let text = format!(
+                    " !     Too many pushes wait for their operations (at most \
+                     {MAX_WAITING_PUSHES_PER_APP} of one app): push again when one has finished, \
+                     or cancel one (tolv operations cancel)"
+                );
+                push.say.send(text).await.ok();
+                let refuse = |command: RefCommand| RefResult {
+                    name: command.name,
+                    refused: Some("too many pushes are waiting".to_owned()),
+                };
+                push.commands.into_iter().map(refuse).collect()
+            })
+        }
+    }
+}
+
+/// Why a git command is stopped before its end.
+enum Stop {
+    /// It took too long.
+    Late,
+    /// Its request did not arrive whole.
+    Body(BodyError),
+}
+
+/// Starts git for a push, with the socket that its hook connects to.
+fn begin_push(
+    repos: &Repos,
+    app: &AppName,
+    mut command: GitCommand,
+) -> Result<(Started, (Socket, PushGuard)), RepoError> {
+    let repository = repos.repository(app);
+    let guard = repos.quarantines.begin(repository.dir());
+    let socket = Socket::bind(repos, repository.job(&command).spec.app_uid())?;
+    let (hooks, program) = (repos.hooks(), repos.hooks().join(super::HOOK));
+    let program = fs::read_link(&program).map_err(failed("read", &program))?;
+    command
+        .mounts
+        .extend([&*hooks, &*program, socket.folder()].map(|path| Mount::read_only(path, path)));
+    command.env.push(("TOLV_PUSH", socket.path().into()));
+    command.env.push(("TOLV_PUSH_SECRET", socket.secret().into()));
+    Ok((start(&repository, &command)?, (socket, guard)))
 }
 
 type Started = (Running, std::os::fd::OwnedFd, std::os::fd::OwnedFd);
@@ -351,54 +443,10 @@ fn remark(last: &[u8], text: &str) -> Vec<u8> {
     [body, format!("{:04x}{line}", line.len() + 4).as_bytes(), b"0000"].concat()
 }
 
-/// A request's body, a stranger's.
-struct Incoming {
-    body: Body,
-    gzip: bool,
-    /// Most bytes of it, unpacked.
-    most: u64,
-}
-
-/// The body into git. Ends git's input where it is too long, too slow or broken.
-async fn feed(incoming: Incoming, mut stdin: pipe::Sender) -> io::Result<()> {
-    let Incoming { mut body, gzip, most: mut left } = incoming;
-    let mut chunk = vec![0; CHUNK];
-    let mut decoder = gzip.then(|| GzDecoder::new(Vec::new()));
-    loop {
-        let read = timeout(IDLE, body.read(&mut chunk)).await??;
-        let Some(decoder) = &mut decoder else {
-            let piece = take(&mut left, &chunk[..read])?;
-            stdin.write_all(piece).await?;
-            if read == 0 {
-                return Ok(());
-            }
-            continue;
-        };
-        for piece in chunk[..read].chunks(COMPRESSED) {
-            decoder.write_all(piece)?;
-            let plain = std::mem::take(decoder.get_mut());
-            stdin.write_all(take(&mut left, &plain)?).await?;
-        }
-        if read == 0 {
-            decoder.try_finish()?;
-            let plain = std::mem::take(decoder.get_mut());
-            return stdin.write_all(take(&mut left, &plain)?).await;
-        }
-    }
-}
-
-/// Counts bytes against what is left.
-fn take<'a>(left: &mut u64, piece: &'a [u8]) -> io::Result<&'a [u8]> {
-    *left = left
-        .checked_sub(piece.len() as u64)
-        .ok_or_else(|| io::Error::other("the request's body is too long"))?;
-    Ok(piece)
-}
-
 /// git's output to the client; where that is gone, a push's goes nowhere. The last four bytes,
 /// which end the answer, are kept in `last`.
 async fn drain(
-    mut stdout: pipe::Receiver,
+    stdout: &mut pipe::Receiver,
     chunks: &mpsc::Sender<Bytes>,
     is_push: bool,
     last: &mut Vec<u8>,
@@ -418,43 +466,29 @@ async fn drain(
     }
 }
 
+/// Reads the rest of git's output, which nobody sees.
+async fn drain_unseen(stdout: &mut pipe::Receiver) {
+    let mut chunk = vec![0; CHUNK];
+    while let Ok(1..) = stdout.read(&mut chunk).await {}
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    async fn fed(body: Vec<u8>, gzip: bool, most: u64) -> (io::Result<()>, u64) {
-        let (stdin, mut git) = pipe::pipe().unwrap();
-        let incoming = Incoming { body: Box::pin(io::Cursor::new(body)), gzip, most };
-        let count = async {
-            let (mut chunk, mut count) = (vec![0; CHUNK], 0);
-            while let Ok(read @ 1..) = git.read(&mut chunk).await {
-                count += read as u64;
-            }
-            count
-        };
-        tokio::join!(feed(incoming, stdin), count)
-    }
-
-    #[tokio::test]
-    async fn a_body_ends_at_its_limit_packed_or_not() {
-        let plain = vec![b'x'; 3 << 20];
-        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        packed.write_all(&plain).unwrap();
-        let packed = packed.finish().unwrap();
-        assert!(packed.len() < 10_000);
-        for (body, gzip) in [(plain, false), (packed, true)] {
-            let (ended, count) = fed(body.clone(), gzip, 3 << 20).await;
-            assert!(ended.is_ok() && count == 3 << 20, "{ended:?} {count}");
-            let (ended, count) = fed(body, gzip, 2 << 20).await;
-            assert!(ended.is_err() && count <= 2 << 20, "{count}");
-        }
-        let (ended, _) = fed(b"no gzip".to_vec(), true, 100).await;
-        assert!(ended.is_err());
-    }
 
     #[test]
     fn a_remark_comes_before_the_end() {
         assert_eq!(remark(b"0000", "x"), b"000e\x02error: x\n0000");
         assert_eq!(remark(b"", "x"), b"000e\x02error: x\n0000");
+    }
+
+    #[test]
+    fn a_refusal_is_what_git_says() {
+        let broken = BodyError::Broken(io::Error::other("x"));
+        let said = |service: Service| String::from_utf8(service.refusal(&broken)).unwrap();
+        assert_eq!(said(Service::Upload), "0026ERR the request cannot be read: x\n");
+        let report = said(Service::Receive);
+        assert!(report.contains("unpack the request cannot be read: x\n0000"), "{report}");
+        assert!(report.ends_with("00000000"), "{report}");
     }
 }

@@ -4,11 +4,15 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::rand::{GetRandomFlags, getrandom};
+use subtle::ConstantTimeEq as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::UnixListener;
 use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::hook::{Asked, MAX_ASKED, Told};
@@ -17,12 +21,18 @@ use super::{RepoError, Repos, failed};
 
 /// Lines between the platform and the hook.
 const LINES: usize = 256;
+/// Connections at once that have not yet said the secret.
+const MAX_UNKNOWN: usize = 16;
+/// How long a connection may take to say the secret.
+const SECRET_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The socket that one push's hook connects to, in a folder of its own that git's sandbox sees;
 /// gone when dropped.
 pub(super) struct Socket {
     folder: PathBuf,
     listener: UnixListener,
+    /// What the hook has to say first. Others of its user can connect where the sandbox is weak.
+    secret: String,
 }
 
 impl Socket {
@@ -43,8 +53,14 @@ impl Socket {
             }
             Ok(listener)
         };
+        let secret = make_secret().map_err(failed("make a secret for", &path))?;
         let listener = bind().map_err(failed("listen on", &path))?;
-        Ok(Self { folder, listener })
+        Ok(Self { folder, listener, secret })
+    }
+
+    /// What the hook has to say first. It belongs into the hook's environment alone.
+    pub(super) fn secret(&self) -> &str {
+        &self.secret
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -53,6 +69,23 @@ impl Socket {
 
     pub(super) fn path(&self) -> PathBuf {
         self.folder.join("socket")
+    }
+
+    /// Waits for the connection that knows the secret; every other one is closed.
+    async fn accept(&self) -> io::Result<UnixStream> {
+        let mut unknown = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept(), if unknown.len() < MAX_UNKNOWN => {
+                    unknown.spawn(has_secret(accepted?.0, self.secret.clone()));
+                }
+                Some(checked) = unknown.join_next() => {
+                    if let Ok(Some(stream)) = checked {
+                        return Ok(stream);
+                    }
+                }
+            }
+        }
     }
 
     /// Hears what the hook asks, once, and answers it. What it says is a stranger's.
@@ -65,8 +98,7 @@ impl Socket {
         F: FnOnce(Push) -> T,
         T: Future<Output = Vec<RefResult>>,
     {
-        let (stream, _) = self.listener.accept().await?;
-        let (read, mut write) = stream.into_split();
+        let (read, mut write) = self.accept().await?.into_split();
         let mut line = Vec::new();
         timeout(SOON, BufReader::new(read.take(MAX_ASKED)).read_until(b'\n', &mut line)).await??;
         let asked = Asked::parse(&line)?;
@@ -91,6 +123,23 @@ impl Socket {
         let results = results.into_iter().map(|result| (result.name, result.refused)).collect();
         tell(&mut write, &Told::Results(results)).await
     }
+}
+
+/// The connection, if it says the secret at once.
+async fn has_secret(mut stream: UnixStream, secret: String) -> Option<UnixStream> {
+    let mut said = vec![0; secret.len()];
+    timeout(SECRET_TIMEOUT, stream.read_exact(&mut said)).await.ok()?.ok()?;
+    bool::from(said.ct_eq(secret.as_bytes())).then_some(stream)
+}
+
+/// 256 random bits in hex.
+fn make_secret() -> io::Result<String> {
+    let mut bytes = [0; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
+    }
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 async fn tell(write: &mut OwnedWriteHalf, told: &Told) -> io::Result<()> {

@@ -28,7 +28,7 @@ impl Bed {
         let (level, _) =
             Machine::probe(&spawner, NetworkChoice::Auto).unwrap().choose(Choice::Auto).unwrap();
         let git = GitSandbox { spawner, level, limits: GitLimits::default() };
-        let repos = Repos::at(&home.path().join("git"), git);
+        let repos = Repos::at(&home.path().join("git"), git, 0);
         repos.set_up(Path::new("/bin/true")).unwrap();
         repos.create(&app()).unwrap();
         Self { home, repos }

@@ -18,6 +18,7 @@ mod push;
 mod release_phase;
 mod restart;
 mod run;
+mod slow;
 mod survival;
 mod tokens;
 mod upgrade;

@@ -314,3 +314,14 @@ fn pages_keys_and_tags() {
     let audit = api.owner("GET", "/v1/audit?app=shop", &Value::Null).text();
     assert!(audit.contains("config.read") && !audit.contains("\"1\""), "{audit}");
 }
+
+#[test]
+fn a_keyed_request_whose_body_does_not_arrive_times_out() {
+    let api = Api::new();
+    let path = "/v1/apps";
+    let headers = "idempotency-key: slow\r\ncontent-type: application/json\r\n";
+    let mut slow = super::slow::Slow::begin(&api.serve, api.serve.token(), path, headers);
+    slow.send(b"{").unwrap();
+    let answer = slow.answer(std::time::Duration::from_secs(60));
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}

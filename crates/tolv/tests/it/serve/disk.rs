@@ -1,6 +1,7 @@
 //! The disk fills while something is built.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tolv_testkit::Home;
 
@@ -92,6 +93,79 @@ fn on_a_full_disk_a_deploy_is_stopped_scaled_rolled_back_and_destroyed() {
     let said = shop.tolv(&["logs", "-n", "200"]);
     assert!(said.contains("is not kept"), "{said}");
     shop.tolv(&["destroy", "shop", "--confirm", "shop"]);
+    drop(shop);
+    drop(disk);
+}
+
+/// Bytes that are free.
+fn free(disk: &Small) -> u64 {
+    let stat = rustix::fs::statvfs(disk.path()).unwrap();
+    stat.f_bavail * stat.f_frsize
+}
+
+/// Pushes that send packs without an end, and then nothing more, do not fill the disk together.
+#[test]
+fn pushes_leave_the_disk_the_space_that_is_kept_free() {
+    use super::slow::{Slow, blob_of_zeros, new_ref, stored};
+    const MIB: u64 = 1 << 20;
+    let Some(disk) = Small::new(200) else {
+        println!("skipped: this user may not mount a file system");
+        return;
+    };
+    let home = disk.path().join("state");
+    let shop =
+        Shop::site("one", &[("TOLV_HOME", home.to_str().unwrap()), ("TOLV_MIN_FREE", "100")]);
+    shop.pushed(&["tolv", "main"]);
+    let before = free(&disk);
+    assert!(before > 150 * MIB, "{before}");
+    let commit = git::git(&shop.dir, &["rev-parse", "HEAD"]);
+    let path = "/git/shop/production.git/git-receive-pack";
+    let pieces = stored(&vec![0; 1 << 20]);
+    let push = |n: u32| {
+        let name = format!("refs/heads/large{n}");
+        let mut push = Slow::begin(&shop.serve, shop.serve.token(), path, "");
+        let begin = format!("{}PACK\0\0\0\x02\0\0\0\x01", new_ref(&commit, &name));
+        push.send(begin.as_bytes()).unwrap();
+        push.send(&blob_of_zeros(500 * MIB, 60_000)).unwrap();
+        for _ in 0..190 {
+            // A platform that wants no more of it may end the connection.
+            if push.send(&pieces).is_err() {
+                break;
+            }
+            let free = free(&disk);
+            assert!(free > 94 * MIB, "{} MiB free", free / MIB);
+        }
+        // What was stored is removed while the client is still there.
+        poll(SOON, "what the pushes stored is removed", || {
+            (free(&disk) > before - 8 * MIB).then_some(())
+        });
+        let answer = push.answer(Duration::from_secs(45));
+        assert!(answer.contains("unpack the disk of the platform is full ("), "{answer}");
+        assert!(!answer.contains("abnormal exit"), "{answer}");
+    };
+    std::thread::scope(|scope| {
+        let pushes = [0, 1, 2].map(|n| {
+            scope.spawn({
+                let push = &push;
+                move || push(n)
+            })
+        });
+        for push in pushes {
+            push.join().unwrap();
+        }
+    });
+    // git shows the same.
+    let mut random = vec![0; 130 << 20];
+    let mut source = std::fs::File::open("/dev/urandom").unwrap();
+    std::io::Read::read_exact(&mut source, &mut random).unwrap();
+    std::fs::write(shop.dir.join("large.bin"), random).unwrap();
+    git::commit(&shop.dir);
+    let ran = shop.push(&["tolv", "main"]);
+    assert!(!ran.status.success(), "{}", ran.err);
+    assert!(ran.err.contains("the disk of the platform is full ("), "{}", ran.err);
+    assert!(!ran.err.contains("abnormal exit"), "{}", ran.err);
+    poll(SOON, "what git pushed is removed", || (free(&disk) > before - 8 * MIB).then_some(()));
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
     drop(shop);
     drop(disk);
 }

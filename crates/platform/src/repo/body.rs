@@ -1,0 +1,273 @@
+//! The body of a request for git: how fast it has to arrive, how long it may be, and how much of it
+//! the disk has space for.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use flate2::write::GzDecoder;
+use rustix::fs::statvfs;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Bytes that are read at once.
+pub(super) const CHUNK: usize = 64 * 1024;
+/// Compressed bytes that are unpacked at once: what comes out is at most a thousand times as much.
+const COMPRESSED: usize = 1024;
+/// Bytes that arrive before git is started: all of most fetches, and the beginning of a push.
+const FIRST_BYTES: usize = 64 * 1024;
+/// The time that a client may take for each [`MIN_BYTES`]. Time that git takes does not count.
+const RATE_WINDOW: Duration = Duration::from_secs(30);
+/// Bytes that have to arrive within each [`RATE_WINDOW`].
+const MIN_BYTES: usize = 32 * 1024;
+/// Bytes of a push between two looks at the disk.
+const DISK_CHECK_BYTES: usize = 1 << 20;
+/// Time between two looks at the disk while git works on a whole push.
+const DISK_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Why the body of a request was not taken whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The client is silent or too slow.
+    #[error(
+        "the request arrived too slowly: at least {} KiB have to arrive every {} seconds",
+        MIN_BYTES >> 10,
+        RATE_WINDOW.as_secs()
+    )]
+    TooSlow,
+    /// More bytes than a request may have.
+    #[error("the request is too long: it has more than {} MiB", .0 >> 20)]
+    TooLong(u64),
+    /// The connection broke, or the body is not what its headers say.
+    #[error("the request cannot be read: {0}")]
+    Broken(#[source] io::Error),
+    /// The disk has less space than is kept free.
+    #[error("the disk of the platform is full ({free} MiB free, {min} MiB are kept free)")]
+    DiskFull {
+        /// Free now.
+        free: u64,
+        /// Kept free.
+        min: u64,
+    },
+}
+
+/// The disk of the repositories, and how much of it stays free.
+#[derive(Clone, Debug)]
+pub(super) struct Disk {
+    /// A folder on it.
+    pub(super) folder: PathBuf,
+    /// Bytes that stay free.
+    pub(super) min_free: u64,
+}
+
+impl Disk {
+    /// Checks that the disk has more space than is kept free.
+    pub(super) fn check(&self) -> Result<(), BodyError> {
+        let stat = statvfs(&self.folder).map_err(|errno| BodyError::Broken(errno.into()))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        match free >= self.min_free {
+            true => Ok(()),
+            false => Err(BodyError::DiskFull { free: free >> 20, min: self.min_free >> 20 }),
+        }
+    }
+
+    /// Returns when the disk is full.
+    pub(super) async fn until_full(&self) -> BodyError {
+        loop {
+            if let Err(full) = self.check() {
+                return full;
+            }
+            sleep(DISK_CHECK_INTERVAL).await;
+        }
+    }
+}
+
+/// A request's body. What it says is a stranger's.
+pub(super) struct Incoming {
+    body: Pin<Box<dyn AsyncRead + Send>>,
+    decoder: Option<GzDecoder<Vec<u8>>>,
+    /// What was read, and how much of it was unpacked.
+    chunk: Vec<u8>,
+    unpacked: usize,
+    /// Most bytes, unpacked, and how many of them may still come.
+    max_bytes: u64,
+    left: u64,
+    /// Of the current [`RATE_WINDOW`].
+    time_left: Duration,
+    bytes_in_window: usize,
+    is_over: bool,
+}
+
+impl Incoming {
+    pub(super) fn new(body: Pin<Box<dyn AsyncRead + Send>>, gzip: bool, max_bytes: u64) -> Self {
+        Self {
+            body,
+            decoder: gzip.then(|| GzDecoder::new(Vec::new())),
+            chunk: Vec::new(),
+            unpacked: 0,
+            max_bytes,
+            left: max_bytes,
+            time_left: RATE_WINDOW,
+            bytes_in_window: 0,
+            is_over: false,
+        }
+    }
+
+    /// Waits for the beginning: the whole body, or [`FIRST_BYTES`] of it.
+    pub(super) async fn begin(&mut self) -> Result<Vec<u8>, BodyError> {
+        let mut first = Vec::new();
+        while first.len() < FIRST_BYTES {
+            match self.next().await? {
+                Some(piece) => first.extend(piece),
+                None => break,
+            }
+        }
+        Ok(first)
+    }
+
+    /// Feeds git with the whole body, of which `first` has already arrived. A push is fed while
+    /// `disk` has space.
+    pub(super) async fn feed(
+        &mut self,
+        first: Vec<u8>,
+        disk: Option<&Disk>,
+        mut stdin: pipe::Sender,
+    ) -> Result<(), BodyError> {
+        let mut next = Some(first);
+        let mut unchecked = 0;
+        while let Some(piece) = next {
+            for part in piece.chunks(CHUNK) {
+                unchecked += part.len();
+                if unchecked >= DISK_CHECK_BYTES
+                    && let Some(disk) = disk
+                {
+                    disk.check()?;
+                    unchecked = 0;
+                }
+                if stdin.write_all(part).await.is_err() {
+                    // git has ended, and says why.
+                    return Ok(());
+                }
+            }
+            next = self.next().await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the rest and drops it: a client that sends reads the answer afterwards.
+    pub(super) async fn discard(&mut self) {
+        self.decoder = None;
+        while let Ok(Some(_)) = self.next().await {}
+    }
+
+    /// The next piece, unpacked; nothing at the end.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
+        while !self.is_over {
+            if self.unpacked == self.chunk.len() {
+                self.read().await?;
+            }
+            let piece = self.unpack().map_err(BodyError::Broken)?;
+            let left = self.left.checked_sub(piece.len() as u64);
+            self.left = left.ok_or(BodyError::TooLong(self.max_bytes))?;
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads as much as there is, within the time that the client has.
+    async fn read(&mut self) -> Result<(), BodyError> {
+        self.chunk.resize(CHUNK, 0);
+        let begun = Instant::now();
+        let read = timeout(self.time_left, self.body.read(&mut self.chunk)).await;
+        let read = read.map_err(|_| BodyError::TooSlow)?;
+        let read = read.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => BodyError::TooSlow,
+            _ => BodyError::Broken(error),
+        })?;
+        self.chunk.truncate(read);
+        self.unpacked = 0;
+        self.is_over = read == 0;
+        self.time_left = self.time_left.saturating_sub(begun.elapsed());
+        self.bytes_in_window += read;
+        if self.bytes_in_window >= MIN_BYTES {
+            (self.time_left, self.bytes_in_window) = (RATE_WINDOW, 0);
+        }
+        Ok(())
+    }
+
+    /// Some of what was read, unpacked.
+    fn unpack(&mut self) -> io::Result<Vec<u8>> {
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(std::mem::take(&mut self.chunk));
+        };
+        if self.is_over {
+            decoder.try_finish()?;
+        }
+        let end = self.chunk.len().min(self.unpacked + COMPRESSED);
+        decoder.write_all(&self.chunk[self.unpacked..end])?;
+        self.unpacked = end;
+        Ok(std::mem::take(decoder.get_mut()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn fed(body: Vec<u8>, gzip: bool, most: u64) -> (Result<(), BodyError>, u64) {
+        let (stdin, mut git) = pipe::pipe().unwrap();
+        let mut incoming = Incoming::new(Box::pin(io::Cursor::new(body)), gzip, most);
+        let count = async {
+            let (mut chunk, mut count) = (vec![0; CHUNK], 0);
+            while let Ok(read @ 1..) = git.read(&mut chunk).await {
+                count += read as u64;
+            }
+            count
+        };
+        let feed = async {
+            let first = incoming.begin().await?;
+            incoming.feed(first, None, stdin).await
+        };
+        tokio::join!(feed, count)
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_at_its_limit_packed_or_not() {
+        let plain = vec![b'x'; 3 << 20];
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        packed.write_all(&plain).unwrap();
+        let packed = packed.finish().unwrap();
+        assert!(packed.len() < 10_000);
+        for (body, gzip) in [(plain, false), (packed, true)] {
+            let (ended, count) = fed(body.clone(), gzip, 3 << 20).await;
+            assert!(ended.is_ok() && count == 3 << 20, "{ended:?} {count}");
+            let (ended, count) = fed(body, gzip, 2 << 20).await;
+            assert!(matches!(ended, Err(BodyError::TooLong(_))) && count <= 2 << 20, "{count}");
+        }
+        let (ended, _) = fed(b"no gzip".to_vec(), true, 100).await;
+        assert!(matches!(ended, Err(BodyError::Broken(_))), "{ended:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_trickles_is_given_up() {
+        let (body, mut client) = tokio::io::duplex(1 << 20);
+        let mut incoming = Incoming::new(Box::pin(body), false, 1 << 20);
+        let begun = Instant::now();
+        let trickle = async {
+            client.write_all(&[b'x'; 1 << 15]).await.unwrap();
+            loop {
+                sleep(Duration::from_secs(5)).await;
+                client.write_all(b"x").await.unwrap();
+            }
+        };
+        tokio::select! {
+            error = incoming.begin() => assert!(matches!(error, Err(BodyError::TooSlow))),
+            () = trickle => {}
+        }
+        assert_eq!(begun.elapsed(), RATE_WINDOW);
+    }
+}

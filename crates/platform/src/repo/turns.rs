@@ -1,0 +1,72 @@
+//! How many git commands and waiting pushes there may be at once, in total and for each app.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tolv_model::name::AppName;
+
+/// A bound in total, with a lower one for each app: no app can take everything. Clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct Turns {
+    total: Arc<Semaphore>,
+    per_app: usize,
+    apps: Arc<Mutex<HashMap<AppName, Weak<Semaphore>>>>,
+}
+
+/// One turn; dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _own: OwnedSemaphorePermit,
+    _total: OwnedSemaphorePermit,
+}
+
+impl Turns {
+    pub(super) fn new(total: usize, per_app: usize) -> Self {
+        Self { total: Arc::new(Semaphore::new(total)), per_app, apps: Arc::default() }
+    }
+
+    /// Waits for a turn. Both queues are first come, first served, and an app waits in the second
+    /// with as many as it may have: the others are served in between.
+    pub(super) async fn acquire(&self, app: &AppName) -> Option<Turn> {
+        let own = self.of(app).acquire_owned().await.ok()?;
+        let total = Arc::clone(&self.total).acquire_owned().await.ok()?;
+        Some(Turn { _own: own, _total: total })
+    }
+
+    /// Takes a turn if one is free.
+    pub(super) fn try_acquire(&self, app: &AppName) -> Option<Turn> {
+        let own = self.of(app).try_acquire_owned().ok()?;
+        let total = Arc::clone(&self.total).try_acquire_owned().ok()?;
+        Some(Turn { _own: own, _total: total })
+    }
+
+    /// The bound of one app; it is forgotten when nobody holds or awaits a turn of it.
+    fn of(&self, app: &AppName) -> Arc<Semaphore> {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = apps.get(app).and_then(Weak::upgrade) {
+            return own;
+        }
+        apps.retain(|_, own| own.strong_count() > 0);
+        let own = Arc::new(Semaphore::new(self.per_app));
+        apps.insert(app.clone(), Arc::downgrade(&own));
+        own
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_app_cannot_take_all_turns() {
+        let turns = Turns::new(5, 2);
+        let app = |name: &str| name.parse::<AppName>().unwrap();
+        let greedy: Vec<_> = (0..9).filter_map(|_| turns.try_acquire(&app("greedy"))).collect();
+        assert_eq!(greedy.len(), 2);
+        let other = [turns.try_acquire(&app("blog")), turns.try_acquire(&app("shop"))];
+        assert!(other.iter().all(Option::is_some));
+        drop(greedy);
+        assert!(turns.try_acquire(&app("greedy")).is_some());
+    }
+}
