@@ -1,4 +1,4 @@
-//! The ledger of a deploy's releases: append-only, each row sealed with the hash of the one
+//! The ledger of a deploy's releases: append-only, each row sealed with the keyed hash of the one
 //! before (factor V).
 //!
 //! ```text
@@ -6,17 +6,19 @@
 //! ```
 //!
 //! The hash of a row covers everything in it, `prev` included; so does that of an outcome, which is
-//! appended once it is known how the release turned out. Whoever changes, removes or inserts one
-//! breaks the chain there, and [`audit`] names it. The deploy's current release is the last one that
+//! appended once it is known how the release turned out. It is an HMAC: without the key nobody makes
+//! a row that holds. Whoever changes, removes or inserts one breaks the chain there, and [`audit`]
+//! names it. The deploy's current release is the last one that
 //! succeeded. What the chain cannot show by itself is that its end was cut off or made longer: the
 //! hash of its end is kept elsewhere.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use hmac::{Hmac, Mac as _};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 
 use crate::id::DeployId;
 use crate::name::ProcessType;
@@ -27,6 +29,37 @@ use crate::slug::{Digest, SlugId};
 
 /// The hash before the first row.
 pub const GENESIS: Digest = Digest([0; 32]);
+
+/// What the rows of a ledger are hashed with. Never printed.
+#[derive(Clone)]
+pub struct LedgerKey(Hmac<Sha256>);
+
+impl fmt::Debug for LedgerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("****")
+    }
+}
+
+impl From<[u8; 32]> for LedgerKey {
+    fn from(key: [u8; 32]) -> Self {
+        // Padded to a block, as RFC 2104 says.
+        let mut block = [0; 64];
+        block[..key.len()].copy_from_slice(&key);
+        Self(Hmac::new(&block.into()))
+    }
+}
+
+impl LedgerKey {
+    /// HMAC-SHA256 over fields, each with its length before it.
+    fn hash(&self, fields: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Digest {
+        let mut hash = self.0.clone();
+        fields(&mut |bytes: &[u8]| {
+            hash.update(&(bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        });
+        Digest(hash.finalize().into_bytes().into())
+    }
+}
 
 /// Why a release was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,14 +157,13 @@ pub struct Row {
 }
 
 impl Row {
-    /// SHA-256 over every field, each with its length before it.
-    pub fn hash(&self) -> Digest {
-        let mut hash = Sha256::new();
-        let mut put = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        put(b"tolv release 1");
+    /// The keyed hash over every field.
+    pub fn hash(&self, key: &LedgerKey) -> Digest {
+        key.hash(|put| self.put(put))
+    }
+
+    fn put(&self, put: &mut dyn FnMut(&[u8])) {
+        put(b"tolv release 2");
         put(self.deploy.as_str().as_bytes());
         put(&self.number.0.to_be_bytes());
         put(&self.slug.0.0);
@@ -148,11 +180,10 @@ impl Row {
             put(name.as_str().as_bytes());
             put(size.to_string().as_bytes());
         }
-        self.reason.put(&mut put);
+        self.reason.put(put);
         put(self.actor.as_bytes());
         put(&self.created.as_microsecond().to_be_bytes());
         put(&self.prev.0);
-        Digest(hash.finalize().into())
     }
 }
 
@@ -174,14 +205,13 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// SHA-256 over every field, each with its length before it.
-    pub fn hash(&self) -> Digest {
-        let mut hash = Sha256::new();
-        let mut put = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        put(b"tolv outcome 1");
+    /// The keyed hash over every field.
+    pub fn hash(&self, key: &LedgerKey) -> Digest {
+        key.hash(|put| self.put(put))
+    }
+
+    fn put(&self, put: &mut dyn FnMut(&[u8])) {
+        put(b"tolv outcome 2");
         put(self.deploy.as_str().as_bytes());
         put(&self.number.0.to_be_bytes());
         put(self.outcome.as_str().as_bytes());
@@ -189,7 +219,6 @@ impl Settled {
         put(self.error.as_deref().unwrap_or_default().as_bytes());
         put(&self.ended.as_microsecond().to_be_bytes());
         put(&self.prev.0);
-        Digest(hash.finalize().into())
     }
 }
 
@@ -275,6 +304,26 @@ pub enum Broken {
         /// The last release of the ledger.
         found: Option<ReleaseNumber>,
     },
+    /// This state folder records where the ledgers of its deploys end, and has no record of this one.
+    #[error(
+        "this state folder has no record of the ledger, which ends at {}", shown(*.found)
+    )]
+    Unrecorded {
+        /// The last release of the ledger.
+        found: Option<ReleaseNumber>,
+    },
+    /// The deploy of this name is not the one whose ledger was recorded.
+    #[error(
+        "the ledger, which ends at {}, belongs to another deploy than the one that this platform \
+         recorded under this name, at {}",
+        shown(*.found), shown(*.recorded)
+    )]
+    OtherDeploy {
+        /// The last release that the platform recorded under this name.
+        recorded: Option<ReleaseNumber>,
+        /// The last release of the ledger.
+        found: Option<ReleaseNumber>,
+    },
 }
 
 fn shown(number: Option<ReleaseNumber>) -> String {
@@ -291,10 +340,18 @@ impl Broken {
             | Self::Unreadable(number, _)
             | Self::Config(number)
             | Self::Outcome(number) => *number,
-            Self::Current { recorded, found } | Self::End { recorded, found } => {
+            Self::Current { recorded, found }
+            | Self::End { recorded, found }
+            | Self::OtherDeploy { recorded, found } => {
                 found.or(*recorded).unwrap_or(ReleaseNumber(1))
             }
+            Self::Unrecorded { found } => found.unwrap_or(ReleaseNumber(1)),
         }
+    }
+
+    /// Whether the ledger as a whole is not the one that the platform recorded.
+    pub fn is_of_end(&self) -> bool {
+        matches!(self, Self::End { .. } | Self::Unrecorded { .. } | Self::OtherDeploy { .. })
     }
 }
 
@@ -311,7 +368,7 @@ pub struct Audit {
 
 /// Proves a chain: `rows` are all rows of one deploy by number, `outcomes` all its outcomes, each
 /// with the hash that was stored with it.
-pub fn audit(rows: &[(Row, Digest)], outcomes: &[(Settled, Digest)]) -> Audit {
+pub fn audit(key: &LedgerKey, rows: &[(Row, Digest)], outcomes: &[(Settled, Digest)]) -> Audit {
     let mut found = Audit { broken: Vec::new(), end: GENESIS, current: None };
     let mut next: BTreeMap<Digest, &(Settled, Digest)> = BTreeMap::new();
     let mut left: BTreeMap<ReleaseNumber, &Settled> = BTreeMap::new();
@@ -326,7 +383,7 @@ pub fn audit(rows: &[(Row, Digest)], outcomes: &[(Settled, Digest)]) -> Audit {
         // What was appended behind the row before.
         while let Some((outcome, stored)) = next.remove(&found.end) {
             left.remove(&outcome.number);
-            if outcome.hash() != *stored || outcome.number.0 >= expected {
+            if outcome.hash(key) != *stored || outcome.number.0 >= expected {
                 found.broken.push(Broken::Outcome(outcome.number));
             }
             if outcome.outcome == Outcome::Succeeded {
@@ -339,7 +396,7 @@ pub fn audit(rows: &[(Row, Digest)], outcomes: &[(Settled, Digest)]) -> Audit {
         if number.0 != expected {
             let expected = ReleaseNumber(expected);
             found.broken.push(Broken::Missing { expected, found: number });
-        } else if row.hash() != *stored {
+        } else if row.hash(key) != *stored {
             found.broken.push(Broken::Changed(number));
         } else if row.prev != found.end {
             found.broken.push(Broken::Unlinked(number));

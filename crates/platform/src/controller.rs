@@ -336,13 +336,22 @@ impl Task {
         for broken in &ledger.broken {
             self.say(format!("The ledger does not hold: {broken}"));
         }
-        if !ledger.anchored && ledger.broken.is_empty() && !ledger.rows.is_empty() {
+        if ledger.is_adopted {
             let count = ledger.rows.len();
+            let releases = if count == 1 { "release" } else { "releases" };
             self.say(format!(
                 "Nothing in this state folder says where the ledger ends: it is taken as it is, \
-                 with {count} releases"
+                 with {count} {releases}"
             ));
-            store.accept_ledger(&self.id).await?;
+        }
+        if let Some(last) = ledger.last().filter(|_| ledger.is_ahead) {
+            self.say(format!(
+                "The ledger continues behind the end that this state folder recorded, and holds: it \
+                 ends at {last}"
+            ));
+        }
+        if ledger.is_adopted || ledger.is_ahead {
+            store.record_end(&self.id).await?;
         }
         Ok(())
     }

@@ -26,7 +26,8 @@ const FILE: &str = "proofs";
 #[derive(Default)]
 pub(super) struct Prover {
     proofs: Proofs,
-    /// When the last proof of a slug began that held; held while one is under way.
+    /// When the last proof of a slug began that held; held while one is under way. Of those slugs
+    /// alone that somebody asks about now.
     slugs: Mutex<HashMap<(AppId, SlugId), LastProof>>,
 }
 
@@ -47,7 +48,10 @@ impl Prover {
     }
 
     fn of(&self, app: &AppId, slug: SlugId) -> LastProof {
-        Arc::clone(lock(&self.slugs).entry((app.clone(), slug)).or_default())
+        let mut slugs = lock(&self.slugs);
+        // Who is done with one holds it no more.
+        slugs.retain(|_, last| Arc::strong_count(last) > 1);
+        Arc::clone(slugs.entry((app.clone(), slug)).or_default())
     }
 
     fn save(&self, home: &Path, store: &Store) {
@@ -140,4 +144,24 @@ pub(super) fn before_start(platform: Weak<Inner>, app: AppId) -> tolv_run::Prove
             platform.prove(&app, release.slug).await.map_err(|error| chain(&error))
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use tolv_model::slug::Digest;
+
+    use super::*;
+
+    #[test]
+    fn slugs_that_nobody_asks_about_are_forgotten() {
+        let (prover, app) = (Prover::default(), AppId::new(Timestamp::UNIX_EPOCH, 7));
+        let slug = |number: u32| SlugId(Digest::of(&number.to_be_bytes()));
+        let held = prover.of(&app, slug(0));
+        for number in 1..1000 {
+            prover.of(&app, slug(number));
+        }
+        assert!(Arc::ptr_eq(&held, &prover.of(&app, slug(0))), "askers at once share it");
+        assert!(lock(&prover.slugs).len() <= 2);
+    }
 }

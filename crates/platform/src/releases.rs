@@ -106,8 +106,8 @@ impl Platform {
     ) -> Result<Ledger, Error> {
         let mut ledger = self.audit(&deploy.id, false).await?;
         let matters = |broken: &Broken| match broken {
-            Broken::Outcome(_) | Broken::Current { .. } | Broken::End { .. } => true,
-            broken => broken.release() == number,
+            Broken::Outcome(_) | Broken::Current { .. } => true,
+            broken => broken.is_of_end() || broken.release() == number,
         };
         match ledger.broken.iter().position(matters) {
             None => Ok(ledger),

@@ -14,7 +14,7 @@ use tolv_model::size::Sizes;
 use tolv_model::slug::{Declared, Manifest};
 use tolv_run::Target;
 use tolv_sandbox::Mount;
-use tolv_store::{Deploy, Release};
+use tolv_store::{Deploy, Release, Store};
 
 use super::controller::Controller;
 use super::error::Error;
@@ -77,9 +77,9 @@ pub(super) fn formation(
 }
 
 /// Refuses a row that is not what was recorded, unless an operator accepted it as it is.
-fn prove(deploy: &Deploy, release: &Release) -> Result<(), Error> {
+fn prove(store: &Store, deploy: &Deploy, release: &Release) -> Result<(), Error> {
     let number = release.row.number;
-    match release.row.hash() == release.hash {
+    match store.is_genuine(release) {
         true => Ok(()),
         false => {
             Err(Error::Ledger { deploy: deploy.name.clone(), source: Broken::Changed(number) })
@@ -95,7 +95,7 @@ impl Platform {
         number: ReleaseNumber,
     ) -> Result<Release, Error> {
         let release = self.0.store.release(&deploy.id, number).await?;
-        prove(deploy, &release)?;
+        prove(&self.0.store, deploy, &release)?;
         Ok(release)
     }
 
@@ -149,7 +149,7 @@ impl Platform {
         let store = &self.0.store;
         let digest = store.config_digest(&deploy.id, row.config_version).await?;
         if !is_accepted {
-            prove(deploy, release)?;
+            prove(store, deploy, release)?;
         }
         if !is_accepted && digest != row.config_digest {
             return Err(Error::Ledger {

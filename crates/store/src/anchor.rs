@@ -1,31 +1,47 @@
-//! Where each ledger ends, kept outside the database: a file a deploy, sealed with the secret key.
+//! Where each ledger ends, kept outside the database: a file for each deploy, by its name, sealed
+//! with the secret key.
 //!
-//! Whoever can write to the database can hash a whole chain anew, or cut off its end. The anchor is
-//! written around each append, so that a crash at any moment leaves the two in step:
+//! Whoever can write to the database cannot make a row that holds, but can put back what was there
+//! before, cut off the end of a chain, or show the ledger of one deploy as that of another. The
+//! anchor says which deploy has the name, and where its ledger ends. It is there before the deploy
+//! is, and is written around each append, on the disk before the commit:
 //!
 //! ```text
 //!  anchor: end, next ──▶ commit of the append ──▶ anchor: next is the end
 //! ```
 //!
-//! A ledger without an anchor, as on a new machine on an old database, is believed as it is, and
-//! anchored from there; the platform says so.
+//! A crash at any moment leaves the two in step. Where the anchor is older all the same (a disk that
+//! lost what it had written, a state folder from a backup), the rows behind its end hold and continue
+//! it: only this platform can have made them.
+//!
+//! A folder without anchors, as on a new machine with an old database, takes all ledgers as they are,
+//! once: the mark in it says that from then on a deploy without an anchor is none of this platform's.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedMutexGuard;
 use tolv_model::id::DeployId;
+use tolv_model::name::Deploy as DeployPath;
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::Digest;
 
 use crate::db::Store;
 use crate::error::Error;
 
+/// The file that says that the folder has an anchor for every deploy. No deploy has a name without
+/// a dot.
+const MARK: &str = "complete";
+
 /// Where a ledger ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Anchor {
+    /// The deploy that has the name.
+    pub(crate) deploy: DeployId,
     /// The hash of what was appended last.
     pub(crate) end: Digest,
     /// What is being appended: the commit is done or not.
@@ -34,86 +50,178 @@ pub(crate) struct Anchor {
     pub(crate) last: Option<ReleaseNumber>,
     /// Rows that do not hold and were accepted by an operator: release → digest of all that is
     /// stored of it.
-    #[serde(default)]
     pub(crate) accepted: BTreeMap<ReleaseNumber, Digest>,
+    /// Whether an operator accepted that the ledger ends here: what continues it is refused, for it
+    /// may be what was cut off.
+    pub(crate) pinned: bool,
+    /// Whether the ledger was taken as it was, and the log does not say so yet.
+    pub(crate) adopted: bool,
 }
 
 impl Anchor {
-    /// Whether a chain that ends so is the one that was left.
+    /// The anchor of a ledger that is empty.
+    pub(crate) fn new(deploy: &DeployId) -> Self {
+        Self {
+            deploy: deploy.clone(),
+            end: tolv_model::ledger::GENESIS,
+            next: None,
+            last: None,
+            accepted: BTreeMap::new(),
+            pinned: false,
+            adopted: false,
+        }
+    }
+
+    /// Whether a chain that ends so is the one that was recorded.
     pub(crate) fn holds(&self, end: Digest) -> bool {
         self.end == end || self.next == Some(end)
     }
 }
 
-fn owner(deploy: &DeployId) -> String {
+/// What the state folder says of the ledger of a deploy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// No ledger is recorded in it yet.
+    Nothing,
+    /// It records every ledger, and not this one.
+    Missing,
+    /// Where it ends.
+    At(Anchor),
+}
+
+fn owner(deploy: &DeployPath) -> String {
     format!("ledger {deploy}")
 }
 
+fn file_name(deploy: &DeployPath) -> String {
+    format!("{}.{}", deploy.app, deploy.name)
+}
+
+/// Runs what blocks on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    path: PathBuf,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other).flatten().map_err(|source| Error::Anchor { path, source })
+}
+
+/// Puts a file in the place of an earlier one; when it returns, a power failure leaves the new one.
+fn put(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder)?;
+    // Aside and renamed: a crash leaves the one before. No other name begins with a dot.
+    let mut aside = OsString::from(".");
+    aside.push(path.file_name().unwrap_or_default());
+    let aside = folder.join(aside);
+    let mut out = File::create(&aside)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    fs::rename(&aside, path)?;
+    File::open(folder)?.sync_all()
+}
+
 impl Store {
-    /// Keeps anchors of the ledgers in a folder from here on.
+    /// Keeps anchors of the ledgers in a folder from here on. [`Store::prepare`] comes after it.
     pub fn anchor_in(&self, folder: PathBuf) {
         // Once, at the start.
         self.0.anchors.set(folder).ok();
     }
 
-    fn anchor_file(&self, deploy: &DeployId) -> Option<PathBuf> {
-        self.0.anchors.get().map(|folder| folder.join(deploy.as_str()))
-    }
-
-    /// Where a ledger was left; nothing where nothing is kept of it.
-    pub(crate) fn anchor(&self, deploy: &DeployId) -> Result<Option<Anchor>, Error> {
-        let Some(file) = self.anchor_file(deploy) else { return Ok(None) };
-        let sealed = match fs::read_to_string(&file) {
+    /// What is in a sealed file; nothing where there is none.
+    fn read_sealed(&self, path: &Path, owner: &str) -> io::Result<Option<Vec<u8>>> {
+        let sealed = match fs::read_to_string(path) {
             Ok(sealed) => sealed,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Anchor { path: file, source }),
+            Err(error) => return Err(error),
         };
-        let bytes = self.unseal(&owner(deploy), &sealed);
-        let anchor = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let changed = || io::Error::other("it was changed, or sealed with another key");
-        anchor.map(Some).ok_or_else(|| Error::Anchor { path: file, source: changed() })
+        self.unseal(owner, &sealed).map(Some).ok_or_else(changed)
     }
 
-    pub(crate) fn set_anchor(&self, deploy: &DeployId, anchor: &Anchor) -> Result<(), Error> {
-        let Some(file) = self.anchor_file(deploy) else { return Ok(()) };
-        let bytes = serde_json::to_vec(anchor).unwrap_or_default();
-        let sealed = self.seal(&owner(deploy), &bytes)?;
-        let write = || {
-            if let Some(folder) = file.parent() {
-                fs::create_dir_all(folder)?;
-            }
-            // Aside and renamed: a crash leaves the one before.
-            let aside = file.with_extension("new");
-            let mut out = File::create(&aside)?;
-            out.write_all(sealed.as_bytes())?;
-            out.sync_data()?;
-            fs::rename(&aside, &file)
+    /// What the state folder says of a ledger.
+    pub(crate) async fn recorded(&self, deploy: &DeployPath) -> Result<Recorded, Error> {
+        let Some(folder) = self.0.anchors.get() else { return Ok(Recorded::Nothing) };
+        let (path, mark) = (folder.join(file_name(deploy)), folder.join(MARK));
+        let (store, owner) = (self.clone(), owner(deploy));
+        blocking(path.clone(), move || {
+            Ok(match store.read_sealed(&path, &owner)? {
+                Some(bytes) => Recorded::At(serde_json::from_slice(&bytes)?),
+                None if store.read_sealed(&mark, MARK)?.is_some() => Recorded::Missing,
+                None => Recorded::Nothing,
+            })
+        })
+        .await
+    }
+
+    /// Whether the folder of anchors is yet to be filled.
+    pub(crate) async fn is_unmarked(&self) -> Result<bool, Error> {
+        let Some(folder) = self.0.anchors.get() else { return Ok(false) };
+        let (store, mark) = (self.clone(), folder.join(MARK));
+        blocking(mark.clone(), move || Ok(store.read_sealed(&mark, MARK)?.is_none())).await
+    }
+
+    /// Waits until nobody else writes an anchor. Who also writes to the database begins that first.
+    pub(crate) async fn anchor_writer(&self) -> AnchorWriter {
+        let guard = self.0.anchoring.clone().lock_owned().await;
+        AnchorWriter { store: self.clone(), guard }
+    }
+}
+
+/// The one that writes anchors. It goes along to the thread that writes: where nobody waits for that
+/// any more, the next one does.
+pub(crate) struct AnchorWriter {
+    store: Store,
+    guard: OwnedMutexGuard<()>,
+}
+
+impl AnchorWriter {
+    async fn write(self, name: &str, owner: &str, bytes: &[u8]) -> Result<Self, Error> {
+        let Some(folder) = self.store.0.anchors.get() else { return Ok(self) };
+        let (path, sealed) = (folder.join(name), self.store.seal(owner, bytes)?);
+        blocking(path.clone(), move || put(&path, &sealed).map(|()| self)).await
+    }
+
+    /// Records where a ledger ends.
+    pub(crate) async fn put(self, deploy: &DeployPath, anchor: &Anchor) -> Result<Self, Error> {
+        let bytes = crate::db::to_json(anchor)?;
+        self.write(&file_name(deploy), &owner(deploy), bytes.as_bytes()).await
+    }
+
+    /// Marks the folder as one that has an anchor for every deploy.
+    pub(crate) async fn mark(self) -> Result<Self, Error> {
+        let writer = self.write(MARK, MARK, b"").await?;
+        let parent = writer.store.0.anchors.get().and_then(|folder| folder.parent());
+        let Some(parent) = parent.map(Path::to_owned) else { return Ok(writer) };
+        blocking(parent.clone(), move || File::open(&parent)?.sync_all()).await?;
+        Ok(writer)
+    }
+
+    /// Forgets a deploy that was destroyed.
+    pub(crate) async fn remove(self, deploy: &DeployPath) {
+        let Some(folder) = self.store.0.anchors.get() else { return };
+        let path = folder.join(file_name(deploy));
+        let remove = move || {
+            let removed = fs::remove_file(&path);
+            drop(self.guard);
+            removed
         };
-        write().map_err(|source| Error::Anchor { path: file.clone(), source })
-    }
-
-    /// Forgets a deploy.
-    pub(crate) fn remove_anchor(&self, deploy: &DeployId) {
-        if let Some(file) = self.anchor_file(deploy) {
-            // Left behind, it is of a deploy whose id never comes again.
-            fs::remove_file(file).ok();
-        }
+        // Left behind, it is replaced by that of the next deploy of this name.
+        tokio::task::spawn_blocking(remove).await.ok();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     #[test]
-    fn of_an_append_that_was_cut_off_both_ends_hold() {
+    fn both_ends_of_an_append_that_was_interrupted_hold() {
         let (before, behind) = (Digest::of(b"before"), Digest::of(b"behind"));
-        let mut anchor = Anchor {
-            end: before,
-            next: Some(behind),
-            last: Some(ReleaseNumber(2)),
-            accepted: BTreeMap::new(),
-        };
+        let deploy = DeployId::new(Timestamp::UNIX_EPOCH, 7);
+        let mut anchor = Anchor { end: before, next: Some(behind), ..Anchor::new(&deploy) };
         assert!(anchor.holds(before) && anchor.holds(behind));
         assert!(!anchor.holds(Digest::of(b"another")));
         (anchor.end, anchor.next) = (behind, None);

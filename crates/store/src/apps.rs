@@ -7,8 +7,10 @@ use tolv_model::id::{AppId, DeployId};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
 use tolv_model::size::Sizes;
 
+use crate::anchor::Anchor;
 use crate::db::{Columns, Store, Write, limit, micros, to_json};
 use crate::error::{Error, is_taken};
+use crate::ledger::path_of;
 use crate::tokens::forget_app;
 use crate::types::{App, CopyFrom, Deploy};
 
@@ -84,7 +86,7 @@ impl Store {
             });
         }
         let deploy = self.insert_deploy(&mut write, &id, &path, host, now).await?;
-        write.commit().await?;
+        self.commit_new(write, &deploy, &path).await?;
         Ok((self.app(name).await?, self.deploy_by_id(&deploy).await?))
     }
 
@@ -214,8 +216,20 @@ impl Store {
                 }
             }
         }
-        write.commit().await?;
+        self.commit_new(write, &id, path).await?;
         self.deploy_by_id(&id).await
+    }
+
+    /// Commits a new deploy, with the anchor of its empty ledger before it. There is no other deploy
+    /// of this name: an anchor that is there is of one that was destroyed, or never committed.
+    async fn commit_new(
+        &self,
+        write: Write<'_>,
+        id: &DeployId,
+        path: &DeployPath,
+    ) -> Result<(), Error> {
+        let _writer = self.anchor_writer().await.put(path, &Anchor::new(id)).await?;
+        write.commit().await
     }
 
     /// A deploy by its path.
@@ -356,6 +370,12 @@ impl Store {
     /// The database's.
     pub async fn destroy_deploy(&self, id: &DeployId) -> Result<(), Error> {
         let mut write = self.write().await?;
+        let path = match path_of(&mut write.tx, id).await {
+            Ok(path) => Some(path),
+            // Its row cannot be read, or is gone.
+            Err(Error::Corrupt { .. } | Error::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
         for statement in [
             "DELETE FROM cron_runs WHERE deploy = $1",
             "DELETE FROM outcomes WHERE deploy = $1",
@@ -368,8 +388,11 @@ impl Store {
         ] {
             sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;
         }
+        let writer = self.anchor_writer().await;
         write.commit().await?;
-        self.remove_anchor(id);
+        if let Some(path) = path {
+            writer.remove(&path).await;
+        }
         Ok(())
     }
 

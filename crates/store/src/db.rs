@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::{Any, AnyPool, Executor as _, Row as _, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
+use tolv_model::ledger::LedgerKey;
 
 use crate::error::Error;
 use crate::secret::{SecretKey, random};
@@ -40,6 +41,10 @@ const FIXED_IN_POSTGRES: &str = "CREATE OR REPLACE FUNCTION release_is_fixed() R
 const BEGIN_IN_POSTGRES: &str = "BEGIN; SET LOCAL lock_timeout = '3s'; \
     SELECT pg_advisory_xact_lock(8389187293518033779)";
 
+/// In SQLite each transaction reads one state of the database.
+const READ_IN_SQLITE: &str = "BEGIN";
+const READ_IN_POSTGRES: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
 static DRIVERS: Once = Once::new();
 
 /// The state of one platform. Clones share it.
@@ -49,13 +54,19 @@ pub struct Store(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pool: AnyPool,
     pub(crate) key: SecretKey,
+    /// What the rows of ledgers are hashed with.
+    pub(crate) ledger_key: LedgerKey,
     /// One writer at a time: what is read in a transaction is still so when it is written.
     writing: Mutex<()>,
     begin: &'static str,
+    /// Begins a transaction that reads one state of the database.
+    begin_read: &'static str,
     /// Makes the ledger's rows fixed.
     fixed: &'static str,
     /// The folder of the ledgers' anchors.
     pub(crate) anchors: OnceLock<PathBuf>,
+    /// Held while an anchor is written.
+    pub(crate) anchoring: Arc<Mutex<()>>,
     /// Where the database is reached through its descriptor.
     _folder: Option<File>,
 }
@@ -87,7 +98,7 @@ impl Store {
     pub fn connect(url: &DatabaseUrl, key: &SecretKey) -> Result<Self, Error> {
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let mut folder = None;
-        let (address, setup, fixed, begin) = match &url.0 {
+        let (address, setup, fixed, begin, begin_read) = match &url.0 {
             Place::Sqlite(path) => {
                 let path = match (path.to_str(), path.parent(), path.file_name()) {
                     (None, Some(parent), Some(name)) => {
@@ -99,9 +110,12 @@ impl Store {
                     _ => path.clone(),
                 };
                 let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3F");
-                (format!("sqlite://{path}?mode=rwc"), SQLITE, FIXED_IN_SQLITE, "BEGIN IMMEDIATE")
+                let address = format!("sqlite://{path}?mode=rwc");
+                (address, SQLITE, FIXED_IN_SQLITE, "BEGIN IMMEDIATE", READ_IN_SQLITE)
             }
-            Place::Postgres(url) => (url.clone(), "", FIXED_IN_POSTGRES, BEGIN_IN_POSTGRES),
+            Place::Postgres(url) => {
+                (url.clone(), "", FIXED_IN_POSTGRES, BEGIN_IN_POSTGRES, READ_IN_POSTGRES)
+            }
         };
         let pool = AnyPoolOptions::new()
             .max_connections(POOL)
@@ -115,16 +129,26 @@ impl Store {
                 })
             })
             .connect_lazy(&address)?;
-        let (key, writing) = (key.clone(), Mutex::default());
-        let anchors = OnceLock::new();
-        Ok(Self(Arc::new(Inner { pool, key, writing, begin, fixed, anchors, _folder: folder })))
+        Ok(Self(Arc::new(Inner {
+            pool,
+            ledger_key: key.ledger_key(),
+            key: key.clone(),
+            writing: Mutex::default(),
+            begin,
+            begin_read,
+            fixed,
+            anchors: OnceLock::new(),
+            anchoring: Arc::default(),
+            _folder: folder,
+        })))
     }
 
-    /// Brings the schema up to date, and proves the key.
+    /// Brings the schema up to date, proves the key, and records where the ledgers end in a folder
+    /// of anchors that is new.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`], [`Error::Migrate`], [`Error::WrongKey`].
+    /// [`Error::Unavailable`], [`Error::Migrate`], [`Error::WrongKey`], [`Error::Anchor`].
     pub async fn prepare(&self) -> Result<(), Error> {
         sqlx::migrate!().run(self.pool()).await.map_err(|error| match error {
             sqlx::migrate::MigrateError::Execute(error) => error.into(),
@@ -133,7 +157,8 @@ impl Store {
         let mut write = self.write().await?;
         write.tx.execute(self.0.fixed).await?;
         write.commit().await?;
-        self.prove_key().await
+        self.prove_key().await?;
+        self.adopt_ledgers().await
     }
 
     /// Makes sure that the schema is this version's and the key is the right one, and changes
@@ -235,6 +260,11 @@ impl Store {
         // database that is away.
         let late = |_| Err(Error::Unavailable(sqlx::Error::PoolTimedOut));
         tokio::time::timeout(PATIENCE, begin).await.unwrap_or_else(late)
+    }
+
+    /// Begins a transaction that reads: whatever it reads is of one moment, and nobody waits for it.
+    pub(crate) async fn read(&self) -> Result<Transaction<'static, Any>, Error> {
+        Ok(self.0.pool.begin_with(self.0.begin_read).await?)
     }
 
     /// A number for a new id.

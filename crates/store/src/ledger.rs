@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::Row as _;
 use sqlx::any::AnyRow;
+use sqlx::{Any, Row as _, Transaction};
 use tolv_model::id::DeployId;
 use tolv_model::ledger::{Broken, GENESIS, Row, Settled, audit};
+use tolv_model::name::Deploy as DeployPath;
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::Digest;
 
-use crate::anchor::Anchor;
+use crate::anchor::{Anchor, Recorded};
 use crate::db::{Columns, Store};
 use crate::error::Error;
 use crate::releases::{ledger_row, outcome};
+
+/// A ledger is read again where it was appended to meanwhile; then appends wait.
+const MAX_READS: usize = 3;
 
 /// Columns of a release's row, its deploy and number left out.
 const RELEASE_COLUMNS: &[&str] = &[
@@ -55,6 +59,59 @@ fn outcome_row(any: &AnyRow) -> Result<(Settled, Digest), Error> {
     Ok((settled, row.parsed("hash")?))
 }
 
+/// The name of a deploy.
+pub(crate) async fn path_of(
+    tx: &mut Transaction<'static, Any>,
+    deploy: &DeployId,
+) -> Result<DeployPath, Error> {
+    let row = sqlx::query("SELECT app_name, name FROM deploys WHERE id = $1")
+        .bind(deploy.as_str().to_owned())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let row = row.ok_or_else(|| Error::NotFound { what: "deploy", name: deploy.to_string() })?;
+    let columns = Columns(&row);
+    Ok(DeployPath { app: columns.parsed("app_name")?, name: columns.parsed("name")? })
+}
+
+/// All that is stored of a ledger.
+pub(crate) struct Contents {
+    rows: Vec<AnyRow>,
+    outcomes: Vec<AnyRow>,
+    current: Option<ReleaseNumber>,
+    /// Whether the rows have the configs of the releases too.
+    has_configs: bool,
+}
+
+impl Contents {
+    pub(crate) async fn read(
+        tx: &mut Transaction<'static, Any>,
+        deploy: &DeployId,
+        has_configs: bool,
+    ) -> Result<Self, Error> {
+        let select = match has_configs {
+            true => {
+                "SELECT r.*, c.sealed FROM releases r LEFT JOIN configs c \
+                     ON c.deploy = r.deploy AND c.version = r.config_version \
+                     WHERE r.deploy = $1 ORDER BY r.number"
+            }
+            false => "SELECT r.* FROM releases r WHERE r.deploy = $1 ORDER BY r.number",
+        };
+        let id = deploy.as_str().to_owned();
+        let rows = sqlx::query(select).bind(id.clone()).fetch_all(&mut **tx).await?;
+        let outcomes = sqlx::query("SELECT * FROM outcomes WHERE deploy = $1 ORDER BY number")
+            .bind(id.clone())
+            .fetch_all(&mut **tx)
+            .await?;
+        let current = sqlx::query("SELECT current_release FROM deploys WHERE id = $1")
+            .bind(id)
+            .fetch_optional(&mut **tx)
+            .await?;
+        let current = current.and_then(|row| row.try_get("current_release").ok().flatten());
+        let current = current.map(|number: i64| ReleaseNumber(u32::try_from(number).unwrap_or(0)));
+        Ok(Self { rows, outcomes, current, has_configs })
+    }
+}
+
 /// A whole ledger, and what an audit of it found.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -66,26 +123,24 @@ pub struct Ledger {
     pub accepted: Vec<Broken>,
     /// The last release that succeeded.
     pub current: Option<ReleaseNumber>,
-    /// Whether it is known where the ledger was left.
-    pub anchored: bool,
+    /// Whether a new state folder took it as it was, and [`Store::record_end`] was not called since.
+    pub is_adopted: bool,
+    /// Whether it continues behind its recorded end, with rows that only this platform can have made.
+    pub is_ahead: bool,
     is_current: bool,
     end: Digest,
     /// Of all that is stored of each release.
     digests: BTreeMap<ReleaseNumber, Digest>,
 }
 
-impl Default for Ledger {
-    fn default() -> Self {
-        Self {
-            rows: Vec::new(),
-            broken: Vec::new(),
-            accepted: Vec::new(),
-            current: None,
-            anchored: false,
-            is_current: true,
-            end: GENESIS,
-            digests: BTreeMap::new(),
-        }
+impl Ledger {
+    /// The last release.
+    pub fn last(&self) -> Option<ReleaseNumber> {
+        self.rows.last().map(|(row, _)| row.number)
+    }
+
+    fn anchor(&self, deploy: &DeployId) -> Anchor {
+        Anchor { end: self.end, last: self.last(), ..Anchor::new(deploy) }
     }
 }
 
@@ -97,89 +152,116 @@ impl Store {
     ///
     /// The database's; [`Error::Anchor`]. A ledger that does not hold is none.
     pub async fn ledger(&self, deploy: &DeployId, configs: bool) -> Result<Ledger, Error> {
-        // A transaction that writes: nothing is appended while it is read.
-        let mut write = self.write().await?;
-        let select = match configs {
-            true => {
-                "SELECT r.*, c.sealed FROM releases r LEFT JOIN configs c \
-                     ON c.deploy = r.deploy AND c.version = r.config_version \
-                     WHERE r.deploy = $1 ORDER BY r.number"
+        let mut reads = 0;
+        loop {
+            reads += 1;
+            let appends_wait = match reads > MAX_READS {
+                true => Some(self.anchor_writer().await),
+                false => None,
+            };
+            let path = path_of(&mut self.read().await?, deploy).await?;
+            let before = self.recorded(&path).await?;
+            let mut read = self.read().await?;
+            let found = Contents::read(&mut read, deploy, configs).await?;
+            drop(read);
+            // Where it is the same before and after, the rows are those that it is about.
+            if appends_wait.is_some() || self.recorded(&path).await? == before {
+                return self.judge(deploy, &found, &before);
             }
-            false => "SELECT r.* FROM releases r WHERE r.deploy = $1 ORDER BY r.number",
-        };
-        let id = deploy.as_str().to_owned();
-        let rows = sqlx::query(select).bind(id.clone()).fetch_all(&mut *write.tx).await?;
-        let outcomes = sqlx::query("SELECT * FROM outcomes WHERE deploy = $1 ORDER BY number")
-            .bind(id.clone())
-            .fetch_all(&mut *write.tx)
-            .await?;
-        let current = sqlx::query("SELECT current_release FROM deploys WHERE id = $1")
-            .bind(id)
-            .fetch_optional(&mut *write.tx)
-            .await?;
-        let anchor = self.anchor(deploy)?;
-        drop(write);
-        let mut ledger = Ledger { anchored: anchor.is_some(), ..Ledger::default() };
+        }
+    }
+
+    /// What holds of a ledger, and what does not.
+    pub(crate) fn judge(
+        &self,
+        deploy: &DeployId,
+        found: &Contents,
+        recorded: &Recorded,
+    ) -> Result<Ledger, Error> {
+        let (mut rows, mut settled) = (Vec::new(), Vec::new());
+        let (mut broken, mut configs) = (Vec::new(), Vec::new());
         let mut raw: BTreeMap<ReleaseNumber, String> = BTreeMap::new();
-        for any in &rows {
+        for any in &found.rows {
             let row = Columns(any);
             let number = ReleaseNumber(row.u32("number")?);
             raw.entry(number).or_default().push_str(&stored(any, RELEASE_COLUMNS));
             match ledger_row(any) {
-                Ok((found, hash)) => {
-                    if configs {
+                Ok((release, hash)) => {
+                    if found.has_configs {
                         let sealed = row.maybe_text("sealed")?.unwrap_or_default();
-                        if Digest::of(sealed.as_bytes()) != found.config_digest {
-                            ledger.broken.push(Broken::Config(number));
+                        if Digest::of(sealed.as_bytes()) != release.config_digest {
+                            configs.push(Broken::Config(number));
                         }
                     }
-                    ledger.rows.push((found, hash));
+                    rows.push((release, hash));
                 }
-                Err(error) => {
-                    ledger.broken.push(Broken::Unreadable(number, error.to_string()));
-                }
+                Err(error) => broken.push(Broken::Unreadable(number, error.to_string())),
             }
         }
-        let mut settled = Vec::new();
-        for any in &outcomes {
+        for any in &found.outcomes {
             let number = ReleaseNumber(Columns(any).u32("number")?);
             raw.entry(number).or_default().push_str(&stored(any, OUTCOME_COLUMNS));
             match outcome_row(any) {
                 Ok(outcome) => settled.push(outcome),
-                Err(_) => ledger.broken.push(Broken::Outcome(number)),
+                Err(_) => broken.push(Broken::Outcome(number)),
             }
         }
-        let audit = audit(&ledger.rows, &settled);
-        ledger.broken.extend(audit.broken);
-        ledger.current = audit.current;
-        let last = ledger.rows.last().map(|(row, _)| row.number);
-        if let Some(anchor) = &anchor
-            && !anchor.holds(audit.end)
-        {
-            ledger.broken.push(Broken::End { recorded: anchor.last, found: last });
+        let audit = audit(&self.0.ledger_key, &rows, &settled);
+        broken.extend(audit.broken);
+        let is_whole = broken.is_empty();
+        broken.extend(configs);
+        let last = rows.last().map(|(row, _)| row.number);
+        let mut is_ahead = false;
+        match recorded {
+            Recorded::Nothing => {}
+            Recorded::Missing => broken.push(Broken::Unrecorded { found: last }),
+            Recorded::At(anchor) if anchor.deploy != *deploy => {
+                broken.push(Broken::OtherDeploy { recorded: anchor.last, found: last });
+            }
+            Recorded::At(anchor) if anchor.holds(audit.end) => {}
+            Recorded::At(anchor) => {
+                let mut hashes = rows
+                    .iter()
+                    .map(|(_, hash)| hash)
+                    .chain(settled.iter().map(|(_, hash)| hash))
+                    .chain([&GENESIS]);
+                is_ahead = is_whole && !anchor.pinned && hashes.any(|hash| *hash == anchor.end);
+                if !is_ahead {
+                    broken.push(Broken::End { recorded: anchor.last, found: last });
+                }
+            }
         }
-        let found = current.as_ref().and_then(|row| row.try_get("current_release").ok().flatten());
-        let found = found.map(|number: i64| ReleaseNumber(u32::try_from(number).unwrap_or(0)));
-        ledger.is_current = found == audit.current;
-        if found != audit.current {
-            ledger.broken.push(Broken::Current { recorded: audit.current, found });
+        if found.current != audit.current {
+            let (recorded, found) = (audit.current, found.current);
+            broken.push(Broken::Current { recorded, found });
         }
-        ledger.end = audit.end;
-        ledger.digests =
+        let digests: BTreeMap<_, _> =
             raw.into_iter().map(|(n, text)| (n, Digest::of(text.as_bytes()))).collect();
-        if let Some(anchor) = anchor {
-            let accepted = |broken: &Broken| {
-                let number = broken.release();
-                let stored = ledger.digests.get(&number);
-                !matches!(broken, Broken::End { .. } | Broken::Current { .. })
-                    && stored.is_some()
-                    && anchor.accepted.get(&number) == stored
-            };
-            let (known, broken) = ledger.broken.into_iter().partition(accepted);
-            (ledger.accepted, ledger.broken) = (known, broken);
-        }
-        ledger.broken.sort_by_key(Broken::release);
-        Ok(ledger)
+        let anchor = match recorded {
+            Recorded::At(anchor) if anchor.deploy == *deploy => Some(anchor),
+            _ => None,
+        };
+        let is_accepted = |broken: &Broken| {
+            let number = broken.release();
+            let stored = digests.get(&number);
+            !broken.is_of_end()
+                && !matches!(broken, Broken::Current { .. })
+                && stored.is_some()
+                && anchor.is_some_and(|anchor| anchor.accepted.get(&number) == stored)
+        };
+        let (accepted, mut broken): (Vec<_>, Vec<_>) = broken.into_iter().partition(is_accepted);
+        broken.sort_by_key(Broken::release);
+        Ok(Ledger {
+            rows,
+            broken,
+            accepted,
+            current: audit.current,
+            is_adopted: anchor.is_some_and(|anchor| anchor.adopted),
+            is_ahead,
+            is_current: found.current == audit.current,
+            end: audit.end,
+            digests,
+        })
     }
 
     /// Takes a ledger as it is: from here on it ends where it ends now, what does not hold in it now
@@ -189,22 +271,77 @@ impl Store {
     ///
     /// The database's; [`Error::Anchor`].
     pub async fn accept_ledger(&self, deploy: &DeployId) -> Result<Ledger, Error> {
-        let ledger = self.ledger(deploy, true).await?;
+        let mut write = self.write().await?;
+        let path = path_of(&mut write.tx, deploy).await?;
+        let found = Contents::read(&mut write.tx, deploy, true).await?;
+        let writer = self.anchor_writer().await;
+        let ledger = self.judge(deploy, &found, &self.recorded(&path).await?)?;
         let broken = ledger.broken.iter().chain(&ledger.accepted).map(Broken::release);
         let accepted = broken
             .filter_map(|number| Some((number, *ledger.digests.get(&number)?)))
             .collect::<BTreeMap<_, _>>();
-        let last = ledger.rows.last().map(|(row, _)| row.number);
-        self.set_anchor(deploy, &Anchor { end: ledger.end, next: None, last, accepted })?;
         if !ledger.is_current {
-            let mut write = self.write().await?;
             sqlx::query("UPDATE deploys SET current_release = $1 WHERE id = $2")
                 .bind(ledger.current.map(|number| i64::from(number.0)))
                 .bind(deploy.as_str().to_owned())
                 .execute(&mut *write.tx)
                 .await?;
-            write.commit().await?;
         }
+        let anchor = Anchor { accepted, pinned: true, ..ledger.anchor(deploy) };
+        let _writer = writer.put(&path, &anchor).await?;
+        write.commit().await?;
         Ok(ledger)
+    }
+
+    /// Records that a ledger which was adopted, or is ahead of its recorded end, ends where it does.
+    /// Any other is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// The database's; [`Error::Anchor`].
+    pub async fn record_end(&self, deploy: &DeployId) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        let path = path_of(&mut write.tx, deploy).await?;
+        let found = Contents::read(&mut write.tx, deploy, false).await?;
+        let writer = self.anchor_writer().await;
+        let recorded = self.recorded(&path).await?;
+        let ledger = self.judge(deploy, &found, &recorded)?;
+        let Recorded::At(anchor) = recorded else { return Ok(()) };
+        let anchor = match (ledger.is_ahead, ledger.is_adopted) {
+            (true, _) => Anchor { accepted: anchor.accepted, ..ledger.anchor(deploy) },
+            (false, true) => Anchor { adopted: false, ..anchor },
+            (false, false) => return Ok(()),
+        };
+        writer.put(&path, &anchor).await.map(drop)
+    }
+
+    /// Takes every ledger as it is, where the state folder records none yet: it is new.
+    pub(crate) async fn adopt_ledgers(&self) -> Result<(), Error> {
+        if !self.is_unmarked().await? {
+            return Ok(());
+        }
+        let rows = sqlx::query("SELECT id FROM deploys ORDER BY id").fetch_all(self.pool()).await?;
+        for row in &rows {
+            match self.adopt_ledger(&Columns(row).parsed("id")?).await {
+                // A row that cannot be read keeps no other down; destroyed meanwhile is fine.
+                Ok(()) | Err(Error::Corrupt { .. } | Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.anchor_writer().await.mark().await.map(drop)
+    }
+
+    async fn adopt_ledger(&self, deploy: &DeployId) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        let path = path_of(&mut write.tx, deploy).await?;
+        let found = Contents::read(&mut write.tx, deploy, false).await?;
+        let writer = self.anchor_writer().await;
+        let recorded = self.recorded(&path).await?;
+        if recorded != Recorded::Nothing {
+            return Ok(());
+        }
+        let ledger = self.judge(deploy, &found, &recorded)?;
+        let adopted = !ledger.rows.is_empty();
+        writer.put(&path, &Anchor { adopted, ..ledger.anchor(deploy) }).await.map(drop)
     }
 }

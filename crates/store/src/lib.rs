@@ -17,7 +17,8 @@
 //! * A method that has returned `Ok` is on the disk.
 //! * A row of the ledger is never updated; the database itself refuses.
 //! * No value of a config variable is in the database in clear, in an error or in a log.
-//! * Where a ledger ends is kept outside the database too.
+//! * Where a ledger ends is kept outside the database too, and no row of it can be made without the
+//!   key.
 //! * One platform writes: release numbers are given under one lock.
 
 #![warn(missing_docs)]

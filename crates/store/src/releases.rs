@@ -1,21 +1,22 @@
 //! The ledger of releases: what is appended to it, and each release of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use sqlx::{Any, Transaction};
 use tolv_model::formation::Formation;
 use tolv_model::id::{DeployId, OperationId};
-use tolv_model::ledger::{Broken, GENESIS, Row, Settled};
+use tolv_model::ledger::{Broken, GENESIS, LedgerKey, Row, Settled};
 use tolv_model::operation::{Outcome, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::{Digest, SlugId};
 
-use crate::anchor::Anchor;
+use crate::anchor::{Anchor, Recorded};
 use crate::config::no_config;
 use crate::db::{Columns, Store, Write, limit, micros, to_json};
 use crate::error::Error;
+use crate::ledger::{Contents, path_of};
 use crate::operations;
 use crate::types::{NewRelease, Release};
 
@@ -96,9 +97,10 @@ async fn end_of(
 
 async fn put_outcome(
     tx: &mut Transaction<'static, Any>,
+    key: &LedgerKey,
     settled: &Settled,
 ) -> Result<Digest, Error> {
-    let hash = settled.hash();
+    let hash = settled.hash(key);
     sqlx::query(
         "INSERT INTO outcomes (deploy, number, outcome, error, ended, prev, hash) \
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -160,6 +162,7 @@ impl Store {
             created: new.now,
             prev,
         };
+        let hash = row.hash(&self.0.ledger_key);
         sqlx::query(
             "INSERT INTO releases (deploy, number, operation, slug, commit_id, config_version, \
              config_digest, process_types, reason, actor, created, prev, hash, sizes) \
@@ -177,7 +180,7 @@ impl Store {
         .bind(row.actor.clone())
         .bind(micros(row.created))
         .bind(row.prev.to_string())
-        .bind(row.hash().to_string())
+        .bind(hash.to_string())
         .bind(to_json(&row.sizes)?)
         .execute(&mut *write.tx)
         .await?;
@@ -186,33 +189,53 @@ impl Store {
             .bind(new.operation.as_str().to_owned())
             .execute(&mut *write.tx)
             .await?;
-        self.commit_append(write, &new.deploy, (last, prev), Some(row.number), row.hash()).await?;
+        self.commit_append(write, &new.deploy, (last, prev), Some(row.number), hash).await?;
         self.release(&new.deploy, ReleaseNumber(number)).await
     }
 
     /// Commits an append to a ledger, with its anchor around it: `before` is where it ended.
     async fn commit_append(
         &self,
-        write: Write<'_>,
+        mut write: Write<'_>,
         deploy: &DeployId,
         before: (Option<ReleaseNumber>, Digest),
         last: Option<ReleaseNumber>,
         end: Digest,
     ) -> Result<(), Error> {
-        let accepted = match self.anchor(deploy)? {
-            Some(anchor) if !anchor.holds(before.1) => {
-                return Err(Broken::End { recorded: anchor.last, found: before.0 }.into());
+        let path = path_of(&mut write.tx, deploy).await?;
+        // Held until the end of it is recorded: the next append is behind this one in the file too.
+        let writer = self.anchor_writer().await;
+        let recorded = self.recorded(&path).await?;
+        let is_ahead = match &recorded {
+            Recorded::At(anchor) if anchor.deploy == *deploy && !anchor.holds(before.1) => {
+                let found = Contents::read(&mut write.tx, deploy, false).await?;
+                self.judge(deploy, &found, &recorded)?.is_ahead
             }
-            Some(anchor) => anchor.accepted,
-            None => BTreeMap::new(),
+            _ => false,
         };
-        let mut anchor = Anchor { end: before.1, next: Some(end), last, accepted };
-        self.set_anchor(deploy, &anchor)?;
+        let found = before.0;
+        let anchor = match recorded {
+            Recorded::Nothing => Anchor::new(deploy),
+            Recorded::Missing => return Err(Broken::Unrecorded { found }.into()),
+            Recorded::At(anchor) if anchor.deploy != *deploy => {
+                return Err(Broken::OtherDeploy { recorded: anchor.last, found }.into());
+            }
+            Recorded::At(anchor) if anchor.holds(before.1) || is_ahead => anchor,
+            Recorded::At(anchor) => {
+                return Err(Broken::End { recorded: anchor.last, found }.into());
+            }
+        };
+        let anchor = Anchor { end: before.1, next: Some(end), last, pinned: false, ..anchor };
+        let writer = writer.put(&path, &anchor).await?;
         write.commit().await?;
-        (anchor.end, anchor.next) = (end, None);
         // Both ends are in it already.
-        self.set_anchor(deploy, &anchor).ok();
+        writer.put(&path, &Anchor { end, next: None, ..anchor }).await.ok();
         Ok(())
+    }
+
+    /// Whether a release's row is as it was recorded.
+    pub fn is_genuine(&self, release: &Release) -> bool {
+        release.row.hash(&self.0.ledger_key) == release.hash
     }
 
     /// Records how a release turned out and ends its operation. A release that succeeded is the
@@ -252,7 +275,7 @@ impl Store {
             ended: now,
             prev,
         };
-        let end = put_outcome(&mut write.tx, &settled).await?;
+        let end = put_outcome(&mut write.tx, &self.0.ledger_key, &settled).await?;
         if outcome == Outcome::Succeeded {
             sqlx::query("UPDATE deploys SET current_release = $1 WHERE id = $2")
                 .bind(i64::from(number.0))
@@ -297,7 +320,7 @@ impl Store {
                 ended: now,
                 prev,
             };
-            prev = put_outcome(&mut write.tx, &settled).await?;
+            prev = put_outcome(&mut write.tx, &self.0.ledger_key, &settled).await?;
         }
         sqlx::query(
             "UPDATE operations SET state = $1, error = $2, ended = $3 \

@@ -13,8 +13,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest as _, Sha256};
+use tolv_model::ledger::LedgerKey;
 
 use crate::error::{Error, KeyError};
 
@@ -155,23 +157,27 @@ impl SecretKey {
     }
 
     /// A short text that is equal for equal values of one owner and says nothing else of them:
-    /// HMAC-SHA256 (RFC 2104) under a key of its own, 16 hex digits.
+    /// an HMAC under a key of its own, 16 hex digits.
     pub(crate) fn fingerprint(&self, owner: &str, value: &[u8]) -> String {
         let key = Sha256::new().chain_update(b"tolv fingerprint").chain_update(self.0).finalize();
-        let pad = |with: u8| {
-            let mut block = [with; 64];
-            block.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
-            block
-        };
-        let inner = Sha256::new()
-            .chain_update(pad(0x36))
-            .chain_update((owner.len() as u64).to_be_bytes())
-            .chain_update(owner)
-            .chain_update(value)
-            .finalize();
-        let outer = Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize();
-        outer[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        let length = (owner.len() as u64).to_be_bytes();
+        let code = hmac(&key.into(), &[&length, owner.as_bytes(), value]);
+        code[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
+
+    /// The key that the rows of ledgers are hashed with.
+    pub(crate) fn ledger_key(&self) -> LedgerKey {
+        hmac(&self.0, &[b"tolv ledger"]).into()
+    }
+}
+
+/// HMAC-SHA256 (RFC 2104).
+fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    let mut block = [0; 64];
+    block[..key.len()].copy_from_slice(key);
+    let mut code = <Hmac<Sha256> as Mac>::new(&block.into());
+    parts.iter().for_each(|part| code.update(part));
+    code.finalize().into_bytes().into()
 }
 
 fn chunk_nonce(prefix: &[u8; PREFIX], number: usize, is_last: bool) -> Option<[u8; NONCE]> {

@@ -3,6 +3,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn key() -> LedgerKey {
+    [7; 32].into()
+}
+
 fn chain(length: u32) -> Vec<(Row, Digest)> {
     let mut prev = GENESIS;
     let deploy = DeployId::new(Timestamp::UNIX_EPOCH, 7);
@@ -21,14 +25,14 @@ fn chain(length: u32) -> Vec<(Row, Digest)> {
             created: Timestamp::UNIX_EPOCH,
             prev,
         };
-        prev = row.hash();
+        prev = row.hash(&key());
         (row, prev)
     };
     (1..=length).map(row).collect()
 }
 
 fn check(rows: &[(Row, Digest)]) -> Result<Digest, Broken> {
-    let audit = audit(rows, &[]);
+    let audit = audit(&key(), rows, &[]);
     audit.broken.into_iter().next().map_or(Ok(audit.end), Err)
 }
 
@@ -39,7 +43,7 @@ fn settled(length: u32) -> Chain {
     let (mut rows, mut outcomes, mut prev) = (Vec::new(), Vec::new(), GENESIS);
     for (mut row, _) in chain(length) {
         row.prev = prev;
-        prev = row.hash();
+        prev = row.hash(&key());
         let outcome = match row.number.0 {
             2 => Outcome::Failed,
             _ => Outcome::Succeeded,
@@ -49,7 +53,7 @@ fn settled(length: u32) -> Chain {
         let ended = Timestamp::UNIX_EPOCH;
         let outcome = Settled { deploy, number, outcome, error, ended, prev };
         rows.push((row, prev));
-        prev = outcome.hash();
+        prev = outcome.hash(&key());
         outcomes.push((outcome, prev));
     }
     (rows, outcomes)
@@ -58,24 +62,24 @@ fn settled(length: u32) -> Chain {
 #[test]
 fn outcomes_are_in_the_chain() {
     let (rows, outcomes) = settled(3);
-    let holds = audit(&rows, &outcomes);
+    let holds = audit(&key(), &rows, &outcomes);
     let current = Some(ReleaseNumber(3));
     assert_eq!(holds, Audit { broken: vec![], end: outcomes[2].1, current });
     // The last release is not settled yet.
-    let pending = audit(&rows, &outcomes[..2]);
+    let pending = audit(&key(), &rows, &outcomes[..2]);
     assert_eq!((pending.broken.len(), pending.end), (0, rows[2].1));
     assert_eq!(pending.current, Some(ReleaseNumber(1)));
     let second = ReleaseNumber(2);
     let mut changed = outcomes.clone();
     changed[1].0.outcome = Outcome::Succeeded;
-    assert_eq!(audit(&rows, &changed).broken, [Broken::Outcome(second)]);
-    changed[1].1 = changed[1].0.hash();
-    assert_eq!(audit(&rows, &changed).broken[0], Broken::Unlinked(ReleaseNumber(3)));
+    assert_eq!(audit(&key(), &rows, &changed).broken, [Broken::Outcome(second)]);
+    changed[1].1 = changed[1].0.hash(&key());
+    assert_eq!(audit(&key(), &rows, &changed).broken[0], Broken::Unlinked(ReleaseNumber(3)));
     let gone = [outcomes[0].clone(), outcomes[2].clone()];
-    assert_eq!(audit(&rows, &gone).broken[0], Broken::Unlinked(ReleaseNumber(3)));
+    assert_eq!(audit(&key(), &rows, &gone).broken[0], Broken::Unlinked(ReleaseNumber(3)));
     let mut forged = outcomes.clone();
     forged[2].0.prev = outcomes[0].0.prev;
-    assert!(!audit(&rows, &forged).broken.is_empty());
+    assert!(!audit(&key(), &rows, &forged).broken.is_empty());
 }
 
 type Change = fn(&mut Row);
@@ -107,8 +111,11 @@ proptest! {
         CHANGES[change](&mut rows[at].0);
         let number = ReleaseNumber(u32::try_from(at + 1).unwrap());
         prop_assert_eq!(check(&rows), Err(Broken::Changed(number)));
+        // Hashed again with another key, it is no better.
+        rows[at].1 = rows[at].0.hash(&[8; 32].into());
+        prop_assert_eq!(check(&rows), Err(Broken::Changed(number)));
         // Whoever hashes the row again is found at that row or the next.
-        rows[at].1 = rows[at].0.hash();
+        rows[at].1 = rows[at].0.hash(&key());
         prop_assert!(check(&rows).is_err() || at + 1 == rows.len());
     }
 
@@ -129,7 +136,7 @@ proptest! {
 fn a_row_that_was_replaced_whole_unlinks_the_next() {
     let mut rows = chain(3);
     rows[1].0.actor = "somebody".to_owned();
-    rows[1].1 = rows[1].0.hash();
+    rows[1].1 = rows[1].0.hash(&key());
     assert_eq!(check(&rows), Err(Broken::Unlinked(ReleaseNumber(3))));
 }
 
@@ -143,6 +150,6 @@ fn the_hash_is_fixed_for_ever() {
     let hash = chain(1)[0].1;
     assert_eq!(
         hash.to_string(),
-        "6b33c2877b28a281534675404a01882873f0ed5f1a67a87c10898dbd31147d3c"
+        "f143c492df7b36687bf413818ef5bfc082c3c7882e3391912600add78c22c08a"
     );
 }

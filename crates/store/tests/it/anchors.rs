@@ -1,32 +1,52 @@
 //! Where a ledger ends, outside the database.
 
+use std::path::Path;
+use std::time::Duration;
+
 use super::*;
 
-on_both!(where_a_ledger_ends_is_known_outside_the_database);
+on_both!(
+    where_a_ledger_ends_is_known_outside_the_database,
+    a_deploy_that_only_the_database_knows_does_not_hold,
+    the_ledger_of_one_deploy_is_not_that_of_another,
+    a_new_folder_takes_an_old_database_as_it_is_once,
+    a_ledger_that_is_ahead_of_its_anchor_holds_where_every_row_does,
+    a_crash_between_anchor_and_commit_breaks_nothing,
+    a_slow_disk_keeps_no_task_and_no_reader,
+    a_ledger_is_read_while_it_is_appended_to,
+);
 
-async fn where_a_ledger_ends_is_known_outside_the_database(bed: Bed) {
+impl Bed {
+    fn anchors(&self) -> PathBuf {
+        self.home.path().join("anchors")
+    }
+
+    /// A store of its own on the same database, with a folder of anchors, as after a start.
+    async fn start(&self, folder: &Path) -> Store {
+        let store = Store::connect(&self.url(), &key(7)).unwrap();
+        store.anchor_in(folder.to_owned());
+        store.prepare().await.unwrap();
+        store
+    }
+}
+
+async fn broken(store: &Store, deploy: &Deploy) -> Vec<ledger::Broken> {
+    store.ledger(&deploy.id, true).await.unwrap().broken
+}
+
+fn is_end(broken: &ledger::Broken) -> bool {
+    matches!(broken, ledger::Broken::End { .. })
+}
+
+async fn where_a_ledger_ends_is_known_outside_the_database(mut bed: Bed) {
+    bed.store = bed.start(&bed.anchors()).await;
     let store = &bed.store;
-    let folder = bed.home.path().join("anchors");
-    store.anchor_in(folder.clone());
     let deploy = bed.shop().await;
-    let file = folder.join(deploy.id.as_str());
+    let file = bed.anchors().join("shop.production");
     bed.release(&deploy, Outcome::Succeeded).await;
-    let old = std::fs::read(&file).unwrap();
     let (_, two) = bed.release(&deploy, Outcome::Succeeded).await;
     assert_eq!(two.outcome, Outcome::Succeeded);
-    let read = async || store.ledger(&deploy.id, true).await.unwrap();
-    let holds = read().await;
-    assert!(holds.broken.is_empty() && holds.anchored, "{:?}", holds.broken);
-    // An older one is none of this ledger's, and neither is the ledger of a newer one.
-    let new = std::fs::read(&file).unwrap();
-    std::fs::write(&file, old).unwrap();
-    let one = Some(ReleaseNumber(1));
-    let end = |found| ledger::Broken::End { recorded: one, found };
-    assert_eq!(read().await.broken, [end(Some(ReleaseNumber(2)))]);
-    let refused = store.accept_ledger(&deploy.id).await.unwrap();
-    assert_eq!(refused.broken.len(), 1);
-    assert!(read().await.broken.is_empty(), "it was accepted");
-    std::fs::write(&file, new).unwrap();
+    assert_eq!(broken(store, &deploy).await, []);
     for cut in [
         "DELETE FROM outcomes WHERE number = 2",
         "DELETE FROM releases WHERE number = 2",
@@ -35,21 +55,236 @@ async fn where_a_ledger_ends_is_known_outside_the_database(bed: Bed) {
         bed.raw(cut).unwrap();
         let recorded = Some(ReleaseNumber(2));
         let is_end = |broken: &ledger::Broken| matches!(broken, ledger::Broken::End { recorded: r, .. } if *r == recorded);
-        assert!(read().await.broken.iter().any(is_end), "{cut}");
+        assert!(broken(store, &deploy).await.iter().any(is_end), "{cut}");
     }
     // Nothing is appended to what was cut.
     let request = Request::Rollback { to: ReleaseNumber(1), no_release_phase: false };
     let operation = store.enqueue(&deploy.id, &request, "ada", at(2)).await.unwrap().0;
     let refused = store.append(&new_release(&operation.id, &deploy, 0)).await;
     assert!(matches!(refused, Err(Error::Ledger(_))), "{refused:?}");
+    let accepted = store.accept_ledger(&deploy.id).await.unwrap();
+    assert_eq!(accepted.broken.len(), 1);
+    assert_eq!(broken(store, &deploy).await, [], "it was accepted");
     // Changed behind our back, it says nothing at all.
+    let sealed = std::fs::read(&file).unwrap();
     std::fs::write(&file, "nothing").unwrap();
     assert!(matches!(store.ledger(&deploy.id, true).await, Err(Error::Anchor { .. })));
-    std::fs::remove_file(&file).unwrap();
-    let unknown = read().await;
-    assert!(unknown.broken.is_empty() && !unknown.anchored, "{:?}", unknown.broken);
+    std::fs::write(&file, sealed).unwrap();
     store.append(&new_release(&operation.id, &deploy, 0)).await.unwrap();
-    assert!(read().await.anchored);
+    assert_eq!(broken(store, &deploy).await, []);
     store.destroy_deploy(&deploy.id).await.unwrap();
     assert!(!file.exists());
+}
+
+async fn a_deploy_that_only_the_database_knows_does_not_hold(mut bed: Bed) {
+    bed.store = bed.start(&bed.anchors()).await;
+    let store = &bed.store;
+    let mut deploy = bed.shop().await;
+    bed.release(&deploy, Outcome::Succeeded).await;
+    // The same ledger, under a name that was never recorded: as of a deploy that was destroyed.
+    bed.raw("UPDATE deploys SET name = 'forged'").unwrap();
+    let unrecorded = ledger::Broken::Unrecorded { found: Some(ReleaseNumber(1)) };
+    assert_eq!(broken(store, &deploy).await, [unrecorded]);
+    bed.raw("UPDATE deploys SET name = 'production'").unwrap();
+    assert_eq!(broken(store, &deploy).await, []);
+    // Another id, without any releases that could say so.
+    let text = deploy.id.to_string();
+    let last = if text.ends_with('0') { "1" } else { "0" };
+    let forged = format!("{}{last}", &text[..text.len() - 1]);
+    for table in ["outcomes", "releases", "operations"] {
+        bed.raw(&format!("DELETE FROM {table}")).unwrap();
+    }
+    bed.raw(&format!("UPDATE deploys SET id = '{forged}', current_release = NULL")).unwrap();
+    deploy.id = forged.parse().unwrap();
+    let other = ledger::Broken::OtherDeploy { recorded: Some(ReleaseNumber(1)), found: None };
+    assert_eq!(broken(store, &deploy).await, std::slice::from_ref(&other));
+    let request = Request::Rollback { to: ReleaseNumber(1), no_release_phase: false };
+    let operation = store.enqueue(&deploy.id, &request, "ada", at(2)).await.unwrap().0;
+    let refused = store.append(&new_release(&operation.id, &deploy, 0)).await;
+    assert!(matches!(&refused, Err(Error::Ledger(why)) if *why == other), "{refused:?}");
+    // It can be destroyed, and a new one has its own ledger.
+    store.destroy_deploy(&deploy.id).await.unwrap();
+    let deploy = store.create_deploy(&deploy.name, "shop.localhost", None, at(3)).await.unwrap();
+    bed.release(&deploy, Outcome::Succeeded).await;
+    assert_eq!(broken(store, &deploy).await, []);
+}
+
+async fn the_ledger_of_one_deploy_is_not_that_of_another(mut bed: Bed) {
+    bed.store = bed.start(&bed.anchors()).await;
+    let store = &bed.store;
+    let one = bed.shop().await;
+    let two = path("shop/staging");
+    let two = store.create_deploy(&two, "staging.localhost", None, at(1)).await.unwrap();
+    bed.release(&one, Outcome::Succeeded).await;
+    bed.release(&two, Outcome::Succeeded).await;
+    for (name, id) in [("x", &one.id), ("production", &two.id), ("staging", &one.id)] {
+        bed.raw(&format!("UPDATE deploys SET name = '{name}' WHERE id = '{id}'")).unwrap();
+    }
+    for deploy in [&one, &two] {
+        let found = broken(store, deploy).await;
+        assert!(matches!(found[..], [ledger::Broken::OtherDeploy { .. }]), "{found:?}");
+    }
+}
+
+async fn a_new_folder_takes_an_old_database_as_it_is_once(bed: Bed) {
+    let deploy = bed.shop().await;
+    bed.release(&deploy, Outcome::Succeeded).await;
+    let folder = bed.anchors();
+    let store = bed.start(&folder).await;
+    let ledger = store.ledger(&deploy.id, true).await.unwrap();
+    assert!(ledger.is_adopted && ledger.broken.is_empty(), "{:?}", ledger.broken);
+    // It is still to be said after a release that was made before.
+    release_in(&store, &deploy, Outcome::Succeeded).await;
+    let store = bed.start(&folder).await;
+    assert!(store.ledger(&deploy.id, true).await.unwrap().is_adopted);
+    store.record_end(&deploy.id).await.unwrap();
+    let ledger = store.ledger(&deploy.id, true).await.unwrap();
+    assert!(!ledger.is_adopted && ledger.broken.is_empty(), "{:?}", ledger.broken);
+    // Once.
+    std::fs::remove_file(folder.join("shop.production")).unwrap();
+    let store = bed.start(&folder).await;
+    let unrecorded = ledger::Broken::Unrecorded { found: Some(ReleaseNumber(2)) };
+    assert_eq!(broken(&store, &deploy).await, [unrecorded]);
+    store.accept_ledger(&deploy.id).await.unwrap();
+    assert_eq!(broken(&store, &deploy).await, []);
+}
+
+async fn a_ledger_that_is_ahead_of_its_anchor_holds_where_every_row_does(mut bed: Bed) {
+    bed.store = bed.start(&bed.anchors()).await;
+    let store = &bed.store;
+    let deploy = bed.shop().await;
+    let file = bed.anchors().join("shop.production");
+    let empty = std::fs::read(&file).unwrap();
+    bed.release(&deploy, Outcome::Succeeded).await;
+    let one = std::fs::read(&file).unwrap();
+    bed.release(&deploy, Outcome::Succeeded).await;
+    // A power failure, or a backup of the state folder: nobody else can have made these rows.
+    for old in [&empty, &one] {
+        std::fs::write(&file, old).unwrap();
+        let ledger = store.ledger(&deploy.id, true).await.unwrap();
+        assert!(ledger.is_ahead && ledger.broken.is_empty(), "{:?}", ledger.broken);
+        store.record_end(&deploy.id).await.unwrap();
+        let ledger = store.ledger(&deploy.id, true).await.unwrap();
+        assert!(!ledger.is_ahead && ledger.broken.is_empty(), "{:?}", ledger.broken);
+    }
+    std::fs::write(&file, &one).unwrap();
+    bed.release(&deploy, Outcome::Succeeded).await;
+    assert_eq!(broken(store, &deploy).await, [], "it is appended to as well");
+    // One that was changed is not ahead.
+    let two = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &one).unwrap();
+    bed.raw("UPDATE outcomes SET error = 'x' WHERE number = 3").unwrap();
+    assert!(broken(store, &deploy).await.iter().any(is_end));
+    bed.raw("UPDATE outcomes SET error = NULL WHERE number = 3").unwrap();
+    std::fs::write(&file, &two).unwrap();
+    // What an operator accepted as cut off does not come back.
+    for (table, number) in [("outcomes", 3), ("releases", 3)] {
+        bed.raw(&format!("CREATE TABLE kept_{table} AS SELECT * FROM {table} WHERE number = 3"))
+            .unwrap();
+        bed.raw(&format!("DELETE FROM {table} WHERE number = {number}")).unwrap();
+    }
+    store.accept_ledger(&deploy.id).await.unwrap();
+    assert_eq!(broken(store, &deploy).await, []);
+    for table in ["releases", "outcomes"] {
+        bed.raw(&format!("INSERT INTO {table} SELECT * FROM kept_{table}")).unwrap();
+    }
+    assert!(broken(store, &deploy).await.iter().any(is_end));
+}
+
+async fn a_crash_between_anchor_and_commit_breaks_nothing(mut bed: Bed) {
+    bed.store = bed.start(&bed.anchors()).await;
+    let store = &bed.store;
+    let deploy = bed.shop().await;
+    let file = bed.anchors().join("shop.production");
+    bed.release(&deploy, Outcome::Succeeded).await;
+    // The platform dies once the anchor is written, with the commit or without it.
+    let before = std::fs::read(&file).unwrap();
+    let request = Request::Rollback { to: ReleaseNumber(1), no_release_phase: false };
+    let operation = store.enqueue(&deploy.id, &request, "ada", at(2)).await.unwrap().0;
+    let new = new_release(&operation.id, &deploy, 0);
+    let is_written = async {
+        while std::fs::read(&file).unwrap() == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = is_written => {}
+        made = store.append(&new) => { made.unwrap(); }
+    }
+    assert_eq!(broken(store, &deploy).await, []);
+    store.append(&new).await.unwrap();
+    assert_eq!(broken(store, &deploy).await, []);
+    // Destroyed, and the anchor stayed: the next deploy of this name is another.
+    let left = std::fs::read(&file).unwrap();
+    store.destroy_deploy(&deploy.id).await.unwrap();
+    std::fs::write(&file, left).unwrap();
+    let deploy = store.create_deploy(&deploy.name, "shop.localhost", None, at(3)).await.unwrap();
+    bed.release(&deploy, Outcome::Succeeded).await;
+    assert_eq!(broken(store, &deploy).await, []);
+}
+
+/// Of two deploys one has an anchor that cannot be read for as long as the test wants.
+async fn a_slow_disk_keeps_no_task_and_no_reader(mut bed: Bed) {
+    bed.store = bed.start(&bed.anchors()).await;
+    let store = &bed.store;
+    let slow = bed.shop().await;
+    let other = path("shop/staging");
+    let other = store.create_deploy(&other, "staging.localhost", None, at(1)).await.unwrap();
+    bed.release(&other, Outcome::Succeeded).await;
+    let file = bed.anchors().join("shop.production");
+    let sealed = std::fs::read(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    // Who opens it waits for the other end.
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let request = Request::Rollback { to: ReleaseNumber(1), no_release_phase: false };
+    let operation = store.enqueue(&slow.id, &request, "ada", at(2)).await.unwrap().0;
+    let new = new_release(&operation.id, &slow, 0);
+    {
+        // With the transaction open.
+        let append = store.append(&new);
+        let others = async {
+            let mut left = 20;
+            while left > 0 {
+                let read = tokio::time::timeout(Duration::from_secs(1), broken(store, &other));
+                assert_eq!(read.await.unwrap(), []);
+                left -= 1;
+            }
+        };
+        tokio::select! {
+            made = append => panic!("{made:?}"),
+            () = others => {}
+        }
+    }
+    std::fs::write(&file, &sealed).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, &sealed).unwrap();
+    store.append(&new).await.unwrap();
+    assert_eq!(broken(store, &slow).await, []);
+}
+
+async fn a_ledger_is_read_while_it_is_appended_to(mut bed: Bed) {
+    bed.store = bed.start(&bed.anchors()).await;
+    let deploy = bed.shop().await;
+    let append = async {
+        for _ in 0..10 {
+            bed.release(&deploy, Outcome::Succeeded).await;
+        }
+    };
+    tokio::pin!(append);
+    let mut reads = 0;
+    loop {
+        tokio::select! {
+            () = &mut append => break,
+            ledger = bed.store.ledger(&deploy.id, true) => {
+                reads += 1;
+                let ledger = ledger.unwrap();
+                let is_now = |broken: &&ledger::Broken| !matches!(broken, ledger::Broken::Current { .. });
+                assert_eq!(ledger.broken.iter().find(is_now), None);
+                assert!(!ledger.is_ahead);
+            }
+        }
+    }
+    assert!(reads > 0);
+    assert_eq!(broken(&bed.store, &deploy).await, []);
 }

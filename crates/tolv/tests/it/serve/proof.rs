@@ -202,6 +202,87 @@ fn a_changed_ledger_is_found_and_nothing_of_it_starts() {
     shop.tolv(&["releases", "verify"]);
 }
 
+/// Gives the only deploy another id, cuts off release 2, changes release 1, and hashes what is left
+/// as anybody can who has the source.
+const FORGE: &str = r#"
+import hashlib, json, sqlite3, struct, sys
+db = sqlite3.connect(sys.argv[1], timeout=20)
+db.row_factory = sqlite3.Row
+old = db.execute("SELECT id FROM deploys").fetchone()["id"]
+new = old[:-1] + ("0" if old[-1] != "0" else "1")
+db.execute("DROP TRIGGER releases_are_fixed")
+db.execute("DELETE FROM outcomes WHERE number = 2")
+db.execute("DELETE FROM releases WHERE number = 2")
+db.execute("UPDATE deploys SET id = ?, current_release = 1", (new,))
+for table in ["configs", "cron_runs", "drains", "operations", "outcomes", "releases", "runs"]:
+    db.execute("UPDATE %s SET deploy = ?" % table, (new,))
+db.execute("UPDATE releases SET actor = 'eve'")
+def digest(*fields):
+    return hashlib.sha256(b"".join(struct.pack(">Q", len(f)) + f for f in fields)).hexdigest()
+row = db.execute("SELECT * FROM releases").fetchone()
+types = json.loads(row["process_types"])
+assert json.loads(row["reason"]) == {"kind": "deploy"} and json.loads(row["sizes"]) == {}
+names = [text.encode() for name in sorted(types) for text in (name, types[name])]
+prev = digest(
+    b"tolv release 1", new.encode(), struct.pack(">I", 1), bytes.fromhex(row["slug"]),
+    (row["commit_id"] or "").encode(), struct.pack(">I", row["config_version"]),
+    bytes.fromhex(row["config_digest"]), struct.pack(">Q", len(types)), *names,
+    struct.pack(">Q", 0), b"deploy", b"eve", struct.pack(">q", row["created"]), bytes(32))
+db.execute("UPDATE releases SET hash = ?", (prev,))
+out = db.execute("SELECT * FROM outcomes").fetchone()
+end = digest(b"tolv outcome 1", new.encode(), struct.pack(">I", 1), out["outcome"].encode(), b"",
+             b"", struct.pack(">q", out["ended"]), bytes.fromhex(prev))
+db.execute("UPDATE outcomes SET prev = ?, hash = ?", (prev, end))
+db.commit()
+"#;
+
+#[test]
+fn a_forged_ledger_does_not_start() {
+    let mut shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
+    shop.serve.end(Signal::INT);
+    let database = shop.serve.state().join("db.sqlite");
+    let forged = run(Command::new("python3").args(["-c", FORGE]).arg(database));
+    assert!(forged.status.success(), "{}", forged.err);
+    shop.serve.begin();
+    does_not_hold(&shop, "belongs to another deploy than the one that this platform recorded");
+    does_not_hold(&shop, "release v1 was changed");
+    assert_eq!(pid(&shop), None, "nothing of it starts");
+    assert_eq!(shop.get("shop.localhost", "/").unwrap().status, 503);
+    // Also without what this state folder knows, as on a new machine: nothing can be forged.
+    shop.serve.end(Signal::INT);
+    std::fs::remove_dir_all(shop.serve.state().join("anchors")).unwrap();
+    shop.serve.begin();
+    does_not_hold(&shop, "release v1 was changed");
+    assert_eq!(pid(&shop), None, "nothing of it starts");
+}
+
+#[test]
+fn a_new_state_folder_takes_an_old_database_as_it_is_once() {
+    let mut shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let anchors = shop.serve.state().join("anchors");
+    shop.serve.end(Signal::INT);
+    std::fs::remove_dir_all(&anchors).unwrap();
+    shop.serve.begin();
+    let said = "Nothing in this state folder says where the ledger ends: it is taken as it is, \
+                with 1 release";
+    shop.serve.running().wait_for_line(|line| line.ends_with(said), SOON);
+    until_text(&shop, "shop.localhost", "one");
+    shop.tolv(&["releases", "verify"]);
+    // From here on it is known that there was an anchor.
+    shop.serve.end(Signal::INT);
+    std::fs::remove_file(anchors.join("shop.production")).unwrap();
+    shop.serve.begin();
+    does_not_hold(&shop, "this state folder has no record of the ledger, which ends at v1");
+    assert_eq!(pid(&shop), None, "nothing of it starts");
+    shop.tolv(&["releases", "accept", "--confirm", "shop/production"]);
+    until_text(&shop, "shop.localhost", "one");
+    shop.tolv(&["releases", "verify"]);
+}
+
 #[test]
 fn a_deploy_with_a_broken_row_is_named_and_can_be_stopped_and_destroyed() {
     let mut shop = Shop::site("one", &[]);
