@@ -118,8 +118,14 @@ impl Store {
             .fetch_optional(&mut *write.tx)
             .await?;
         let anchor = self.anchor(deploy)?;
-        drop(write);
+        write.rollback().await?;
         let mut ledger = Ledger { anchored: anchor.is_some(), ..Ledger::default() };
+        let current_number: Option<i64> =
+            current.as_ref().and_then(|row| row.try_get("current_release").ok().flatten());
+        // Of releases up to this one the config versions are not kept.
+        let newest = rows.last().map(|row| Columns(row).number("number")).transpose()?;
+        let forgotten = newest.zip(self.0.keep_releases.get());
+        let forgotten = forgotten.map(|(newest, keep)| newest - i64::from(*keep));
         let mut raw: BTreeMap<ReleaseNumber, String> = BTreeMap::new();
         for any in &rows {
             let row = Columns(any);
@@ -128,8 +134,12 @@ impl Store {
             match ledger_row(any) {
                 Ok((found, hash)) => {
                     if configs {
-                        let sealed = row.maybe_text("sealed")?.unwrap_or_default();
-                        if Digest::of(sealed.as_bytes()) != found.config_digest {
+                        let sealed = row.maybe_text("sealed")?;
+                        let is_forgotten = sealed.is_none()
+                            && forgotten.is_some_and(|last| i64::from(number.0) <= last)
+                            && Some(i64::from(number.0)) != current_number;
+                        let sealed = sealed.unwrap_or_default();
+                        if !is_forgotten && Digest::of(sealed.as_bytes()) != found.config_digest {
                             ledger.broken.push(Broken::Config(number));
                         }
                     }
@@ -158,8 +168,7 @@ impl Store {
         {
             ledger.broken.push(Broken::End { recorded: anchor.last, found: last });
         }
-        let found = current.as_ref().and_then(|row| row.try_get("current_release").ok().flatten());
-        let found = found.map(|number: i64| ReleaseNumber(u32::try_from(number).unwrap_or(0)));
+        let found = current_number.map(|number| ReleaseNumber(u32::try_from(number).unwrap_or(0)));
         ledger.is_current = found == audit.current;
         if found != audit.current {
             ledger.broken.push(Broken::Current { recorded: audit.current, found });
