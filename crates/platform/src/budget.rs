@@ -82,12 +82,12 @@ impl Platform {
         self.check_disk_space(self.0.options.min_free.max(MIN_FREE_FOR_RECORDS))
     }
 
-    /// Refuses a read that is recorded while the disk is full.
+    /// Refuses what is only recorded in the audit log, as a read, while the disk is full.
     ///
     /// # Errors
     ///
     /// [`Error::DiskFull`].
-    pub fn require_disk_space_for_reads(&self) -> Result<(), Error> {
+    pub fn require_disk_space_for_audit(&self) -> Result<(), Error> {
         self.check_disk_space(MIN_FREE_FOR_RECORDS)
     }
 

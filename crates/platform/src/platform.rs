@@ -559,7 +559,10 @@ impl Platform {
             true => {
                 let why = delay.chain();
                 let what = "apps that ran before are running; the rest waits for disk space";
-                (format!("The disk of the platform is full ({why}): {what}"), "There is space again")
+                (
+                    format!("The disk of the platform is full ({why}): {what}"),
+                    "There is space again",
+                )
             }
             false => {
                 let what = "The database is away: what ran before runs, the API waits";

@@ -133,7 +133,7 @@ impl Caller {
         detail: &str,
     ) -> Result<(), Failure> {
         let platform = &shared.0.platform;
-        platform.require_disk_space_for_reads().map_err(|error| shared.failure(error))?;
+        platform.require_disk_space_for_audit().map_err(|error| shared.failure(error))?;
         let (actor, now) = (&self.token.name, Timestamp::now());
         let (app, deploy) = (path.app.as_str(), path.name.as_str());
         let noted = platform.store().audit_read(actor, action, app, deploy, detail, now).await;
@@ -149,9 +149,13 @@ impl Caller {
         detail: &str,
     ) -> Result<(), Failure> {
         let platform = &shared.0.platform;
-        if !FREES_SPACE.contains(&action) {
-            platform.require_disk_space().map_err(|error| shared.failure(error))?;
-        }
+        let checked = match action {
+            action if FREES_SPACE.contains(&action) => Ok(()),
+            // The push itself is refused with less than has to stay, in git's own words.
+            "deploy.push" => platform.require_disk_space_for_audit(),
+            _ => platform.require_disk_space(),
+        };
+        checked.map_err(|error| shared.failure(error))?;
         let store = platform.store();
         let noted =
             store.audit(&self.token.name, action, app, deploy, detail, Timestamp::now()).await;

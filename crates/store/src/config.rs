@@ -241,12 +241,11 @@ impl Store {
     /// needs. The one with the highest number stays: numbers are never given twice.
     async fn forget_configs(&self, tx: &mut Transaction, deploy: &DeployId) -> Result<(), Error> {
         let Some(keep) = self.0.keep_releases.get() else { return Ok(()) };
-        let pending = sqlx::query(
-            "SELECT request FROM operations WHERE deploy = $1 AND ended IS NULL",
-        )
-        .bind(deploy.as_str().to_owned())
-        .fetch_all(&mut **tx)
-        .await?;
+        let pending =
+            sqlx::query("SELECT request FROM operations WHERE deploy = $1 AND ended IS NULL")
+                .bind(deploy.as_str().to_owned())
+                .fetch_all(&mut **tx)
+                .await?;
         let mut needed = BTreeSet::new();
         for row in &pending {
             // One that cannot be read fails, and needs nothing.

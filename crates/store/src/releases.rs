@@ -93,10 +93,7 @@ async fn end_of(
     Err(Broken::Outcome(number).into())
 }
 
-async fn put_outcome(
-    tx: &mut Transaction,
-    settled: &Settled,
-) -> Result<Digest, Error> {
+async fn put_outcome(tx: &mut Transaction, settled: &Settled) -> Result<Digest, Error> {
     let hash = settled.hash();
     sqlx::query(
         "INSERT INTO outcomes (deploy, number, outcome, error, ended, prev, hash) \

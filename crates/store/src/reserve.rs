@@ -17,12 +17,9 @@ const LOW_BYTES: u64 = 2 << 20;
 pub(crate) fn adjust(file: &Path) {
     let Some(Ok(stat)) = file.parent().map(statvfs) else { return };
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free < LOW_BYTES {
-        fs::remove_file(file).ok();
-    } else if free >= 2 * RESERVE_BYTES
-        && !fs::symlink_metadata(file).is_ok_and(|meta| meta.len() == RESERVE_BYTES)
-        && make(file).is_err()
-    {
+    let is_made = || fs::symlink_metadata(file).is_ok_and(|meta| meta.len() == RESERVE_BYTES);
+    let is_low = free < LOW_BYTES;
+    if is_low || (free >= 2 * RESERVE_BYTES && !is_made() && make(file).is_err()) {
         fs::remove_file(file).ok();
     }
 }

@@ -41,15 +41,16 @@ async fn a_transaction_that_the_database_ended_is_forgotten(bed: Bed) {
 async fn versions_without_use_are_removed(bed: Bed) {
     let (store, deploy) = (&bed.store, bed.shop().await);
     store.keep_releases(2);
-    let change = |byte: u8| set(&[("A", Box::leak(Box::new([byte])))]);
     let mut released = Vec::new();
     for byte in 0..4 {
-        let made = store.change_config(&deploy.id, None, &change(b'a' + byte), None, at(2)).await;
+        let change = set(&[("A", &[b'a' + byte])]);
+        let made = store.change_config(&deploy.id, None, &change, None, at(2)).await;
         released.push(made.unwrap().0);
         bed.release(&deploy, Outcome::Succeeded).await;
     }
     for byte in 0..9 {
-        store.change_config(&deploy.id, None, &change(b'p' + byte), None, at(3)).await.unwrap();
+        let change = set(&[("A", &[b'p' + byte])]);
+        store.change_config(&deploy.id, None, &change, None, at(3)).await.unwrap();
     }
     let mut known = Vec::new();
     for version in 1..=13 {
@@ -64,11 +65,7 @@ async fn versions_without_use_are_removed(bed: Bed) {
     let missing = bed.verify(&deploy).await;
     assert_eq!(missing, Err(ledger::Broken::Config(ReleaseNumber(3))));
     // As many operations wait as may, and what frees space is not kept out by the others.
-    let retry = Request::Retry {
-        release: ReleaseNumber(1),
-        branch: None,
-        no_release_phase: false,
-    };
+    let retry = Request::Retry { release: ReleaseNumber(1), branch: None, no_release_phase: false };
     for _ in 0..100 {
         store.enqueue(&deploy.id, &retry, "ada", at(4)).await.unwrap();
     }

@@ -128,7 +128,6 @@ fn after_a_full_disk_the_platform_writes_again_and_frees_space_meanwhile() {
     }
     // With not a byte free: stopping, scaling, limits and a rollback have space of their own.
     shop.tolv(&["stop"]);
-    fill(&disk);
     shop.tolv(&["start"]);
     assert_eq!(shop.text("shop.localhost", "/"), "two");
     shop.tolv(&["scale", "web=2"]);
@@ -181,7 +180,7 @@ fn a_start_on_a_full_disk_brings_back_what_ran() {
 #[test]
 fn versions_of_config_do_not_pile_up() {
     let shop = Shop::site("one", &[("TOLV_KEEP_RELEASES", "2")]);
-    shop.tolv(&["apps", "create", "other"]);
+    shop.tolv(&["deploys", "create", "staging"]);
     let address: SocketAddr = shop.serve.url().strip_prefix("http://").unwrap().parse().unwrap();
     let head = format!("Bearer {}", shop.serve.token());
     let headers =
@@ -196,7 +195,7 @@ fn versions_of_config_do_not_pile_up() {
             (0..60_000).map(letter).collect()
         };
         let set = serde_json::json!({ "set": { "A": value(), "B": value(), "C": value() } });
-        let target = "/v1/apps/other/deploys/production/config";
+        let target = "/v1/apps/shop/deploys/staging/config";
         let body = set.to_string();
         let answer = http::send_body(address, "PATCH", target, &headers, body.as_bytes(), SOON);
         assert_eq!(answer.unwrap().status, 200);

@@ -124,7 +124,10 @@ const ATTACKS: [(&str, &str); 6] = [
         "bomb",
         "import os, time\nwhile True:\n    try:\n        if os.fork() == 0:\n            time.sleep(1000)\n    except OSError:\n        time.sleep(0.2)\n",
     ),
-    ("hog", "import time\ntime.sleep(2)\nheld = []\nwhile True:\n    held.append(b'x' * (16 << 20))\n"),
+    (
+        "hog",
+        "import time\ntime.sleep(2)\nheld = []\nwhile True:\n    held.append(b'x' * (16 << 20))\n",
+    ),
     ("spin", "import os\nfor n in range(6):\n    os.fork()\nwhile True:\n    pass\n"),
     ("flood", "while True:\n    print('x' * 2000)\n"),
     (
