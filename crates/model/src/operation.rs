@@ -118,6 +118,24 @@ impl Request {
         matches!((self, newer), (Self::Deploy { .. }, Self::Deploy { .. }) | (Self::Up, Self::Up))
     }
 
+    /// Whether it may free disk space or memory, and is not refused for want of them.
+    pub fn frees_space(&self) -> bool {
+        match self {
+            Self::Rollback { .. }
+            | Self::Scale { .. }
+            | Self::Limits { .. }
+            | Self::Restart { .. }
+            | Self::Stop
+            | Self::Start
+            | Self::Destroy => true,
+            Self::Deploy { .. }
+            | Self::Up
+            | Self::Promote { .. }
+            | Self::Retry { .. }
+            | Self::Config { .. } => false,
+        }
+    }
+
     /// Whether it makes a release whose release phase is left out.
     pub fn skips_release_phase(&self) -> bool {
         match self {

@@ -11,6 +11,9 @@ use tolv_model::id::DeployId;
 use super::error::Error;
 use super::platform::{Platform, blocking};
 
+/// With less free space on the disk than this nothing is recorded that does not free some.
+const MIN_FREE_FOR_RECORDS: u64 = 4 << 20;
+
 /// What is kept of one deploy: keys and bytes, the oldest first.
 type Index = Vec<(String, u64)>;
 
@@ -32,7 +35,7 @@ impl Platform {
     ) -> Result<(), Error> {
         let inner = &self.0;
         if inner.options.blobs.is_none() {
-            self.free_room()?;
+            self.check_free(inner.options.min_free)?;
         }
         // One at a time: the index is read and written.
         let _one = inner.keeping.lock().await;
@@ -70,9 +73,26 @@ impl Platform {
         Ok(inner.blobs.delete(&index_key(deploy)).await?)
     }
 
-    /// Refuses where the disk has less room than has to stay.
-    fn free_room(&self) -> Result<(), Error> {
-        let min = self.0.options.min_free;
+    /// Refuses what makes the database grow while the disk has less free space than has to stay.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DiskFull`].
+    pub fn require_disk_space(&self) -> Result<(), Error> {
+        self.check_free(self.0.options.min_free.max(MIN_FREE_FOR_RECORDS))
+    }
+
+    /// Refuses what is only recorded in the audit log, as a read, while the disk is full.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DiskFull`].
+    pub fn require_disk_space_for_audit(&self) -> Result<(), Error> {
+        self.check_free(MIN_FREE_FOR_RECORDS)
+    }
+
+    /// Refuses where the disk has less free space than `min` bytes.
+    fn check_free(&self, min: u64) -> Result<(), Error> {
         let stat = statvfs(&self.0.home).map_err(|errno| Error::System {
             what: "ask how full the disk is",
             source: errno.into(),

@@ -341,7 +341,8 @@ impl Carry<'_> {
             stopped = self.stopped() => return Err(stopped),
         };
         self.rolled(converged.map(drop))?;
-        self.controller.keep(self.platform, &target, sizes)
+        self.controller.keep(self.platform, &target, sizes);
+        Ok(())
     }
 
     /// Shows the last lines of the process that made a rollout fail.
@@ -386,6 +387,7 @@ impl Carry<'_> {
         let id = &self.operation.id;
         self.platform.0.store.end(id, state, error, Timestamp::now()).await?;
         self.platform.0.outputs.over(id, state);
+        self.platform.forget_soon(&self.deploy.id);
         Ok(After::GoOn)
     }
 

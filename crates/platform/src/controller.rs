@@ -33,7 +33,7 @@ use super::error::{Error, Kind, chain};
 use super::kept::{Kept, Place};
 use super::metrics::samples;
 use super::options::Said;
-use super::platform::Platform;
+use super::platform::{Platform, lock};
 use super::proof::before_start;
 use crate::routes::{Routes, Web, routed};
 
@@ -53,6 +53,8 @@ pub(super) struct Controller {
     /// What should run is to be brought back once more.
     again: AtomicBool,
     current: Mutex<Option<Current>>,
+    /// What runs and could not be kept: the disk is full.
+    unkept: Mutex<Option<(Target, Sizes)>>,
     /// The task has ended.
     pub(super) ended: CancellationToken,
 }
@@ -90,6 +92,7 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
         wake: Notify::new(),
         again: AtomicBool::new(false),
         current: Mutex::default(),
+        unkept: Mutex::default(),
         ended: CancellationToken::new(),
     });
     inner.tasks.spawn(forward(Arc::clone(&controller), lines, inner.lines.clone()));
@@ -188,13 +191,15 @@ impl Task {
                     Kept::remove(&self.platform.0.home, &self.id).ok();
                     break false;
                 }
-                Err(error) if error.kind() == Kind::Unavailable && !patience.said => {
+                Err(error)
+                    if matches!(error.kind(), Kind::Unavailable | Kind::Full) && !patience.said =>
+                {
                     self.restore_kept().await;
                     if !self.wait(&mut patience, &error).await {
                         break false;
                     }
                 }
-                Err(error) if is_passing(&error) => {
+                Err(error) if is_passing(&error) || error.kind() == Kind::Full => {
                     if !self.wait(&mut patience, &error).await {
                         break false;
                     }
@@ -231,6 +236,7 @@ impl Task {
             {
                 self.say(format!("Nothing is started: {}", chain(&error)));
             }
+            self.controller.keep_again(&self.platform);
             let next = self.platform.0.store.next(&self.id).await.map_err(Error::from);
             let next = match next {
                 Ok(next) => next,
@@ -241,6 +247,7 @@ impl Task {
                 patience = Patience::new();
                 tokio::select! {
                     () = self.controller.wake.notified() => continue,
+                    () = sleep(AWAY.1), if self.controller.has_unkept() => continue,
                     () = self.platform.0.ending.cancelled() => return After::Stop,
                 }
             };
@@ -324,7 +331,7 @@ impl Task {
             }
         };
         self.controller.route(&target);
-        self.controller.keep(&self.platform, &target, &sizes)?;
+        self.controller.keep(&self.platform, &target, &sizes);
         self.bring_back(target).await;
         Ok(())
     }
@@ -350,8 +357,14 @@ impl Task {
                  ends at {last}"
             ));
         }
-        if ledger.is_adopted || ledger.is_ahead {
-            store.record_end(&self.id).await?;
+        if (ledger.is_adopted || ledger.is_ahead)
+            && let Err(error) = store.record_end(&self.id).await.map_err(Error::from)
+        {
+            // The next start records it.
+            if error.kind() != Kind::Full {
+                return Err(error);
+            }
+            self.say(format!("Where the ledger ends is not recorded: {}", chain(&error)));
         }
         Ok(())
     }
@@ -447,16 +460,43 @@ impl Patience {
 }
 
 impl Controller {
-    /// Keeps what runs from here on, for a start without the database.
-    pub(super) fn keep(
-        &self,
-        platform: &Platform,
-        target: &Target,
-        sizes: &Sizes,
-    ) -> Result<(), Error> {
+    /// Keeps what runs from here on, for a start without the database. What cannot be written is
+    /// tried again.
+    pub(super) fn keep(&self, platform: &Platform, target: &Target, sizes: &Sizes) {
         self.samples.send_replace(samples::asks(&target.release.config));
+        if let Err(error) = self.put_kept(platform, target, sizes) {
+            let text = format!("{}; it is tried again", chain(&error));
+            self.engine.say(&[Line::tolv("platform", text)]);
+            *lock(&self.unkept) = Some((target.clone(), sizes.clone()));
+        }
+    }
+
+    fn put_kept(&self, platform: &Platform, target: &Target, sizes: &Sizes) -> Result<(), Error> {
         let inner = &platform.0;
-        Kept::put(&inner.home, &inner.store, self.place.clone(), target, sizes)
+        Kept::put(&inner.home, &inner.store, self.place.clone(), target, sizes)?;
+        *lock(&self.unkept) = None;
+        Ok(())
+    }
+
+    /// Removes what is kept of what runs.
+    pub(super) fn forget_kept(&self, platform: &Platform) -> Result<(), Error> {
+        *lock(&self.unkept) = None;
+        Kept::remove(&platform.0.home, &self.place.id)
+    }
+
+    /// Whether what runs could not be kept.
+    fn has_unkept(&self) -> bool {
+        lock(&self.unkept).is_some()
+    }
+
+    fn keep_again(&self, platform: &Platform) {
+        let unkept = lock(&self.unkept).clone();
+        if let Some((target, sizes)) = unkept
+            && self.put_kept(platform, &target, &sizes).is_ok()
+        {
+            let text = "What the deploy runs is kept again".to_owned();
+            self.engine.say(&[Line::tolv("platform", text)]);
+        }
     }
 
     /// Removes what the deploy has on this machine.
@@ -466,7 +506,7 @@ impl Controller {
         self.cron.going.ended().await;
         platform.remove_runs(&deploy.id).await?;
         self.routes.set_web(Web::Gone);
-        Kept::remove(&platform.0.home, &deploy.id)?;
+        self.forget_kept(platform)?;
         let (logs, doors) = (platform.log_folder(&deploy.id), platform.doors_of(&deploy.id));
         super::platform::blocking(move || {
             let failed = |what| move |source| Error::System { what, source };

@@ -326,7 +326,15 @@ fn list(names: &[EnvName]) -> String {
 impl Error {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
+        match self.own_kind() {
+            Kind::Internal if is_disk_full(self) => Kind::Full,
+            kind => kind,
+        }
+    }
+
+    fn own_kind(&self) -> Kind {
         match self {
+            Self::Store(error) if error.is_full() => Kind::Full,
             Self::Store(error) if error.is_unavailable() => Kind::Unavailable,
             Self::Store(tolv_store::Error::Exists { .. }) => Kind::Exists,
             Self::Store(tolv_store::Error::NotFound { .. }) => Kind::NotFound,
@@ -455,6 +463,11 @@ impl Error {
                  accept --confirm {deploy}"
             ),
             Self::Run(error) => return run_hint(error),
+            error if error.kind() == Kind::Full => {
+                "the disk of the platform is full: make some space on it; what frees space is not \
+                 refused (tolv stop, tolv scale, tolv destroy)"
+                    .to_owned()
+            }
             _ => return None,
         };
         Some(text)
@@ -500,6 +513,15 @@ fn run_hint(error: &tolv_run::Error) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// Whether the disk is full.
+fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        error.downcast_ref::<io::Error>().is_some_and(|error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        })
+    })
 }
 
 /// An error and all its sources on one line.

@@ -78,6 +78,16 @@ impl Platform {
         });
     }
 
+    /// Forgets old operations of a deploy beside everything else.
+    pub(super) fn forget_soon(&self, deploy: &DeployId) {
+        let (platform, deploy) = (self.clone(), deploy.clone());
+        self.0.tasks.spawn(async move {
+            let keep = platform.0.options.keep_releases;
+            // What stays now goes the next time.
+            platform.forget_operations(&deploy, OPERATIONS, keep).await.ok();
+        });
+    }
+
     /// Forgets old operations of a deploy, with what they said.
     pub(super) async fn forget_operations(
         &self,

@@ -20,7 +20,7 @@ use tolv_store::{Deploy, Store};
 use super::error::Error;
 
 /// Whose it is, and where it answers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     pub(super) id: DeployId,
     pub(super) app: AppId,
@@ -40,7 +40,7 @@ impl Place {
 }
 
 /// What a deploy runs, as it is kept.
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Kept {
     place: Place,
     number: ReleaseNumber,
@@ -69,7 +69,7 @@ fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 }
 
 impl Kept {
-    /// Keeps what a deploy runs from here on.
+    /// Keeps what a deploy runs from here on. Nothing is written where that is kept already.
     pub(super) fn put(
         home: &Path,
         store: &Store,
@@ -79,6 +79,7 @@ impl Kept {
     ) -> Result<(), Error> {
         let release = &target.release;
         let path = file(home, &place.id);
+        let known = Self::read(&path, store);
         let sealed_for = owner(place.id.as_str());
         let config = release.config.iter();
         let kept = Self {
@@ -91,6 +92,9 @@ impl Kept {
             formation: release.formation.clone(),
             sizes: sizes.clone(),
         };
+        if known.is_some_and(|known| known == kept) {
+            return Ok(());
+        }
         let write = |text: &str| {
             fs::create_dir_all(folder(home))?;
             // Aside and renamed: a crash leaves the one before.

@@ -159,16 +159,15 @@ impl Platform {
         };
         let store = Store::connect(&database, &key)?;
         store.anchor_in(home.join("anchors"));
+        store.reserve_space_in(&home);
+        store.keep_releases(options.keep_releases);
         let kept = Kept::all(&home, &store)?;
-        let is_away = match store.prepare().await {
-            Ok(()) => false,
-            // What ran here before does not wait for it.
-            Err(error)
-                if error.is_unavailable() && !kept.is_empty() && options.codebase.is_none() =>
-            {
-                true
-            }
-            Err(error) => return Err(error.into()),
+        // What ran here before waits neither for the database nor for disk space.
+        let may_wait = !kept.is_empty() && options.codebase.is_none();
+        let mut delay = match store.prepare().await.map_err(Error::from) {
+            Ok(()) => None,
+            Err(error) if may_wait && is_delay(&error) => Some(error),
+            Err(error) => return Err(error),
         };
         let folder = home.join("blobs");
         let blobs = match &options.blobs {
@@ -196,13 +195,18 @@ impl Platform {
         let http = listener.local_addr().map_err(system("ask where the router listens"))?;
         let socket = listener.as_fd().try_clone_to_owned();
         let socket = socket.map_err(system("keep the router's socket"))?;
-        lock.sign(&match &options.codebase {
+        let signed = lock.sign(&match &options.codebase {
             None => format!("pid {}", std::process::id()),
             Some(codebase) => {
                 let url = format!("{}.{}:{}", codebase.deploy.app, options.domain, http.port());
                 format!("pid {}, http://{url}", std::process::id())
             }
-        })?;
+        });
+        match signed.map_err(Error::from) {
+            // The lock is held all the same; the name is for the message of a second comer.
+            Err(error) if may_wait && error.kind() == Kind::Full => {}
+            signed => signed?,
+        }
         let (lines, received) = mpsc::channel(LINES);
         let traffic = Arc::default();
         let (router, access) = access::router(Arc::clone(&traffic));
@@ -261,13 +265,20 @@ impl Platform {
             platform.lose_runs().await?;
             let deploy = platform.begin_anew(codebase).await?;
             platform.control(Place::of(&deploy))?;
-        } else if is_away {
-            for place in kept {
-                platform.control(place)?;
-            }
-            platform.0.tasks.spawn(platform.clone().catch_up());
         } else {
-            platform.control_all().await?;
+            if delay.is_none() {
+                delay = match platform.control_all().await {
+                    Ok(()) => None,
+                    Err(error) if may_wait && is_delay(&error) => Some(error),
+                    Err(error) => return Err(error),
+                };
+            }
+            if let Some(error) = delay {
+                for place in kept {
+                    platform.control(place)?;
+                }
+                platform.0.tasks.spawn(platform.clone().catch_up(error));
+            }
         }
         // Now that every host is known: who came before has waited in the kernel's queue.
         platform.0.tasks.spawn({
@@ -345,6 +356,9 @@ impl Platform {
         self.on()?;
         let deploy = self.0.store.deploy(path).await?;
         let request = self.request(&deploy, command).await?;
+        if !request.frees_space() {
+            self.require_disk_space()?;
+        }
         if let Request::Rollback { to, .. } = &request {
             let release = self.0.store.release(&deploy.id, *to).await?;
             self.0.store.set_config_head(&deploy.id, release.row.config_version).await?;
@@ -361,8 +375,11 @@ impl Platform {
         let now = Timestamp::now();
         let (operation, superseded) =
             self.0.store.enqueue(&deploy.id, request, &actor.name, now).await?;
-        for old in superseded {
-            self.0.outputs.over(&old, State::Superseded);
+        for old in &superseded {
+            self.0.outputs.over(old, State::Superseded);
+        }
+        if !superseded.is_empty() {
+            self.forget_soon(&deploy.id);
         }
         self.wake(&deploy.id);
         Ok(operation)
@@ -386,6 +403,7 @@ impl Platform {
         self.not_local("its config is a file", |codebase| {
             format!("change `{}` and start `tolv up` again", codebase.env_file.display())
         })?;
+        self.require_disk_space()?;
         let store = &self.0.store;
         let deploy = store.deploy(path).await?;
         // Without a release there is nothing to release again: the first one takes it.
@@ -530,22 +548,37 @@ impl Platform {
         self.kill_strangers().await
     }
 
-    /// Waits for a database that was away at the start.
-    async fn catch_up(self) {
+    /// Waits for a database that was unreachable at the start, or for disk space.
+    async fn catch_up(self, delay: Error) {
         let ready = async || {
             self.0.store.prepare().await?;
             self.control_all().await
         };
-        self.say("The database is away: what ran before runs, the API waits".to_owned()).await;
+        let full = delay.kind() == Kind::Full;
+        let (begin, end) = match full {
+            true => {
+                let why = delay.chain();
+                let what = "apps that ran before are running; the rest waits for disk space";
+                (
+                    format!("The disk of the platform is full ({why}): {what}"),
+                    "There is space again",
+                )
+            }
+            false => {
+                let what = "The database is away: what ran before runs, the API waits";
+                (what.to_owned(), "The database is back")
+            }
+        };
+        self.say(begin).await;
         while let Err(error) = ready().await {
-            if error.kind() != Kind::Unavailable {
+            if !is_delay(&error) {
                 self.say(format!("The database cannot be used: {}", error.chain())).await;
             }
             if self.0.ending.run_until_cancelled(sleep(AWAY)).await.is_none() {
                 return;
             }
         }
-        self.say("The database is back".to_owned()).await;
+        self.say(end.to_owned()).await;
     }
 
     fn wake(&self, deploy: &DeployId) {
@@ -559,6 +592,11 @@ impl Platform {
         let line = Line::tolv("platform", text);
         self.0.lines.send(Said { deploy: None, line }).await.ok();
     }
+}
+
+/// Whether a start goes on without what failed, and tries it again.
+fn is_delay(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::Full)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -29,6 +29,24 @@ impl FromRequestParts<Shared> for Caller {
     }
 }
 
+/// What is recorded on a full disk too: it frees disk space, memory or access.
+const FREES_SPACE: [&str; 14] = [
+    "app.destroy",
+    "deploy.destroy",
+    "deploy.limits",
+    "deploy.restart",
+    "deploy.rollback",
+    "deploy.scale",
+    "deploy.start",
+    "deploy.stop",
+    "drain.remove",
+    "ledger.accept",
+    "operation.cancel",
+    "run.signal",
+    "run.stop",
+    "token.revoke",
+];
+
 impl Caller {
     /// Whose bearer token the headers have.
     pub(crate) async fn of(headers: &HeaderMap, shared: &Shared) -> Result<Self, Failure> {
@@ -106,6 +124,22 @@ impl Caller {
         self.note(shared, action, names, detail).await
     }
 
+    /// Records what the caller is about to read of a deploy.
+    pub(crate) async fn audit_read(
+        &self,
+        shared: &Shared,
+        action: &str,
+        path: &DeployPath,
+        detail: &str,
+    ) -> Result<(), Failure> {
+        let platform = &shared.0.platform;
+        platform.require_disk_space_for_audit().map_err(|error| shared.failure(error))?;
+        let (actor, now) = (&self.token.name, Timestamp::now());
+        let (app, deploy) = (path.app.as_str(), path.name.as_str());
+        let noted = platform.store().audit_read(actor, action, app, deploy, detail, now).await;
+        noted.map_err(|error| shared.failure(error))
+    }
+
     /// Records what the caller is about to do.
     pub(crate) async fn note(
         &self,
@@ -114,7 +148,15 @@ impl Caller {
         (app, deploy): (Option<&str>, Option<&str>),
         detail: &str,
     ) -> Result<(), Failure> {
-        let store = shared.0.platform.store();
+        let platform = &shared.0.platform;
+        let checked = match action {
+            action if FREES_SPACE.contains(&action) => Ok(()),
+            // The push itself is refused with less than has to stay, in git's own words.
+            "deploy.push" => platform.require_disk_space_for_audit(),
+            _ => platform.require_disk_space(),
+        };
+        checked.map_err(|error| shared.failure(error))?;
+        let store = platform.store();
         let noted =
             store.audit(&self.token.name, action, app, deploy, detail, Timestamp::now()).await;
         noted.map_err(|error| shared.failure(error))

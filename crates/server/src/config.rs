@@ -41,7 +41,7 @@ pub(crate) async fn list(
     if values {
         let read = config.names().filter(|name| !config.secret.contains(name));
         let names: Vec<_> = read.map(EnvName::as_str).collect();
-        caller.audit(&shared, "config.read", &path, &names.join(", ")).await?;
+        caller.audit_read(&shared, "config.read", &path, &names.join(", ")).await?;
     }
     let variables = config.vars.iter().map(|(name, value)| {
         let secret = config.secret.contains(name);
@@ -73,7 +73,7 @@ pub(crate) async fn show(
         let detail = format!("`{name}` is a secret: only processes get its value");
         return Err(Failure::new(Code::Refused, detail));
     }
-    caller.audit(&shared, "config.read", &path, name.as_str()).await?;
+    caller.audit_read(&shared, "config.read", &path, name.as_str()).await?;
     let prints = store.fingerprints(&deploy.id, deploy.config_version).await.map_err(fail)?;
     Ok(Json(Variable {
         secret: false,

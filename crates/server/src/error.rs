@@ -71,7 +71,14 @@ impl Shared {
             (self.0.on_fault)(error.chain());
             return Failure::new(code, "the operator finds the cause in the platform's output");
         }
-        Failure(Box::new(Problem::new(code, error.chain()).with_hint(error.hint())))
+        let mut detail = error.chain();
+        if code == Code::Full && !matches!(error, Error::DiskFull { .. }) {
+            let full = "the disk of the platform is full";
+            if !detail.starts_with(full) {
+                detail = format!("{full}: {detail}");
+            }
+        }
+        Failure(Box::new(Problem::new(code, detail).with_hint(error.hint())))
     }
 }
 

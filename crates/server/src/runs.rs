@@ -215,7 +215,7 @@ pub(crate) async fn attach(
     Path(id): Path<String>,
 ) -> Result<Json<RunAttachment>, Failure> {
     let run = found(&shared, &caller, &id, Act::Run).await?;
-    caller.audit(&shared, "run.attach", &run.deploy_name, run.id.as_str()).await?;
+    caller.audit_read(&shared, "run.attach", &run.deploy_name, run.id.as_str()).await?;
     let attached = shared.0.platform.attach_run(&run.id).await;
     let attached = attached.map_err(|error| shared.failure(error))?;
     let tolv_platform::Attachment { number, from, taken } = attached;
@@ -308,7 +308,7 @@ pub(crate) async fn record(
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
     let run = found(&shared, &caller, &id, Act::Run).await?;
-    caller.audit(&shared, "run.output", &run.deploy_name, run.id.as_str()).await?;
+    caller.audit_read(&shared, "run.output", &run.deploy_name, run.id.as_str()).await?;
     let bytes = shared.0.platform.recorded(&run).await.map_err(|error| shared.failure(error))?;
     let kind = HeaderValue::from_static("application/octet-stream");
     Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())

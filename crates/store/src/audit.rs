@@ -1,6 +1,6 @@
 //! The audit log: who, what, when. Lines are only ever added.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::any::AnyRow;
 use tolv_model::id::AuditId;
 use tolv_model::name::AppName;
@@ -9,6 +9,8 @@ use crate::db::{Columns, Store, Write, limit, micros};
 use crate::error::Error;
 use crate::types::AuditLine;
 
+/// The same thing that is read more than once within this time is one line.
+const READ_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
 /// Behind every id, in every collation of the alphabet that ids have.
 const LAST: &str = "aud_zzzzzzzzzzzzzzzzzzzz";
 
@@ -78,6 +80,39 @@ impl Store {
         let mut write = self.write().await?;
         NewLine { actor, action, app, deploy, detail }.insert(&mut write, random, now).await?;
         write.commit().await
+    }
+
+    /// Adds a line about something that was read; of the same one within a minute, the first.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn audit_read(
+        &self,
+        actor: &str,
+        action: &str,
+        app: &str,
+        deploy: &str,
+        detail: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let since = AuditId::new(now - READ_INTERVAL, 0);
+        let known = sqlx::query(
+            "SELECT id FROM audit WHERE app = $1 AND id > $2 AND actor = $3 AND action = $4 \
+             AND deploy = $5 AND detail = $6 LIMIT 1",
+        )
+        .bind(app.to_owned())
+        .bind(since.as_str().to_owned())
+        .bind(actor.to_owned())
+        .bind(action.to_owned())
+        .bind(deploy.to_owned())
+        .bind(detail.to_owned())
+        .fetch_optional(self.pool())
+        .await?;
+        match known {
+            Some(_) => Ok(()),
+            None => self.audit(actor, action, Some(app), Some(deploy), detail, now).await,
+        }
     }
 
     /// Lines, the newest first, older than `before`; of one app, or of all.

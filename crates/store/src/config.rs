@@ -6,14 +6,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::{Any, Transaction};
 use tolv_model::config::{Change, Config};
 use tolv_model::env::EnvName;
 use tolv_model::id::DeployId;
 use tolv_model::operation::Request;
 use tolv_model::slug::Digest;
 
-use crate::db::{Columns, Store, micros};
+use crate::db::{Columns, Store, Transaction, micros};
 use crate::error::Error;
 use crate::types::{Operation, Releasing};
 
@@ -106,7 +105,7 @@ impl Store {
     /// The newest version, or another, inside a transaction.
     pub(crate) async fn config_in(
         &self,
-        tx: &mut Transaction<'static, Any>,
+        tx: &mut Transaction,
         deploy: &DeployId,
         version: Option<u32>,
     ) -> Result<(u32, Config), Error> {
@@ -136,7 +135,7 @@ impl Store {
     /// Stores a version and makes it the newest.
     pub(crate) async fn put_config(
         &self,
-        tx: &mut Transaction<'static, Any>,
+        tx: &mut Transaction,
         deploy: &DeployId,
         version: u32,
         config: &Config,
@@ -214,6 +213,7 @@ impl Store {
         .await?;
         let version = Columns(&row).u32("last")? + 1;
         self.put_config(&mut write.tx, deploy, version, &next, now).await?;
+        self.forget_configs(&mut write.tx, deploy).await?;
         let operation = match releasing {
             None => None,
             Some(Releasing { actor, no_release_phase }) => {
@@ -223,6 +223,7 @@ impl Store {
                     unset: unset.into_iter().map(ToString::to_string).collect(),
                     no_release_phase,
                 };
+                self.require_queue(&mut write.tx, deploy, &request).await?;
                 Some(self.put_operation(&mut write.tx, deploy, &request, actor, now).await?)
             }
         };
@@ -234,6 +235,48 @@ impl Store {
                 None => None,
             },
         ))
+    }
+
+    /// Removes the versions that neither the deploy, nor one of its kept releases, nor an operation
+    /// needs. The one with the highest number stays: numbers are never given twice.
+    async fn forget_configs(&self, tx: &mut Transaction, deploy: &DeployId) -> Result<(), Error> {
+        let Some(keep) = self.0.keep_releases.get() else { return Ok(()) };
+        let pending =
+            sqlx::query("SELECT request FROM operations WHERE deploy = $1 AND ended IS NULL")
+                .bind(deploy.as_str().to_owned())
+                .fetch_all(&mut **tx)
+                .await?;
+        let mut needed = BTreeSet::new();
+        for row in &pending {
+            // One that cannot be read fails, and needs nothing.
+            if let Ok(Request::Config { version, .. }) = Columns(row).json("request") {
+                needed.insert(version);
+            }
+        }
+        let unused = sqlx::query(
+            "SELECT version FROM configs WHERE deploy = $1 \
+             AND version < (SELECT MAX(m.version) FROM configs m WHERE m.deploy = $1) \
+             AND version <> (SELECT d.config_version FROM deploys d WHERE d.id = $1) \
+             AND version NOT IN (SELECT r.config_version FROM releases r WHERE r.deploy = $1 \
+                 AND (r.number > (SELECT MAX(n.number) FROM releases n WHERE n.deploy = $1) - $2 \
+                 OR r.number = (SELECT COALESCE(c.current_release, 0) FROM deploys c \
+                     WHERE c.id = $1)))",
+        )
+        .bind(deploy.as_str().to_owned())
+        .bind(i64::from(*keep))
+        .fetch_all(&mut **tx)
+        .await?;
+        for row in &unused {
+            let version = Columns(row).u32("version")?;
+            if !needed.contains(&version) {
+                sqlx::query("DELETE FROM configs WHERE deploy = $1 AND version = $2")
+                    .bind(deploy.as_str().to_owned())
+                    .bind(i64::from(version))
+                    .execute(&mut **tx)
+                    .await?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes an earlier version the newest again.

@@ -1,6 +1,7 @@
 //! The connection: opening, the schema, transactions, and reading rows.
 
 use std::fs::File;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,11 +10,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::any::{AnyPoolOptions, AnyRow};
-use sqlx::{Any, AnyPool, Executor as _, Row as _, Transaction};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyConnection, AnyPool, Executor as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard};
 use tolv_model::ledger::LedgerKey;
 
 use crate::error::Error;
+use crate::reserve;
 use crate::secret::{SecretKey, random};
 use crate::url::{DatabaseUrl, Place};
 
@@ -67,6 +70,12 @@ pub(crate) struct Inner {
     pub(crate) anchors: OnceLock<PathBuf>,
     /// Held while an anchor is written.
     pub(crate) anchoring: Arc<Mutex<()>>,
+    /// The file of SQLite's database.
+    file: Option<PathBuf>,
+    /// The files that reserve disk space.
+    reserves: OnceLock<Vec<PathBuf>>,
+    /// How many releases of each deploy keep their config version; all of them where it is not set.
+    pub(crate) keep_releases: OnceLock<u32>,
     /// Where the database is reached through its descriptor.
     _folder: Option<File>,
 }
@@ -77,15 +86,63 @@ impl std::fmt::Debug for Store {
     }
 }
 
+/// An open transaction. If it is dropped before its end, its connection is closed: the database may
+/// have rolled back by itself (SQLite does on a full disk), so the state of the connection is
+/// unknown.
+pub(crate) struct Transaction {
+    connection: PoolConnection<Any>,
+    has_ended: bool,
+}
+
+impl Transaction {
+    /// Ends one that only reads.
+    pub(crate) async fn finish(self) -> Result<(), Error> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(mut self, statement: &'static str) -> Result<(), Error> {
+        self.connection.execute(statement).await?;
+        self.has_ended = true;
+        Ok(())
+    }
+}
+
+impl Deref for Transaction {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Transaction {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
 /// A transaction that writes.
 pub(crate) struct Write<'a> {
-    pub(crate) tx: Transaction<'static, Any>,
+    pub(crate) tx: Transaction,
     _one: MutexGuard<'a, ()>,
 }
 
 impl Write<'_> {
     pub(crate) async fn commit(self) -> Result<(), Error> {
-        Ok(self.tx.commit().await?)
+        self.tx.end("COMMIT").await
+    }
+
+    /// Ends a transaction that has changed nothing.
+    pub(crate) async fn rollback(self) -> Result<(), Error> {
+        self.tx.end("ROLLBACK").await
     }
 }
 
@@ -98,6 +155,10 @@ impl Store {
     pub fn connect(url: &DatabaseUrl, key: &SecretKey) -> Result<Self, Error> {
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let mut folder = None;
+        let file = match &url.0 {
+            Place::Sqlite(path) => Some(path.clone()),
+            Place::Postgres(_) => None,
+        };
         let (address, setup, fixed, begin, begin_read) = match &url.0 {
             Place::Sqlite(path) => {
                 let path = match (path.to_str(), path.parent(), path.file_name()) {
@@ -139,8 +200,35 @@ impl Store {
             fixed,
             anchors: OnceLock::new(),
             anchoring: Arc::default(),
+            file,
+            reserves: OnceLock::new(),
+            keep_releases: OnceLock::new(),
             _folder: folder,
         })))
+    }
+
+    /// Reserves disk space in a folder, and beside SQLite's database, for what has to be written on
+    /// a full disk. The reserve is given up there, and made again when there is space.
+    pub fn reserve_space_in(&self, folder: &Path) {
+        let mut files = vec![folder.join("reserve")];
+        if let Some(file) = &self.0.file
+            && file.parent() != Some(folder)
+        {
+            files.push(file.with_added_extension("reserve"));
+        }
+        self.0.reserves.set(files).ok();
+        self.adjust_reserves();
+    }
+
+    fn adjust_reserves(&self) {
+        for file in self.0.reserves.get().into_iter().flatten() {
+            reserve::adjust(file);
+        }
+    }
+
+    /// Sets how many of a deploy's last releases keep their config versions.
+    pub fn keep_releases(&self, count: u32) {
+        self.0.keep_releases.set(count).ok();
     }
 
     /// Brings the schema up to date, proves the key, and records where the ledgers end in a folder
@@ -150,10 +238,16 @@ impl Store {
     ///
     /// [`Error::Unavailable`], [`Error::Migrate`], [`Error::WrongKey`], [`Error::Anchor`].
     pub async fn prepare(&self) -> Result<(), Error> {
-        sqlx::migrate!().run(self.pool()).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error) => error.into(),
+        self.adjust_reserves();
+        let mut connection = self.pool().acquire().await?;
+        // A migration that fails leaves a connection in an unknown state.
+        connection.close_on_drop();
+        sqlx::migrate!().run_direct(&mut *connection).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(error)
+            | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => error.into(),
             error => Error::Migrate(error),
         })?;
+        connection.close().await?;
         let mut write = self.write().await?;
         write.tx.execute(self.0.fixed).await?;
         write.commit().await?;
@@ -230,6 +324,7 @@ impl Store {
             .await?;
         match found {
             Some(row) => {
+                write.rollback().await?;
                 let sealed: String = row.try_get("value")?;
                 self.0.key.open(PROOF, &sealed).map(drop).ok_or(Error::WrongKey)
             }
@@ -253,7 +348,10 @@ impl Store {
     pub(crate) async fn write(&self) -> Result<Write<'_>, Error> {
         let begin = async {
             let one = self.0.writing.lock().await;
-            let tx = self.0.pool.begin_with(self.0.begin).await?;
+            self.adjust_reserves();
+            let connection = self.0.pool.acquire().await?;
+            let mut tx = Transaction { connection, has_ended: false };
+            tx.execute(self.0.begin).await?;
             Ok(Write { tx, _one: one })
         };
         // One wait for both: who waits for the lock may do so behind those who wait for a
@@ -263,8 +361,11 @@ impl Store {
     }
 
     /// Begins a transaction that reads: whatever it reads is of one moment, and nobody waits for it.
-    pub(crate) async fn read(&self) -> Result<Transaction<'static, Any>, Error> {
-        Ok(self.0.pool.begin_with(self.0.begin_read).await?)
+    pub(crate) async fn read(&self) -> Result<Transaction, Error> {
+        let connection = self.0.pool.acquire().await?;
+        let mut tx = Transaction { connection, has_ended: false };
+        tx.execute(self.0.begin_read).await?;
+        Ok(tx)
     }
 
     /// A number for a new id.

@@ -63,7 +63,7 @@ pub enum Error {
     #[error("the database cannot be reached")]
     Unavailable(#[source] sqlx::Error),
     /// The disk of the database is full.
-    #[error("the disk of the database is full")]
+    #[error("the disk of the platform is full")]
     Full(#[source] sqlx::Error),
     /// The folder of the database.
     #[error("the folder of the database cannot be opened")]
@@ -147,6 +147,17 @@ impl Error {
         matches!(self, Self::Unavailable(_))
     }
 
+    /// Whether the disk is full, and it may be done once there is space.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Full(_) => true,
+            Self::Folder(source) | Self::Anchor { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn corrupt(what: &'static str) -> impl FnOnce(String) -> Self {
         move |why| Self::Corrupt { what, why }
     }
@@ -166,7 +177,8 @@ impl From<sqlx::Error> for Error {
                 let sqlite = database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some();
                 match &*code {
                     "5" | "6" | "261" | "517" if sqlite => Self::Unavailable(error),
-                    "13" if sqlite => Self::Full(error),
+                    // 4874: no space for the index of its log.
+                    "13" | "4874" if sqlite => Self::Full(error),
                     "53100" => Self::Full(error),
                     "53300" | "55P03" | "40001" | "40P01" => Self::Unavailable(error),
                     code if code.starts_with("08") || code.starts_with("57P") => {

@@ -8,6 +8,9 @@ use crate::db::{Columns, Store, micros};
 use crate::error::{Error, is_taken};
 use crate::types::Idempotent;
 
+/// The newest answers of a token that are stored.
+const MAX_ANSWERS: i64 = 1000;
+
 fn owner(token: &TokenId, key: &str) -> String {
     format!("answer {token} {key}")
 }
@@ -33,6 +36,7 @@ impl Store {
                 .fetch_optional(&mut *write.tx)
                 .await?;
         if let Some(row) = row {
+            write.rollback().await?;
             let row = Columns(&row);
             if row.text("fingerprint")? != fingerprint.to_string() {
                 return Ok(Idempotent::Mismatch);
@@ -49,6 +53,15 @@ impl Store {
                 }
             });
         }
+        sqlx::query(
+            "DELETE FROM idempotency WHERE token = $1 AND status IS NOT NULL AND created < \
+             (SELECT i.created FROM idempotency i WHERE i.token = $1 \
+                 ORDER BY i.created DESC LIMIT 1 OFFSET $2)",
+        )
+        .bind(token.as_str().to_owned())
+        .bind(MAX_ANSWERS)
+        .execute(&mut *write.tx)
+        .await?;
         let made = sqlx::query(
             "INSERT INTO idempotency (token, idempotency_key, fingerprint, created) \
              VALUES ($1, $2, $3, $4)",

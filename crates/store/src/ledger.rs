@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sqlx::any::AnyRow;
-use sqlx::{Any, Row as _, Transaction};
+use sqlx::Row as _;
 use tolv_model::id::DeployId;
 use tolv_model::ledger::{Broken, GENESIS, Row, Settled, audit};
 use tolv_model::name::Deploy as DeployPath;
@@ -11,7 +11,7 @@ use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::Digest;
 
 use crate::anchor::{Anchor, Recorded};
-use crate::db::{Columns, Store};
+use crate::db::{Columns, Store, Transaction};
 use crate::error::Error;
 use crate::releases::{ledger_row, outcome};
 
@@ -26,6 +26,7 @@ const RELEASE_COLUMNS: &[&str] = &[
     "config_version",
     "config_digest",
     "process_types",
+    "sizes",
     "reason",
     "actor",
     "created",
@@ -61,7 +62,7 @@ fn outcome_row(any: &AnyRow) -> Result<(Settled, Digest), Error> {
 
 /// The name of a deploy.
 pub(crate) async fn path_of(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Transaction,
     deploy: &DeployId,
 ) -> Result<DeployPath, Error> {
     let row = sqlx::query("SELECT app_name, name FROM deploys WHERE id = $1")
@@ -84,7 +85,7 @@ pub(crate) struct Contents {
 
 impl Contents {
     pub(crate) async fn read(
-        tx: &mut Transaction<'static, Any>,
+        tx: &mut Transaction,
         deploy: &DeployId,
         has_configs: bool,
     ) -> Result<Self, Error> {
@@ -159,11 +160,13 @@ impl Store {
                 true => Some(self.anchor_writer().await),
                 false => None,
             };
-            let path = path_of(&mut self.read().await?, deploy).await?;
+            let mut read = self.read().await?;
+            let path = path_of(&mut read, deploy).await?;
+            read.finish().await?;
             let before = self.recorded(&path).await?;
             let mut read = self.read().await?;
             let found = Contents::read(&mut read, deploy, configs).await?;
-            drop(read);
+            read.finish().await?;
             // Where it is the same before and after, the rows are those that it is about.
             if appends_wait.is_some() || self.recorded(&path).await? == before {
                 return self.judge(deploy, &found, &before);
@@ -180,6 +183,10 @@ impl Store {
     ) -> Result<Ledger, Error> {
         let (mut rows, mut settled) = (Vec::new(), Vec::new());
         let (mut broken, mut configs) = (Vec::new(), Vec::new());
+        // Of releases up to this one the config versions are not kept.
+        let newest = found.rows.last().map(|row| Columns(row).number("number")).transpose()?;
+        let forgotten = newest.zip(self.0.keep_releases.get());
+        let forgotten = forgotten.map(|(newest, keep)| newest - i64::from(*keep));
         let mut raw: BTreeMap<ReleaseNumber, String> = BTreeMap::new();
         for any in &found.rows {
             let row = Columns(any);
@@ -188,8 +195,12 @@ impl Store {
             match ledger_row(any) {
                 Ok((release, hash)) => {
                     if found.has_configs {
-                        let sealed = row.maybe_text("sealed")?.unwrap_or_default();
-                        if Digest::of(sealed.as_bytes()) != release.config_digest {
+                        let sealed = row.maybe_text("sealed")?;
+                        let is_forgotten = sealed.is_none()
+                            && forgotten.is_some_and(|last| i64::from(number.0) <= last)
+                            && Some(number) != found.current;
+                        let sealed = sealed.unwrap_or_default();
+                        if !is_forgotten && Digest::of(sealed.as_bytes()) != release.config_digest {
                             configs.push(Broken::Config(number));
                         }
                     }

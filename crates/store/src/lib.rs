@@ -36,6 +36,7 @@ mod idempotency;
 mod ledger;
 mod operations;
 mod releases;
+mod reserve;
 mod runs;
 mod secret;
 mod tokens;

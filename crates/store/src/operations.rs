@@ -2,16 +2,19 @@
 
 use jiff::{SignedDuration, Timestamp};
 use sqlx::any::AnyRow;
-use sqlx::{Any, Transaction};
 use tolv_model::id::{AppId, DeployId, OperationId};
 use tolv_model::operation::{Request, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::SlugId;
 
-use crate::db::{Columns, Store, limit, micros, to_json};
+use crate::db::{Columns, Store, Transaction, limit, micros, to_json};
 use crate::error::Error;
 use crate::types::{Operation, Slug};
 
+/// Operations of a deploy that may wait at once.
+const MAX_QUEUED: usize = 100;
+/// The same, for operations that free disk space or memory: the others never keep them out.
+const MAX_QUEUED_THAT_FREE_SPACE: usize = 1000;
 /// Behind every id, in every collation of the alphabet that ids have.
 const LAST: &str = "op_zzzzzzzzzzzzzzzzzzzz";
 
@@ -54,11 +57,35 @@ fn slug(row: &AnyRow) -> Result<Slug, Error> {
 }
 
 impl Store {
+    /// Refuses an operation where as many are queued as may be.
+    pub(crate) async fn require_queue(
+        &self,
+        tx: &mut Transaction,
+        deploy: &DeployId,
+        request: &Request,
+    ) -> Result<(), Error> {
+        let row = sqlx::query(
+            "SELECT COUNT(*) AS count FROM operations WHERE deploy = $1 AND ended IS NULL",
+        )
+        .bind(deploy.as_str().to_owned())
+        .fetch_one(&mut **tx)
+        .await?;
+        let queued = usize::try_from(Columns(&row).number("count")?).unwrap_or(usize::MAX);
+        let most = match request.frees_space() {
+            true => MAX_QUEUED_THAT_FREE_SPACE,
+            false => MAX_QUEUED,
+        };
+        match queued >= most {
+            true => Err(Error::TooMany { what: "queued operations", most }),
+            false => Ok(()),
+        }
+    }
+
     /// Queues an operation behind those that are not over. Ids decide the order, and clocks stand
     /// still for a millisecond or go back: then its moment is the one after theirs.
     pub(crate) async fn put_operation(
         &self,
-        tx: &mut Transaction<'static, Any>,
+        tx: &mut Transaction,
         deploy: &DeployId,
         request: &Request,
         actor: &str,
@@ -124,6 +151,7 @@ impl Store {
                 superseded.push(old.id);
             }
         }
+        self.require_queue(&mut write.tx, deploy, request).await?;
         let id = self.put_operation(&mut write.tx, deploy, request, actor, now).await?;
         write.commit().await?;
         Ok((self.operation(&id).await?, superseded))
@@ -387,7 +415,7 @@ impl Store {
 }
 
 pub(crate) async fn end(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Transaction,
     id: &OperationId,
     state: State,
     error: Option<&str>,

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
-use sqlx::{Any, Transaction};
 use tolv_model::formation::Formation;
 use tolv_model::id::{DeployId, OperationId};
 use tolv_model::ledger::{Broken, GENESIS, LedgerKey, Row, Settled};
@@ -14,7 +13,7 @@ use tolv_model::slug::{Digest, SlugId};
 
 use crate::anchor::{Anchor, Recorded};
 use crate::config::no_config;
-use crate::db::{Columns, Store, Write, limit, micros, to_json};
+use crate::db::{Columns, Store, Transaction, Write, limit, micros, to_json};
 use crate::error::Error;
 use crate::ledger::{Contents, path_of};
 use crate::operations;
@@ -68,7 +67,7 @@ pub(crate) fn outcome(text: &str) -> Result<Outcome, Error> {
 
 /// The last release of a ledger, and the hash of what was appended last.
 async fn end_of(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Transaction,
     deploy: &DeployId,
 ) -> Result<(Option<ReleaseNumber>, Digest), Error> {
     let last = sqlx::query(
@@ -96,7 +95,7 @@ async fn end_of(
 }
 
 async fn put_outcome(
-    tx: &mut Transaction<'static, Any>,
+    tx: &mut Transaction,
     key: &LedgerKey,
     settled: &Settled,
 ) -> Result<Digest, Error> {
@@ -133,7 +132,7 @@ impl Store {
             .await?;
         if let Some(row) = made {
             let number = ReleaseNumber(Columns(&row).u32("number")?);
-            drop(write);
+            write.rollback().await?;
             return self.release(&new.deploy, number).await;
         }
         let (last, prev) = end_of(&mut write.tx, &new.deploy).await?;

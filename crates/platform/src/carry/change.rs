@@ -16,7 +16,6 @@ use tolv_run::{Target, TypeLimits};
 use super::{Carry, Next, Wanted};
 use crate::controller::{After, is_passing};
 use crate::error::{Error, chain};
-use crate::kept::Kept;
 use crate::platform::blocking;
 use crate::requests::known_types;
 
@@ -140,7 +139,7 @@ impl Carry<'_> {
                     stopped = self.stopped() => return Err(stopped),
                 };
                 self.rolled(stopping.map(drop))?;
-                Kept::remove(&self.platform.0.home, &self.deploy.id)?;
+                self.controller.forget_kept(self.platform)?;
             }
             Err(error) => return Err(error),
         }

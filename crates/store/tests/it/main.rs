@@ -189,6 +189,7 @@ mod anchors;
 mod blobs;
 mod cron;
 mod drains;
+mod growth;
 mod races;
 mod runs;
 mod size;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tolv_testkit::Home;
 
 use super::*;
@@ -168,4 +169,116 @@ fn pushes_leave_the_disk_the_space_that_is_kept_free() {
     assert_eq!(shop.text("shop.localhost", "/"), "one");
     drop(shop);
     drop(disk);
+}
+
+/// Makes the rest of a file system full, to the last byte.
+fn fill(disk: &Small) -> std::path::PathBuf {
+    let filler = disk.path().join("filler");
+    let mut out = std::fs::OpenOptions::new().create(true).append(true).open(&filler).unwrap();
+    for size in [1 << 20, 4096] {
+        let piece = vec![1; size];
+        while std::io::Write::write_all(&mut out, &piece).is_ok() {}
+    }
+    filler
+}
+
+/// A full disk is no reason to start again: writes go on once there is space.
+#[test]
+fn after_a_full_disk_the_platform_writes_again_and_frees_space_meanwhile() {
+    let Some(disk) = Small::new(150) else {
+        println!("skipped: this user may not mount a file system");
+        return;
+    };
+    let home = disk.path().join("state");
+    let min = [("TOLV_HOME", home.to_str().unwrap()), ("TOLV_MIN_FREE", "20")];
+    let shop = Shop::site("one", &min);
+    shop.pushed(&["tolv", "main"]);
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
+    let filler = fill(&disk);
+    for number in 0..6 {
+        let ran = shop.ran(&["config", "set", &format!("C={number}")]);
+        assert!(!ran.status.success() && ran.err.contains("the disk has"), "{}", ran.err);
+    }
+    // With not a byte free: stopping, scaling, limits and a rollback have space of their own.
+    shop.tolv(&["stop"]);
+    shop.tolv(&["start"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "two");
+    shop.tolv(&["scale", "web=2"]);
+    shop.tolv(&["limits", "web", "--memory", "256M"]);
+    shop.tolv(&["rollback", "v1"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    std::fs::remove_file(filler).unwrap();
+    for number in 0..6 {
+        shop.tolv(&["config", "set", &format!("C={number}")]);
+    }
+    fill(&disk);
+    shop.tolv(&["destroy", "shop", "--confirm", "shop"]);
+    drop(shop);
+    drop(disk);
+}
+
+/// A start writes nothing that what ran before needs.
+#[test]
+fn a_start_on_a_full_disk_brings_back_what_ran() {
+    let Some(disk) = Small::new(150) else {
+        println!("skipped: this user may not mount a file system");
+        return;
+    };
+    let home = disk.path().join("state");
+    let min = [("TOLV_HOME", home.to_str().unwrap()), ("TOLV_MIN_FREE", "20")];
+    let mut shop = Shop::site("one", &min);
+    shop.pushed(&["tolv", "main"]);
+    let filler = fill(&disk);
+    for signal in [Signal::KILL, Signal::INT] {
+        shop.serve.end(signal);
+        // Not even what is reserved is there.
+        std::fs::remove_file(home.join("reserve")).ok();
+        fill(&disk);
+        shop.serve.begin();
+        until_text(&shop, "shop.localhost", "one");
+    }
+    std::fs::remove_file(filler).unwrap();
+    poll(SOON, "what waits for space is done", || {
+        shop.ran(&["config", "set", "C=1"]).status.success().then_some(())
+    });
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "two");
+    assert!(home.join("reserve").exists());
+    drop(shop);
+    drop(disk);
+}
+
+/// A token that may change config cannot fill the disk with versions of it.
+#[test]
+fn versions_of_config_do_not_pile_up() {
+    let shop = Shop::site("one", &[("TOLV_KEEP_RELEASES", "2")]);
+    shop.tolv(&["deploys", "create", "staging"]);
+    let address: SocketAddr = shop.serve.url().strip_prefix("http://").unwrap().parse().unwrap();
+    let head = format!("Bearer {}", shop.serve.token());
+    let headers =
+        [("host", "x"), ("authorization", head.as_str()), ("content-type", "application/json")];
+    let mut state = 1_u32;
+    for _ in 0..120 {
+        let mut value = || -> String {
+            let letter = |_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                char::from(b'a' + state.to_be_bytes()[0] % 26)
+            };
+            (0..60_000).map(letter).collect()
+        };
+        let set = serde_json::json!({ "set": { "A": value(), "B": value(), "C": value() } });
+        let target = "/v1/apps/shop/deploys/staging/config";
+        let body = set.to_string();
+        let answer = http::send_body(address, "PATCH", target, &headers, body.as_bytes(), SOON);
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    let bytes: u64 = std::fs::read_dir(shop.serve.state())
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("db.sqlite"))
+        .map(|entry| entry.metadata().unwrap().len())
+        .sum();
+    assert!(bytes < 16 << 20, "{bytes}");
 }
