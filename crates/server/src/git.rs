@@ -104,7 +104,7 @@ pub(crate) async fn advertise(
         Ok(admitted) => admitted,
         Err(response) => return response,
     };
-    // git shows the text of a refusal here, and not that of one of the push itself.
+    // git shows the text of an HTTP error here, but not in answer to the push itself.
     if service == Service::Receive
         && let Err(error) = shared.0.platform.check_disk_space().await
     {

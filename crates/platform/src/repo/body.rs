@@ -94,7 +94,7 @@ pub(super) struct Incoming {
     /// Most bytes, unpacked, and how many of them may still come.
     max_bytes: u64,
     left: u64,
-    /// Of the current [`RATE_WINDOW`].
+    /// What is left of the current [`RATE_WINDOW`].
     time_left: Duration,
     bytes_in_window: usize,
     is_over: bool,

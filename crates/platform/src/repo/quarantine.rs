@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Quarantines(Arc<Mutex<HashMap<PathBuf, usize>>>);
 
-/// A push under way. When the last one of a repository is dropped, what killed ones have left goes.
+/// A push under way. Dropping the last one of a repository removes what killed pushes left.
 #[derive(Debug)]
 pub(super) struct PushGuard {
     quarantines: Quarantines,
@@ -44,7 +44,8 @@ impl Drop for PushGuard {
     }
 }
 
-/// The repository is a stranger's: a link in the place of its folder is not followed.
+/// Removes what killed pushes left. The repository is a stranger's: a link in the place of its
+/// folder is not followed.
 fn remove_quarantines(objects: &Path) {
     if !objects.symlink_metadata().is_ok_and(|found| found.is_dir()) {
         return;
@@ -53,7 +54,7 @@ fn remove_quarantines(objects: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // The second is the name that older ones of git give.
+        // Older versions of git use the second name.
         if name.starts_with("tmp_objdir-") || name.starts_with("incoming-") {
             // What cannot be removed is tried again after the next push, and by git after a day.
             super::remove(&entry.path()).ok();

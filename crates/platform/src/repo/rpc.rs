@@ -33,7 +33,7 @@ const CHUNKS: usize = 16;
 const MAX_FETCH: u64 = 64 << 20;
 /// How long a request waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a client may take nothing of its answer.
+/// How long a client may take to read the next piece of its answer.
 const IDLE: Duration = Duration::from_secs(30);
 /// How long a client may take in all, to send its push or to take what it fetches.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
@@ -225,7 +225,7 @@ impl Repos {
         let is_push = rpc.service == Service::Receive;
         let max = if is_push { self.git.limits.push.saturating_add(MAX_FETCH) } else { MAX_FETCH };
         let mut body = Incoming::new(rpc.body, rpc.gzip, max);
-        // A client that says nothing takes no turn.
+        // A silent client takes no turn.
         let first = body.begin().await.map_err(RepoError::Body)?;
         let turn = self.turn(&app).await?;
         let (chunks, answer) = mpsc::channel(CHUNKS);
@@ -258,7 +258,7 @@ impl Repos {
         let mut running = running.map_err(|error| watch(error.into()))?;
         let git_time = self.git.limits.time;
         let disk = self.disk.clone();
-        let decide = self.decide_in_turn(app, decide);
+        let decide = self.bound_waiting(app, decide);
         tasks.spawn(async move {
             let mut turn = Some(turn);
             let mut last = Vec::new();
@@ -313,7 +313,7 @@ impl Repos {
                 Some(Stop::Body(error)) => {
                     // git finds that its input has ended and removes what it stored. What it says
                     // about that is not the cause.
-                    timeout(SOON, drain_unseen(&mut stdout)).await.ok();
+                    timeout(SOON, discard_output(&mut stdout)).await.ok();
                     timeout(SOON, ended(&mut running)).await.ok();
                     last.extend(rpc.service.refusal(&error));
                     can_read = !matches!(error, BodyError::TooSlow | BodyError::Broken(_));
@@ -349,8 +349,9 @@ impl Repos {
         Ok(answer)
     }
 
-    /// The same decision, unless too many pushes wait for theirs: each of them keeps a sandbox.
-    fn decide_in_turn<F, T>(
+    /// Wraps a decision: the push is refused if too many others wait for their operations, because
+    /// each of them keeps a sandbox.
+    fn bound_waiting<F, T>(
         &self,
         app: AppName,
         decide: F,
@@ -385,7 +386,7 @@ impl Repos {
 enum Stop {
     /// It took too long.
     Late,
-    /// Its request did not arrive whole.
+    /// Its request did not arrive whole, or the disk is full.
     Body(BodyError),
 }
 
@@ -466,8 +467,8 @@ async fn drain(
     }
 }
 
-/// Reads the rest of git's output, which nobody sees.
-async fn drain_unseen(stdout: &mut pipe::Receiver) {
+/// Reads the rest of git's output and drops it.
+async fn discard_output(stdout: &mut pipe::Receiver) {
     let mut chunk = vec![0; CHUNK];
     while let Ok(1..) = stdout.read(&mut chunk).await {}
 }

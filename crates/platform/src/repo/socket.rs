@@ -21,9 +21,9 @@ use super::{RepoError, Repos, failed};
 
 /// Lines between the platform and the hook.
 const LINES: usize = 256;
-/// Connections at once that have not yet said the secret.
-const MAX_UNKNOWN: usize = 16;
-/// How long a connection may take to say the secret.
+/// Most connections at once that have not yet sent the secret.
+const MAX_UNVERIFIED: usize = 16;
+/// How long a connection may take to send the secret.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The socket that one push's hook connects to, in a folder of its own that git's sandbox sees;
@@ -31,7 +31,7 @@ const SECRET_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Socket {
     folder: PathBuf,
     listener: UnixListener,
-    /// What the hook has to say first. Others of its user can connect where the sandbox is weak.
+    /// The hook sends this first: where the sandbox is weak, other programs of its user can connect.
     secret: String,
 }
 
@@ -58,7 +58,7 @@ impl Socket {
         Ok(Self { folder, listener, secret })
     }
 
-    /// What the hook has to say first. It belongs into the hook's environment alone.
+    /// The secret that the hook sends first. It belongs in the hook's environment alone.
     pub(super) fn secret(&self) -> &str {
         &self.secret
     }
@@ -71,15 +71,15 @@ impl Socket {
         self.folder.join("socket")
     }
 
-    /// Waits for the connection that knows the secret; every other one is closed.
+    /// Waits for the connection that sends the secret, and closes every other one.
     async fn accept(&self) -> io::Result<UnixStream> {
-        let mut unknown = JoinSet::new();
+        let mut unverified = JoinSet::new();
         loop {
             tokio::select! {
-                accepted = self.listener.accept(), if unknown.len() < MAX_UNKNOWN => {
-                    unknown.spawn(has_secret(accepted?.0, self.secret.clone()));
+                accepted = self.listener.accept(), if unverified.len() < MAX_UNVERIFIED => {
+                    unverified.spawn(has_secret(accepted?.0, self.secret.clone()));
                 }
-                Some(checked) = unknown.join_next() => {
+                Some(checked) = unverified.join_next() => {
                     if let Ok(Some(stream)) = checked {
                         return Ok(stream);
                     }
@@ -125,14 +125,14 @@ impl Socket {
     }
 }
 
-/// The connection, if it says the secret at once.
+/// Returns the connection if it sends the secret in time.
 async fn has_secret(mut stream: UnixStream, secret: String) -> Option<UnixStream> {
     let mut said = vec![0; secret.len()];
     timeout(SECRET_TIMEOUT, stream.read_exact(&mut said)).await.ok()?.ok()?;
     bool::from(said.ct_eq(secret.as_bytes())).then_some(stream)
 }
 
-/// 256 random bits in hex.
+/// Makes a secret: 256 random bits in hex.
 fn make_secret() -> io::Result<String> {
     let mut bytes = [0; 32];
     let mut filled = 0;

@@ -26,8 +26,8 @@ impl Turns {
         Self { total: Arc::new(Semaphore::new(total)), per_app, apps: Arc::default() }
     }
 
-    /// Waits for a turn. Both queues are first come, first served, and an app waits in the second
-    /// with as many as it may have: the others are served in between.
+    /// Waits for a turn. Both queues are first come, first served, and in the second one an app has
+    /// at most as many places as it may have turns, so that other apps are served in between.
     pub(super) async fn acquire(&self, app: &AppName) -> Option<Turn> {
         let own = self.of(app).acquire_owned().await.ok()?;
         let total = Arc::clone(&self.total).acquire_owned().await.ok()?;
@@ -41,7 +41,7 @@ impl Turns {
         Some(Turn { _own: own, _total: total })
     }
 
-    /// The bound of one app; it is forgotten when nobody holds or awaits a turn of it.
+    /// The semaphore of one app. It is dropped when no turn of the app is held or awaited.
     fn of(&self, app: &AppName) -> Arc<Semaphore> {
         let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = apps.get(app).and_then(Weak::upgrade) {

@@ -32,6 +32,19 @@ impl Slow {
         self.0.write_all(b"0\r\n\r\n")
     }
 
+    /// Reads until this text has come; what came before it, too.
+    pub(super) fn answer_with(&mut self, text: &str, within: Duration) -> String {
+        self.0.set_read_timeout(Some(within)).unwrap();
+        let mut answer = String::new();
+        let mut piece = [0; 4096];
+        while !answer.contains(text) {
+            let read = self.0.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {answer}"));
+            assert_ne!(read, 0, "the connection ended without {text:?}: {answer}");
+            answer += &String::from_utf8_lossy(&piece[..read]);
+        }
+        answer
+    }
+
     /// Everything that comes until the connection ends.
     pub(super) fn answer(&mut self, within: Duration) -> String {
         self.0.set_read_timeout(Some(within)).unwrap();
