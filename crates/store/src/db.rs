@@ -262,7 +262,7 @@ impl Store {
         tokio::time::timeout(PATIENCE, begin).await.unwrap_or_else(late)
     }
 
-    /// Begins a transaction that reads: whatever it reads is of one moment, and nobody waits for it.
+    /// Begins a transaction that reads one state of the database. No writer waits for it.
     pub(crate) async fn read(&self) -> Result<Transaction<'static, Any>, Error> {
         Ok(self.0.pool.begin_with(self.0.begin_read).await?)
     }
