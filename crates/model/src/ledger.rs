@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The hash of a row covers everything in it, `prev` included; so does that of an outcome, which is
-//! appended once it is known how the release turned out. It is an HMAC: without the key nobody makes
-//! a row that holds. Whoever changes, removes or inserts one breaks the chain there, and [`audit`]
+//! appended once it is known how the release turned out. It is an HMAC: a row
+//! that holds cannot be made without the key. Whoever changes, removes or inserts one breaks the chain there, and [`audit`]
 //! names it. The deploy's current release is the last one that
 //! succeeded. What the chain cannot show by itself is that its end was cut off or made longer: the
 //! hash of its end is kept elsewhere.
@@ -30,7 +30,7 @@ use crate::slug::{Digest, SlugId};
 /// The hash before the first row.
 pub const GENESIS: Digest = Digest([0; 32]);
 
-/// What the rows of a ledger are hashed with. Never printed.
+/// The key that the rows of ledgers are hashed with. Never printed.
 #[derive(Clone)]
 pub struct LedgerKey(Hmac<Sha256>);
 

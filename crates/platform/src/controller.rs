@@ -353,8 +353,8 @@ impl Task {
         }
         if let Some(last) = ledger.last().filter(|_| ledger.is_ahead) {
             self.say(format!(
-                "The ledger continues behind the end that this state folder recorded, and holds: it \
-                 ends at {last}"
+                "The ledger continues past the end that this state folder recorded, and every row \
+                 holds: it ends at {last}"
             ));
         }
         if (ledger.is_adopted || ledger.is_ahead)

@@ -26,8 +26,8 @@ const FILE: &str = "proofs";
 #[derive(Default)]
 pub(super) struct Prover {
     proofs: Proofs,
-    /// When the last proof of a slug began that held; held while one is under way. Of those slugs
-    /// alone that somebody asks about now.
+    /// When the last proof of a slug began that held; held while one is under way. Has only slugs
+    /// that are being asked about.
     slugs: Mutex<HashMap<(AppId, SlugId), LastProof>>,
 }
 
@@ -49,7 +49,7 @@ impl Prover {
 
     fn of(&self, app: &AppId, slug: SlugId) -> LastProof {
         let mut slugs = lock(&self.slugs);
-        // Who is done with one holds it no more.
+        // An entry that only the map holds is not in use.
         slugs.retain(|_, last| Arc::strong_count(last) > 1);
         Arc::clone(slugs.entry((app.clone(), slug)).or_default())
     }

@@ -3,8 +3,8 @@
 //!
 //! Whoever can write to the database cannot make a row that holds, but can put back what was there
 //! before, cut off the end of a chain, or show the ledger of one deploy as that of another. The
-//! anchor says which deploy has the name, and where its ledger ends. It is there before the deploy
-//! is, and is written around each append, on the disk before the commit:
+//! anchor says which deploy has the name, and where its ledger ends. It is written before the deploy
+//! is made, and around each append; it is on the disk before the commit:
 //!
 //! ```text
 //!  anchor: end, next ──▶ commit of the append ──▶ anchor: next is the end
@@ -15,7 +15,7 @@
 //! it: only this platform can have made them.
 //!
 //! A folder without anchors, as on a new machine with an old database, takes all ledgers as they are,
-//! once: the mark in it says that from then on a deploy without an anchor is none of this platform's.
+//! once, and is marked. From then on a deploy without an anchor was not made by this platform.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -33,8 +33,8 @@ use tolv_model::slug::Digest;
 use crate::db::Store;
 use crate::error::Error;
 
-/// The file that says that the folder has an anchor for every deploy. No deploy has a name without
-/// a dot.
+/// The file that says that the folder has an anchor for every deploy. The file names of deploys
+/// have a dot.
 const MARK: &str = "complete";
 
 /// Where a ledger ends.
@@ -97,7 +97,7 @@ fn file_name(deploy: &DeployPath) -> String {
     format!("{}.{}", deploy.app, deploy.name)
 }
 
-/// Runs what blocks on a thread of its own.
+/// Runs blocking work on a thread of its own.
 async fn blocking<T: Send + 'static>(
     path: PathBuf,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -110,7 +110,7 @@ async fn blocking<T: Send + 'static>(
 fn put(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder)?;
-    // Aside and renamed: a crash leaves the one before. No other name begins with a dot.
+    // Written aside and renamed: a crash leaves the earlier file. No other name begins with a dot.
     let mut aside = OsString::from(".");
     aside.push(path.file_name().unwrap_or_default());
     let aside = folder.join(aside);
@@ -168,8 +168,8 @@ impl Store {
     }
 }
 
-/// The one that writes anchors. It goes along to the thread that writes: where nobody waits for that
-/// any more, the next one does.
+/// Writes anchors; there is one at a time. The thread that writes owns it: where the caller is
+/// dropped, the next writer waits for that thread.
 pub(crate) struct AnchorWriter {
     store: Store,
     guard: OwnedMutexGuard<()>,
@@ -206,7 +206,7 @@ impl AnchorWriter {
             drop(self.guard);
             removed
         };
-        // Left behind, it is replaced by that of the next deploy of this name.
+        // If it stays, the next deploy of this name replaces it.
         tokio::task::spawn_blocking(remove).await.ok();
     }
 }

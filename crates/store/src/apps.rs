@@ -220,8 +220,8 @@ impl Store {
         self.deploy_by_id(&id).await
     }
 
-    /// Commits a new deploy, with the anchor of its empty ledger before it. There is no other deploy
-    /// of this name: an anchor that is there is of one that was destroyed, or never committed.
+    /// Commits a new deploy, after the anchor of its empty ledger is written. No other deploy has
+    /// this name: an anchor that exists belongs to one that was destroyed or never committed.
     async fn commit_new(
         &self,
         write: Write<'_>,

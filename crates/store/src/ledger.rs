@@ -15,7 +15,7 @@ use crate::db::{Columns, Store, Transaction};
 use crate::error::Error;
 use crate::releases::{ledger_row, outcome};
 
-/// A ledger is read again where it was appended to meanwhile; then appends wait.
+/// How often a ledger is read again because of an append meanwhile; then appends wait.
 const MAX_READS: usize = 3;
 
 /// Columns of a release's row, its deploy and number left out.
@@ -167,7 +167,7 @@ impl Store {
             let mut read = self.read().await?;
             let found = Contents::read(&mut read, deploy, configs).await?;
             read.finish().await?;
-            // Where it is the same before and after, the rows are those that it is about.
+            // The same anchor before and after: no append finished while the rows were read.
             if appends_wait.is_some() || self.recorded(&path).await? == before {
                 return self.judge(deploy, &found, &before);
             }
@@ -334,7 +334,7 @@ impl Store {
         let rows = sqlx::query("SELECT id FROM deploys ORDER BY id").fetch_all(self.pool()).await?;
         for row in &rows {
             match self.adopt_ledger(&Columns(row).parsed("id")?).await {
-                // A row that cannot be read keeps no other down; destroyed meanwhile is fine.
+                // Skips a deploy whose row cannot be read, or that was destroyed meanwhile.
                 Ok(()) | Err(Error::Corrupt { .. } | Error::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             }

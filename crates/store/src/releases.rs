@@ -202,7 +202,7 @@ impl Store {
         end: Digest,
     ) -> Result<(), Error> {
         let path = path_of(&mut write.tx, deploy).await?;
-        // Held until the end of it is recorded: the next append is behind this one in the file too.
+        // Held until the new end is recorded: the next append writes its anchor after that.
         let writer = self.anchor_writer().await;
         let recorded = self.recorded(&path).await?;
         let is_ahead = match &recorded {

@@ -12,7 +12,7 @@ on_both!(
     a_new_folder_takes_an_old_database_as_it_is_once,
     a_ledger_that_is_ahead_of_its_anchor_holds_where_every_row_does,
     a_crash_between_anchor_and_commit_breaks_nothing,
-    a_slow_disk_keeps_no_task_and_no_reader,
+    a_slow_anchor_blocks_neither_tasks_nor_readers,
     a_ledger_is_read_while_it_is_appended_to,
 );
 
@@ -224,8 +224,8 @@ async fn a_crash_between_anchor_and_commit_breaks_nothing(mut bed: Bed) {
     assert_eq!(broken(store, &deploy).await, []);
 }
 
-/// Of two deploys one has an anchor that cannot be read for as long as the test wants.
-async fn a_slow_disk_keeps_no_task_and_no_reader(mut bed: Bed) {
+/// One of two deploys has an anchor that cannot be read for as long as the test wants.
+async fn a_slow_anchor_blocks_neither_tasks_nor_readers(mut bed: Bed) {
     bed.store = bed.start(&bed.anchors()).await;
     let store = &bed.store;
     let slow = bed.shop().await;
@@ -235,7 +235,7 @@ async fn a_slow_disk_keeps_no_task_and_no_reader(mut bed: Bed) {
     let file = bed.anchors().join("shop.production");
     let sealed = std::fs::read(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
-    // Who opens it waits for the other end.
+    // Opening it blocks until the other end is opened.
     assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
     let request = Request::Rollback { to: ReleaseNumber(1), no_release_phase: false };
     let operation = store.enqueue(&slow.id, &request, "ada", at(2)).await.unwrap().0;
