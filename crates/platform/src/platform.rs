@@ -228,7 +228,7 @@ impl Platform {
             runs: Runs::default(),
             run_outputs: Outputs::default(),
             building: Semaphore::new(shares.builds),
-            quota: Quota::new(options.codebase.is_none().then_some(shares.budget)),
+            quota: Quota::new(options.codebase.is_none().then_some(&shares)),
             shares,
             counters: Counters::default(),
             prover,

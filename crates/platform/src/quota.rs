@@ -3,7 +3,7 @@
 //! | what | processes and threads | memory |
 //! |---|---|---|
 //! | the formation | half of all apps' budget, with the one-offs | all apps' budget |
-//! | one-offs: runs, schedules, the release phase | half, with the formation | all apps' budget |
+//! | one-offs: runs, schedules, the release phase | half, with the formation | all apps' budget, for what each asks beyond the default |
 //!
 //! A codebase's own platform has no neighbours, and no quota.
 
@@ -14,9 +14,10 @@ use tolv_model::id::DeployId;
 use tolv_model::name::Deploy as DeployPath;
 use tolv_model::size::show_bytes;
 use tolv_run::Target;
-use tolv_sandbox::{Budget, Limits};
+use tolv_sandbox::Limits;
 
 use super::error::Error;
+use super::sizing::Shares;
 
 /// What several processes may take together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +62,8 @@ impl Total {
 #[derive(Debug)]
 pub(super) struct Quota {
     most: Total,
+    /// Memory of a process of which nothing is said.
+    usual_memory: u64,
     one_offs: Mutex<HashMap<DeployId, Total>>,
 }
 
@@ -74,13 +77,14 @@ pub(super) struct Reservation {
 
 impl Quota {
     /// From the budget of all apps; without one nothing is refused.
-    pub(super) fn new(budget: Option<Budget>) -> Arc<Self> {
-        let budget = budget.unwrap_or_default();
+    pub(super) fn new(shares: Option<&Shares>) -> Arc<Self> {
+        let budget = shares.map(|shares| shares.budget).unwrap_or_default();
+        let usual_memory = shares.map_or(0, Shares::default_memory);
         let most = Total {
             memory: budget.memory.unwrap_or(u64::MAX),
             processes: budget.processes.map_or(u64::MAX, |count| count / 2),
         };
-        Arc::new(Self { most, one_offs: Mutex::default() })
+        Arc::new(Self { most, usual_memory, one_offs: Mutex::default() })
     }
 
     fn one_offs(&self) -> MutexGuard<'_, HashMap<DeployId, Total>> {
@@ -102,7 +106,8 @@ impl Quota {
         target: &Target,
         limits: &Limits,
     ) -> Result<Reservation, Error> {
-        let total = Total::of(limits, 1);
+        let mut total = Total::of(limits, 1);
+        total.memory = total.memory.saturating_sub(self.usual_memory);
         let mut one_offs = self.one_offs();
         let now = one_offs.get(deploy).copied().unwrap_or_default().plus(total);
         let processes = Total::of_formation(target).plus(now).processes;

@@ -194,7 +194,7 @@ impl Platform {
         self.0.shares.check(&asked)?;
         let (mut target, mut slug) = self.one_off_target(&deploy, &release).await?;
         let size = request.size.or(&release.row.sizes.of(&run));
-        let limits = self.0.shares.limits_of(&size);
+        let limits = self.0.shares.limits_of_run(&size);
         slug._reservation = Some(self.0.quota.reserve(&deploy.id, &target, &limits)?);
         target.limits.types.insert(run, limits);
         let RunRequest { argv, mut env, streams, record, .. } = request;

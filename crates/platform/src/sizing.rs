@@ -26,6 +26,8 @@ const MIB: u64 = 1 << 20;
 /// Processes and threads of an ordinary process, at most a 24th of all apps' together.
 const DEFAULT_PROCESSES: u32 = 1024;
 const USUAL_PROCESSES: u64 = 24;
+/// Those of a run: a 120th, so that a deploy has room for 50 at once.
+const RUN_PROCESSES: u64 = 120;
 /// CPU weight of an ordinary process, and the largest that there is.
 const CPU_WEIGHT: u32 = 100;
 const MAX_CPU_WEIGHT: u32 = 10_000;
@@ -81,6 +83,8 @@ struct Machine {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shares {
     default: Size,
+    /// Processes and threads of a run of which nothing is said: there may be many at once.
+    run_processes: Option<u32>,
     most: Size,
     build: Size,
     pub(super) builds: usize,
@@ -144,8 +148,12 @@ impl Sizing {
         // On a small machine less, so that a deploy has room for some.
         let usual = (processes / USUAL_PROCESSES).clamp(64, u64::from(DEFAULT_PROCESSES));
         let usual = Size { processes: u32::try_from(usual).ok(), ..DEFAULT };
+        let default = self.default.or(&usual);
+        let of_runs = (processes / RUN_PROCESSES).clamp(64, u64::from(DEFAULT_PROCESSES));
+        let of_runs = u32::try_from(of_runs).unwrap_or(DEFAULT_PROCESSES);
         Shares {
-            default: self.default.or(&usual),
+            default,
+            run_processes: default.processes.map(|usual| usual.min(of_runs)),
             most,
             build: with_scratch(build),
             builds,
@@ -210,6 +218,17 @@ impl Shares {
         limits(&self.granted(asked))
     }
 
+    /// Limits of a run.
+    pub(super) fn limits_of_run(&self, asked: &Size) -> Limits {
+        let usual = Size { processes: self.run_processes, ..Size::default() };
+        self.limits_of(&asked.or(&usual))
+    }
+
+    /// Bytes of memory of a process of which nothing is said.
+    pub(super) fn default_memory(&self) -> u64 {
+        self.default.memory.unwrap_or(0)
+    }
+
     /// What a build may take.
     pub(super) fn caps(&self, caps: Caps, min_free: u64) -> Caps {
         Caps { room: limits(&self.build).into(), min_free, ..caps }
@@ -231,11 +250,15 @@ impl Platform {
             }
             None => (BTreeSet::new(), deploy.sizes.clone()),
         };
-        types.insert(run);
+        types.insert(run.clone());
         types.extend(sizes.0.keys().cloned());
         let of = |kind: ProcessType| {
             let asked = sizes.of(&kind);
-            (kind, asked, self.0.shares.limits_of(&asked))
+            let limits = match kind == run {
+                true => self.0.shares.limits_of_run(&asked),
+                false => self.0.shares.limits_of(&asked),
+            };
+            (kind, asked, limits)
         };
         Ok(types.into_iter().map(of).collect())
     }

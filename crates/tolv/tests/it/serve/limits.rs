@@ -150,7 +150,7 @@ fn the_processes_of_a_deploy_do_not_take_the_whole_machine_together() {
     let all = format!("processes={}", most("processes 4194304"));
     shop.refused(&["run", "--size", &all, "--", "true"], "processes and threads together: at most");
     shop.refused(&["scale", &format!("web=2:{all}")], "processes and threads together: at most");
-    assert_eq!(shop.text("shop.localhost", "/count").is_empty(), false);
+    assert!(!shop.text("shop.localhost", "/count").is_empty());
     assert_eq!(shop.tolv(&["run", "--", "echo", "fine"]).trim(), "fine");
 }
 
