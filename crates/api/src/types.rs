@@ -458,4 +458,7 @@ pub struct AuditLine {
     pub deploy: Option<String>,
     /// More of it.
     pub detail: String,
+    /// What became of it: `done`; `accepted`, as an operation whose own state says more;
+    /// `refused: CODE` or `failed: CODE`, as in the problem document. Null where that is not known.
+    pub outcome: Option<String>,
 }

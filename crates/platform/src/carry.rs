@@ -291,6 +291,7 @@ impl Carry<'_> {
     async fn run(&self, release: &Release, asked: Option<&Formation>) -> Result<(), Error> {
         let deploy = self.now().await?;
         let target = self.platform.target(&deploy, release, asked).await?;
+        self.platform.0.quota.check(&deploy.id, &target)?;
         if let Some(command) = target.release.process_types.get(&ProcessType::release()) {
             match self.operation.request.skips_release_phase() {
                 true => {
@@ -311,6 +312,8 @@ impl Carry<'_> {
         let one_off =
             OneOff { target: target.clone(), name, command: command.to_owned(), limit: None };
         let stop = CancellationToken::new();
+        let limits = target.limits.of(&one_off.name.process_type);
+        let _reservation = self.platform.0.quota.reserve(&self.deploy.id, target, limits)?;
         let listener = Listener::begin(self.controller, &one_off.name).await?;
         let phase = self.controller.engine.run_once_until(one_off, &stop);
         // What it says goes to whoever waits for the operation too.

@@ -22,12 +22,14 @@
 mod bell;
 mod fault;
 mod http;
+mod reach;
 mod sender;
 mod stream;
 mod trust;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +44,8 @@ use tolv_model::name::Deploy as DeployPath;
 use tolv_run::Log;
 use tolv_store::DrainProgress;
 
+use self::fault::Fault;
+use self::reach::Reach;
 use self::sender::{Sender, Snapshot};
 use super::error::Error;
 use super::platform::{Platform, blocking};
@@ -198,6 +202,7 @@ impl Drains {
                 return true;
             }
         };
+        let services = &platform.0.options.host_services;
         let mut running = self.running();
         running.retain(|id, running| {
             let stays = rows.iter().any(|row| row.id == *id);
@@ -209,7 +214,7 @@ impl Drains {
         for row in rows {
             let Entry::Vacant(entry) = running.entry(row.id.clone()) else { continue };
             let saved = row.progress.clone();
-            let Some(sender) = Sender::new(row, path, log.clone()) else { continue };
+            let Some(sender) = Sender::new(row, path, log.clone(), services) else { continue };
             let (bell, now) = sender.handles();
             if sender.start() {
                 entry.insert(Running { bell, now, saved });
@@ -236,30 +241,52 @@ impl Drains {
     }
 }
 
+/// Refuses a drain that cannot work. A host's name is looked up when the drain connects.
+fn check(url: &DrainUrl, reach: &Reach) -> Result<(), Fault> {
+    if url.ca.is_some() && !reach.by_operator {
+        return Err(Fault::CertificatesOfOperator);
+    }
+    if let Ok(ip) = url.host.parse::<IpAddr>() {
+        reach.check(&url.host, std::iter::once(SocketAddr::new(ip, url.port)))?;
+    }
+    if url.tls {
+        trust::roots(url.ca.as_deref())?;
+    }
+    Ok(())
+}
+
 impl Platform {
-    /// Sends the lines of a deploy to a receiver too, from now on.
+    /// Sends the lines of a deploy to a receiver too, from now on. Only the drain of an operator may
+    /// name a file of this machine and go to this machine.
     ///
     /// # Errors
     ///
-    /// There are too many, or the file with its certificates cannot be used.
-    pub async fn add_drain(&self, path: &DeployPath, url: DrainUrl) -> Result<Drain, Error> {
+    /// There are too many, the file with its certificates cannot be used, or the drain may not go
+    /// there.
+    pub async fn add_drain(
+        &self,
+        path: &DeployPath,
+        url: DrainUrl,
+        by_operator: bool,
+    ) -> Result<Drain, Error> {
         self.on()?;
         let deploy = self.0.store.deploy(path).await?;
         let folder = self.log_folder(&deploy.id);
         let checked = url.clone();
+        let reach = Reach { by_operator, services: self.0.options.host_services.clone() };
         let place = blocking(move || {
-            if checked.tls {
-                trust::roots(checked.ca.as_deref()).map_err(|fault| Error::Drain {
-                    url: checked.to_string(),
-                    why: fault.to_string(),
-                })?;
-            }
+            check(&checked, &reach).map_err(|fault| Error::Drain {
+                url: checked.to_string(),
+                why: fault.to_string(),
+            })?;
             let reader = Reader::at_end(&folder).map(|reader| sender::place(reader.position()));
             reader.map_err(|source| Error::System { what: "read a deploy's log", source })
         })
         .await?;
         let now = Timestamp::now();
-        let made = self.0.store.add_drain(&deploy.id, url.secret_text(), &place, MOST, now).await?;
+        let store = &self.0.store;
+        let text = url.secret_text();
+        let made = store.add_drain(&deploy.id, text, by_operator, &place, MOST, now).await?;
         self.look_at_drains(&deploy.id);
         Ok(Drain {
             id: made.id,

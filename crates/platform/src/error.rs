@@ -272,6 +272,18 @@ pub enum Error {
     /// More than an app may ask for.
     #[error("{0}")]
     TooLarge(String),
+    /// More than the processes of a deploy may take together.
+    #[error("the processes of {deploy} may take {asked} {what} together: at most {most} here")]
+    OverQuota {
+        /// Whose.
+        deploy: Deploy,
+        /// Of what.
+        what: &'static str,
+        /// How much they would take.
+        asked: String,
+        /// How much they may take.
+        most: String,
+    },
     /// Nothing runs under this name.
     #[error("{deploy} has no process type `{unknown}` to limit")]
     NoSuchType {
@@ -354,6 +366,7 @@ impl Error {
             | Self::Itself(_)
             | Self::UnknownType { .. }
             | Self::TooLarge(_)
+            | Self::OverQuota { .. }
             | Self::NoSuchType { .. }
             | Self::Drain { .. } => Kind::Invalid,
             Self::NoRelease(_)
@@ -456,6 +469,9 @@ impl Error {
             Self::DiskFull { advice, .. } => advice.clone(),
             Self::TooLarge(_) => {
                 "ask for less, or have the operator raise TOLV_MAX_SIZE".to_owned()
+            }
+            Self::OverQuota { .. } => {
+                "start fewer processes, or smaller ones: tolv scale, tolv limits".to_owned()
             }
             Self::NoSuchType { known, .. } => format!("there are {known}"),
             Self::Ledger { deploy, .. } => format!(

@@ -51,6 +51,7 @@ mod output;
 mod platform;
 mod proof;
 mod push;
+mod quota;
 mod releases;
 pub mod repo;
 mod requests;

@@ -33,6 +33,7 @@ use super::metrics::Counters;
 use super::options::{Options, Said};
 use super::output::{Follow, Outputs};
 use super::proof::Prover;
+use super::quota::Quota;
 use super::requests::Command;
 use super::runs::Runs;
 use super::sizing::Shares;
@@ -121,6 +122,7 @@ pub(super) struct Inner {
     pub(super) run_outputs: Outputs<CronRunId>,
     pub(super) building: Semaphore,
     pub(super) shares: Shares,
+    pub(super) quota: Arc<Quota>,
     pub(super) counters: Counters,
     pub(super) prover: Prover,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
@@ -178,7 +180,7 @@ impl Platform {
         spawner.hide(&home)?;
         let machine = Machine::probe(&spawner, options.network)?;
         let (level, mut missing) = machine.choose(options.sandbox)?;
-        let shares = options.sizing.of_this_machine();
+        let shares = options.sizing.of_this_machine(&machine.cgroups.bounds);
         for reason in spawner.bound(shares.budget)? {
             missing.push(format!("no reserve for the platform: {reason}"));
         }
@@ -230,6 +232,7 @@ impl Platform {
             runs: Runs::default(),
             run_outputs: Outputs::default(),
             building: Semaphore::new(shares.builds),
+            quota: Quota::new(options.codebase.is_none().then_some(&shares)),
             shares,
             counters: Counters::default(),
             prover,

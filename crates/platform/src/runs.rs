@@ -41,6 +41,7 @@ pub use self::live::{Attachment, RunOutput, Taken};
 use super::error::Error;
 use super::logs::Listener;
 use super::platform::{Actor, Platform, lock};
+use super::quota::Reservation;
 
 /// For a run to end, whoever asks for it.
 pub(super) const LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -97,8 +98,9 @@ pub(super) struct Runs {
     slugs: Arc<Mutex<Vec<SlugId>>>,
 }
 
-/// Keeps a slug from being collected.
+/// Keeps a slug from being collected, and room for what runs it.
 pub(super) struct Held {
+    _reservation: Option<Reservation>,
     slug: SlugId,
     slugs: Arc<Mutex<Vec<SlugId>>>,
 }
@@ -120,7 +122,7 @@ impl Runs {
     /// Keeps a slug for as long as somebody has what comes back.
     pub(super) fn hold(&self, slug: SlugId) -> Held {
         lock(&self.slugs).push(slug);
-        Held { slug, slugs: Arc::clone(&self.slugs) }
+        Held { _reservation: None, slug, slugs: Arc::clone(&self.slugs) }
     }
 
     /// Slugs that runs have in use.
@@ -190,9 +192,11 @@ impl Platform {
         let run: ProcessType = "run".parse().map_err(Error::Name)?;
         let asked = Sizes([(run.clone(), request.size)].into());
         self.0.shares.check(&asked)?;
-        let (mut target, slug) = self.one_off_target(&deploy, &release).await?;
+        let (mut target, mut slug) = self.one_off_target(&deploy, &release).await?;
         let size = request.size.or(&release.row.sizes.of(&run));
-        target.limits.types.insert(run, self.0.shares.limits_of(&size));
+        let limits = self.0.shares.limits_of_run(&size);
+        slug._reservation = Some(self.0.quota.reserve(&deploy.id, &target, &limits)?);
+        target.limits.types.insert(run, limits);
         let RunRequest { argv, mut env, streams, record, .. } = request;
         let names: Vec<_> = env.iter().map(|(name, _)| name.clone()).collect();
         let (connection, streams) = match streams {

@@ -23,12 +23,20 @@ use super::platform::Platform;
 
 const MIB: u64 = 1 << 20;
 
+/// Processes and threads of an ordinary process, at most a 24th of all apps' together.
+const DEFAULT_PROCESSES: u32 = 1024;
+const USUAL_PROCESSES: u64 = 24;
+/// Those of a run: a 120th, so that a deploy has room for 50 at once.
+const RUN_PROCESSES: u64 = 120;
+/// CPU weight of an ordinary process, and the largest that there is.
+const CPU_WEIGHT: u32 = 100;
+const MAX_CPU_WEIGHT: u32 = 10_000;
 /// Of a process of which nothing else is said.
 const DEFAULT: Size = Size {
     memory: Some(512 * MIB),
-    cpu_weight: Some(100),
+    cpu_weight: Some(CPU_WEIGHT),
     cpu_percent: None,
-    processes: Some(1024),
+    processes: Some(DEFAULT_PROCESSES),
     files: Some(16_384),
     tmp: None,
     shm: Some(64 * MIB),
@@ -75,6 +83,8 @@ struct Machine {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shares {
     default: Size,
+    /// Processes and threads of a run of which nothing is said: there may be many at once.
+    run_processes: Option<u32>,
     most: Size,
     build: Size,
     pub(super) builds: usize,
@@ -82,26 +92,26 @@ pub(super) struct Shares {
 }
 
 impl Machine {
-    fn read() -> Self {
+    /// What the machine has. In a container that is what the container may have: `bounds`.
+    fn read(bounds: &Budget) -> Self {
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
         let total = total.and_then(|rest| rest.split_ascii_whitespace().next()?.parse().ok());
         let total = total.map_or(u64::MAX, |kib: u64| kib.saturating_mul(1024));
-        // In a container the machine is what its group may have.
-        let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-        let memory = groups.into_iter().filter_map(number).fold(total, u64::min);
+        let memory = total.min(bounds.memory.unwrap_or(u64::MAX));
         let processes = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
-        let processes = processes.into_iter().filter_map(number).min().unwrap_or(32_768);
+        let processes = processes.into_iter().filter_map(number).chain(bounds.processes);
+        let processes = processes.min().unwrap_or(32_768);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self { memory, cores: u32::try_from(cores).unwrap_or(u32::MAX), processes }
     }
 }
 
 impl Sizing {
-    /// Shares this machine out.
-    pub(super) fn of_this_machine(&self) -> Shares {
-        self.shares(Machine::read())
+    /// Shares this machine out, of which its cgroups give so much.
+    pub(super) fn of_this_machine(&self, bounds: &Budget) -> Shares {
+        self.shares(Machine::read(bounds))
     }
 
     fn shares(&self, machine: Machine) -> Shares {
@@ -112,7 +122,8 @@ impl Sizing {
             machine.processes.saturating_sub(RESERVED_PROCESSES).max(machine.processes / 2);
         let own = Size {
             memory: Some(memory),
-            cpu_weight: Some(10_000),
+            // It follows from the memory, see `fair_weight`.
+            cpu_weight: None,
             cpu_percent: Some(machine.cores.saturating_mul(100)),
             processes: Some(u32::try_from(processes / 2).unwrap_or(u32::MAX)),
             files: Some(1 << 20),
@@ -134,14 +145,27 @@ impl Sizing {
             tmp: None,
             shm: DEFAULT.shm,
         });
+        // On a small machine less, so that a deploy has room for some.
+        let usual = (processes / USUAL_PROCESSES).clamp(64, u64::from(DEFAULT_PROCESSES));
+        let usual = Size { processes: u32::try_from(usual).ok(), ..DEFAULT };
+        let default = self.default.or(&usual);
+        let of_runs = (processes / RUN_PROCESSES).clamp(64, u64::from(DEFAULT_PROCESSES));
+        let of_runs = u32::try_from(of_runs).unwrap_or(DEFAULT_PROCESSES);
         Shares {
-            default: self.default.or(&DEFAULT),
+            default,
+            run_processes: default.processes.map(|usual| usual.min(of_runs)),
             most,
             build: with_scratch(build),
             builds,
             budget: Budget { memory: Some(memory), processes: Some(processes) },
         }
     }
+}
+
+/// The CPU weight that goes with so much memory: as in Heroku's names, 100 for each 512 MiB.
+fn fair_weight(memory: u64) -> u32 {
+    let steps = u32::try_from(memory.div_ceil(512 * MIB)).unwrap_or(u32::MAX);
+    steps.saturating_mul(CPU_WEIGHT).clamp(CPU_WEIGHT, MAX_CPU_WEIGHT)
 }
 
 /// `/tmp` is half of the memory where nothing is said: it is full before the memory is.
@@ -154,14 +178,22 @@ fn with_scratch(size: Size) -> Size {
 impl Shares {
     /// What somebody gets who asked for a size: nothing is open but the CPU limit.
     pub(super) fn granted(&self, asked: &Size) -> Size {
-        let size = with_scratch(asked.or(&self.default));
-        size.at_most(&self.most).0
+        let size = with_scratch(asked.or(&self.default)).at_most(&self.most).0;
+        size.at_most(&self.most_for(&size)).0
+    }
+
+    /// The most that a process of this size may have. Where the operator does not say which CPU
+    /// weight, that is in proportion to the memory: nobody gets another app's time for the asking.
+    fn most_for(&self, size: &Size) -> Size {
+        let usual = self.default.cpu_weight.unwrap_or(CPU_WEIGHT);
+        let weight = fair_weight(size.memory.unwrap_or(0)).max(usual);
+        self.most.or(&Size { cpu_weight: Some(weight), ..Size::default() })
     }
 
     /// What was asked for beyond the most, in words.
     pub(super) fn beyond(&self, sizes: &Sizes) -> Vec<String> {
         let over = sizes.0.iter().flat_map(|(kind, size)| {
-            let (_, over) = size.at_most(&self.most);
+            let (_, over) = size.at_most(&self.most_for(&size.or(&self.default)));
             over.into_iter().map(move |over| format!("{kind}: {over}"))
         });
         over.collect()
@@ -186,6 +218,17 @@ impl Shares {
         limits(&self.granted(asked))
     }
 
+    /// Limits of a run.
+    pub(super) fn limits_of_run(&self, asked: &Size) -> Limits {
+        let usual = Size { processes: self.run_processes, ..Size::default() };
+        self.limits_of(&asked.or(&usual))
+    }
+
+    /// Bytes of memory of a process of which nothing is said.
+    pub(super) fn default_memory(&self) -> u64 {
+        self.default.memory.unwrap_or(0)
+    }
+
     /// What a build may take.
     pub(super) fn caps(&self, caps: Caps, min_free: u64) -> Caps {
         Caps { room: limits(&self.build).into(), min_free, ..caps }
@@ -207,11 +250,15 @@ impl Platform {
             }
             None => (BTreeSet::new(), deploy.sizes.clone()),
         };
-        types.insert(run);
+        types.insert(run.clone());
         types.extend(sizes.0.keys().cloned());
         let of = |kind: ProcessType| {
             let asked = sizes.of(&kind);
-            (kind, asked, self.0.shares.limits_of(&asked))
+            let limits = match kind == run {
+                true => self.0.shares.limits_of_run(&asked),
+                false => self.0.shares.limits_of(&asked),
+            };
+            (kind, asked, limits)
         };
         Ok(types.into_iter().map(of).collect())
     }
@@ -260,6 +307,36 @@ mod tests {
         let reserve = Sizing { reserve: Some(3 << 30), ..Sizing::default() };
         assert_eq!(reserve.shares(machine(8, 1)).budget.memory, Some(5 << 30));
         assert_eq!(reserve.shares(machine(4, 1)).budget.memory, Some(2 << 30));
+    }
+
+    #[test]
+    fn the_cpu_weight_is_at_most_in_proportion_to_the_memory() {
+        let shares = Sizing::default().shares(machine(24, 2));
+        let weight = |asked: &str| {
+            let asked: Size = asked.parse().unwrap();
+            let sizes = Sizes([("web".parse().unwrap(), asked)].into());
+            (shares.granted(&asked).cpu_weight.unwrap(), shares.beyond(&sizes))
+        };
+        let (granted, over) = weight("cpu-weight=10000");
+        assert_eq!((granted, over), (100, vec!["web: cpu-weight 10000: at most 100 here".into()]));
+        assert_eq!(weight("memory=1G,cpu-weight=10000").0, 200);
+        assert_eq!(weight("performance-l"), (2800, vec![]));
+        // The operator may say otherwise.
+        let most = "cpu-weight=500".parse().unwrap();
+        let shares = Sizing { most, ..Sizing::default() }.shares(machine(24, 2));
+        let granted = shares.granted(&"cpu-weight=10000".parse().unwrap());
+        assert_eq!(granted.cpu_weight, Some(500));
+    }
+
+    #[test]
+    fn a_container_s_bounds_are_the_machine() {
+        let bounds = Budget { memory: Some(2 << 30), processes: Some(4000) };
+        let shares = Sizing::default().of_this_machine(&bounds);
+        assert!(shares.budget.memory.unwrap() < 2 << 30);
+        assert_eq!(shares.budget.processes, Some(2000));
+        let limits = shares.limits_of(&"processes=4000".parse().unwrap());
+        assert_eq!(limits.processes, Some(1000));
+        assert_eq!(shares.limits_of(&Size::default()).processes, Some(83));
     }
 
     #[test]

@@ -83,7 +83,10 @@ impl Run {
 
     async fn live(&mut self) -> Result<Ending, Error> {
         let Self { shared, plan, pump, errand, .. } = &self;
-        pump.say(format!("Starting process with command `{}`", plan.command));
+        // Whoever reads the log may not read what a run was told, which may be a secret.
+        let shown = errand.argv.as_ref().map(|argv| argv.program().to_string());
+        let shown = shown.as_ref().unwrap_or(&plan.command);
+        pump.say(format!("Starting process with command `{shown}`"));
         for refused in plan.refused_services(&shared.settings) {
             pump.say(refused);
         }

@@ -59,6 +59,8 @@ pub(crate) struct Trees {
     v2: Option<(PathBuf, Vec<&'static str>)>,
     /// Bases in v1 trees.
     v1: Vec<(&'static str, PathBuf)>,
+    /// Where this process itself is, in each tree.
+    own: Vec<PathBuf>,
     reasons: Vec<Reason>,
     next: u64,
 }
@@ -92,8 +94,8 @@ pub(crate) struct Inside {
 impl Trees {
     /// Finds what can be written, by writing.
     pub(crate) fn detect() -> Self {
-        let Found { v2, v1, reasons } = find();
-        let mut trees = Self { v2: None, v1: Vec::new(), reasons, next: 0 };
+        let Found { v2, v1, own, reasons } = find();
+        let mut trees = Self { v2: None, v1: Vec::new(), own, reasons, next: 0 };
         for (controller, dir) in v1 {
             let base = dir.join("tolv");
             match try_base(&base) {
@@ -142,8 +144,24 @@ impl Trees {
             kind,
             controllers: controllers.iter().map(|&name| name.to_owned()).collect(),
             kill,
+            bounds: self.bounds(),
             reasons: self.reasons.clone(),
         }
+    }
+
+    /// What may be taken below the bases, or where there are none in this process's own groups.
+    fn bounds(&self) -> Budget {
+        let v2 = |name| self.v2.iter().filter(move |(_, enabled)| enabled.contains(&name));
+        let above = |name: &'static str| -> Vec<&Path> {
+            let v1 = self.v1.iter().filter(|(have, _)| *have == name).map(|(_, base)| base);
+            let bases = v1.chain(v2(name).map(|(base, _)| base));
+            let above: Vec<_> = bases.filter_map(|base| base.parent()).collect();
+            match above.is_empty() {
+                true => self.own.iter().map(PathBuf::as_path).collect(),
+                false => above,
+            }
+        };
+        Budget::of(&above("memory"), &above("pids"))
     }
 
     fn controllers(&self) -> Vec<&'static str> {

@@ -1,7 +1,7 @@
 //! Apps.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use tolv_api::{App, NewApp, Page};
@@ -10,7 +10,7 @@ use tolv_model::name::{AppName, DeployName};
 
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, Paging, Params, parse};
+use crate::extract::{Body, Paging, Params, Path, parse};
 use crate::{Shared, convert};
 
 pub(crate) async fn list(

@@ -1,11 +1,14 @@
 //! Who asks, and what they may do.
 
+use std::time::Duration;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use tokio::time::sleep;
 use tolv_api::Code;
 use tolv_model::access::Act;
 use tolv_model::name::{AppName, Deploy as DeployPath};
@@ -14,18 +17,25 @@ use tolv_store::Token;
 
 use crate::Shared;
 use crate::error::Failure;
+use crate::outcome::AuditLines;
+
+/// Between two looks whether the token of a stream is still valid.
+const TOKEN_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Whoever sent a request with a valid token.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) token: Token,
+    /// What the request adds to the audit log.
+    pub(crate) lines: AuditLines,
 }
 
 impl FromRequestParts<Shared> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
-        Self::of(&parts.headers, shared).await
+        let lines = parts.extensions.get::<AuditLines>().cloned().unwrap_or_default();
+        Ok(Self { lines, ..Self::of(&parts.headers, shared).await? })
     }
 }
 
@@ -65,7 +75,7 @@ impl Caller {
         let hash = token_hash(&text);
         if let Some(local) = &shared.0.local {
             return match local.hash == hash {
-                true => Ok(Self { token: local.user.clone() }),
+                true => Ok(Self { token: local.user.clone(), lines: AuditLines::default() }),
                 false => Err(none("the token is not valid")),
             };
         }
@@ -75,7 +85,7 @@ impl Caller {
         if token.expires.is_some_and(|expires| expires <= Timestamp::now()) {
             return Err(none("the token has expired"));
         }
-        Ok(Self { token })
+        Ok(Self { token, lines: AuditLines::default() })
     }
 
     /// Refuses what the token does not allow. That another app exists is not told.
@@ -105,6 +115,35 @@ impl Caller {
         match self.token.grant.apps.contains(app) {
             true => self.may(act, Some(app)),
             false => Err(Failure::not_found(what, id)),
+        }
+    }
+
+    /// Whether the caller may do everything to the platform, or is the user whose `tolv up` it is.
+    pub(crate) fn is_operator(&self, shared: &Shared) -> bool {
+        shared.0.local.is_some() || self.token.grant.allows(Act::Own, None)
+    }
+
+    /// Resolves once the token was revoked, has expired or no longer allows this: then what it
+    /// follows ends.
+    pub(crate) async fn loses(self, shared: Shared, act: Act, app: AppName) {
+        if shared.0.local.is_some() {
+            return std::future::pending().await;
+        }
+        let mut token = self.token;
+        loop {
+            let left = token.expires.map_or(TOKEN_CHECK_INTERVAL, |at| {
+                Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
+            });
+            if left.is_zero() {
+                return;
+            }
+            sleep(left.min(TOKEN_CHECK_INTERVAL)).await;
+            match shared.0.platform.store().token(&token.id).await {
+                Ok(Some(found)) if found.grant.allows(act, Some(&app)) => token = found,
+                // What the token was is all that is known while the database is away.
+                Err(error) if error.is_unavailable() => {}
+                Ok(_) | Err(_) => return,
+            }
         }
     }
 
@@ -159,7 +198,8 @@ impl Caller {
         let store = platform.store();
         let noted =
             store.audit(&self.token.name, action, app, deploy, detail, Timestamp::now()).await;
-        noted.map_err(|error| shared.failure(error))
+        self.lines.push(noted.map_err(|error| shared.failure(error))?);
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use tolv_api::{Code, Config, ConfigChange, ConfigChanged, Value, Variable};
@@ -13,7 +13,7 @@ use tolv_model::env::EnvName;
 
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, Params, parse, path};
+use crate::extract::{Body, Params, Path, parse, path};
 use crate::{Shared, convert};
 
 /// Whether values are asked for.

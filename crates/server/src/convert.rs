@@ -121,5 +121,6 @@ pub(crate) fn audit_line(line: store::AuditLine) -> api::AuditLine {
         app: line.app,
         deploy: line.deploy,
         detail: line.detail,
+        outcome: line.outcome,
     }
 }

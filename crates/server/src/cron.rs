@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, Sse};
 use futures_util::Stream;
@@ -17,7 +17,7 @@ use crate::Shared;
 use crate::auth::Caller;
 use crate::error::Failure;
 use crate::events::progress;
-use crate::extract::{Paging, parse, path};
+use crate::extract::{Paging, Path, parse, path};
 
 fn run(run: tolv_store::CronRun) -> CronRun {
     CronRun {
@@ -124,8 +124,9 @@ pub(crate) async fn events(
     Path(names): Path<(String, String, String, String)>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
+    let app = parse(&names.0)?;
     let found = found(&shared, &caller, names).await?;
     let follow = shared.0.platform.follow_run(&found.id).await;
     let follow = follow.map_err(|error| shared.failure(error))?;
-    Ok(progress(&shared, follow, &headers))
+    Ok(progress(&shared, caller, app, follow, &headers))
 }

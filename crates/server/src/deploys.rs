@@ -1,7 +1,7 @@
 //! Deploys, their releases and their processes.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use tolv_api::{Code, Deploy, Ledger, NewDeploy, Operation, Page, Process, Release, TypeLimits};
 use tolv_model::access::Act;
@@ -13,7 +13,7 @@ use tolv_platform::{Command, CopyFrom};
 use crate::apps::Confirm;
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, Paging, Params, parse, path};
+use crate::extract::{Body, Paging, Params, Path, parse, path};
 use crate::{Shared, convert};
 
 pub(crate) async fn list(

@@ -1,7 +1,7 @@
 //! Drains of a deploy's log.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use tolv_api::{Drain, NewDrain, Page};
 use tolv_model::access::Act;
@@ -11,7 +11,7 @@ use tolv_platform::{Drain as Found, DrainUrl};
 use crate::Shared;
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, parse, path};
+use crate::extract::{Body, Path, parse, path};
 
 fn drain(found: Found) -> Drain {
     let (error, error_at) = found.error.unzip();
@@ -52,7 +52,7 @@ pub(crate) async fn add(
     caller.may(Act::Manage, Some(&path.app))?;
     let url: DrainUrl = parse(&new.url)?;
     caller.audit(&shared, "drain.add", &path, &url.to_string()).await?;
-    let added = shared.0.platform.add_drain(&path, url).await;
+    let added = shared.0.platform.add_drain(&path, url, caller.is_operator(&shared)).await;
     let added = added.map_err(|error| shared.failure(error))?;
     Ok((StatusCode::CREATED, Json(drain(added))))
 }

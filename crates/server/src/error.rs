@@ -34,12 +34,13 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let problem = *self.0;
+        let code = problem.code;
         let status =
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(&problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        match problem.code {
+        match code {
             Code::Unavailable => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
             }
@@ -48,6 +49,7 @@ impl IntoResponse for Failure {
             }
             _ => {}
         }
+        response.extensions_mut().insert(code);
         response
     }
 }

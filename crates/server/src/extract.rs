@@ -78,6 +78,22 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
+/// The parts of a path, and a problem document where they are no text.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|axum::extract::Path(parts)| Self(parts)).map_err(|error| {
+            let detail =
+                format!("the path `{}` is not text: {}", parts.uri.path(), error.body_text());
+            Failure::invalid(detail)
+        })
+    }
+}
+
 /// A query that takes what its type has, and a problem document where it does not.
 pub(crate) struct Params<T>(pub(crate) T);
 

@@ -1,7 +1,7 @@
 //! git over HTTP: the smart protocol, authenticated by a token as the password of Basic.
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -17,7 +17,7 @@ use tolv_platform::repo::{Rpc, Service};
 use crate::Shared;
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Params, path};
+use crate::extract::{Params, Path, path};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Asked {
@@ -160,13 +160,21 @@ async fn rpc(
         gzip: matches!(encoding, Some(b"gzip" | b"x-gzip")),
         body: Box::pin(StreamReader::new(body)),
     };
-    let (platform, actor) = (shared.0.platform.clone(), caller.actor());
-    let decide = move |push| async move { platform.push(&actor, &path, push).await };
+    let (own, actor, lines) = (shared.clone(), caller.actor(), caller.lines.clone());
+    let decide = move |push| async move {
+        let results = own.0.platform.push(&actor, &path, push).await;
+        let is_refused = results.iter().all(|result| result.refused.is_some());
+        lines.record(&own, if is_refused { "refused" } else { "accepted" }).await;
+        results
+    };
     match shared.0.platform.repos().serve(rpc, &shared.0.tasks, decide).await {
         Ok(chunks) => {
             let chunks = ReceiverStream::new(chunks).map(Ok::<Bytes, std::convert::Infallible>);
             answer(service, "result", Body::from_stream(chunks))
         }
-        Err(error) => plain(shared.failure(Error::from(error))),
+        Err(error) => {
+            caller.lines.record(&shared, "failed").await;
+            plain(shared.failure(Error::from(error)))
+        }
     }
 }

@@ -27,6 +27,7 @@ mod metrics;
 mod openapi;
 mod operations;
 mod origin;
+mod outcome;
 mod runs;
 mod tokens;
 mod whole;
@@ -180,6 +181,7 @@ impl Server {
             .route("/tokens", get(tokens::list).post(tokens::create))
             .route("/tokens/{id}", delete(tokens::revoke))
             .route("/audit", get(tokens::audit))
+            .layer(from_fn_with_state(shared.clone(), outcome::record))
             .layer(from_fn_with_state(shared.clone(), whole::finish))
             .layer(from_fn(listen::whole_body))
             .layer(DefaultBodyLimit::max(BODY));

@@ -8,13 +8,16 @@
 //! | an answer of which nothing is taken | [`WRITE_TIMEOUT`] |
 //! | connections of one peer, and in total | [`MAX_PER_PEER`], [`MAX_CONNECTIONS`] |
 //!
+//! A connection that has sent no request makes room for a new one, the oldest first; what comes from
+//! the loopback is bounded in total alone, for a proxy may be there.
+//!
 //! An answer may take as long as it likes: a followed log is one.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ use axum::response::Response;
 use axum::serve::Listener;
 use futures_util::StreamExt as _;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -53,7 +57,7 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\
 /// Who is at the other end, as far as connections are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
-    /// Whoever can reach a socket in the file system.
+    /// Somebody on this machine, or behind a proxy on it.
     Local,
     /// An IPv4 address.
     V4([u8; 4]),
@@ -70,6 +74,7 @@ pub trait PeerAddress {
 impl PeerAddress for SocketAddr {
     fn peer(&self) -> Peer {
         match self.ip().to_canonical() {
+            ip if ip.is_loopback() => Peer::Local,
             IpAddr::V4(ip) => Peer::V4(ip.octets()),
             IpAddr::V6(ip) => {
                 let [a, b, c, d, e, f, g, h, ..] = ip.octets();
@@ -85,38 +90,83 @@ impl PeerAddress for tokio::net::unix::SocketAddr {
     }
 }
 
-/// How many connections each peer has.
+impl Peer {
+    /// Connections that it may have at once. What comes from this machine may be a proxy, with
+    /// everybody behind it.
+    fn most(self) -> usize {
+        match self {
+            Self::Local => MAX_CONNECTIONS,
+            Self::V4(_) | Self::V6(_) => MAX_PER_PEER,
+        }
+    }
+}
+
+/// The connections that are open.
 #[derive(Clone, Default)]
-struct Connections(Arc<Mutex<HashMap<Peer, usize>>>);
+struct Connections(Arc<Mutex<OpenConnections>>);
+
+#[derive(Default)]
+struct OpenConnections {
+    next: u64,
+    /// The oldest first.
+    open: BTreeMap<u64, OpenConnection>,
+}
+
+struct OpenConnection {
+    peer: Peer,
+    /// No request has come yet.
+    is_silent: bool,
+    evicted: CancellationToken,
+}
 
 /// One connection, as long as this lives.
 struct Admitted {
     connections: Connections,
-    peer: Peer,
+    id: u64,
+    /// Cancelled where it makes room for a new one.
+    evicted: CancellationToken,
 }
 
 impl Connections {
-    /// Counts one more; nothing where there are as many as there may be.
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more. Where there are as many as there may be, it takes the place of the oldest
+    /// that has sent no request; nothing where there is none.
     fn admit(&self, peer: Peer) -> Option<Admitted> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = counts.values().sum();
-        let own = counts.get(&peer).copied().unwrap_or(0);
-        if total >= MAX_CONNECTIONS || own >= MAX_PER_PEER {
-            return None;
+        let mut connections = self.lock();
+        let own = connections.open.values().filter(|open| open.peer == peer).count();
+        let is_peer_full = own >= peer.most();
+        if is_peer_full || connections.open.len() >= MAX_CONNECTIONS {
+            let may_go =
+                |open: &OpenConnection| open.is_silent && (!is_peer_full || open.peer == peer);
+            let oldest =
+                connections.open.iter().find(|(_, open)| may_go(open)).map(|(id, _)| *id)?;
+            let evicted = connections.open.remove(&oldest)?;
+            evicted.evicted.cancel();
         }
-        counts.insert(peer, own + 1);
-        Some(Admitted { connections: self.clone(), peer })
+        let id = connections.next;
+        connections.next += 1;
+        let evicted = CancellationToken::new();
+        let open = OpenConnection { peer, is_silent: true, evicted: evicted.clone() };
+        connections.open.insert(id, open);
+        Some(Admitted { connections: self.clone(), id, evicted })
+    }
+}
+
+impl Admitted {
+    /// A request has come: the connection stays.
+    fn is_used(&self) {
+        if let Some(open) = self.connections.lock().open.get_mut(&self.id) {
+            open.is_silent = false;
+        }
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let mut counts = self.connections.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = counts.get(&self.peer).map_or(0, |count| count.saturating_sub(1));
-        match left {
-            0 => counts.remove(&self.peer),
-            left => counts.insert(self.peer, left),
-        };
+        self.connections.lock().open.remove(&self.id);
     }
 }
 
@@ -150,14 +200,20 @@ pub(crate) async fn serve<L>(
             continue;
         };
         let io = TokioIo::new(WriteTimeout { io, waiting: None });
-        let connection = http.serve_connection(io, service.clone());
+        let (admitted, service) = (Arc::new(admitted), service.clone());
+        let evicted = admitted.evicted.clone();
+        let service = service_fn(move |request| {
+            admitted.is_used();
+            service.call(request)
+        });
+        let connection = http.serve_connection(io, service);
         let ending = ending.clone();
         tasks.spawn(async move {
-            let _admitted = admitted;
             let mut connection = pin!(connection);
             tokio::select! {
                 // How a client broke off is nobody's concern.
                 _ = connection.as_mut() => return,
+                () = evicted.cancelled() => return,
                 () = ending.cancelled() => connection.as_mut().graceful_shutdown(),
             }
             connection.await.ok();

@@ -7,7 +7,7 @@ use std::path::Path as FilePath;
 use std::str::FromStr;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
@@ -22,6 +22,7 @@ use tolv_api::{Code, LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats
 use tolv_logs::store::{self, Count, Cursor, Filter, Found, Item, Reader};
 use tolv_logs::{Line, Micros, Source};
 use tolv_model::access::Act;
+use tolv_model::name::AppName;
 use tolv_model::release::ReleaseNumber;
 use tolv_platform::Logged;
 
@@ -29,7 +30,7 @@ use crate::Shared;
 use crate::auth::Caller;
 use crate::error::Failure;
 use crate::events::kept_alive;
-use crate::extract::{Params, parse, path};
+use crate::extract::{Params, Path, parse, path};
 
 /// Lines of a page where nothing is said, and at most.
 const LIMIT: (usize, usize) = (100, 10_000);
@@ -135,7 +136,8 @@ pub(crate) async fn show(
     let place = resumed.or(asked.cursor.as_deref()).map(parse::<Place>).transpose()?;
     let folder = logged.log.folder().to_owned();
     if asked.follow {
-        return Ok(follow(&shared, &logged, place, filter).await?.into_response());
+        let app = parse(&app)?;
+        return Ok(follow(&shared, caller, app, &logged, place, filter).await?.into_response());
     }
     let limit = |limit: Option<usize>| match limit.unwrap_or(LIMIT.0) {
         limit if (1..=LIMIT.1).contains(&limit) => Ok(limit),
@@ -212,6 +214,8 @@ struct Follower {
 
 async fn follow(
     shared: &Shared,
+    caller: Caller,
+    app: AppName,
     logged: &Logged,
     place: Option<Place>,
     filter: Filter,
@@ -235,7 +239,7 @@ async fn follow(
         let event = follower.next().await?;
         Some((Ok(event), follower))
     });
-    Ok(kept_alive(events))
+    Ok(kept_alive(shared, caller, app, events))
 }
 
 impl Follower {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, Sse};
 use futures_util::Stream;
@@ -22,7 +22,7 @@ use tolv_platform::Command;
 use crate::auth::Caller;
 use crate::error::Failure;
 use crate::events::progress;
-use crate::extract::{Body, Paging, parse, path};
+use crate::extract::{Body, Paging, Path, parse, path};
 use crate::{Shared, convert};
 
 pub(crate) async fn list(
@@ -198,5 +198,5 @@ pub(crate) async fn events(
     let operation = found(&shared, &caller, &id, Act::View).await?;
     let follow = shared.0.platform.follow(&operation.id).await;
     let follow = follow.map_err(|error| shared.failure(error))?;
-    Ok(progress(&shared, follow, &headers))
+    Ok(progress(&shared, caller, operation.deploy_name.app, follow, &headers))
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
@@ -25,7 +25,7 @@ use tolv_platform::{RunOutput, RunRequest, RunStreams};
 use crate::Shared;
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, Octets, Paging, Params, parse, path};
+use crate::extract::{Body, Octets, Paging, Params, Path, parse, path};
 
 /// Letters of a command in the audit log.
 const SHOWN: usize = 2000;
@@ -235,6 +235,9 @@ pub(crate) async fn output(
     let output = tokio::select! {
         output = platform.run_output(&run.id, from, attached, wait) => {
             output.map_err(|error| shared.failure(error))?
+        }
+        () = caller.clone().loses(shared.clone(), Act::Run, run.deploy_name.app.clone()) => {
+            return Err(Failure::new(Code::Unauthorized, "the token is not valid any more"));
         }
         // Asked again, it is the next platform that answers.
         () = ending.cancelled() => RunOutput { from, pieces: Vec::new(), over: None },

@@ -1,7 +1,7 @@
 //! Tokens and the audit log.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use tolv_api::{AuditLine, NewToken, Page, Token, TokenMade, Whoami};
@@ -10,7 +10,7 @@ use tolv_model::id::{AuditId, TokenId};
 
 use crate::auth::Caller;
 use crate::error::Failure;
-use crate::extract::{Body, Paging, parse};
+use crate::extract::{Body, Paging, Path, parse};
 use crate::{Shared, convert};
 
 /// Longest name of a token.

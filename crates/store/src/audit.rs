@@ -1,4 +1,5 @@
-//! The audit log: who, what, when. Lines are only ever added.
+//! The audit log: who, what, when, and what became of it. Lines are only ever added; each gets its
+//! outcome once.
 
 use jiff::{SignedDuration, Timestamp};
 use sqlx::any::AnyRow;
@@ -24,6 +25,7 @@ fn line(row: &AnyRow) -> Result<AuditLine, Error> {
         app: row.maybe_text("app")?,
         deploy: row.maybe_text("deploy")?,
         detail: row.text("detail")?,
+        outcome: row.maybe_text("outcome")?,
     })
 }
 
@@ -43,12 +45,13 @@ impl NewLine<'_> {
         write: &mut Write<'_>,
         random: u64,
         now: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<AuditId, Error> {
+        let id = AuditId::new(now, random);
         sqlx::query(
             "INSERT INTO audit (id, at, actor, action, app, deploy, detail) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
-        .bind(AuditId::new(now, random).as_str().to_owned())
+        .bind(id.as_str().to_owned())
         .bind(micros(now))
         .bind(self.actor.to_owned())
         .bind(self.action.to_owned())
@@ -57,12 +60,12 @@ impl NewLine<'_> {
         .bind(self.detail.to_owned())
         .execute(&mut *write.tx)
         .await?;
-        Ok(())
+        Ok(id)
     }
 }
 
 impl Store {
-    /// Adds a line.
+    /// Adds a line; its outcome is not known yet.
     ///
     /// # Errors
     ///
@@ -75,10 +78,27 @@ impl Store {
         deploy: Option<&str>,
         detail: &str,
         now: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<AuditId, Error> {
         let random = self.random()?;
         let mut write = self.write().await?;
-        NewLine { actor, action, app, deploy, detail }.insert(&mut write, random, now).await?;
+        let line = NewLine { actor, action, app, deploy, detail };
+        let id = line.insert(&mut write, random, now).await?;
+        write.commit().await?;
+        Ok(id)
+    }
+
+    /// Records the outcome of a line that has none.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn set_audit_outcome(&self, id: &AuditId, outcome: &str) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        sqlx::query("UPDATE audit SET outcome = $2 WHERE id = $1 AND outcome IS NULL")
+            .bind(id.as_str().to_owned())
+            .bind(outcome.to_owned())
+            .execute(&mut *write.tx)
+            .await?;
         write.commit().await
     }
 

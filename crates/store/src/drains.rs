@@ -1,6 +1,7 @@
 //! Drains: where a deploy's lines go besides, and how far each has come.
 //!
-//! Who knows a drain's URL may write to its receiver: it is sealed, bound to its drain.
+//! Who knows a drain's URL may write to its receiver: it is sealed, bound to its drain. What is
+//! sealed also says whether a platform admin added the drain, so that nobody else can say so.
 
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
@@ -9,6 +10,9 @@ use tolv_model::id::{DeployId, DrainId};
 use crate::db::{Columns, Store, micros};
 use crate::error::Error;
 use crate::types::{Drain, DrainProgress};
+
+/// In front of the URL of a drain that a platform admin added.
+const BY_OPERATOR: &str = "operator ";
 
 fn owner(id: &DrainId) -> String {
     format!("drain {id}")
@@ -30,9 +34,15 @@ impl Store {
         let bad =
             || Error::corrupt("a drain")(format!("{id} was changed, or sealed with another key"));
         let url = self.unseal(&owner(&id), &row.text("sealed")?).ok_or_else(bad)?;
+        let text = String::from_utf8(url).map_err(|_| bad())?;
+        let (url, by_operator) = match text.strip_prefix(BY_OPERATOR) {
+            Some(url) => (url.to_owned(), true),
+            None => (text, false),
+        };
         let error = row.maybe_text("error")?;
         Ok(Drain {
-            url: String::from_utf8(url).map_err(|_| bad())?,
+            url,
+            by_operator,
             deploy: row.parsed("deploy")?,
             created: row.time("created")?,
             progress: DrainProgress {
@@ -55,12 +65,14 @@ impl Store {
         &self,
         deploy: &DeployId,
         url: &str,
+        by_operator: bool,
         place: &str,
         most: usize,
         now: Timestamp,
     ) -> Result<Drain, Error> {
         let id = DrainId::new(now, self.random()?);
-        let sealed = self.seal(&owner(&id), url.as_bytes())?;
+        let mark = if by_operator { BY_OPERATOR } else { "" };
+        let sealed = self.seal(&owner(&id), format!("{mark}{url}").as_bytes())?;
         let mut write = self.write().await?;
         let there = sqlx::query("SELECT id FROM drains WHERE deploy = $1")
             .bind(deploy.as_str().to_owned())
@@ -83,7 +95,7 @@ impl Store {
         write.commit().await?;
         let progress = DrainProgress { place: place.to_owned(), ..DrainProgress::default() };
         let (deploy, url) = (deploy.clone(), url.to_owned());
-        Ok(Drain { id, deploy, url, created: now, progress })
+        Ok(Drain { id, deploy, url, by_operator, created: now, progress })
     }
 
     /// The drains of a deploy, the oldest first.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::any::AnyRow;
 use sqlx::Row as _;
+use sqlx::any::AnyRow;
 use tolv_model::id::DeployId;
 use tolv_model::ledger::{Broken, GENESIS, Row, Settled, audit};
 use tolv_model::name::Deploy as DeployPath;
@@ -61,10 +61,7 @@ fn outcome_row(any: &AnyRow) -> Result<(Settled, Digest), Error> {
 }
 
 /// The name of a deploy.
-pub(crate) async fn path_of(
-    tx: &mut Transaction,
-    deploy: &DeployId,
-) -> Result<DeployPath, Error> {
+pub(crate) async fn path_of(tx: &mut Transaction, deploy: &DeployId) -> Result<DeployPath, Error> {
     let row = sqlx::query("SELECT app_name, name FROM deploys WHERE id = $1")
         .bind(deploy.as_str().to_owned())
         .fetch_optional(&mut **tx)

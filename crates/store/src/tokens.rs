@@ -188,6 +188,19 @@ impl Store {
         row.as_ref().map(token).transpose()
     }
 
+    /// The token with this id, an expired one too; nothing where it was revoked.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn token(&self, id: &TokenId) -> Result<Option<Token>, Error> {
+        let row = sqlx::query("SELECT * FROM tokens WHERE id = $1")
+            .bind(id.as_str().to_owned())
+            .fetch_optional(self.pool())
+            .await?;
+        row.as_ref().map(token).transpose()
+    }
+
     /// Tokens, the oldest first, behind `after`.
     ///
     /// # Errors

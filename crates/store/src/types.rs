@@ -189,6 +189,9 @@ pub struct AuditLine {
     pub deploy: Option<String>,
     /// More of it; never a value.
     pub detail: String,
+    /// What became of it: `done`, `accepted`, `refused: conflict`; nothing where the platform did
+    /// not see the end of it.
+    pub outcome: Option<String>,
 }
 
 /// What became of a request that may be sent twice.
@@ -218,6 +221,8 @@ pub struct Drain {
     pub deploy: DeployId,
     /// Where to, secrets too.
     pub url: String,
+    /// Whether a platform admin added it, who may send lines to the machine itself.
+    pub by_operator: bool,
     /// When it was made.
     pub created: Timestamp,
     /// How far it has come.

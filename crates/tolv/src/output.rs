@@ -39,6 +39,11 @@ pub(crate) fn error_text(error: &(dyn Error + 'static), hint: Option<&str>) {
     io::stderr().write_all(text.as_bytes()).ok();
 }
 
+/// Prints what a person is to know beside the result, to standard error.
+pub(crate) fn note(text: &str) {
+    io::stderr().write_all(text.as_bytes()).ok();
+}
+
 /// The cause as an error with a place in a file, boxed or not.
 fn diagnostic<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a SourceError> {
     cause

@@ -58,6 +58,7 @@ impl Carry<'_> {
             let release = store.release(&self.deploy.id, current).await?;
             known_types(&release.row.process_types, formation, &self.deploy.name)?;
             let target = self.platform.target(&self.deploy, &release, Some(&wanted)).await?;
+            self.platform.0.quota.check(&self.deploy.id, &target)?;
             self.converge(target, &release.row.sizes).await?;
         }
         store.set_formation(&self.deploy.id, &wanted).await?;

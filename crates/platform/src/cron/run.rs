@@ -67,6 +67,8 @@ impl Run {
         let (controller, entered) = (&self.controller, &self.entered);
         let (target, _held) = self.platform.one_off_target(&deploy, &self.release).await?;
         let name = entered.process.clone();
+        let limits = target.limits.of(&name.process_type);
+        let _reservation = self.platform.0.quota.reserve(&deploy.id, &target, limits)?;
         let listener = Listener::begin(controller, &name).await?;
         let one_off =
             OneOff { target, name, command: self.run.command.clone(), limit: Some(LIMIT) };

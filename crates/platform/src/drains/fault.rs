@@ -16,8 +16,19 @@ pub(super) enum Fault {
     #[error("no encrypted connection to {0}: {1}")]
     Tls(String, io::Error),
     /// The file of certificates.
-    #[error("there are no certificates to be read in `{0}`")]
+    #[error("`{0}` is not a regular file of at most 1 MiB with certificates in it")]
     Certificates(String),
+    /// A file that is the operator's to name.
+    #[error(
+        "`ca` names a file of the platform's machine: only a platform admin may add this drain"
+    )]
+    CertificatesOfOperator,
+    /// An address that is the operator's to allow.
+    #[error(
+        "`{0}` is this machine, its link or a cloud's metadata service: only a platform admin may \
+         add a drain that goes there, or the operator lists it in TOLV_HOST_SERVICES"
+    )]
+    Internal(String),
     /// The system has none.
     #[error("this system has no root certificates to check the receiver's with")]
     NoRoots,

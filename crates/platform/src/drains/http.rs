@@ -1,15 +1,20 @@
 //! A receiver over HTTP: it says what it has taken.
 
+use std::io;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tolv_logs::drain::DrainUrl;
 use ureq::Agent;
-use ureq::http::Request;
+use ureq::config::Config;
+use ureq::http::{Request, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use super::fault::Fault;
+use super::reach::Reach;
 use super::trust;
 
 /// For a connection to be made, and for a whole request.
@@ -18,9 +23,34 @@ const WHOLE: Duration = Duration::from_secs(30);
 /// Most bytes of an answer that are looked at.
 const ANSWER: u64 = 64 * 1024;
 
-#[derive(Default)]
 pub(super) struct Http {
     agent: Option<Agent>,
+    reach: Reach,
+}
+
+/// Finds a receiver's addresses, and leaves out those where the drain may not go.
+#[derive(Debug)]
+struct GuardedResolver {
+    system: DefaultResolver,
+    reach: Reach,
+}
+
+impl Resolver for GuardedResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = self.system.resolve(uri, config, timeout)?;
+        let host = uri.host().unwrap_or_default();
+        let allowed = self.reach.check(host, found.iter().copied());
+        let allowed =
+            allowed.map_err(|fault| io::Error::new(io::ErrorKind::PermissionDenied, fault))?;
+        let mut kept = self.empty();
+        allowed.into_iter().for_each(|address| kept.push(address));
+        Ok(kept)
+    }
 }
 
 /// What a receiver says of a body.
@@ -31,6 +61,10 @@ pub(super) struct Answer {
 }
 
 impl Http {
+    pub(super) fn new(reach: Reach) -> Self {
+        Self { agent: None, reach }
+    }
+
     /// Sends a body.
     pub(super) fn post(
         &mut self,
@@ -54,7 +88,7 @@ impl Http {
         let request = request.body(body).map_err(|_| failed("no such request".to_owned()))?;
         let agent = match &mut self.agent {
             Some(agent) => agent,
-            none => none.insert(agent(url)?),
+            none => none.insert(agent(url, &self.reach)?),
         };
         let answer = agent.run(request).map(|mut response| {
             let header = response.headers().get("retry-after");
@@ -75,7 +109,7 @@ impl Http {
     }
 }
 
-fn agent(url: &DrainUrl) -> Result<Agent, Fault> {
+fn agent(url: &DrainUrl, reach: &Reach) -> Result<Agent, Fault> {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -91,5 +125,6 @@ fn agent(url: &DrainUrl) -> Result<Agent, Fault> {
         let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots)).build();
         config = config.tls_config(tls);
     }
-    Ok(config.build().into())
+    let resolver = GuardedResolver { system: DefaultResolver::default(), reach: reach.clone() };
+    Ok(Agent::with_parts(config.build(), DefaultConnector::default(), resolver))
 }

@@ -14,6 +14,7 @@ use tolv_logs::store::{Cursor, Item, Position, Reader};
 use tolv_model::drain::{Backoff, Flow, Point, Verdict};
 use tolv_model::id::DrainId;
 use tolv_model::name::Deploy as DeployPath;
+use tolv_model::service::HostServices;
 use tolv_model::unit::Millis;
 use tolv_run::Log;
 use tolv_store::{Drain as Row, DrainProgress};
@@ -21,6 +22,7 @@ use tolv_store::{Drain as Row, DrainProgress};
 use super::bell::Bell;
 use super::fault::Fault;
 use super::http::{Answer, Http};
+use super::reach::Reach;
 use super::stream::Connection;
 
 /// Between two looks at a connection that has nothing to do, and at the log: whoever tells of new
@@ -88,6 +90,7 @@ impl Snapshot {
 pub(super) struct Sender {
     id: DrainId,
     url: DrainUrl,
+    reach: Reach,
     folder: PathBuf,
     log: Log,
     bell: Arc<Bell>,
@@ -111,13 +114,19 @@ enum Way {
 
 impl Sender {
     /// Nothing where the row's address cannot be read, which was checked when it was made.
-    pub(super) fn new(row: Row, path: &DeployPath, log: Log) -> Option<Self> {
+    pub(super) fn new(
+        row: Row,
+        path: &DeployPath,
+        log: Log,
+        services: &HostServices,
+    ) -> Option<Self> {
         let url: DrainUrl = row.url.parse().ok()?;
         let now = Snapshot::of(&row.progress);
         Some(Self {
             id: row.id,
             encoder: Encoder::new(url.kind, path),
             url,
+            reach: Reach { by_operator: row.by_operator, services: services.clone() },
             folder: log.folder().to_owned(),
             log,
             bell: Arc::default(),
@@ -143,7 +152,7 @@ impl Sender {
     fn run(mut self) {
         let mut way = match self.url.kind {
             Kind::Syslog(_) => Way::Stream(None),
-            Kind::Logplex(_) | Kind::Otlp => Way::Http(Http::default()),
+            Kind::Logplex(_) | Kind::Otlp => Way::Http(Http::new(self.reach.clone())),
         };
         let mut reader = self.reader();
         let mut items = Vec::new();
@@ -254,7 +263,7 @@ impl Sender {
         }
         let open = match connection {
             Some(open) => open,
-            none => none.insert(Connection::open(&self.url)?),
+            none => none.insert(Connection::open(&self.url, &self.reach)?),
         };
         self.bytes.clear();
         let (mut sent, mut dropped) = (0, 0);

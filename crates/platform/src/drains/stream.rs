@@ -14,6 +14,7 @@ use tolv_logs::drain::DrainUrl;
 
 use super::bell::Bell;
 use super::fault::Fault;
+use super::reach::Reach;
 use super::trust;
 
 /// For a connection to be made, and again for its handshake.
@@ -46,12 +47,12 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    pub(super) fn open(url: &DrainUrl) -> Result<Self, Fault> {
+    pub(super) fn open(url: &DrainUrl, reach: &Reach) -> Result<Self, Fault> {
         let at = url.authority();
         let found = (url.host.as_str(), url.port).to_socket_addrs();
         let found = found.map_err(|error| Fault::Resolve(url.host.clone(), error))?;
         let mut last = io::ErrorKind::AddrNotAvailable.into();
-        for address in found {
+        for address in reach.check(&url.host, found)? {
             match TcpStream::connect_timeout(&address, CONNECT) {
                 Ok(stream) => {
                     settle(&stream).map_err(|error| Fault::Connect(at.clone(), error))?;

@@ -17,6 +17,24 @@ pub struct Budget {
     pub processes: Option<u64>,
 }
 
+impl Budget {
+    /// What groups and all above them allow, in either version's words.
+    pub(super) fn of(memory: &[&Path], processes: &[&Path]) -> Self {
+        Self {
+            memory: least(memory, &["memory.max", "memory.limit_in_bytes"]),
+            processes: least(processes, &["pids.max"]),
+        }
+    }
+}
+
+/// The least that a file of one of these names says, in one of the groups or above it. `max` is no
+/// bound, and above the top of a tree there are no such files.
+fn least(groups: &[&Path], names: &[&str]) -> Option<u64> {
+    let dirs = groups.iter().flat_map(|group| group.ancestors());
+    let files = dirs.flat_map(|dir| names.iter().map(move |name| dir.join(name)));
+    files.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).min()
+}
+
 /// Sets it in the base of one controller.
 pub(super) fn set(
     controller: &str,
@@ -59,4 +77,25 @@ fn set_v1_memory(base: &Path, bytes: u64) -> Result<(), Reason> {
 pub(super) fn weigh(base: &Path) -> Result<(), Reason> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     write(&base.join("cpu.shares"), &(2 * 1024 * cores).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_s_bounds_are_those_of_every_group_above() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("kubepods/pod/container");
+        fs::create_dir_all(&own).unwrap();
+        let put = |dir: &Path, name: &str, text: &str| fs::write(dir.join(name), text).unwrap();
+        put(&own, "pids.max", "max\n");
+        put(&own, "memory.max", "4294967296\n");
+        put(own.parent().unwrap(), "pids.max", "2048\n");
+        put(own.parent().unwrap(), "memory.max", "1073741824\n");
+        let v2 = Budget::of(&[&own], &[&own]);
+        assert_eq!(v2, Budget { memory: Some(1 << 30), processes: Some(2048) });
+        put(&own, "memory.limit_in_bytes", "536870912\n");
+        assert_eq!(Budget::of(&[&own], &[]), Budget { memory: Some(512 << 20), processes: None });
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Budget;
 use crate::level::Reason;
 
 /// The cgroup tree in use.
@@ -39,6 +40,9 @@ pub struct CgroupFacts {
     pub controllers: Vec<String>,
     /// Whether a whole group is killed in one step.
     pub kill: bool,
+    /// What this program's own cgroup and those above it allow, as a container's do.
+    #[serde(default)]
+    pub bounds: Budget,
     /// What could not be had.
     pub reasons: Vec<Reason>,
 }

@@ -13,6 +13,8 @@ pub(super) struct Found {
     pub(super) v2: Vec<PathBuf>,
     /// Own directory per v1 controller.
     pub(super) v1: Vec<(&'static str, PathBuf)>,
+    /// Own directory in each tree.
+    pub(super) own: Vec<PathBuf>,
     pub(super) reasons: Vec<Reason>,
 }
 
@@ -75,8 +77,10 @@ fn parse(mountinfo: &str, cgroup: &str, privileged: bool) -> Found {
             _ => {}
         }
     }
+    found.own = found.v1.iter().map(|(_, dir)| dir.clone()).collect();
     if let Some(tree) = v2 {
         let own = tree.dir(own_path(cgroup, str::is_empty));
+        found.own.push(own.clone());
         if own == tree.point {
             found.v2.push(own.join("tolv"));
         } else {

@@ -15,7 +15,12 @@ fn one_peer_has_no_more_than_its_share_and_gets_it_back() {
     assert_eq!(one, peer("[::ffff:10.0.0.1]:3"), "the same machine");
     assert_eq!(peer("[2001:db8::1]:1"), peer("[2001:db8::2]:1"), "one network");
     assert_ne!(peer("[2001:db8::1]:1"), peer("[2001:db8:0:1::1]:1"));
-    let mut held: Vec<_> = (0..MAX_PER_PEER).map(|_| connections.admit(one).unwrap()).collect();
+    let used = |connections: &Connections, peer| {
+        let admitted = connections.admit(peer)?;
+        admitted.is_used();
+        Some(admitted)
+    };
+    let mut held: Vec<_> = (0..MAX_PER_PEER).map(|_| used(&connections, one).unwrap()).collect();
     assert!(connections.admit(one).is_none());
     let other = connections.admit(peer("10.0.0.2:1"));
     assert!(other.is_some(), "others are not held up");
@@ -23,7 +28,7 @@ fn one_peer_has_no_more_than_its_share_and_gets_it_back() {
     assert!(connections.admit(one).is_some());
     drop(held);
     drop(other);
-    assert!(connections.0.lock().unwrap().is_empty());
+    assert!(connections.lock().open.is_empty());
 }
 
 #[test]
@@ -31,12 +36,41 @@ fn there_is_a_bound_on_all_of_them() {
     let connections = Connections::default();
     let admit = |n: usize| {
         let [.., a, b] = n.to_be_bytes();
-        connections.admit(Peer::V4([10, 0, a, b]))
+        let admitted = connections.admit(Peer::V4([10, 0, a, b]))?;
+        admitted.is_used();
+        Some(admitted)
     };
     let held: Vec<_> = (0..MAX_CONNECTIONS).map(|n| admit(n).unwrap()).collect();
     assert!(admit(MAX_CONNECTIONS).is_none());
     drop(held);
     assert!(admit(0).is_some());
+}
+
+#[test]
+fn the_oldest_connection_without_a_request_makes_room() {
+    let connections = Connections::default();
+    let (one, other) = (Peer::V4([10, 0, 0, 1]), Peer::V4([10, 0, 0, 2]));
+    let neighbour = connections.admit(other).unwrap();
+    let used = connections.admit(one).unwrap();
+    used.is_used();
+    let held: Vec<_> = (1..MAX_PER_PEER).map(|_| connections.admit(one).unwrap()).collect();
+    let new = connections.admit(one).unwrap();
+    let evicted = |admitted: &Admitted| admitted.evicted.is_cancelled();
+    assert!(evicted(&held[0]) && !evicted(&held[1]));
+    assert!(!evicted(&used) && !evicted(&neighbour) && !evicted(&new));
+    assert_eq!(connections.lock().open.len(), MAX_PER_PEER + 1);
+}
+
+#[test]
+fn everybody_behind_a_proxy_of_this_machine_has_the_total_bound() {
+    let connections = Connections::default();
+    for proxy in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        let peer = proxy.parse::<SocketAddr>().unwrap().peer();
+        let admit = || connections.admit(peer).inspect(Admitted::is_used);
+        let held: Vec<_> = (0..MAX_CONNECTIONS).map(|_| admit().unwrap()).collect();
+        assert!(admit().is_none());
+        drop(held);
+    }
 }
 
 /// A body of one piece a second.

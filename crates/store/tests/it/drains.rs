@@ -10,9 +10,9 @@ on_both!(a_drain_is_sealed_and_keeps_its_place);
 async fn a_drain_is_sealed_and_keeps_its_place(bed: Bed) {
     let (store, deploy) = (&bed.store, bed.shop().await);
     let url = "https://ada:hunter2@logs.example.org/in";
-    let first = store.add_drain(&deploy.id, url, "3-40", 2, at(2)).await.unwrap();
-    let second = store.add_drain(&deploy.id, "syslog://h:1", "0-0", 2, at(3)).await.unwrap();
-    let third = store.add_drain(&deploy.id, url, "0-0", 2, at(4)).await;
+    let first = store.add_drain(&deploy.id, url, true, "3-40", 2, at(2)).await.unwrap();
+    let second = store.add_drain(&deploy.id, "syslog://h:1", false, "0-0", 2, at(3)).await.unwrap();
+    let third = store.add_drain(&deploy.id, url, false, "0-0", 2, at(4)).await;
     assert!(matches!(third, Err(Error::TooMany { most: 2, .. })), "{third:?}");
     assert_eq!(store.drains(&deploy.id).await.unwrap(), [first.clone(), second.clone()]);
     assert_eq!((first.url.as_str(), first.progress.place.as_str()), (url, "3-40"));

@@ -11,6 +11,26 @@ use serde::{Deserialize, Serialize};
 use super::failure::Failure;
 use crate::settings::Settings;
 
+/// The token in `TOLV_TOKEN`, where that is set.
+pub(crate) fn token_of_environment(settings: &Settings) -> Result<Option<String>, Failure> {
+    let Some(token) = settings.token.as_deref().map(str::trim) else { return Ok(None) };
+    match is_token(token) {
+        true => Ok(Some(token.to_owned())),
+        // What it is instead may be a secret of another kind.
+        false => Err(Failure::new("TOLV_TOKEN is not a token: it does not read `tolv_…` alone")
+            .hint("TOLV_TOKEN=$(tolv tokens create --role deploy), or unset it")),
+    }
+}
+
+/// Whether a text has the form of a token.
+pub(crate) fn is_token(text: &str) -> bool {
+    let rest = text.strip_prefix("tolv_").unwrap_or_default();
+    !rest.is_empty() && rest.len() <= MAX_TOKEN && rest.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// Letters of a token behind its prefix, which has 40 today.
+const MAX_TOKEN: usize = 200;
+
 /// What is stored.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Credentials {

@@ -7,7 +7,7 @@ use tolv_api::client::Client;
 
 use super::Done;
 use super::args::{At, Login};
-use super::credentials::Credentials;
+use super::credentials::{Credentials, is_token, token_of_environment};
 use super::failure::Failure;
 use super::show::json;
 use super::target::Target;
@@ -29,8 +29,12 @@ pub(super) fn login(args: &Login, settings: &Settings) -> Done {
             text.trim().to_owned()
         }
     };
-    if token.is_empty() || token.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    if token.is_empty() {
         return Err(Failure::new("no token was given").hint("tolv login URL --token tolv_…"));
+    }
+    if !is_token(&token) {
+        return Err(Failure::new("what was given is not a token: it does not read `tolv_…` alone")
+            .hint("tolv login URL --token tolv_…"));
     }
     let client = Client::new(&args.url, Some(token.clone()));
     let me: Whoami = client.get("/v1/whoami")?;
@@ -84,7 +88,8 @@ pub(super) fn git_credential(action: &str, settings: &Settings) -> Done {
     };
     let server = format!("{}://{}", field("protocol"), field("host"));
     let known = Credentials::load(settings)?;
-    let token = settings.token.clone().or_else(|| known.token(&server).map(str::to_owned));
+    let token = token_of_environment(settings)?;
+    let token = token.or_else(|| known.token(&server).map(str::to_owned));
     Ok(match token {
         Some(token) => format!("username=tolv\npassword={token}\n").into_bytes(),
         None => Vec::new(),

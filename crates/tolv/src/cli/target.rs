@@ -11,7 +11,7 @@ use tolv_api::{Whoami, local};
 use tolv_model::name::{Deploy as DeployPath, DeployName};
 
 use super::args::{At, Which};
-use super::credentials::Credentials;
+use super::credentials::{Credentials, token_of_environment};
 use super::failure::Failure;
 use super::typed::Named;
 use crate::settings::Settings;
@@ -218,7 +218,8 @@ impl Target {
                     )
                 },
             )?;
-        let token = settings.token.clone().or_else(|| known.token(&server).map(str::to_owned));
+        let token = token_of_environment(settings)?;
+        let token = token.or_else(|| known.token(&server).map(str::to_owned));
         Ok(Self { client: Client::new(&server, token), json: at.json, remote, named })
     }
 

@@ -10,6 +10,7 @@ use super::args::At;
 use super::follow;
 use super::show::{json, moment, table};
 use super::target::Target;
+use crate::output;
 use crate::settings::Settings;
 
 #[derive(Debug, Args)]
@@ -26,7 +27,7 @@ pub(crate) struct Tokens {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokensCommand {
-    /// Make a token; it is shown this once
+    /// Make a token: it alone goes to standard output, and is not shown again
     Create {
         /// view, deploy, config, run or admin
         #[arg(long)]
@@ -66,15 +67,21 @@ pub(crate) struct Audit {
     pub(crate) at: At,
 }
 
-/// Said of a new token.
-const ONCE: &str = "This token is shown this once.";
+/// What standard output gets of a new token: the token alone, as in `TOKEN=$(tolv tokens create …)`.
+/// Standard error gets the rest.
+fn alone(secret: &str, url: &str) -> Vec<u8> {
+    output::note(&format!(
+        "This token is not shown again.\nNext: tolv login {url} --token tolv_…\n"
+    ));
+    format!("{secret}\n").into_bytes()
+}
 
 pub(super) fn tokens(args: Tokens, settings: &Settings) -> Done {
     if let Some(TokensCommand::Recover) = args.command {
         let secret = crate::recover::recover(settings)?;
         return match args.at.json {
             true => Ok(json(&serde_json::json!({ "secret": secret }))?.into_bytes()),
-            false => Ok(format!("{secret}\n{ONCE}\nNext: tolv login URL --token …\n").into_bytes()),
+            false => Ok(alone(&secret, "URL")),
         };
     }
     let target = Target::of(&args.at, settings)?;
@@ -109,12 +116,7 @@ pub(super) fn tokens(args: Tokens, settings: &Settings) -> Done {
             if target.json {
                 return Ok(json(&made)?.into_bytes());
             }
-            let text = format!(
-                "{}\n{ONCE}\nNext: tolv login {} --token …\n",
-                made.secret,
-                target.client.url()
-            );
-            Ok(text.into_bytes())
+            Ok(alone(&made.secret, target.client.url()))
         }
         Some(TokensCommand::Revoke { id }) => {
             target.client.delete::<()>(&format!("/v1/tokens/{id}"))?;
@@ -137,8 +139,10 @@ pub(super) fn audit(args: &Audit, settings: &Settings) -> Done {
             (Some(app), None) => app.clone(),
             (None, _) => "-".to_owned(),
         };
-        vec![moment(line.at), line.actor.clone(), line.action.clone(), whole, line.detail.clone()]
+        let outcome = line.outcome.clone().unwrap_or_else(|| "-".to_owned());
+        let (actor, action) = (line.actor.clone(), line.action.clone());
+        vec![moment(line.at), actor, action, whole, outcome, line.detail.clone()]
     };
     let rows: Vec<_> = page.items.iter().map(row).collect();
-    Ok(table(&["WHEN", "WHO", "WHAT", "TO", "DETAIL"], &rows).into_bytes())
+    Ok(table(&["WHEN", "WHO", "WHAT", "TO", "OUTCOME", "DETAIL"], &rows).into_bytes())
 }

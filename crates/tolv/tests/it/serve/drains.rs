@@ -328,7 +328,10 @@ fn what_is_no_drain_is_said_so() {
     for (url, wanted) in [
         ("logs.example.org", "begins with"),
         ("http://logs.example.org/", "https://"),
-        ("syslog+tls://h?ca=/nonexistent/ca.pem", "no certificates"),
+        (
+            "syslog+tls://h?ca=/nonexistent/ca.pem",
+            "not a regular file of at most 1 MiB with certificates",
+        ),
         ("https://ada:hunter2@h?form=x", "`form`"),
     ] {
         let ran = shop.ran(&["drains", "add", url]);
@@ -354,4 +357,80 @@ fn what_is_no_drain_is_said_so() {
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert!(child.wait().unwrap().success() && text.contains("127.0.0.1:2"), "{text}");
     shop.tolv(&["destroy", "shop", "--confirm", "shop"]);
+}
+
+/// `tolv drains add` as an admin of the app alone.
+fn added_by(shop: &Shop, token: &str, url: &str) -> Ran {
+    let mut command = shop.serve.command(&shop.dir, &["drains", "add", url, "--json"]);
+    run(command.env("TOLV_TOKEN", token))
+}
+
+fn app_admin(shop: &Shop) -> String {
+    let args = ["tokens", "create", "--role", "admin", "--app", "shop"];
+    shop.json(&args)["secret"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_drain_of_an_app_s_admin_reads_no_file_and_reaches_nothing_of_the_machine() {
+    let shop = Shop::site("hello", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let token = app_admin(&shop);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let fifo = shop.dir.join("fifo");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).unwrap();
+    for file in ["/dev/zero".to_owned(), fifo.display().to_string()] {
+        let url = format!("syslog+tls://logs.example.org/?ca={file}");
+        let ran = added_by(&shop, &token, &url);
+        assert!(ran.err.contains("only a platform admin"), "{url}: {}", ran.err);
+        // Nor does it hold up the platform where that admin names it.
+        let ran = shop.ran(&["drains", "add", &url]);
+        assert!(ran.err.contains("is not a regular file"), "{url}: {}", ran.err);
+    }
+    for url in [
+        format!("http://127.0.0.1:{port}/"),
+        format!("syslog://127.0.0.1:{port}"),
+        format!("syslog://[::ffff:127.0.0.1]:{port}"),
+        format!("syslog://0.0.0.0:{port}"),
+        "syslog://169.254.169.254:80".to_owned(),
+    ] {
+        let ran = added_by(&shop, &token, &url);
+        assert!(!ran.status.success(), "{url}: {}", ran.out);
+        assert!(ran.err.contains("TOLV_HOST_SERVICES"), "{url}: {}", ran.err);
+    }
+    // A name is looked up at each connection.
+    let urls = [format!("http://localhost:{port}/"), format!("syslog://localhost:{port}")];
+    let ids = urls.map(|url| {
+        let ran = added_by(&shop, &token, &url);
+        assert!(ran.status.success(), "{url}: {}", ran.err);
+        let made: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        made["id"].as_str().unwrap().to_owned()
+    });
+    shop.tolv(&["restart"]);
+    for id in ids {
+        poll(SOON, "the drain is refused", || {
+            let drain = drain(&shop, &id);
+            let says = drain["error"].as_str()?.contains("TOLV_HOST_SERVICES");
+            (says && number(&drain, "sent") == 0).then_some(())
+        });
+    }
+    let none = listener.accept().unwrap_err();
+    assert_eq!(none.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_drain_of_an_app_s_admin_reaches_what_the_operator_lists() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let services = address.to_string();
+    let shop = Shop::site("hello", &[("TOLV_HOST_SERVICES", &services)]);
+    shop.pushed(&["tolv", "main"]);
+    let token = app_admin(&shop);
+    let ran = added_by(&shop, &token, &format!("syslog://localhost:{}", address.port()));
+    assert!(ran.status.success(), "{}", ran.err);
+    listener.set_nonblocking(true).unwrap();
+    shop.tolv(&["restart"]);
+    poll(SOON, "the drain connects", || listener.accept().ok().map(drop));
 }

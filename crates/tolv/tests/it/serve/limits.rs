@@ -112,6 +112,82 @@ fn the_operator_says_what_an_app_gets_and_what_it_may_ask_for() {
     shop.refused(&["limits", "web", "--memory", "201M"], "at most 200M here");
 }
 
+#[test]
+fn nobody_gets_more_cpu_weight_than_goes_with_the_memory() {
+    let shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.change(
+        "app.json",
+        r#"{"formation": {"web": {"quantity": 1, "size": "cpu-weight=10000"}}}"#,
+    );
+    let said = shop.pushed(&["tolv", "main"]);
+    assert!(said.contains("web: cpu-weight 10000: at most 100 here"), "{said}");
+    assert_eq!(shop.limits_of("web.1")["cpu_weight"], 100);
+    let most = "cpu-weight 10000: at most 100 here";
+    shop.refused(&["run", "--size", "cpu-weight=10000", "--", "true"], most);
+    shop.refused(&["scale", "web=1:cpu-weight=10000"], most);
+}
+
+/// MiB of memory that this machine has.
+fn memory_of_this_machine() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    total.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn the_processes_of_a_deploy_do_not_take_the_whole_machine_together() {
+    let shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.pushed(&["tolv", "main"]);
+    // A container may have less; the first answer says how much.
+    let ran = shop.ran(&["run", "--size", "memory=16T,processes=4194304", "--", "true"]);
+    let most = |part: &str| {
+        let (_, rest) = ran.err.split_once(part).unwrap_or_else(|| panic!("{}", ran.err));
+        let (_, rest) = rest.split_once("at most ").unwrap();
+        rest.split_once(" here").unwrap().0.to_owned()
+    };
+    let half = memory_of_this_machine() / 3;
+    shop.refused(&["scale", &format!("web=4:{half}M")], "of memory together: at most");
+    let all = format!("processes={}", most("processes 4194304"));
+    shop.refused(&["run", "--size", &all, "--", "true"], "processes and threads together: at most");
+    shop.refused(&["scale", &format!("web=2:{all}")], "processes and threads together: at most");
+    assert!(!shop.text("shop.localhost", "/count").is_empty());
+    assert_eq!(shop.tolv(&["run", "--", "echo", "fine"]).trim(), "fine");
+}
+
+/// A program that starts `tolv` in a cgroup with so many processes, and the cgroup.
+fn contained(name: &str, processes: u32) -> Option<(PathBuf, PathBuf, tolv_testkit::Home)> {
+    let top = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].into_iter().map(Path::new);
+    let top = top.into_iter().find(|top| top.join("cgroup.procs").exists())?;
+    let group = top.join(format!("tolv-test-{name}-{}", std::process::id()));
+    std::fs::create_dir(&group).ok()?;
+    std::fs::write(group.join("pids.max"), processes.to_string()).ok()?;
+    let home = tolv_testkit::Home::new();
+    let program = home.path().join("tolv");
+    let procs = group.join("cgroup.procs");
+    let text = format!(
+        "#!/bin/sh\necho $$ > {}\nexec {} \"$@\"\n",
+        procs.display(),
+        env!("CARGO_BIN_EXE_tolv")
+    );
+    std::fs::write(&program, text).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).unwrap();
+    Some((program, group, home))
+}
+
+#[test]
+fn a_container_s_bound_on_processes_is_the_machine_s() {
+    let Some((program, group, _home)) = contained("pids", 3000) else { return };
+    let serve = Serve::start(program.to_str().unwrap(), &[]);
+    let dir = serve.folder("shop");
+    serve.tolv(&dir, &["create", "shop"]);
+    let ran = serve.ran(&dir, &["limits", "web", "--processes", "2900", "-d", "shop/production"]);
+    drop(serve);
+    poll(SOON, "the cgroup is empty", || std::fs::remove_dir(&group).ok());
+    assert!(!ran.status.success(), "{}", ran.out);
+    assert!(ran.err.contains("processes 2900: at most 750 here"), "{}", ran.err);
+}
+
 /// Whether the machine can limit what the attacks take.
 fn can_limit(shop: &Shop) -> bool {
     let status: Value = serde_json::from_str(&shop.tolv(&["status", "--json"])).unwrap();
@@ -225,7 +301,8 @@ fn a_one_off_has_limits_too() {
     let bomb = shop.ran(&["run", "--", "python3", "-c", bomb]);
     let forked: u32 =
         bomb.out.trim().parse().unwrap_or_else(|_| panic!("{}{}", bomb.out, bomb.err));
-    assert!((900..1024).contains(&forked), "{forked} processes");
+    // It follows from the machine: 64 to 1,024.
+    assert!((50..1024).contains(&forked), "{forked} processes");
 }
 
 /// The cause of a failure is at the end of the output, whatever came before it.
