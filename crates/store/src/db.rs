@@ -239,15 +239,16 @@ impl Store {
     /// [`Error::Unavailable`], [`Error::Migrate`], [`Error::WrongKey`], [`Error::Anchor`].
     pub async fn prepare(&self) -> Result<(), Error> {
         self.adjust_reserves();
-        let mut connection = self.pool().acquire().await?;
-        // A migration that fails leaves a connection in an unknown state.
-        connection.close_on_drop();
-        sqlx::migrate!().run_direct(&mut *connection).await.map_err(|error| match error {
+        // A migration that fails leaves a connection in an unknown state: it is closed then.
+        let connection = self.pool().acquire().await?;
+        let mut migrating = Transaction { connection, has_ended: false };
+        sqlx::migrate!().run_direct(&mut *migrating).await.map_err(|error| match error {
             sqlx::migrate::MigrateError::Execute(error)
             | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => error.into(),
             error => Error::Migrate(error),
         })?;
-        connection.close().await?;
+        migrating.has_ended = true;
+        drop(migrating);
         let mut write = self.write().await?;
         write.tx.execute(self.0.fixed).await?;
         write.commit().await?;
