@@ -131,7 +131,7 @@ impl Store {
         .await?;
         match known {
             Some(_) => Ok(()),
-            None => self.audit(actor, action, Some(app), Some(deploy), detail, now).await,
+            None => self.audit(actor, action, Some(app), Some(deploy), detail, now).await.map(drop),
         }
     }
 
