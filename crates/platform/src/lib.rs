@@ -34,6 +34,7 @@ mod carry;
 mod codebase;
 mod controller;
 mod cron;
+mod delay;
 mod drains;
 mod end;
 mod error;

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_build::GitSandbox;
@@ -27,6 +26,7 @@ use tolv_store::blobs::Blobs as BlobStore;
 use tolv_store::{DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
 
 use super::controller::{self, Controller};
+use super::delay::is_delay;
 use super::error::{Error, Kind, chain};
 use super::kept::{Kept, Place};
 use super::metrics::Counters;
@@ -49,9 +49,6 @@ const LINES: usize = 1024;
 
 /// How long an answer is kept for a request that is sent again.
 pub(super) const KEYS: SignedDuration = SignedDuration::from_hours(24);
-/// Between two tries of a database that was away at the start.
-const AWAY: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// Who asks: a token's name, for the ledger and the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
@@ -536,7 +533,7 @@ impl Platform {
     }
 
     /// A controller for every deploy that has none.
-    async fn control_all(&self) -> Result<(), Error> {
+    pub(super) async fn control_all(&self) -> Result<(), Error> {
         self.check_owner().await?;
         self.lose_runs().await?;
         // What was not answered then never will be: it may be asked again.
@@ -551,39 +548,6 @@ impl Platform {
         self.kill_strangers().await
     }
 
-    /// Waits for a database that was unreachable at the start, or for disk space.
-    async fn catch_up(self, delay: Error) {
-        let ready = async || {
-            self.0.store.prepare().await?;
-            self.control_all().await
-        };
-        let full = delay.kind() == Kind::Full;
-        let (begin, end) = match full {
-            true => {
-                let why = delay.chain();
-                let what = "apps that ran before are running; the rest waits for disk space";
-                (
-                    format!("The disk of the platform is full ({why}): {what}"),
-                    "There is space again",
-                )
-            }
-            false => {
-                let what = "The database is away: what ran before runs, the API waits";
-                (what.to_owned(), "The database is back")
-            }
-        };
-        self.say(begin).await;
-        while let Err(error) = ready().await {
-            if !is_delay(&error) {
-                self.say(format!("The database cannot be used: {}", error.chain())).await;
-            }
-            if self.0.ending.run_until_cancelled(sleep(AWAY)).await.is_none() {
-                return;
-            }
-        }
-        self.say(end.to_owned()).await;
-    }
-
     fn wake(&self, deploy: &DeployId) {
         if let Some(controller) = self.controllers().get(deploy) {
             controller.wake();
@@ -595,11 +559,6 @@ impl Platform {
         let line = Line::tolv("platform", text);
         self.0.lines.send(Said { deploy: None, line }).await.ok();
     }
-}
-
-/// Whether a start goes on without what failed, and tries it again.
-fn is_delay(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Unavailable | Kind::Full)
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

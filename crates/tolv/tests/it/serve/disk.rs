@@ -247,3 +247,42 @@ fn a_start_on_a_full_disk_brings_back_what_ran() {
     drop(shop);
     drop(disk);
 }
+
+/// A token that may change config cannot fill the disk with versions of it.
+#[test]
+fn versions_of_config_do_not_pile_up() {
+    let shop = Shop::site("one", &[("TOLV_KEEP_RELEASES", "2")]);
+    shop.tolv(&["deploys", "create", "staging"]);
+    let address: SocketAddr = shop.serve.url().strip_prefix("http://").unwrap().parse().unwrap();
+    let head = format!("Bearer {}", shop.serve.token());
+    let mut state = 1_u32;
+    for _ in 0..40 {
+        let mut value = || {
+            let letter = |_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                char::from(b'a' + state.to_be_bytes()[0] % 26)
+            };
+            serde_json::json!({ "text": (0..60_000).map(letter).collect::<String>() })
+        };
+        let set = serde_json::json!({ "set": { "A": value(), "B": value(), "C": value() } });
+        let target = "/v1/apps/shop/deploys/staging/config";
+        let body = set.to_string();
+        let length = body.len().to_string();
+        let headers = [
+            ("host", "x"),
+            ("authorization", head.as_str()),
+            ("content-type", "application/json"),
+            ("content-length", length.as_str()),
+        ];
+        let answer = http::send_body(address, "PATCH", target, &headers, body.as_bytes(), SOON);
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let bytes: u64 = std::fs::read_dir(shop.serve.state())
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("db.sqlite"))
+        .map(|entry| entry.metadata().unwrap().len())
+        .sum();
+    assert!(bytes < 10 << 20, "{bytes}");
+}

@@ -1,0 +1,49 @@
+//! A start while the database is unreachable, or the disk is full: what waits for them.
+
+use tokio::time::sleep;
+
+use super::error::{Error, Kind};
+use super::platform::Platform;
+
+/// Between two tries of a database that was away at the start.
+const AWAY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Whether a start goes on without what failed, and tries it again.
+pub(super) fn is_delay(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::Full)
+}
+
+impl Platform {
+    /// Waits for a database that was unreachable at the start, or for disk space.
+    pub(super) async fn catch_up(self, delay: Error) {
+        let ready = async || {
+            self.0.store.prepare().await?;
+            self.control_all().await
+        };
+        let full = delay.kind() == Kind::Full;
+        let (begin, end) = match full {
+            true => {
+                let why = delay.chain();
+                let what = "apps that ran before are running; the rest waits for disk space";
+                (
+                    format!("The disk of the platform is full ({why}): {what}"),
+                    "There is space again",
+                )
+            }
+            false => {
+                let what = "The database is away: what ran before runs, the API waits";
+                (what.to_owned(), "The database is back")
+            }
+        };
+        self.say(begin).await;
+        while let Err(error) = ready().await {
+            if !is_delay(&error) {
+                self.say(format!("The database cannot be used: {}", error.chain())).await;
+            }
+            if self.0.ending.run_until_cancelled(sleep(AWAY)).await.is_none() {
+                return;
+            }
+        }
+        self.say(end.to_owned()).await;
+    }
+}
