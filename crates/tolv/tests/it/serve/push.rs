@@ -158,11 +158,13 @@ fn a_newer_push_takes_the_place_of_one_that_waits_and_cancel_undoes() {
 }
 
 #[test]
-fn a_disk_that_fills_refuses_a_push_before_it_is_full() {
-    let shop = Shop::site("one", &[("TOLV_MIN_FREE", "1000000000")]);
-    let ran = shop.push(&["tolv", "main"]);
+fn a_disk_that_is_full_takes_no_app() {
+    let serve = Serve::start(env!("CARGO_BIN_EXE_tolv"), &[("TOLV_MIN_FREE", "1000000000")]);
+    let dir = serve.folder("shop");
+    git::commit(&dir);
+    let ran = serve.ran(&dir, &["create", "shop"]);
     assert!(!ran.status.success());
-    assert!(ran.err.contains("MiB free") && ran.err.contains("TOLV_KEEP_RELEASES"), "{}", ran.err);
+    assert!(ran.err.contains("MiB free") && ran.err.contains("hint: free some"), "{}", ran.err);
 }
 
 #[test]
