@@ -44,6 +44,8 @@ use find::{Found, find};
 
 /// The controllers used, with their names in both versions.
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+/// The directory that holds everything of every spawner.
+const BASE: &str = "tolv";
 /// Where runtimes look for their limits.
 const SHOWN: &str = "sys/fs/cgroup";
 const PERIOD: u64 = 100_000;
@@ -97,7 +99,7 @@ impl Trees {
         let Found { v2, v1, own, reasons } = find();
         let mut trees = Self { v2: None, v1: Vec::new(), own, reasons, next: 0 };
         for (controller, dir) in v1 {
-            let base = dir.join("tolv");
+            let base = dir.join(BASE);
             match try_base(&base) {
                 Ok(()) => {
                     if controller == "cpu" {
@@ -263,8 +265,13 @@ impl Group {
 
     /// Lets the app read the files of a group of its own, whatever the umask is.
     fn show(&mut self, dir: &Path, target: PathBuf) {
+        // From the base on: nothing above it is this program's.
+        let own = dir.ancestors().position(|folder| folder.ends_with(BASE));
+        let mut folders = dir.ancestors().take(own.map_or(0, |place| place + 1));
+        let is_shown = own.is_some()
+            && folders.all(|it| fs::set_permissions(it, fs::Permissions::from_mode(0o755)).is_ok());
         // Where it may not, it looks in vain, as on a machine that has none.
-        if fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).is_ok() {
+        if is_shown {
             self.shown.push((dir.to_owned(), target));
         }
     }

@@ -196,7 +196,11 @@ fn after_a_full_disk_the_platform_writes_again_and_frees_space_meanwhile() {
     let filler = fill(&disk);
     for number in 0..6 {
         let ran = shop.ran(&["config", "set", &format!("C={number}")]);
-        assert!(!ran.status.success() && ran.err.contains("the disk of the platform is full"), "{}", ran.err);
+        assert!(
+            !ran.status.success() && ran.err.contains("the disk of the platform is full"),
+            "{}",
+            ran.err
+        );
     }
     // With not a byte free: stopping, scaling, limits and a rollback have space of their own.
     shop.tolv(&["stop"]);
