@@ -232,6 +232,7 @@ impl Shim {
         let started = Word::Started { version: VERSION, pid: leader.as_raw_nonzero().get() };
         say(&control, &started, Duration::ZERO);
         if let Some(memory) = entered.memory() {
+            memory.watch();
             // What was before it is no hint.
             memory.clear();
         }

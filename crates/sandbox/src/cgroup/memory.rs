@@ -27,7 +27,7 @@ pub struct Memory {
     /// How much is used, and what of that is page cache: nothing where it cannot be read.
     used: Option<(File, File)>,
     /// Becomes readable at the threshold; v2 has `kills` for that.
-    threshold: Option<OwnedFd>,
+    threshold: Option<Threshold>,
     is_v2: bool,
     limit: u64,
 }
@@ -60,7 +60,7 @@ impl Memory {
     pub(super) fn v1(dir: &Path, limit: u64) -> Option<Self> {
         let kills = File::open(dir.join("memory.oom_control")).ok()?;
         let used = used(dir, "memory.usage_in_bytes").ok();
-        let threshold = threshold(dir, limit / 100 * AT_LIMIT).ok();
+        let threshold = Threshold::open(dir, limit / 100 * AT_LIMIT).ok();
         Some(Self { kills, used, threshold, is_v2: false, limit })
     }
 
@@ -74,8 +74,20 @@ impl Memory {
     /// The descriptors to keep.
     pub(crate) fn raw_fds(&self) -> impl Iterator<Item = RawFd> {
         let used = self.used.iter().flat_map(|(used, stat)| [used.as_raw_fd(), stat.as_raw_fd()]);
-        let threshold = self.threshold.iter().map(|fd| fd.as_raw_fd());
+        let threshold = self
+            .threshold
+            .iter()
+            .flat_map(|it| [it.event.as_raw_fd(), it.usage.as_raw_fd(), it.control.as_raw_fd()]);
         used.chain(threshold).chain([self.kills.as_raw_fd()])
+    }
+
+    /// Asks for the hint of v1. The kernel takes some milliseconds for it, which each body spends
+    /// beside its app, and the spawner not at all.
+    pub fn watch(&self) {
+        if let Some(threshold) = &self.threshold {
+            // Without it nothing is told before the kill.
+            threshold.ask().ok();
+        }
     }
 
     /// Whether the hint tells of kills too.
@@ -96,7 +108,7 @@ impl Memory {
     /// What to poll, for what: it is a hint that [`Memory::usage`] is worth a look.
     pub fn hint(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.threshold {
-            Some(threshold) => Some((threshold.as_fd(), PollFlags::IN)),
+            Some(threshold) => Some((threshold.event.as_fd(), PollFlags::IN)),
             None if self.is_v2 => Some((self.kills.as_fd(), PollFlags::PRI)),
             None => None,
         }
@@ -106,7 +118,7 @@ impl Memory {
     pub fn clear(&self) {
         match &self.threshold {
             // Nothing is there to be read: it was cleared before.
-            Some(threshold) => drop(rustix::io::read(threshold, &mut [0_u8; 8])),
+            Some(threshold) => drop(rustix::io::read(&threshold.event, &mut [0_u8; 8])),
             None => drop(read(&self.kills, &mut [0; 512])),
         }
     }
@@ -130,14 +142,27 @@ fn used(dir: &Path, name: &str) -> io::Result<(File, File)> {
     Ok((File::open(dir.join(name))?, File::open(dir.join("memory.stat"))?))
 }
 
-/// An eventfd that the kernel adds to whenever the usage crosses so many bytes.
-fn threshold(dir: &Path, bytes: u64) -> io::Result<OwnedFd> {
-    let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-    let usage = File::open(dir.join("memory.usage_in_bytes"))?;
-    let line = format!("{} {} {bytes}", event.as_raw_fd(), usage.as_raw_fd());
-    let control = dir.join("cgroup.event_control");
-    File::options().write(true).open(control)?.write_all(line.as_bytes())?;
-    Ok(event)
+/// An eventfd that the kernel adds to whenever the usage crosses so many bytes, once it was asked.
+#[derive(Debug)]
+struct Threshold {
+    event: OwnedFd,
+    usage: File,
+    control: File,
+    bytes: u64,
+}
+
+impl Threshold {
+    fn open(dir: &Path, bytes: u64) -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let usage = File::open(dir.join("memory.usage_in_bytes"))?;
+        let control = File::options().write(true).open(dir.join("cgroup.event_control"))?;
+        Ok(Self { event, usage, control, bytes })
+    }
+
+    fn ask(&self) -> io::Result<()> {
+        let (event, usage) = (self.event.as_raw_fd(), self.usage.as_raw_fd());
+        (&self.control).write_all(format!("{event} {usage} {}", self.bytes).as_bytes())
+    }
 }
 
 fn read(file: &File, buffer: &mut [u8]) -> String {
