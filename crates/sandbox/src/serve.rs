@@ -32,6 +32,8 @@ use crate::{ids, init, rules};
 
 /// Between two tries to remove a cgroup whose processes are still dying.
 const RETRY: Duration = Duration::from_millis(10);
+/// Forks of one relay after its first.
+const MAX_RELAY_TRIES: u32 = 100;
 /// After the end of everything, for such cgroups.
 const LAST_TRIES: Duration = Duration::from_secs(1);
 
@@ -71,6 +73,8 @@ struct Relayed {
     sandbox: OwnedFd,
     /// The groups of the app.
     inside: Inside,
+    /// How often it may be forked again: one that cannot live is not tried for ever.
+    tries: u32,
 }
 
 impl<'a> Server<'a> {
@@ -332,7 +336,7 @@ impl Server<'_> {
             return Ok(());
         }
         let sandbox = pidfd.try_clone().map_err(io("keep a pidfd"))?;
-        self.relay(Relayed { relay, sandbox, inside }).map_err(io("fork"))
+        self.relay(Relayed { relay, sandbox, inside, tries: MAX_RELAY_TRIES }).map_err(io("fork"))
     }
 
     fn relay(&mut self, relayed: Relayed) -> std::io::Result<()> {
@@ -348,11 +352,12 @@ impl Server<'_> {
     }
 
     /// One that has ended before its sandbox was killed, by the kernel for want of memory, say.
-    fn relay_again(&mut self, relayed: Relayed) {
+    fn relay_again(&mut self, mut relayed: Relayed) {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut fds = [PollFd::new(&relayed.sandbox, PollFlags::IN)];
         let is_over = poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0);
-        if !is_over {
+        if !is_over && relayed.tries > 0 {
+            relayed.tries -= 1;
             // Without a process to be had, clients are refused as by a service that is down.
             self.relay(relayed).ok();
         }
