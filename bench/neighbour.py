@@ -26,10 +26,8 @@ import http.server, os
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
     def do_GET(self):
-        self.send_response(200)
-        self.send_header('Content-Length', '3')
-        self.end_headers()
-        self.wfile.write(b'ok\\n')
+        # One write: a second one would wait for the peer's delayed acknowledgement.
+        self.wfile.write(b'HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\nok\\n')
     def log_message(self, *_):
         pass
 http.server.ThreadingHTTPServer(('', int(os.environ['PORT'])), Handler).serve_forever()
@@ -44,7 +42,8 @@ while True:
     except OSError:
         time.sleep(0.01)
 """,
-    "hog": "held = []\nwhile True:\n    held.append(b'x' * (16 << 20))\n",
+    # Its rollout has to succeed first.
+    "hog": "import time\ntime.sleep(5)\nheld = []\nwhile True:\n    held.append(b'x' * (16 << 20))\n",
     "spin": "import os\nfor n in range(6):\n    os.fork()\nwhile True:\n    pass\n",
     "flood": "while True:\n    print('x' * 2000)\n",
     "tmp": """\
@@ -220,6 +219,8 @@ def main():
             for name in [*ATTACKS, "hoarder", "build"]:
                 before = measure(platform, neighbour, args.seconds / 2)
                 end = attack(name)
+                if name == "hog":
+                    time.sleep(4)
                 during = measure(platform, neighbour, args.seconds)
                 end()
                 time.sleep(1)
