@@ -68,6 +68,12 @@ const NEEDS: &[Need] = &[
         why: "tests ask it for the machine's addresses",
     },
     Need {
+        what: "strace",
+        check: &["strace", "-V"],
+        packages: &["strace"],
+        why: "a test looks at what reaches the disk in which order",
+    },
+    Need {
         what: "PostgreSQL's initdb",
         check: &["sh", "-c", "ls /usr/lib/postgresql/*/bin/initdb"],
         packages: &["postgresql"],

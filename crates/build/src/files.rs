@@ -6,7 +6,6 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags, chmod, fchmod, flock, openat,
@@ -316,39 +315,14 @@ impl Lock {
     }
 }
 
-/// Writes a file so that it is there whole or not at all.
+/// Writes a file so that it is there whole or not at all, also after a power cut.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    // Two builds of one process may write the same file.
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-    let next = PathBuf::from(name);
-    let write = || {
-        let mut file = File::create(&next)?;
-        file.write_all(bytes)?;
-        file.sync_data()?;
-        fs::rename(&next, path)
-    };
-    write().map_err(|error| {
-        fs::remove_file(&next).ok();
-        Error::io("write", path)(error)
-    })
+    tolv_durable::write(path, bytes, 0o600).map_err(Error::io("write", path))
 }
 
 /// Makes a symbolic link, in place of one that is there, so that there always is one.
 pub(crate) fn write_link(path: &Path, target: &Path) -> Result<(), Error> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-    let next = PathBuf::from(name);
-    let write = || {
-        std::os::unix::fs::symlink(target, &next)?;
-        fs::rename(&next, path)
-    };
-    write().map_err(|error| {
-        fs::remove_file(&next).ok();
-        Error::io("create", path)(error)
-    })
+    tolv_durable::link(path, target).map_err(Error::io("create", path))
 }
 
 /// Lets everybody read a tree, and nobody but its owner write it, whatever the umask was when it

@@ -216,7 +216,7 @@ impl Layers {
         let place = self.path(&layer.key);
         files::remove(&place)?;
         files::set_mode(folder, 0o755)?;
-        fs::rename(folder, &place).map_err(Error::io("create", &place))?;
+        tolv_durable::move_folder(folder, &place).map_err(Error::io("create", &place))?;
         seal::fix(&place, LAYER)?;
         self.note("from the blob store", layer, entries)
     }
@@ -279,7 +279,7 @@ impl Layers {
         let entries = seal_within(building, name, LAYER, &wanted, caps, &cancelled)?;
         let content = seal::content(entries.iter().map(|(path, entry)| (path, entry)));
         if building != place {
-            fs::rename(building, place).map_err(Error::io("create", place))?;
+            tolv_durable::move_folder(building, place).map_err(Error::io("create", place))?;
         }
         let made = Layer { key: layer.key, content };
         self.note(&layer.name, &made, &entries)?;

@@ -276,7 +276,7 @@ const ENV: [&str; 9] = [
 ];
 
 /// Large files are streamed, and memory does not grow with the number of processors.
-const SETTINGS: [&str; 11] = [
+const SETTINGS: [&str; 13] = [
     "safe.directory=*",
     "gc.auto=0",
     "core.hooksPath=/dev/null",
@@ -286,6 +286,9 @@ const SETTINGS: [&str; 11] = [
     "core.deltaBaseCacheLimit=64m",
     "core.packedGitWindowSize=32m",
     "core.packedGitLimit=256m",
+    // What a push was told to be stored is on the disk, small pushes and refs too.
+    "core.fsync=committed,derived-metadata",
+    "core.fsyncMethod=batch",
     "pack.threads=1",
     "pack.windowMemory=64m",
 ];

@@ -148,7 +148,7 @@ impl Slugs {
             files::remove(&place)?;
             // Moving a folder writes its `..`, which takes write permission where root is not us.
             files::set_mode(app, 0o755)?;
-            fs::rename(app, &place).map_err(Error::io("create", &place))?;
+            tolv_durable::move_folder(app, &place).map_err(Error::io("create", &place))?;
             let bytes = serde_json::to_vec(manifest).map_err(std::io::Error::other);
             let path = self.manifest_path(id);
             files::write_whole(&path, &bytes.map_err(Error::io("write", &path))?)?;

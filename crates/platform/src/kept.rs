@@ -97,10 +97,7 @@ impl Kept {
         }
         let write = |text: &str| {
             fs::create_dir_all(folder(home))?;
-            // Aside and renamed: a crash leaves the one before.
-            let aside = path.with_extension("new");
-            fs::write(&aside, text)?;
-            fs::rename(&aside, &path)
+            tolv_durable::write(&path, text.as_bytes(), 0o600)
         };
         let bytes = serde_json::to_vec(&kept).map_err(io::Error::other);
         let bytes = bytes.map_err(failed("keep what a deploy runs"))?;

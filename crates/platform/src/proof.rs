@@ -56,11 +56,8 @@ impl Prover {
 
     fn save(&self, home: &Path, store: &Store) {
         let Some(bytes) = self.proofs.to_bytes() else { return };
-        let aside = home.join(FILE).with_extension("new");
-        let write = |sealed: String| {
-            fs::write(&aside, sealed)?;
-            fs::rename(&aside, home.join(FILE))
-        };
+        let write =
+            |sealed: String| tolv_durable::write(&home.join(FILE), sealed.as_bytes(), 0o600);
         // Where it cannot be kept, the bytes are read again after the next start.
         store.seal(FILE, &bytes).ok().and_then(|sealed| write(sealed).ok());
     }

@@ -144,16 +144,8 @@ impl Repos {
             fs::set_permissions(folder, mode).map_err(failed("chmod", folder))?;
         }
         let link = hooks.join(HOOK);
-        let aside = hooks.join("proc-receive.new");
         // A new one over the old: a push that goes on meanwhile finds one of them.
-        match fs::remove_file(&aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", &aside)(error));
-            }
-            _ => {}
-        }
-        std::os::unix::fs::symlink(program, &aside).map_err(failed("create", &aside))?;
-        fs::rename(&aside, &link).map_err(failed("create", &link))
+        tolv_durable::link(&link, program).map_err(failed("create", &link))
     }
 
     fn hooks(&self) -> PathBuf {
@@ -186,7 +178,10 @@ impl Repos {
             what: args.first().copied().unwrap_or_default().to_owned(),
             said: "refused".to_owned(),
         };
-        ask(&self.repository(app), GitAccess::Write, args)?.map(drop).ok_or_else(refused)
+        ask(&self.repository(app), GitAccess::Write, args)?.ok_or_else(refused)?;
+        // git writes a ref to the disk, but not its name.
+        let dir = self.dir(app);
+        tolv_durable::sync_tree(&dir).map_err(failed("write to the disk", &dir))
     }
 
     /// Makes an app's repository; one that is there stays.
@@ -206,7 +201,7 @@ impl Repos {
         let new = Repository::at(&aside, self.git.clone());
         let init = ["init", "--quiet", "--bare", "--template=", "--initial-branch=main"];
         ask(&new, GitAccess::Create, &init)?;
-        fs::rename(&aside, &dir).map_err(failed("create", &dir))
+        tolv_durable::move_folder(&aside, &dir).map_err(failed("create", &dir))
     }
 
     /// Removes an app's repository.

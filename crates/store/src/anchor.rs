@@ -18,9 +18,8 @@
 //! once, and is marked. From then on a deploy without an anchor was not made by this platform.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -110,15 +109,7 @@ async fn blocking<T: Send + 'static>(
 fn put(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder)?;
-    // Written aside and renamed: a crash leaves the earlier file. No other name begins with a dot.
-    let mut aside = OsString::from(".");
-    aside.push(path.file_name().unwrap_or_default());
-    let aside = folder.join(aside);
-    let mut out = File::create(&aside)?;
-    out.write_all(text.as_bytes())?;
-    out.sync_all()?;
-    fs::rename(&aside, path)?;
-    File::open(folder)?.sync_all()
+    tolv_durable::write(path, text.as_bytes(), 0o600)
 }
 
 impl Store {
@@ -191,9 +182,8 @@ impl AnchorWriter {
     /// Marks the folder as one that has an anchor for every deploy.
     pub(crate) async fn mark(self) -> Result<Self, Error> {
         let writer = self.write(MARK, MARK, b"").await?;
-        let parent = writer.store.0.anchors.get().and_then(|folder| folder.parent());
-        let Some(parent) = parent.map(Path::to_owned) else { return Ok(writer) };
-        blocking(parent.clone(), move || File::open(&parent)?.sync_all()).await?;
+        let Some(anchors) = writer.store.0.anchors.get().cloned() else { return Ok(writer) };
+        blocking(anchors.clone(), move || tolv_durable::sync_folder_of(&anchors)).await?;
         Ok(writer)
     }
 

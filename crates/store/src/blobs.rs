@@ -14,7 +14,11 @@ use crate::error::Error;
 
 /// A store of blobs by key; clones share it. A blob is there whole or not at all.
 #[derive(Clone, Debug)]
-pub struct Blobs(Arc<dyn ObjectStore>);
+pub struct Blobs {
+    store: Arc<dyn ObjectStore>,
+    /// Of a store that is a folder of this machine, which has to be written to the disk.
+    folder: Option<Arc<FsPath>>,
+}
 
 impl Blobs {
     /// A folder, made where it is missing.
@@ -28,7 +32,8 @@ impl Blobs {
             bad(object_store::Error::Generic { store: "folder", source: source.into() })
         })?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(bad)?;
-        Ok(Self(Arc::new(store.with_automatic_cleanup(false))))
+        let store = Arc::new(store.with_automatic_cleanup(false));
+        Ok(Self { store, folder: Some(folder.into()) })
     }
 
     /// The store at `s3://bucket/prefix` or `file:///folder`, with options such as
@@ -49,7 +54,7 @@ impl Blobs {
         }
         let options = options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let (store, prefix) = object_store::parse_url_opts(&parsed, options).map_err(bad)?;
-        Ok(Self(Arc::new(PrefixStore::new(store, prefix))))
+        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), folder: None })
     }
 
     fn failed(what: &str, key: &str) -> impl FnOnce(object_store::Error) -> Error {
@@ -63,8 +68,17 @@ impl Blobs {
     ///
     /// [`Error::Blob`].
     pub async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
-        let put = self.0.put(&Path::from(key), PutPayload::from(bytes)).await;
-        put.map(drop).map_err(Self::failed("put", key))
+        let put = self.store.put(&Path::from(key), PutPayload::from(bytes)).await;
+        put.map_err(Self::failed("put", key))?;
+        self.sync(key).await
+    }
+
+    /// A blob that was stored is there after a power cut too.
+    async fn sync(&self, key: &str) -> Result<(), Error> {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        let done = tokio::task::spawn_blocking(move || tolv_durable::sync_tree(&folder)).await;
+        let done = done.map_err(std::io::Error::other).flatten();
+        done.map_err(io_error).map_err(Self::failed("put", key))
     }
 
     /// A blob; nothing where there is none.
@@ -73,7 +87,7 @@ impl Blobs {
     ///
     /// [`Error::Blob`].
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        match self.0.get(&Path::from(key)).await {
+        match self.store.get(&Path::from(key)).await {
             Ok(found) => {
                 let bytes = found.bytes().await.map_err(Self::failed("get", key))?;
                 Ok(Some(bytes.to_vec()))
@@ -91,11 +105,12 @@ impl Blobs {
     pub async fn put_file(&self, key: &str, file: &FsPath) -> Result<(), Error> {
         let put = async {
             let mut from = tokio::fs::File::open(file).await?;
-            let mut to = BufWriter::new(Arc::clone(&self.0), Path::from(key));
+            let mut to = BufWriter::new(Arc::clone(&self.store), Path::from(key));
             tokio::io::copy(&mut from, &mut to).await?;
             tokio::io::AsyncWriteExt::shutdown(&mut to).await
         };
-        put.await.map_err(io_error).map_err(Self::failed("put", key))
+        put.await.map_err(io_error).map_err(Self::failed("put", key))?;
+        self.sync(key).await
     }
 
     /// Writes a blob into a file; whether there is one.
@@ -104,7 +119,7 @@ impl Blobs {
     ///
     /// [`Error::Blob`].
     pub async fn get_file(&self, key: &str, file: &FsPath) -> Result<bool, Error> {
-        let found = match self.0.get(&Path::from(key)).await {
+        let found = match self.store.get(&Path::from(key)).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(false),
             Err(error) => return Err(Self::failed("get", key)(error)),
@@ -128,7 +143,8 @@ impl Blobs {
     ///
     /// [`Error::Blob`].
     pub async fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
-        let found = self.0.list(Some(&Path::from(folder))).map_ok(|meta| meta.location.to_string());
+        let found =
+            self.store.list(Some(&Path::from(folder))).map_ok(|meta| meta.location.to_string());
         found.try_collect().await.map_err(Self::failed("list", folder))
     }
 
@@ -138,7 +154,7 @@ impl Blobs {
     ///
     /// [`Error::Blob`].
     pub async fn has(&self, key: &str) -> Result<bool, Error> {
-        match self.0.head(&Path::from(key)).await {
+        match self.store.head(&Path::from(key)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(Self::failed("look for", key)(error)),
@@ -151,7 +167,7 @@ impl Blobs {
     ///
     /// [`Error::Blob`].
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
-        match self.0.delete(&Path::from(key)).await {
+        match self.store.delete(&Path::from(key)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(Self::failed("delete", key)(error)),
         }

@@ -195,8 +195,7 @@ fn make(path: &Path, aside: &Path, text: &str) -> io::Result<()> {
     out.sync_all()?;
     fs::hard_link(aside, path)?;
     // Without its name the key is lost, and with it whatever was sealed.
-    let folder = path.parent().filter(|folder| *folder != Path::new(""));
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    tolv_durable::sync_folder_of(path)
 }
 
 /// Random bytes of the system.

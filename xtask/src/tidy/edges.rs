@@ -11,18 +11,20 @@ use crate::steps::Failure;
 /// ARCHITECTURE.md draws the same.
 pub(super) const MAY_USE: &[(&str, &[&str])] = &[
     ("tolv-model", &[]),
+    ("tolv-durable", &[]),
     ("tolv-sandbox", &["tolv-model"]),
     ("tolv-logs", &["tolv-model"]),
     ("tolv-router", &["tolv-model"]),
     ("tolv-static-server", &[]),
-    ("tolv-build", &["tolv-model", "tolv-sandbox"]),
+    ("tolv-build", &["tolv-model", "tolv-durable", "tolv-sandbox"]),
     ("tolv-run", &["tolv-model", "tolv-sandbox", "tolv-logs"]),
-    ("tolv-store", &["tolv-model"]),
+    ("tolv-store", &["tolv-model", "tolv-durable"]),
     ("tolv-api", &["tolv-model"]),
     (
         "tolv-platform",
         &[
             "tolv-model",
+            "tolv-durable",
             "tolv-sandbox",
             "tolv-build",
             "tolv-store",
@@ -36,6 +38,7 @@ pub(super) const MAY_USE: &[(&str, &[&str])] = &[
         "tolv",
         &[
             "tolv-model",
+            "tolv-durable",
             "tolv-sandbox",
             "tolv-build",
             "tolv-logs",

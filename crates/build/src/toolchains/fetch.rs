@@ -116,9 +116,7 @@ impl Toolchains<'_> {
         fs::create_dir(&part).map_err(Error::io("create", &part))?;
         let made = fill(self, &part).and_then(|()| {
             files::show(&part)?;
-            let folder = File::open(&part).map_err(Error::io("read", &part))?;
-            rustix::fs::syncfs(&folder).map_err(|errno| Error::io("write", &part)(errno.into()))?;
-            fs::rename(&part, &done).map_err(Error::io("create", &done))
+            tolv_durable::move_folder(&part, &done).map_err(Error::io("create", &done))
         });
         if made.is_err() {
             clear(&part).ok();

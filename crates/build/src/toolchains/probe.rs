@@ -62,14 +62,10 @@ impl Toolchains<'_> {
         known.insert(key, said.clone());
         known.retain(|key, _| key.split(' ').next().is_some_and(|path| Path::new(path).exists()));
         // A lost memory costs milliseconds: it is written whole or left.
-        let part = self.folder.join(format!(".probes.{}", std::process::id()));
         let text = serde_json::to_vec(&known).unwrap_or_default();
-        let kept = fs::create_dir_all(&self.folder)
-            .and_then(|()| fs::write(&part, text))
-            .and_then(|()| fs::rename(&part, &path));
-        if kept.is_err() {
-            fs::remove_file(&part).ok();
-        }
+        fs::create_dir_all(&self.folder)
+            .and_then(|()| tolv_durable::write(&path, &text, 0o600))
+            .ok();
         Ok(said)
     }
 }

@@ -1,9 +1,9 @@
 //! Tokens by platform, in a file that only its owner may read.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -97,19 +97,11 @@ impl Credentials {
         })?;
         let write = || {
             if let Some(folder) = path.parent() {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
             }
-            // Aside and renamed: a crash leaves the old ones.
-            let aside = path.with_extension("new");
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&aside)?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.write_all(b"\n")?;
-            fs::rename(&aside, path)
+            let mut text = serde_json::to_vec_pretty(self)?;
+            text.push(b'\n');
+            tolv_durable::write(path, &text, 0o600)
         };
         write().map_err(|error: io::Error| {
             Failure::new(format!("`{}` cannot be written: {error}", path.display()))

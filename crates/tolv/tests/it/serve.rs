@@ -13,6 +13,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod network;
+mod power;
 mod proof;
 mod push;
 mod release_phase;
