@@ -18,26 +18,14 @@ const OWN_WORDS: &[&str] = &[
     "while", "{", "}",
 ];
 
-/// A command line for `sh -c`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Script {
-    /// What `sh -c` gets.
-    pub text: String,
-    /// Whether the app replaces the shell; else the shell stays as its parent.
-    pub replaces_shell: bool,
-}
-
-/// Decides how the shell runs `command`.
-pub fn script(command: &str) -> Script {
+/// What `sh -c` gets for `command`, so that a simple command replaces the shell.
+pub fn script(command: &str) -> String {
     match name_of_simple(command) {
         Some(at) => {
             let (assignments, rest) = command.split_at(at);
-            Script { text: format!("{assignments}exec {rest}"), replaces_shell: true }
+            format!("{assignments}exec {rest}")
         }
-        None => Script {
-            text: command.to_owned(),
-            replaces_shell: command.trim_start().starts_with("exec "),
-        },
+        None => command.to_owned(),
     }
 }
 

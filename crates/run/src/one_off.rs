@@ -58,7 +58,6 @@ impl Errand {
         orders.head.io = self.io;
         if let Some(argv) = &self.argv {
             orders.argv = argv.words().to_vec();
-            orders.head.shell = false;
         }
         for (name, value) in &self.env {
             let start = [name.as_str().as_bytes(), b"="].concat();

@@ -151,18 +151,16 @@ impl Plan {
         port: u16,
         writer: u64,
     ) -> Result<Orders, EnvError> {
-        let script = script(&self.command);
         let cwd = view(settings.level, &self.target.mounts, Path::new(HOME));
         Ok(Orders {
             head: Head::new(
                 self.name.to_string(),
                 self.target.release.number.0,
                 cwd.to_string_lossy().into_owned(),
-                !script.replaces_shell,
                 writer,
                 settings.log_limits(),
             ),
-            argv: vec![b"/bin/sh".to_vec(), b"-c".to_vec(), script.text.into_bytes()],
+            argv: vec![b"/bin/sh".to_vec(), b"-c".to_vec(), script(&self.command).into_bytes()],
             env: self.env(settings, port)?.to_execve(),
         })
     }

@@ -156,9 +156,6 @@ pub(crate) struct Head {
     /// With a door, whose listening socket comes with the launch. Without one it ends its app when
     /// the supervisor goes.
     pub(crate) identity: Option<Identity>,
-    /// The leader is a shell that the app runs below: what is left when it ends on a stop has
-    /// the rest of the grace period.
-    pub(crate) shell: bool,
     /// Of which release.
     pub(crate) release: u32,
     /// Tells its hand in the log apart.
@@ -174,12 +171,11 @@ impl Head {
         process: String,
         release: u32,
         cwd: String,
-        shell: bool,
         writer: u64,
         log: store::Limits,
     ) -> Self {
         let (version, identity, io, arguments) = (VERSION, None, Io::Log, 0);
-        Self { version, process, cwd, identity, shell, release, writer, log, io, arguments }
+        Self { version, process, cwd, identity, release, writer, log, io, arguments }
     }
 }
 

@@ -57,7 +57,7 @@ const FORKS: Duration = Duration::from_millis(500);
 const IDLE_LINE: Duration = Duration::from_millis(200);
 /// Between two tries of a disk that took nothing.
 const RETRY: Duration = Duration::from_millis(500);
-/// What the leader left behind has this long after SIGTERM.
+/// What a leader that ended by itself left behind has this long after SIGTERM.
 const SWEEP: Duration = Duration::from_secs(1);
 /// For output that somebody outside still holds the pipe of.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -167,7 +167,6 @@ struct Shim {
     entered: Entered,
     control: Option<OwnedFd>,
     door: Option<Door>,
-    shell: bool,
     signals: SignalFd,
     pipes: [Pipe; 2],
     log: Hand,
@@ -247,7 +246,6 @@ impl Shim {
             entered,
             control: Some(control),
             door,
-            shell: orders.head.shell,
             signals,
             pipes: [Pipe::new(Stream::Out, out), Pipe::new(Stream::Err, err)],
             log,
@@ -423,7 +421,9 @@ impl Shim {
         if !self.swept {
             self.swept = true;
             signal_descendants(Signal::TERM);
-            let stopping = self.shell.then_some(self.kill_at).flatten();
+            // On a stop the grace period is the whole group's: what does the work may stand behind
+            // a wrapper (`npm run job`) that ends at once.
+            let stopping = self.stopping.then_some(self.kill_at).flatten();
             self.kill_at = Some(stopping.unwrap_or(now + SWEEP));
         }
         true

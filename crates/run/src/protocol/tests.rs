@@ -6,7 +6,7 @@ use super::*;
 
 fn head() -> Head {
     let log = store::Limits::of(1 << 20);
-    Head::new("web.1".to_owned(), 3, "/app".to_owned(), false, 7, log)
+    Head::new("web.1".to_owned(), 3, "/app".to_owned(), 7, log)
 }
 
 /// What execve takes: any bytes but NUL.
@@ -55,9 +55,8 @@ proptest! {
     fn orders_read_back(
         argv in prop::collection::vec(any_string(), 1..6),
         env in prop::collection::vec(any_string(), 0..6),
-        shell in any::<bool>(),
     ) {
-        let head = Head { shell, arguments: argv.len(), ..head() };
+        let head = Head { arguments: argv.len(), ..head() };
         let orders = Orders { head, argv, env };
         prop_assert_eq!(Orders::from_bytes(&orders.to_bytes().unwrap()), Some(orders));
     }

@@ -61,6 +61,25 @@ fn one_that_does_not_end_in_its_grace_is_killed() {
     });
 }
 
+/// As `npm run job` and a script without `exec` are: the wrapper ends at SIGTERM, its child works on.
+#[test]
+fn behind_a_wrapper_the_job_has_the_whole_grace_period() {
+    each_level(|level| {
+        let mut bed = Bed::with(level, |settings| settings.timing.grace = Duration::from_secs(60));
+        let job = "trap 'echo finishing; sleep 2; echo done; exit 0' TERM; \
+                   echo up; while true; do sleep 0.01; done";
+        let wrapper = format!("sh -c '{}; :'", format!("sh -c \"{job}\"").replace('\'', "'\\''"));
+        bed.converge(bed.target(1, &[("worker", &wrapper, 1)])).unwrap();
+        bed.wait_for_line("worker.1", "up");
+        bed.stop();
+        // The shell says that its `sleep` was terminated, too.
+        let output = bed.output("worker.1");
+        assert_eq!(output.first().map(String::as_str), Some("up"), "{output:?}");
+        assert_eq!(output.last().map(String::as_str), Some("done"), "{output:?}");
+        assert!(bed.left().is_empty());
+    });
+}
+
 #[test]
 fn whatever_was_forked_is_gone_when_the_stop_returns() {
     each_level(|level| {
