@@ -299,7 +299,7 @@ impl Connection<'_> {
     }
 
     fn log(&self, line: AccessLine, began: Instant) {
-        if line.code == Some(Code::H99) {
+        if line.code == Some(Code::H99) && self.router.cut.is_cancelled() {
             self.router.cut_requests.fetch_add(1, Ordering::Relaxed);
         }
         (self.router.on_line)(AccessLine { service: began.elapsed(), ..line });

@@ -31,7 +31,7 @@ fn text(code: Code) -> (&'static str, &'static str) {
         }
         Code::H31 => ("There is no app at this address", "Please check the host name."),
         Code::H80 => ("Down for maintenance", "The app will be back soon."),
-        Code::H99 => ("The platform is being restarted", "Please try again."),
+        Code::H99 => ("The platform cannot answer now", "Please try again in a moment."),
     }
 }
 

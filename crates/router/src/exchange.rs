@@ -140,7 +140,7 @@ impl<'a> Exchange<'a> {
         tokio::select! {
             biased;
             reached = reach(self.router, self.request.host.as_deref(), used, &mut self.way) => {
-                Ok(reached?)
+                reached
             }
             () = gone(&mut from, read) => Err(Code::H27.into()),
             () = self.router.cut.cancelled() => Err(Code::H99.into()),

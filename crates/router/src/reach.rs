@@ -8,6 +8,7 @@
 //!   process ── none left to try ──▶ H21, H19
 //!     │  ▲
 //!   connect ── failed: quarantine
+//!        └── nothing left to connect with ──▶ H99
 //! ```
 
 use std::io;
@@ -15,11 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::access::Code;
 use crate::balance::{Load, choose};
+use crate::exchange::Failure;
 use crate::inner::{Inner, LiveRoute};
 use crate::live::InFlight;
 use crate::settings::TimeOuts;
@@ -59,8 +62,8 @@ pub(crate) async fn reach(
     host: Option<&str>,
     used: bool,
     way: &mut Way,
-) -> Result<Reached, Code> {
-    let mut failure = None;
+) -> Result<Reached, Failure> {
+    let mut failure: Option<Failure> = None;
     loop {
         let route = ready(router, host, way).await?;
         let turn = router.turn.fetch_add(1, Ordering::Relaxed);
@@ -74,11 +77,11 @@ pub(crate) async fn reach(
             })
             .collect();
         if loads.iter().map(|load| load.in_flight).sum::<usize>() >= router.host_requests() {
-            return Err(Code::H11);
+            return Err(Code::H11.into());
         }
         let chosen = choose(&loads, turn).filter(|_| way.tried.len() < TRIES);
         let Some(chosen) = chosen else {
-            return Err(failure.unwrap_or(Code::H21));
+            return Err(failure.unwrap_or(Code::H21.into()));
         };
         // It left the table between our look and now: look again.
         let Some(request) = route.backends[chosen].enter() else { continue };
@@ -91,24 +94,34 @@ pub(crate) async fn reach(
         let limit = way.time_outs(router).connect;
         let connected = timeout(limit, request.backend.dialer.dial(request.backend.address)).await;
         way.connect = began.elapsed();
-        match connected.map_err(|_| Code::H19).and_then(|it| it.map_err(|e| refusal(&e))) {
+        match connected.map_err(|_| Code::H19.into()).and_then(|it| it.map_err(|e| refusal(&e))) {
             Ok(stream) => {
                 request.end_quarantine();
                 // Fails only on a socket that is gone, which the first write will tell.
                 drop(stream.set_nodelay(true));
                 return Ok(Reached { request, stream, used: false });
             }
-            Err(code) => {
+            // Another process would not be reached either.
+            Err(failure @ Failure { code: Code::H99, .. }) => return Err(failure),
+            Err(refused) => {
                 request.quarantine(router.settings.quarantine);
                 way.tried.push(request.backend.clone());
-                failure = Some(code);
+                failure = Some(refused);
             }
         }
     }
 }
 
-fn refusal(error: &io::Error) -> Code {
-    if error.kind() == io::ErrorKind::TimedOut { Code::H19 } else { Code::H21 }
+/// What is missing here is the platform's fault, and not the process's.
+fn refusal(error: &io::Error) -> Failure {
+    let ours = |detail| Failure { detail: Some(detail), ..Code::H99.into() };
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => ours("no descriptor is left"),
+        Some(Errno::NOBUFS | Errno::NOMEM) => ours("no memory is left for a connection"),
+        Some(Errno::ADDRNOTAVAIL) => ours("no local port is left"),
+        _ if error.kind() == io::ErrorKind::TimedOut => Code::H19.into(),
+        _ => Code::H21.into(),
+    }
 }
 
 /// The route of `host`, once it has a process that is ready.

@@ -79,6 +79,8 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
     let mut told = Told::listen().map_err(|error| failed(&error))?;
     let mut upgrade = signal(SignalKind::user_defined2()).map_err(|error| failed(&error))?;
+    // A terminal that is closed takes no platform along, and there is nothing to read again.
+    let _unheard = [SignalKind::hangup(), SignalKind::user_defined1()].map(signal);
     let mut options = options(&args, settings)?;
     let home = options.home.display().to_string();
     let mut predecessor = None;

@@ -80,11 +80,14 @@ fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
 async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
     let (stop, stopping) = watch::channel(Stop::No);
     let stop = Arc::new(stop);
-    let (mut int, mut term) =
-        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-            (Ok(int), Ok(term)) => (int, term),
-            (Err(error), _) | (_, Err(error)) => return output::fail(&error, None),
-        };
+    let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let [mut int, mut term, mut hup] = match signals.map(signal) {
+        [Ok(int), Ok(term), Ok(hup)] => [int, term, hup],
+        [Err(error), ..] | [_, Err(error), _] | [.., Err(error)] => {
+            return output::fail(&error, None);
+        }
+    };
+    let _unheard = signal(SignalKind::user_defined1());
     let (platform, lines) = match Platform::start(options).await {
         Ok(started) => started,
         Err(error) => return fail(&error),
@@ -141,6 +144,8 @@ async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
                 (outcome, _) = &mut both => break outcome,
                 _ = int.recv() => (130, "Stopping; Ctrl-C again kills"),
                 _ = term.recv() => (0, "Stopping"),
+                // The terminal was closed.
+                _ = hup.recv() => (129, "Stopping"),
             };
             first_signal.get_or_insert(status);
             if gracefully(&stop) {

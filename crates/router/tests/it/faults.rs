@@ -1,6 +1,6 @@
 //! What goes wrong: each with its code, its status, and nothing that hangs.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -47,6 +47,23 @@ async fn a_refused_connection_is_h21() {
         let line = edge.failure("H21", 503).await;
         assert_eq!(line.process, Some("web.1".parse().unwrap()));
         assert_eq!(edge.router.in_flight(&backend), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_the_platform_has_run_out_of_is_not_the_process_s_fault() {
+    for (errno, want) in
+        [(24, "no descriptor is left"), (105, "no memory is left for a connection")]
+    {
+        let (_socket, mut backend) = deaf("web.1");
+        backend.dialer = Dialer::new(1, move |_| {
+            Box::pin(async move { Err(io::Error::from_raw_os_error(errno)) })
+        });
+        let mut edge = Edge::with(Settings::default(), State::Up, &[&backend]).await;
+        let mut client = edge.client().await;
+        client.get("/").await;
+        assert_eq!(client.take().await.status, 503);
+        assert_eq!(edge.failure("H99", 503).await.detail, Some(want));
     }
 }
 

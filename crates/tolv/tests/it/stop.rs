@@ -44,6 +44,17 @@ fn sigterm_ends_with_0() {
     assert_eq!(up.tolv.wait(SOON).code(), Some(0));
 }
 
+/// As a closed terminal does.
+#[test]
+fn sighup_stops_in_order_and_ends_with_129() {
+    let home = codebase("web: python3 server.py\n");
+    let mut up = Up::start(&shop(&home), &[]);
+    up.tolv.signal(Signal::HUP);
+    assert_eq!(up.tolv.wait(SOON).code(), Some(129));
+    let lines = up.tolv.lines();
+    assert!(lines.iter().any(|line| line.text.contains("app[web.1]: stopped")), "{lines:?}");
+}
+
 #[test]
 fn a_second_ctrl_c_kills_what_does_not_listen() {
     let mark = format!("tolv-kill-{}", std::process::id());

@@ -39,6 +39,17 @@ struct Known {
 }
 
 #[test]
+fn signals_that_mean_nothing_to_a_platform_change_nothing() {
+    let mut shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    for signal in [Signal::HUP, Signal::USR1] {
+        shop.serve.signal(signal);
+        shop.serve.tolv(&shop.dir, &["restart"]);
+        assert_eq!(shop.text("shop.localhost", "/"), "one");
+    }
+}
+
+#[test]
 fn two_hundred_kills_lose_nothing() {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let seed = since.as_secs() << 20 | u64::from(since.subsec_nanos()) | 1;
