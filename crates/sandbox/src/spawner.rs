@@ -1,15 +1,18 @@
 //! The handle to the helper process that forks the sandboxed ones.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::app::Entered;
 use crate::cgroup::{Budget, CgroupFacts};
@@ -24,41 +27,180 @@ use crate::wire::{self, Answer, MAX_FDS, Request};
 /// subreaper, with every signal blocked. Its result is the exit code.
 pub type Body = fn(Entered) -> i32;
 
-/// A handle to one spawner process; clones share it. The process ends with the last handle and
-/// its last child.
+/// A handle to the spawner process; clones share it. The process ends with the last handle and
+/// its last child. One that ends before, for it was killed, is replaced: what it has launched goes
+/// on, and the next launch comes from the new one.
 #[derive(Clone, Debug)]
 pub struct Spawner(Arc<Handle>);
 
 #[derive(Debug)]
 struct Handle {
-    /// Nothing only while it is dropped.
-    socket: Option<OwnedFd>,
-    child: Mutex<Child>,
+    program: PathBuf,
+    /// The program as it was when this one began, whatever stands at its path now.
+    image: File,
+    args: Vec<String>,
+    helper: Mutex<Arc<Helper>>,
     /// Whether what it has launched goes on.
     left: AtomicBool,
     hidden: OnceLock<PathBuf>,
+    /// What a new helper has to be told again.
+    told: Mutex<Told>,
+}
+
+/// What was asked of the helper once, for all of its life.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    network: Option<NetworkChoice>,
+    budget: Option<Budget>,
+}
+
+/// One helper process.
+#[derive(Debug)]
+struct Helper {
+    /// Closed when the last handle is dropped, which tells the process to end.
+    socket: Mutex<Option<OwnedFd>>,
+    child: Mutex<Child>,
+    /// Readable when the process has ended. Nothing where it had ended at once.
+    pidfd: Option<OwnedFd>,
+    began: Instant,
 }
 
 /// How long the last handle waits for the process to be gone, so that nothing is left behind.
 const UNTIL_GONE: Duration = Duration::from_secs(2);
+/// Between the end of a process's sockets and its own.
+const UNTIL_SEEN: Duration = Duration::from_millis(200);
+/// One that ends sooner than this after its start is not replaced before that.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.socket = None;
+        let helper = lock(&self.helper).clone();
+        lock(&helper.socket).take();
         if self.left.load(Ordering::Relaxed) {
             return;
         }
-        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Still busy after that: it ends by itself.
+        helper.wait(Some(UNTIL_GONE));
+        lock(&helper.child).try_wait().ok();
+    }
+}
+
+impl Helper {
+    fn start(command: &mut Command) -> io::Result<Self> {
+        let (socket, theirs) = wire::pair()?;
+        let child = command
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()?;
         let raw = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
         let flags = rustix::process::PidfdFlags::empty();
         let pidfd = raw.and_then(|pid| rustix::process::pidfd_open(pid, flags).ok());
-        if let Some(pidfd) = pidfd {
-            let patience = Timespec::try_from(UNTIL_GONE).ok();
-            // Still busy after that: it ends by itself.
-            poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], patience.as_ref()).ok();
-        }
-        child.try_wait().ok();
+        let (socket, child) = (Mutex::new(Some(socket)), Mutex::new(child));
+        Ok(Self { socket, child, pidfd, began: Instant::now() })
     }
+
+    /// Waits until the process has ended, at most for `limit`; says whether it has.
+    fn wait(&self, limit: Option<Duration>) -> bool {
+        let Some(pidfd) = &self.pidfd else { return true };
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        loop {
+            match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], limit.as_ref()) {
+                Err(Errno::INTR) => {}
+                ready => return ready.is_ok_and(|ready| ready > 0),
+            }
+        }
+    }
+
+    /// Sends a request with a new answer socket in front of (or, for a launch, behind the first
+    /// of) its descriptors.
+    fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<OwnedFd, Error> {
+        let (ours, theirs) =
+            wire::pair().map_err(|source| Error::Io { what: "make a socket pair", source })?;
+        let mut all = fds.to_vec();
+        all.insert(fds.len().min(1), theirs.as_fd());
+        let socket = {
+            // Sending may wait for the helper: not with the lock.
+            let socket = lock(&self.socket);
+            let socket = socket.as_ref().ok_or_else(|| Error::Gone("closed".to_owned()))?;
+            socket.try_clone().map_err(|source| Error::Io { what: "copy a descriptor", source })?
+        };
+        wire::send(socket.as_fd(), request, &all)
+            .map_err(|error| Error::Gone(error.to_string()))?;
+        Ok(ours)
+    }
+
+    /// The answer to a request that has just one.
+    fn answer(&self, request: &Request) -> Result<Answer, Error> {
+        let answer = self.ask(request, &[])?;
+        match hear(&answer)? {
+            Some((answer, _)) => Ok(answer),
+            None => Err(hung_up()),
+        }
+    }
+}
+
+impl Handle {
+    /// Starts another helper in the place of one that has ended.
+    fn replace(&self, dead: &Arc<Helper>) -> Result<Arc<Helper>, Error> {
+        let mut helper = lock(&self.helper);
+        if !Arc::ptr_eq(&helper, dead) {
+            return Ok(Arc::clone(&helper));
+        }
+        // One that is there could not be asked for another reason.
+        if !dead.wait(Some(UNTIL_SEEN)) {
+            return Err(hung_up());
+        }
+        if dead.began.elapsed() < SHORTEST_LIFE {
+            return Err(Error::Gone("it has ended right after its start".to_owned()));
+        }
+        lock(&dead.child).try_wait().ok();
+        let failed = |source| Error::Start { program: self.program.clone(), source };
+        let image = format!("/proc/self/fd/{}", self.image.as_raw_fd());
+        let mut command = Command::new(image);
+        let new = Helper::start(command.arg0(&self.program).args(&self.args)).map_err(failed)?;
+        let told = *lock(&self.told);
+        if let Some(choice) = told.network {
+            new.answer(&Request::Network(choice))?;
+        }
+        if let Some(budget) = told.budget {
+            new.answer(&Request::Bound(budget))?;
+        }
+        *helper = Arc::new(new);
+        // Standard error is the platform's; nobody may be there to read it.
+        let text = "tolv: the process that starts sandboxes had ended; there is a new one\n";
+        rustix::io::write(rustix::stdio::stderr(), text.as_bytes()).ok();
+        Ok(Arc::clone(&helper))
+    }
+
+    /// Replaces the helper whenever it ends, for as long as there is a handle.
+    fn watch(handle: &Weak<Self>) {
+        loop {
+            let Some(helper) = handle.upgrade().map(|handle| lock(&handle.helper).clone()) else {
+                return;
+            };
+            helper.wait(None);
+            let Some(handle) = handle.upgrade() else { return };
+            // One that is told to end has no socket any more.
+            if lock(&helper.socket).is_none() {
+                return;
+            }
+            if handle.replace(&helper).is_err() {
+                drop(handle);
+                std::thread::sleep(SHORTEST_LIFE);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hung_up() -> Error {
+    Error::Gone("it hung up".to_owned())
 }
 
 /// One process to start.
@@ -100,19 +242,21 @@ impl Spawner {
     /// [`Error::Start`].
     pub fn start(program: &Path, args: &[&str]) -> Result<Self, Error> {
         let failed = |source| Error::Start { program: program.to_path_buf(), source };
-        let (socket, theirs) = wire::pair().map_err(failed)?;
-        let child = Command::new(program)
-            .args(args)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(failed)?;
-        let (child, left) = (Mutex::new(child), AtomicBool::new(false));
-        let hidden = OnceLock::new();
-        Ok(Self(Arc::new(Handle { socket: Some(socket), child, left, hidden })))
+        let image = File::open(program).map_err(failed)?;
+        let helper = Helper::start(Command::new(program).args(args)).map_err(failed)?;
+        let handle = Arc::new(Handle {
+            program: program.to_path_buf(),
+            image,
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            helper: Mutex::new(Arc::new(helper)),
+            left: AtomicBool::new(false),
+            hidden: OnceLock::new(),
+            told: Mutex::default(),
+        });
+        let watched = Arc::downgrade(&handle);
+        let thread = std::thread::Builder::new().name("spawner".to_owned());
+        thread.spawn(move || Handle::watch(&watched)).map_err(failed)?;
+        Ok(Self(handle))
     }
 
     /// Hides a folder from every sandbox that is launched from now on, but for the mounts that lie
@@ -166,18 +310,22 @@ impl Spawner {
         let mut given = vec![memory.as_fd()];
         given.extend(network.iter().map(|network| network.as_fd()));
         given.extend(fds.iter().map(|fd| fd.as_fd()));
-        let answer = self.ask(&request, &given)?;
+        let (answer, heard) = self.try_again(|helper| {
+            let answer = helper.ask(&request, &given)?;
+            // Without its word that it has, it has launched nothing.
+            let heard = hear(&answer)?.ok_or_else(hung_up)?;
+            Ok((answer, heard))
+        })?;
         // The body alone holds them now, so that their other ends see its end.
         drop((memory, fds));
-        let launched = match hear(&answer)? {
-            Some((Answer::Launched { pid }, mut fds)) => {
+        let launched = match heard {
+            (Answer::Launched { pid }, mut fds) => {
                 let pidfd = fds.pop().ok_or_else(|| Error::Protocol("no pidfd".to_owned()))?;
                 Launched { pid, pidfd }
             }
-            Some((Answer::Failed(reason), _)) => return Err(Error::Enter { level, reason }),
-            Some((Answer::Bad(why), _)) => return Err(Error::BadLaunch(why)),
-            Some((other, _)) => return Err(Error::Protocol(format!("{other:?}"))),
-            None => return Err(Error::Gone("it hung up".to_owned())),
+            (Answer::Failed(reason), _) => return Err(Error::Enter { level, reason }),
+            (Answer::Bad(why), _) => return Err(Error::BadLaunch(why)),
+            (other, _) => return Err(Error::Protocol(format!("{other:?}"))),
         };
         match hear(&answer)? {
             Some((Answer::Entered, _)) => Ok(launched),
@@ -189,21 +337,18 @@ impl Spawner {
 
     /// Says which networks processes are to have; why they have none of their own, if so.
     pub(crate) fn network(&self, choice: NetworkChoice) -> Result<Option<String>, Error> {
-        let answer = self.ask(&Request::Network(choice), &[])?;
-        match hear(&answer)? {
-            Some((Answer::Network(reason), _)) => Ok(reason),
-            Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
-            None => Err(Error::Gone("it hung up".to_owned())),
+        lock(&self.0.told).network = Some(choice);
+        match self.answer(&Request::Network(choice))? {
+            Answer::Network(reason) => Ok(reason),
+            other => Err(Error::Protocol(format!("{other:?}"))),
         }
     }
 
     /// What the spawner found of cgroups.
     pub(crate) fn cgroups(&self) -> Result<CgroupFacts, Error> {
-        let answer = self.ask(&Request::Cgroups, &[])?;
-        match hear(&answer)? {
-            Some((Answer::Cgroups(facts), _)) => Ok(facts),
-            Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
-            None => Err(Error::Gone("it hung up".to_owned())),
+        match self.answer(&Request::Cgroups)? {
+            Answer::Cgroups(facts) => Ok(facts),
+            other => Err(Error::Protocol(format!("{other:?}"))),
         }
     }
 
@@ -214,25 +359,24 @@ impl Spawner {
     ///
     /// The spawner is gone.
     pub fn bound(&self, budget: Budget) -> Result<Vec<Reason>, Error> {
-        let answer = self.ask(&Request::Bound(budget), &[])?;
-        match hear(&answer)? {
-            Some((Answer::Bound(reasons), _)) => Ok(reasons),
-            Some((other, _)) => Err(Error::Protocol(format!("{other:?}"))),
-            None => Err(Error::Gone("it hung up".to_owned())),
+        lock(&self.0.told).budget = Some(budget);
+        match self.answer(&Request::Bound(budget))? {
+            Answer::Bound(reasons) => Ok(reasons),
+            other => Err(Error::Protocol(format!("{other:?}"))),
         }
     }
 
-    /// Sends a request with a new answer socket in front of (or, for a launch, behind the first
-    /// of) its descriptors.
-    fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<OwnedFd, Error> {
-        let (ours, theirs) =
-            wire::pair().map_err(|source| Error::Io { what: "make a socket pair", source })?;
-        let mut all = fds.to_vec();
-        all.insert(fds.len().min(1), theirs.as_fd());
-        let socket = self.0.socket.as_ref().ok_or_else(|| Error::Gone("closed".to_owned()))?;
-        wire::send(socket.as_fd(), request, &all)
-            .map_err(|error| Error::Gone(error.to_string()))?;
-        Ok(ours)
+    fn answer(&self, request: &Request) -> Result<Answer, Error> {
+        self.try_again(|helper| helper.answer(request))
+    }
+
+    /// Asks the helper and, where it turns out to have ended, its successor.
+    fn try_again<T>(&self, ask: impl Fn(&Helper) -> Result<T, Error>) -> Result<T, Error> {
+        let helper = lock(&self.0.helper).clone();
+        match ask(&helper) {
+            Err(Error::Gone(_)) => ask(&*self.0.replace(&helper)?),
+            done => done,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod database;
 mod deploys;
 mod disk;
 mod drains;
+mod helpers;
 mod hostile;
 mod interrupt;
 mod limits;
