@@ -3,7 +3,8 @@
 use tokio::time::sleep;
 
 use super::error::{Error, Kind};
-use super::platform::Platform;
+use super::lease::prepare;
+use super::platform::{Platform, lock};
 
 /// Between two tries of a database that was away at the start.
 const AWAY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -17,7 +18,10 @@ impl Platform {
     /// Waits for a database that was unreachable at the start, or for disk space.
     pub(super) async fn catch_up(self, delay: Error) {
         let ready = async || {
-            self.0.store.prepare().await?;
+            // Taken already where it was the disk that was full.
+            if lock(&self.0.lease).is_none() {
+                self.hold(prepare(&self.0.store).await?);
+            }
             self.control_all().await
         };
         let full = delay.kind() == Kind::Full;
@@ -37,6 +41,9 @@ impl Platform {
         };
         self.say(begin).await;
         while let Err(error) = ready().await {
+            if let Error::Store(tolv_store::Error::Held(by)) = error {
+                return self.lose_database(by);
+            }
             if !is_delay(&error) {
                 self.say(format!("The database cannot be used: {}", error.chain())).await;
             }

@@ -18,6 +18,7 @@ impl Platform {
         lock(&inner.listener).take();
         self.finish_requests().await;
         self.settle().await;
+        self.release_lease().await;
     }
 
     /// Lets go of what runs and of the state folder, for the next platform to go on with. Requests
@@ -27,6 +28,7 @@ impl Platform {
         self.0.ending.cancel();
         self.settle().await;
         self.0.spawner.leave();
+        self.release_lease().await;
         lock(&self.0.lock).take();
     }
 

@@ -434,6 +434,9 @@ impl Error {
             Self::Store(tolv_store::Error::LastAdmin(_)) => {
                 "make another one first: tolv tokens create --role admin".to_owned()
             }
+            Self::Store(tolv_store::Error::Held(_)) => {
+                "stop that one first, or give this one a DATABASE_URL of its own".to_owned()
+            }
             Self::Store(tolv_store::Error::OtherSchema) => {
                 "start the `tolv serve` of this version first, or use that version's program"
                     .to_owned()

@@ -42,6 +42,7 @@ mod garbage;
 mod histogram;
 pub mod home;
 mod kept;
+mod lease;
 mod left;
 mod listen;
 mod local;

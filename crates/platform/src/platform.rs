@@ -29,6 +29,7 @@ use super::controller::{self, Controller};
 use super::delay::is_delay;
 use super::error::{Error, Kind, chain};
 use super::kept::{Kept, Place};
+use super::lease::{Keeper, Ousted, prepare, prepare_soon};
 use super::metrics::Counters;
 use super::options::{Options, Said};
 use super::output::{Follow, Outputs};
@@ -98,6 +99,8 @@ pub(super) struct Inner {
     pub(super) home: PathBuf,
     /// Held until the next platform may have the state folder.
     pub(super) lock: Mutex<Option<Home>>,
+    pub(super) lease: Mutex<Option<Keeper>>,
+    pub(super) ousted: Arc<Ousted>,
     pub(super) store: Store,
     pub(super) blobs: BlobStore,
     pub(super) repos: Repos,
@@ -163,9 +166,13 @@ impl Platform {
         let kept = Kept::all(&home, &store)?;
         // What ran here before waits neither for the database nor for disk space.
         let may_wait = !kept.is_empty() && options.codebase.is_none();
-        let mut delay = match store.prepare().await.map_err(Error::from) {
-            Ok(()) => None,
-            Err(error) if may_wait && is_delay(&error) => Some(error),
+        let prepared = match may_wait {
+            true => prepare_soon(&store).await,
+            false => prepare(&store).await,
+        };
+        let (lease, mut delay) = match prepared {
+            Ok(lease) => (Some(lease), None),
+            Err(error) if may_wait && is_delay(&error) => (None, Some(error)),
             Err(error) => return Err(error),
         };
         let folder = home.join("blobs");
@@ -213,6 +220,8 @@ impl Platform {
         let platform = Self(Arc::new(Inner {
             home,
             lock: Mutex::new(Some(lock)),
+            lease: Mutex::default(),
+            ousted: Arc::default(),
             store,
             blobs,
             repos,
@@ -244,6 +253,7 @@ impl Platform {
             keeping: tokio::sync::Mutex::default(),
             options,
         }));
+        lease.into_iter().for_each(|lease| platform.hold(lease));
         platform.0.tasks.spawn({
             let (hosts, lines) = (Arc::clone(&platform.0.hosts), platform.0.lines.clone());
             let (quiet, drained) = (platform.0.quiet.clone(), platform.0.drained.clone());

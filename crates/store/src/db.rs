@@ -72,6 +72,8 @@ pub(crate) struct Inner {
     pub(crate) anchoring: Arc<Mutex<()>>,
     /// The file of SQLite's database.
     file: Option<PathBuf>,
+    /// Where PostgreSQL's is.
+    postgres: Option<String>,
     /// The files that reserve disk space.
     reserves: OnceLock<Vec<PathBuf>>,
     /// How many releases of each deploy keep their config version; all of them where it is not set.
@@ -155,9 +157,9 @@ impl Store {
     pub fn connect(url: &DatabaseUrl, key: &SecretKey) -> Result<Self, Error> {
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let mut folder = None;
-        let file = match &url.0 {
-            Place::Sqlite(path) => Some(path.clone()),
-            Place::Postgres(_) => None,
+        let (file, postgres) = match &url.0 {
+            Place::Sqlite(path) => (Some(path.clone()), None),
+            Place::Postgres(url) => (None, Some(url.clone())),
         };
         let (address, setup, fixed, begin, begin_read) = match &url.0 {
             Place::Sqlite(path) => {
@@ -201,10 +203,21 @@ impl Store {
             anchors: OnceLock::new(),
             anchoring: Arc::default(),
             file,
+            postgres,
             reserves: OnceLock::new(),
             keep_releases: OnceLock::new(),
             _folder: folder,
         })))
+    }
+
+    /// The file of SQLite's database.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.0.file.as_deref()
+    }
+
+    /// The address of a database of PostgreSQL's.
+    pub(crate) fn postgres(&self) -> Option<&str> {
+        self.0.postgres.as_deref()
     }
 
     /// Reserves disk space in a folder, and beside SQLite's database, for what has to be written on

@@ -44,6 +44,9 @@ pub enum Error {
     /// Without it nobody could administrate the platform.
     #[error("{0} is the last token that can administrate the platform and never expires")]
     LastAdmin(TokenId),
+    /// Another platform runs on the database.
+    #[error("another platform runs on this database: {0}")]
+    Held(String),
     /// The database was not written by this version.
     #[error("the database has the schema of another version of tolv")]
     OtherSchema,
@@ -142,6 +145,11 @@ pub enum KeyError {
 }
 
 impl Error {
+    /// A database that has not answered in time.
+    pub fn away() -> Self {
+        Self::Unavailable(sqlx::Error::PoolTimedOut)
+    }
+
     /// Whether the database is away, and may be back when it is asked again.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_))

@@ -57,6 +57,8 @@ impl Told {
 /// Why it stops.
 enum End {
     Told,
+    /// Another platform has the database.
+    Ousted(String),
     /// Another program goes on.
     Upgrade(Successor),
 }
@@ -167,6 +169,7 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
             // Which ends only when it is told to.
             () = &mut serving => break End::Told,
             () = told.wait() => break End::Told,
+            by = platform.ousted() => break End::Ousted(by),
             _ = upgrade.recv() => {}
         }
         let program = settings.program.clone();
@@ -181,6 +184,13 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         }
     };
     stop.send_replace(true);
+    let ousted = match &end {
+        End::Ousted(by) => Some(
+            Failure::new(format!("another platform runs on this database now: {by}"))
+                .hint("while the database was away that one came; stop one of the two for good"),
+        ),
+        End::Told | End::Upgrade(_) => None,
+    };
     if let End::Upgrade(successor) = end {
         let heir = successor.heir();
         let handed = hand_over(platform, api, successor, notices);
@@ -203,7 +213,7 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     // With the platform its lines end.
     drop((platform, notices));
     tokio::time::timeout(LAST_LINES, written).await.ok();
-    Ok(())
+    ousted.map_or(Ok(()), Err)
 }
 
 /// Whoever ends the platform meanwhile means the one that goes on; a second time, this one too.

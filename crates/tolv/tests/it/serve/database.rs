@@ -50,3 +50,78 @@ fn a_wrong_key_is_one_clear_error_at_the_start() {
     shop.serve.begin();
     assert_eq!(shop.tolv(&["config", "get", "A"]).trim(), "1");
 }
+
+/// A second platform on a database that has one: another state folder, the same key.
+fn second(shop: &Shop, home: &Path, database: &str) -> Command {
+    std::fs::create_dir_all(home).unwrap();
+    std::fs::copy(shop.serve.state().join("secret-key"), home.join("secret-key")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tolv"));
+    command
+        .arg("serve")
+        .env("TOLV_HOME", home)
+        .env("DATABASE_URL", database)
+        .env("TOLV_LISTEN", "127.0.0.1:0")
+        .env("TOLV_HTTP", "127.0.0.1:0");
+    command
+}
+
+fn one_database_has_one_platform(shop: &mut Shop, database: &str) {
+    shop.pushed(&["tolv", "main"]);
+    let home = shop.serve.folder("elsewhere");
+    let ran = run(&mut second(shop, &home, database));
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.err);
+    let pid = shop.serve.running().pid().as_raw_nonzero();
+    assert!(ran.err.contains("another platform runs on this database: "), "{}", ran.err);
+    assert!(ran.err.contains(&format!("pid {pid} on ")), "{}", ran.err);
+    assert!(ran.err.contains(" since 20"), "{}", ran.err);
+    // Nothing of it was begun: no release, no process, no line.
+    assert!(!ran.out.contains("shop"), "{}", ran.out);
+    // An upgrade takes the lease along; a kill frees it.
+    shop.serve.upgrade(|_| ());
+    shop.tolv(&["restart"]);
+    assert_eq!(run(&mut second(shop, &home, database)).status.code(), Some(1));
+    shop.serve.end(rustix::process::Signal::KILL);
+    shop.serve.begin();
+    shop.tolv(&["restart"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+}
+
+#[test]
+fn one_database_of_postgres_has_one_platform() {
+    let postgres = tolv_testkit::Postgres::start();
+    let mut shop = Shop::site("one", &[("DATABASE_URL", postgres.url())]);
+    one_database_has_one_platform(&mut shop, postgres.url());
+}
+
+#[test]
+fn one_database_of_sqlite_has_one_platform() {
+    let folder = tolv_testkit::Home::new();
+    let database = format!("sqlite:{}", folder.path().join("shared.sqlite").display());
+    let mut shop = Shop::site("one", &[("DATABASE_URL", &database)]);
+    one_database_has_one_platform(&mut shop, &database);
+}
+
+/// While the database was away another platform came: the first one does not go on beside it.
+#[test]
+fn a_platform_that_lost_its_database_to_another_ends() {
+    let mut postgres = tolv_testkit::Postgres::start();
+    let mut shop = Shop::site("one", &[("DATABASE_URL", postgres.url())]);
+    shop.pushed(&["tolv", "main"]);
+    shop.serve.end(rustix::process::Signal::TERM);
+    postgres.stop();
+    // It starts what it ran, and waits for the database.
+    shop.serve.begin();
+    until_text(&shop, "shop.localhost", "one");
+    let home = shop.serve.folder("elsewhere");
+    let mut other = second(&shop, &home, postgres.url());
+    rustix::process::kill_process(shop.serve.running().pid(), rustix::process::Signal::STOP)
+        .unwrap();
+    postgres.again();
+    let mut other = tolv_testkit::Tolv::start(&mut other);
+    other.wait_for_line(|line| line.contains("API at"), SOON);
+    rustix::process::kill_process(shop.serve.running().pid(), rustix::process::Signal::CONT)
+        .unwrap();
+    assert_eq!(shop.serve.ended().code(), Some(1));
+    other.signal(rustix::process::Signal::TERM);
+    assert!(other.wait(SOON).success());
+}

@@ -1,0 +1,91 @@
+//! One database, one platform: the lease, for as long as this one runs.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tolv_store::{Lease, Store};
+
+use super::error::Error;
+use super::platform::{Platform, lock};
+
+/// What ran before does not wait longer than this for a database that does not answer.
+const APPS_WAIT: Duration = Duration::from_secs(1);
+
+/// Says that another platform has the database now.
+#[derive(Debug, Default)]
+pub(super) struct Ousted {
+    token: CancellationToken,
+    by: OnceLock<String>,
+}
+
+impl Ousted {
+    fn tell(&self, by: String) {
+        self.by.set(by).ok();
+        self.token.cancel();
+    }
+}
+
+/// A lease that is held.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    release: CancellationToken,
+    /// One.
+    task: JoinSet<()>,
+}
+
+/// Takes the lease; before it nothing in the database is touched. Then brings the database up to date.
+pub(super) async fn prepare(store: &Store) -> Result<Lease, Error> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let (pid, now) = (std::process::id(), Timestamp::now());
+    let lease = store.lease(&format!("pid {pid} on {host} since {now:.0}")).await?;
+    store.prepare().await?;
+    Ok(lease)
+}
+
+/// As [`prepare`], within the time that apps may wait.
+pub(super) async fn prepare_soon(store: &Store) -> Result<Lease, Error> {
+    let prepared = timeout(APPS_WAIT, prepare(store)).await;
+    prepared.unwrap_or_else(|_| Err(tolv_store::Error::away().into()))
+}
+
+impl Platform {
+    /// Holds a lease until [`Platform::release_lease`].
+    pub(super) fn hold(&self, mut lease: Lease) {
+        let release = CancellationToken::new();
+        let (told, ousted) = (release.clone(), Arc::clone(&self.0.ousted));
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            tokio::select! {
+                other = lease.lost() => ousted.tell(other),
+                () = told.cancelled() => lease.release().await,
+            }
+        });
+        *lock(&self.0.lease) = Some(Keeper { release, task });
+    }
+
+    /// Lets another platform have the database.
+    pub(super) async fn release_lease(&self) {
+        let keeper = lock(&self.0.lease).take();
+        if let Some(Keeper { release, mut task }) = keeper {
+            release.cancel();
+            // A panic of it has ended the lease too.
+            while task.join_next().await.is_some() {}
+        }
+    }
+
+    /// The database turned out to be another platform's.
+    pub(super) fn lose_database(&self, by: String) {
+        self.0.ousted.tell(by);
+    }
+
+    /// Waits until another platform has the database, as after a long time without a connection to
+    /// it, and says which: this one has to end then.
+    pub async fn ousted(&self) -> String {
+        self.0.ousted.token.cancelled().await;
+        self.0.ousted.by.get().cloned().unwrap_or_default()
+    }
+}
