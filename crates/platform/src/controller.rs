@@ -37,6 +37,8 @@ use super::platform::{Platform, lock};
 use super::proof::before_start;
 use crate::routes::{Routes, Web, routed};
 
+/// For what ran under an earlier platform to say so.
+const DOORS_WAIT: Duration = Duration::from_secs(2);
 /// Between two tries while the database is away: first, and most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -79,6 +81,8 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
     settings.prove = Some(before_start(Arc::downgrade(inner), app));
     // What `up` runs ends with it, whatever ends it.
     settings.doors = inner.options.codebase.is_none().then(|| platform.doors_of(&id));
+    // All deploys of a start wait together.
+    settings.doors_until = Some(inner.began + DOORS_WAIT);
     let hosts = Arc::clone(&inner.hosts);
     let is_default = inner.options.codebase.is_some();
     let (engine, lines, routes) = routed(settings, hosts, host.clone(), is_default)?;

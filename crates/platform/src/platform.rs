@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
@@ -99,6 +100,7 @@ pub(super) struct Inner {
     pub(super) home: PathBuf,
     /// Held until the next platform may have the state folder.
     pub(super) lock: Mutex<Option<Home>>,
+    pub(super) began: Instant,
     pub(super) lease: Mutex<Option<Keeper>>,
     pub(super) ousted: Arc<Ousted>,
     pub(super) store: Store,
@@ -220,6 +222,7 @@ impl Platform {
         let platform = Self(Arc::new(Inner {
             home,
             lock: Mutex::new(Some(lock)),
+            began: Instant::now(),
             lease: Mutex::default(),
             ousted: Arc::default(),
             store,

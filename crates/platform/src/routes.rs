@@ -2,14 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tolv_logs::Line;
 use tolv_router::{Backend, Dialer, Route, Router, State, Table};
 use tolv_run::{Endpoint, Endpoints, Local, Log, ProcessState, Settings};
 
 use crate::access::Request;
 use crate::traffic::Traffic;
+
+/// For tunnels, such as WebSockets, to end by themselves before their process is told to.
+const TUNNELS: Duration = Duration::from_secs(2);
 
 /// What the formation says of `web`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,8 +162,18 @@ impl Routes {
     /// Publishes, then waits until none of `old` answers a request.
     pub(crate) async fn drain(&self, old: Vec<Endpoint>) {
         self.publish();
+        let router = &self.hosts.router;
+        let tunnels = Instant::now() + TUNNELS;
         for endpoint in old {
-            self.hosts.router.unused(&backend(&endpoint)).await;
+            let backend = backend(&endpoint);
+            tokio::select! {
+                () = router.unused(&backend) => {}
+                // What is left then ends when the process, which is told to, closes it.
+                () = async {
+                    sleep_until(tunnels).await;
+                    router.answered(&backend).await;
+                } => {}
+            }
         }
     }
 }

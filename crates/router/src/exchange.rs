@@ -154,7 +154,7 @@ impl<'a> Exchange<'a> {
         read: &mut BytesMut,
         reached: Reached,
     ) -> Result<bool, Miss> {
-        let Reached { request: in_flight, mut stream, used } = reached;
+        let Reached { request: mut in_flight, mut stream, used } = reached;
         let limits = self.way.time_outs(self.router);
         let progress = &self.progress;
         progress.restart();
@@ -181,6 +181,7 @@ impl<'a> Exchange<'a> {
                 Err(not_http(Bad("protocol switched too early")).into())
             }
             Received::Switched => {
+                in_flight.become_tunnel();
                 let up = tunnel::copy(Direction::Up, &mut from, read, &mut process_to, progress);
                 let down = tunnel::copy(
                     Direction::Down,

@@ -28,8 +28,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Live {
     pub(crate) backend: Backend,
     in_flight: AtomicUsize,
+    /// How many of them are tunnels by now, such as WebSockets.
+    tunnels: AtomicUsize,
     removed: AtomicBool,
-    /// Woken when a request ends.
+    /// Woken when a request ends or becomes a tunnel, and no other is in flight.
     ended: Notify,
     quarantined_until: Mutex<Option<Instant>>,
     /// Connections without a request, the last used at the end.
@@ -38,20 +40,37 @@ pub(crate) struct Live {
 
 /// One request on a backend; gone when dropped.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Live>);
+pub(crate) struct InFlight {
+    live: Arc<Live>,
+    is_tunnel: bool,
+}
+
+impl InFlight {
+    /// It has become a tunnel, which may last for as long as its two ends like.
+    pub(crate) fn become_tunnel(&mut self) {
+        if !self.is_tunnel {
+            self.is_tunnel = true;
+            self.live.tunnels.fetch_add(1, Ordering::SeqCst);
+            self.live.tell();
+        }
+    }
+}
 
 impl std::ops::Deref for InFlight {
     type Target = Live;
     fn deref(&self) -> &Live {
-        &self.0
+        &self.live
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.ended.notify_waiters();
+        // Never more tunnels than requests, whoever looks between the two.
+        if self.is_tunnel {
+            self.live.tunnels.fetch_sub(1, Ordering::SeqCst);
         }
+        self.live.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.live.tell();
     }
 }
 
@@ -60,6 +79,7 @@ impl Live {
         Self {
             backend,
             in_flight: AtomicUsize::new(0),
+            tunnels: AtomicUsize::new(0),
             removed: AtomicBool::new(false),
             ended: Notify::new(),
             quarantined_until: Mutex::new(None),
@@ -74,15 +94,38 @@ impl Live {
     /// Counts a request in; `None` when the backend has left the table meanwhile.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<InFlight> {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let request = InFlight(Arc::clone(self));
+        let request = InFlight { live: Arc::clone(self), is_tunnel: false };
         (!self.removed.load(Ordering::SeqCst)).then_some(request)
+    }
+
+    /// Requests in flight that will be answered: those that are no tunnels.
+    fn unanswered(&self) -> usize {
+        // In this order: a request that ends in between is not counted as less than none.
+        let tunnels = self.tunnels.load(Ordering::SeqCst);
+        self.in_flight().saturating_sub(tunnels)
+    }
+
+    /// Wakes who waits, where there may be a reason.
+    fn tell(&self) {
+        if self.unanswered() == 0 {
+            self.ended.notify_waiters();
+        }
     }
 
     /// Resolves once no request is in flight.
     pub(crate) async fn unused(&self) {
+        self.wait_until(|live| live.in_flight() == 0).await;
+    }
+
+    /// Resolves once every request is answered; tunnels may be left.
+    pub(crate) async fn answered(&self) {
+        self.wait_until(|live| live.unanswered() == 0).await;
+    }
+
+    async fn wait_until(&self, is_done: impl Fn(&Self) -> bool) {
         loop {
             let ended = self.ended.notified();
-            if self.in_flight() == 0 {
+            if is_done(self) {
                 return;
             }
             ended.await;

@@ -80,6 +80,14 @@ impl Router {
         }
     }
 
+    /// Resolves once `backend` has answered every request; tunnels such as WebSockets, which may last
+    /// for ever, may be left. Final only when it has left the table.
+    pub async fn answered(&self, backend: &Backend) {
+        if let Some(live) = self.0.registry.get(backend) {
+            live.answered().await;
+        }
+    }
+
     /// Says that somebody else takes connections from the same listeners: a [`Router::drain`] leaves
     /// theirs in the kernel's queue.
     pub fn hand_on(&self) {

@@ -17,7 +17,7 @@ use tolv_model::unit::Policy;
 
 use crate::board::{Board, Command};
 use crate::journal::{Journal, Log};
-use crate::left::dismiss;
+use crate::left::{self, dismiss};
 use crate::one_off::{Errand, Run};
 use crate::orphan::{self, Found, Orphan};
 use crate::plan::Plan;
@@ -65,17 +65,28 @@ impl Local {
         let limits = settings.log_limits();
         let journal = Arc::new(Journal::open(&logs, limits).map_err(failed)?);
         let mut reader = Reader::at_end(&logs).map_err(failed)?;
-        let Found { orphans, lost } = match &settings.doors {
-            Some(doors) => orphan::find(doors)
+        let until =
+            settings.doors_until.unwrap_or_else(|| std::time::Instant::now() + orphan::PATIENCE);
+        let Found { orphans, late, killed } = match &settings.doors {
+            Some(doors) => orphan::find(doors, until)
                 .map_err(|source| Error::Doors { path: doors.clone(), source })?,
             None => Found::default(),
         };
         for Orphan { here, .. } in &orphans {
             reader.skip(here.writer, here.written.written);
         }
-        if lost > 0 {
-            let text = format!("{lost} processes of an earlier platform cannot be gone on with");
+        let tell = |text: String| {
             journal.append([&Line::tolv("platform", text)].into_iter());
+        };
+        if killed > 0 {
+            tell(format!("{killed} processes of an earlier platform cannot be gone on with"));
+        }
+        if !late.is_empty() {
+            let late = late.len();
+            tell(format!(
+                "{late} processes of an earlier platform do not answer: others start in \
+                          their place, and they are stopped as soon as they do"
+            ));
         }
         let (lines, receiver) = mpsc::channel(LINES);
         let taken = Arc::new(AtomicU64::new(0));
@@ -101,6 +112,7 @@ impl Local {
             began: Instant::now(),
         });
         shared.pump_task(telling);
+        left::stop_late(&shared, late);
         Ok((Self(Arc::new(Owner { shared })), receiver))
     }
 

@@ -20,12 +20,14 @@ use rustix::net::{
     SocketFlags, SocketType, bind, connect, listen, recvmsg, socket_with,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tolv_sandbox::Launched;
 
 use crate::protocol::{Here, PACKET, VERSION, Word};
 
-/// For all shims of a folder to say what they are.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// For shims to say what they are. Most do at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The name of a shim's door.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,12 +82,31 @@ impl Orphan {
     }
 }
 
+/// A shim that has not said yet what it is: it is stopped, or has no processor. Where this is
+/// dropped it goes back to its door.
+#[derive(Debug)]
+pub(crate) struct Late {
+    control: OwnedFd,
+    door: Door,
+}
+
+impl Late {
+    /// Waits for its word; nothing where it has ended, or was killed as one of another version.
+    pub(crate) async fn answer(self) -> Option<Orphan> {
+        let Self { control, door } = self;
+        let control = AsyncFd::with_interest(control, Interest::READABLE).ok()?;
+        control.readable().await.ok()?.clear_ready();
+        hear(control.into_inner(), door).ok().flatten()
+    }
+}
+
 /// What was found in a folder.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) orphans: Vec<Orphan>,
-    /// Shims of another version of the protocol, which were killed, and those that did not answer.
-    pub(crate) lost: usize,
+    pub(crate) late: Vec<Late>,
+    /// Shims of another version of the protocol, which were killed.
+    pub(crate) killed: usize,
 }
 
 /// Kills what earlier engines with this folder for [`Settings::doors`](crate::Settings::doors) have left
@@ -95,20 +116,20 @@ pub(crate) struct Found {
 ///
 /// The folder cannot be read or removed.
 pub fn kill_left(folder: &Path) -> io::Result<()> {
-    find(folder)?.orphans.into_iter().for_each(Orphan::kill);
+    find(folder, Instant::now() + PATIENCE)?.orphans.into_iter().for_each(Orphan::kill);
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Looks who is there. Waits for two seconds at most, for shims that do not answer; the others do
-/// so at once.
+/// Looks who is there. Waits at most until then, for shims that do not answer; the others do so at
+/// once.
 ///
 /// # Errors
 ///
 /// The folder cannot be read; one that is not there is empty.
-pub(crate) fn find(folder: &Path) -> io::Result<Found> {
+pub(crate) fn find(folder: &Path, until: Instant) -> io::Result<Found> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
@@ -126,11 +147,14 @@ pub(crate) fn find(folder: &Path) -> io::Result<Found> {
         }
     }
     let mut found = Found::default();
-    let until = Instant::now() + PATIENCE;
     for (door, control) in knocked {
-        match hear(control, door, until) {
+        if !is_readable(&control, until)? {
+            found.late.push(Late { control, door });
+            continue;
+        }
+        match hear(control, door) {
             Ok(Some(orphan)) => found.orphans.push(orphan),
-            Ok(None) => found.lost += 1,
+            Ok(None) => found.killed += 1,
             // It ended meanwhile.
             Err(_) => {}
         }
@@ -151,14 +175,20 @@ fn knock(door: &Door) -> io::Result<OwnedFd> {
     Ok(control)
 }
 
-/// Hears a shim's first word; nothing where it says none, or one that is not understood: then it is
-/// killed, for nobody will ever be able to look after it.
-fn hear(control: OwnedFd, door: Door, until: Instant) -> io::Result<Option<Orphan>> {
-    let left = until.saturating_duration_since(Instant::now());
-    let timeout = Timespec::try_from(left).ok();
-    if poll(&mut [PollFd::new(&control, PollFlags::IN)], timeout.as_ref())? == 0 {
-        return Ok(None);
+fn is_readable(control: &OwnedFd, until: Instant) -> io::Result<bool> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(control, PollFlags::IN)], timeout.as_ref()) {
+            Err(Errno::INTR) => {}
+            ready => return Ok(ready? > 0),
+        }
     }
+}
+
+/// Hears a shim's first word, which is there; nothing where it is not understood: then the shim is
+/// killed, for nobody will ever be able to look after it.
+fn hear(control: OwnedFd, door: Door) -> io::Result<Option<Orphan>> {
     let mut packet = [0; PACKET];
     let (read, pid) = receive(&control, &mut packet)?;
     let launched = Launched { pid, pidfd: pidfd_open(raw(pid)?, PidfdFlags::empty())? };

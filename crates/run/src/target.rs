@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tolv_logs::{Line, store};
 use tolv_model::name::{ProcessName, ProcessType};
@@ -56,6 +56,9 @@ pub struct Settings {
     /// Folder of this engine alone, by which the processes of the formation are found by the next
     /// engine on it, where this one is killed; made where missing. Without one they end with it.
     pub doors: Option<PathBuf>,
+    /// Until when those behind the doors may say what they are; two seconds from the making of the
+    /// engine where it is not set. Engines that begin together share one.
+    pub doors_until: Option<Instant>,
     /// Proves what is about to start; without one everything does.
     pub prove: Option<Prove>,
 }
@@ -75,6 +78,7 @@ impl Settings {
             host_services: None,
             ports: Ports::new(),
             doors: None,
+            doors_until: None,
             prove: None,
         }
     }

@@ -1,9 +1,14 @@
 //! Connections that change their protocol.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tolv_router::State;
 
 use crate::edge::{Edge, SHORT, timed};
 use crate::wire::{App, Wire};
+
+const SOON: Duration = Duration::from_secs(20);
 
 const ASK: &str = "GET /chat HTTP/1.1\nHost: shop.test\nConnection: keep-alive, Upgrade\n\
     Upgrade: websocket\nSec-WebSocket-Key: x";
@@ -46,6 +51,26 @@ async fn an_upgraded_connection_is_a_tunnel() {
     let line = edge.success(101).await;
     assert_eq!(line.bytes, 3 + 3 + 18 + 3);
     assert_eq!(edge.router.in_flight(&app.backend), 0);
+}
+
+#[tokio::test]
+async fn a_tunnel_is_in_use_but_no_request_that_will_be_answered() {
+    let app = App::new("web.1").await;
+    let mut edge = Edge::before(&app).await;
+    let (client, process) = switched(&edge, &app).await;
+    let mut other = edge.client().await;
+    other.get("/").await;
+    let (mut asked, _) = app.request().await;
+    let router = edge.router.clone();
+    assert!(timeout(SHORT, router.answered(&app.backend)).await.is_err());
+    asked.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    other.take().await;
+    timeout(SOON, router.answered(&app.backend)).await.unwrap();
+    assert!(timeout(SHORT, router.unused(&app.backend)).await.is_err());
+    drop((client, process));
+    timeout(SOON, router.unused(&app.backend)).await.unwrap();
+    edge.success(200).await;
+    edge.success(101).await;
 }
 
 #[tokio::test]

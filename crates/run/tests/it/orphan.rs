@@ -6,6 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tolv_logs::store::{Filter, tail};
 use tolv_run::{OneOff, ProcessState, Settings, Target};
 use tolv_sandbox::Level;
@@ -149,6 +150,14 @@ fn holder() {
     });
 }
 
+/// The parent of a process of [`Holder::left`].
+fn parent(process: &str) -> Pid {
+    let (pid, _) = process.split_once(':').unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    Pid::from_raw(parent.trim().parse().unwrap()).unwrap()
+}
+
 fn pids(bed: &Bed) -> BTreeMap<String, Option<i32>> {
     bed.endpoints().into_iter().map(|one| (one.process.to_string(), one.pid)).collect()
 }
@@ -225,6 +234,33 @@ fn what_is_not_wanted_any_more_is_stopped() {
         holder.left().iter().all(|one| !before.contains(one)).then_some(())
     });
     assert!(answer(&bed.endpoint("web.1")).starts_with("web.1 v2 "));
+    bed.stop();
+    assert!(bed.left().is_empty());
+}
+
+/// Its shim is stopped when the next engine looks, and goes on later.
+#[test]
+fn one_that_answers_late_is_stopped_then() {
+    let mut holder = Holder::start(best());
+    holder.kill();
+    let before = holder.left();
+    let shims: Vec<_> = before.iter().map(|process| parent(process)).collect();
+    for shim in &shims {
+        kill_process(*shim, Signal::STOP).unwrap();
+    }
+    let mut bed = Bed::again(holder.level, holder.home.path(), &holder.mark, |settings| {
+        with_doors(settings);
+        settings.doors_until = Some(std::time::Instant::now());
+    });
+    bed.runtime().block_on(bed.engine().restore(target(&bed, 1))).unwrap();
+    assert!(before.iter().all(|one| holder.left().contains(one)), "nobody has told them yet");
+    for shim in &shims {
+        kill_process(*shim, Signal::CONT).unwrap();
+    }
+    poll(SOON, "the late ones to be gone", || {
+        holder.left().iter().all(|one| !before.contains(one)).then_some(())
+    });
+    assert!(answer(&bed.endpoint("web.1")).starts_with("web.1 v1 "));
     bed.stop();
     assert!(bed.left().is_empty());
 }

@@ -125,3 +125,38 @@ fn a_platform_that_lost_its_database_to_another_ends() {
     other.signal(rustix::process::Signal::TERM);
     assert!(other.wait(SOON).success());
 }
+
+/// Each session of the database is ended while it is in the middle of something.
+#[test]
+fn sessions_that_are_killed_in_the_middle_leave_everything_working() {
+    const KILL: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                        WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    let postgres = tolv_testkit::Postgres::start();
+    let shop = Shop::site("one", &[("DATABASE_URL", postgres.url())]);
+    shop.pushed(&["tolv", "main"]);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            // Those that fall together with a kill may fail, and say that they do.
+            (0..8)
+                .filter(|n| shop.ran(&["config", "set", &format!("N={n}")]).status.success())
+                .count()
+        });
+        while !writing.is_finished() {
+            tolv_testkit::sql(&postgres, KILL).unwrap();
+        }
+    });
+    poll(SOON, "a write", || shop.ran(&["config", "set", "LAST=1"]).status.success().then_some(()));
+    // No connection was kept in the state in which its session ended.
+    for n in 0..8 {
+        shop.tolv(&["config", "set", &format!("AFTER={n}")]);
+    }
+    assert!(shop.tolv(&["releases", "verify"]).contains("hold"));
+    // The lease is taken again: a second platform stays out.
+    let home = shop.serve.folder("elsewhere");
+    poll(SOON, "the lease", || {
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2";
+        (tolv_testkit::sql(&postgres, locks).unwrap().trim() == "1").then_some(())
+    });
+    let ran = run(&mut second(&shop, &home, postgres.url()));
+    assert!(ran.err.contains("another platform runs on this database: "), "{}", ran.err);
+}

@@ -246,3 +246,62 @@ fn a_slug_comes_back_from_s3() {
     let shown = shop.ran(&["operations", "show", id]);
     assert!(shown.err.contains("Release v1 is up"), "{}{}", shown.out, shown.err);
 }
+
+/// Agrees to every change of protocol, and says goodbye when it is told to end.
+const CHAT: &str = r#"
+import os, signal, socket, threading
+listener = socket.create_server(("", int(os.environ["PORT"])))
+tunnels = []
+def bye(*_):
+    for tunnel in tunnels:
+        tunnel.sendall(b"bye")
+    os._exit(0)
+signal.signal(signal.SIGTERM, bye)
+def answer(connection):
+    head = b""
+    while b"\r\n\r\n" not in head:
+        part = connection.recv(4096)
+        if not part:
+            return
+        head += part
+    if b"websocket" in head:
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        tunnels.append(connection)
+    else:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        connection.close()
+def accept():
+    while True:
+        threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+threading.Thread(target=accept, daemon=True).start()
+while True:
+    signal.pause()
+"#;
+
+#[test]
+fn an_open_websocket_does_not_hold_a_deploy_and_is_closed_by_its_process() {
+    use std::io::{Read as _, Write as _};
+
+    let shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.change("server.py", CHAT);
+    shop.pushed(&["tolv", "main"]);
+    let mut socket = std::net::TcpStream::connect(("127.0.0.1", shop.serve.http())).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let head = "GET / HTTP/1.1\r\nHost: shop.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        got.push(byte[0]);
+    }
+    assert!(got.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&got));
+    let began = std::time::Instant::now();
+    shop.change("server.py", &format!("{CHAT}# again\n"));
+    shop.pushed(&["tolv", "main"]);
+    // Half a minute is what requests get.
+    assert!(began.elapsed() < std::time::Duration::from_secs(25), "{:?}", began.elapsed());
+    let mut last = String::new();
+    socket.read_to_string(&mut last).unwrap();
+    assert_eq!(last, "bye");
+}
