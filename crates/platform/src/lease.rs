@@ -1,19 +1,14 @@
 //! One database, one platform: the lease, for as long as this one runs.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tolv_store::{Lease, Store};
 
 use super::error::Error;
 use super::platform::{Platform, lock};
-
-/// What ran before does not wait longer than this for a database that does not answer.
-const APPS_WAIT: Duration = Duration::from_secs(1);
 
 /// Says that another platform has the database now.
 #[derive(Debug, Default)]
@@ -44,12 +39,6 @@ pub(super) async fn prepare(store: &Store) -> Result<Lease, Error> {
     let lease = store.lease(&format!("pid {pid} on {host} since {now:.0}")).await?;
     store.prepare().await?;
     Ok(lease)
-}
-
-/// As [`prepare`], within the time that apps may wait.
-pub(super) async fn prepare_soon(store: &Store) -> Result<Lease, Error> {
-    let prepared = timeout(APPS_WAIT, prepare(store)).await;
-    prepared.unwrap_or_else(|_| Err(tolv_store::Error::away().into()))
 }
 
 impl Platform {

@@ -30,7 +30,7 @@ use super::controller::{self, Controller};
 use super::delay::is_delay;
 use super::error::{Error, Kind, chain};
 use super::kept::{Kept, Place};
-use super::lease::{Keeper, Ousted, prepare, prepare_soon};
+use super::lease::{Keeper, Ousted, prepare};
 use super::metrics::Counters;
 use super::options::{Options, Said};
 use super::output::{Follow, Outputs};
@@ -168,11 +168,7 @@ impl Platform {
         let kept = Kept::all(&home, &store)?;
         // What ran here before waits neither for the database nor for disk space.
         let may_wait = !kept.is_empty() && options.codebase.is_none();
-        let prepared = match may_wait {
-            true => prepare_soon(&store).await,
-            false => prepare(&store).await,
-        };
-        let (lease, mut delay) = match prepared {
+        let (lease, mut delay) = match prepare(&store).await {
             Ok(lease) => (Some(lease), None),
             Err(error) if may_wait && is_delay(&error) => (None, Some(error)),
             Err(error) => return Err(error),

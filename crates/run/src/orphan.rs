@@ -94,7 +94,10 @@ impl Late {
     /// Waits for its word; nothing where it has ended, or was killed as one of another version.
     pub(crate) async fn answer(self) -> Option<Orphan> {
         let Self { control, door } = self;
-        let control = AsyncFd::with_interest(control, Interest::READABLE).ok()?;
+        #[expect(unsafe_code, reason = "the descriptor has to stay open and the same")]
+        // SAFETY: it is owned, and nobody closes it before it is taken out again.
+        let control = unsafe { AsyncFd::register_with_interest(control, Interest::READABLE) };
+        let control = control.ok()?;
         control.readable().await.ok()?.clear_ready();
         hear(control.into_inner(), door).ok().flatten()
     }

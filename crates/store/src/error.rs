@@ -146,7 +146,7 @@ pub enum KeyError {
 
 impl Error {
     /// A database that has not answered in time.
-    pub fn away() -> Self {
+    pub(crate) fn away() -> Self {
         Self::Unavailable(sqlx::Error::PoolTimedOut)
     }
 

@@ -23,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const BETWEEN: Duration = Duration::from_millis(100);
 /// A connection that has said nothing for this long is asked whether it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// For a connection to be made, and for an answer.
-const ANSWER: Duration = Duration::from_secs(5);
+/// For a connection to be made, and for an answer: apps may be waiting for it to fail.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// The server finds out within seconds that the holder's machine is gone.
 const KEEP_ALIVE: &str = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; \

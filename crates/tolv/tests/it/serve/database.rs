@@ -142,7 +142,7 @@ fn sessions_that_are_killed_in_the_middle_leave_everything_working() {
                 .count()
         });
         while !writing.is_finished() {
-            tolv_testkit::sql(&postgres, KILL).unwrap();
+            tolv_testkit::postgres::sql(&postgres, KILL).unwrap();
         }
     });
     poll(SOON, "a write", || shop.ran(&["config", "set", "LAST=1"]).status.success().then_some(()));
@@ -155,7 +155,7 @@ fn sessions_that_are_killed_in_the_middle_leave_everything_working() {
     let home = shop.serve.folder("elsewhere");
     poll(SOON, "the lease", || {
         let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2";
-        (tolv_testkit::sql(&postgres, locks).unwrap().trim() == "1").then_some(())
+        (tolv_testkit::postgres::sql(&postgres, locks).unwrap().trim() == "1").then_some(())
     });
     let ran = run(&mut second(&shop, &home, postgres.url()));
     assert!(ran.err.contains("another platform runs on this database: "), "{}", ran.err);
