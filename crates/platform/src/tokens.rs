@@ -12,7 +12,7 @@ use tolv_model::slug::Digest;
 use tolv_store::{DatabaseUrl, SecretKey, Store, Token};
 
 use super::error::Error;
-use super::platform::Platform;
+use super::platform::{Platform, lock};
 
 const PREFIX: &str = "tolv_";
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -25,6 +25,10 @@ impl Platform {
     ///
     /// The store fails.
     pub async fn first_token(&self) -> Result<Option<String>, Error> {
+        // Something ran here before, then: it is not the first start, and nothing to wait for.
+        if lock(&self.0.lease).is_none() {
+            return Ok(None);
+        }
         let text = new_token_text()?;
         let store = self.store();
         let made = store.create_first_token("owner", &token_hash(&text), Timestamp::now()).await?;
