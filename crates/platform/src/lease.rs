@@ -60,6 +60,11 @@ impl Platform {
         *lock(&self.0.lease) = Some(Keeper { release, task });
     }
 
+    /// Whether the database was there, and was this platform's, since the start.
+    pub(super) fn has_lease(&self) -> bool {
+        lock(&self.0.lease).is_some()
+    }
+
     /// Lets another platform have the database.
     pub(super) async fn release_lease(&self) {
         let keeper = lock(&self.0.lease).take();

@@ -12,7 +12,7 @@ use tolv_model::slug::Digest;
 use tolv_store::{DatabaseUrl, SecretKey, Store, Token};
 
 use super::error::Error;
-use super::platform::{Platform, lock};
+use super::platform::Platform;
 
 const PREFIX: &str = "tolv_";
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -26,7 +26,7 @@ impl Platform {
     /// The store fails.
     pub async fn first_token(&self) -> Result<Option<String>, Error> {
         // Something ran here before, then: it is not the first start, and nothing to wait for.
-        if lock(&self.0.lease).is_none() {
+        if !self.has_lease() {
             return Ok(None);
         }
         let text = new_token_text()?;
