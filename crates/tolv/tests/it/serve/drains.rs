@@ -551,3 +551,32 @@ fn kills_in_close_succession_send_little_again_and_say_how_much() {
         assert!(counted < 10_000, "{counted} of 50000 lines were sent again");
     }
 }
+
+#[test]
+fn what_a_receiver_that_ended_with_the_platform_may_not_have_read_is_sent_again() {
+    let mut shop = talker(&[]);
+    let mut receiver = Receiver::tcp(false);
+    receiver.answer("hold");
+    let id = add(&shop, &format!("syslog://127.0.0.1:{}", receiver.port()));
+    say(&shop, "read", 2_000);
+    let got = |receiver: &Receiver, word: &str| {
+        let messages = all_of(receiver);
+        let mark = format!("says {word} ");
+        let count = messages.iter().filter(|message| message.contains(&mark)).count();
+        (count, said(&messages, word).len())
+    };
+    poll(SOON, "lines come", || (got(&receiver, "read") == (2_000, 2_000)).then_some(()));
+    shop.serve.end(Signal::KILL);
+    receiver.kill();
+    shop.serve.begin();
+    poll(SOON, "the failure shows", || (drain(&shop, &id)["state"] == "failing").then_some(()));
+    receiver.begin();
+    until_text(&shop, "shop.localhost", "ok");
+    say(&shop, "last", 10);
+    poll(LATE, "the last come", || (got(&receiver, "last").1 == 10).then_some(()));
+    let drain = until_sent(&shop, &id);
+    assert_eq!(got(&receiver, "read"), (4_000, 2_000), "{drain}");
+    let all = all_of(&receiver);
+    let unique: BTreeSet<_> = all.iter().collect();
+    assert_eq!(number(&drain, "retried"), all.len() - unique.len(), "{drain}");
+}
