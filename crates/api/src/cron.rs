@@ -21,6 +21,9 @@ pub struct Schedule {
     /// Its next tick; nothing while the deploy is stopped.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next: Option<Timestamp>,
+    /// The clock was put back: ticks up to here were fired before, and are not fired again.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub fired_until: Option<Timestamp>,
     /// How many runs of it go on.
     pub going: usize,
     /// The newest that is known of it.

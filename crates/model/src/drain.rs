@@ -11,10 +11,15 @@
 //!                        └── broke: written again from the settled point ◀────────┘
 //! ```
 //!
+//! The end of the platform is no end of the receiver, which reads what its machine has. So the
+//! next start goes on at the *acknowledged* point, and takes the settled one only where the
+//! receiver is not there: it may have ended with what it had not read.
+//!
 //! # Invariants
 //!
-//! * What is kept for the next start is the settled point: each line goes out at least once.
-//! * `settled` is never ahead of `head`; the difference is what is under way.
+//! * `settled` is never ahead of `acknowledged`, nor that of `head`, nor that of `tried`.
+//! * Each line goes out at least once, and what goes out again is counted, whoever ended: it lies
+//!   between the point from which sending begins again and what was tried before.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -43,7 +48,10 @@ pub struct Point<P> {
 #[derive(Clone, Debug)]
 pub struct Flow<P> {
     settled: Point<P>,
+    acknowledged: Point<P>,
     head: Point<P>,
+    /// Lines that were sent, or began to be.
+    tried: u64,
     under_way: VecDeque<Mark<P>>,
     /// How many of them, from the front, are known to be acknowledged.
     known: usize,
@@ -62,15 +70,51 @@ struct Mark<P> {
 }
 
 impl<P: Clone> Flow<P> {
-    /// Goes on at a point that was settled; `retried` lines were sent more than once before.
+    /// Begins at a point that is settled; `retried` lines were sent more than once before.
     pub fn new(settled: Point<P>, retried: u64) -> Self {
-        let head = settled.clone();
-        Self { settled, head, under_way: VecDeque::new(), known: 0, written: 0, retried }
+        let (acknowledged, head, tried) = (settled.clone(), settled.clone(), settled.sent);
+        let under_way = VecDeque::new();
+        Self { settled, acknowledged, head, tried, under_way, known: 0, written: 0, retried }
+    }
+
+    /// Goes on where another platform ended, which knew that `acknowledged` was at the receiver's
+    /// machine and had tried to send up to `tried` lines: those between are sent again.
+    #[must_use]
+    pub fn resume(mut self, acknowledged: Point<P>, tried: u64) -> Self {
+        // The acknowledged may be older than the settled, where it could not be kept.
+        if acknowledged.sent + acknowledged.dropped > self.settled.sent + self.settled.dropped {
+            self.head = acknowledged.clone();
+            self.under_way.push_back(Mark {
+                at: Millis(0),
+                written: 0,
+                point: acknowledged.clone(),
+            });
+            self.known = 1;
+            self.acknowledged = acknowledged;
+        }
+        self.retried += tried.saturating_sub(self.head.sent);
+        self.tried = self.head.sent;
+        self
     }
 
     /// What is sure.
     pub fn settled(&self) -> &Point<P> {
         &self.settled
+    }
+
+    /// What the receiver's machine has.
+    pub fn acknowledged_point(&self) -> &Point<P> {
+        &self.acknowledged
+    }
+
+    /// Lines that were sent, or began to be, on the way to the last of them.
+    pub fn tried(&self) -> u64 {
+        self.tried
+    }
+
+    /// How old the oldest write is that the receiver's machine has not acknowledged.
+    pub fn waits_for(&self, now: Millis) -> Option<Duration> {
+        self.under_way.get(self.known).map(|mark| now.since(mark.at))
     }
 
     /// What was written so far.
@@ -83,11 +127,22 @@ impl<P: Clone> Flow<P> {
         self.retried
     }
 
+    /// `lines` behind the head are about to be sent.
+    pub fn tries(&mut self, lines: u64) {
+        self.tried = self.tried.max(self.head.sent + lines);
+    }
+
+    /// None of the lines behind `tried` was sent after all.
+    pub fn tried_in_vain(&mut self, tried: u64) {
+        self.tried = tried.max(self.head.sent);
+    }
+
     /// `sent` lines in `bytes` were written, which are all up to `place` but `dropped` ones.
     pub fn wrote(&mut self, now: Millis, bytes: u64, place: P, sent: u64, dropped: u64) {
         self.written += bytes;
         let (sent, dropped) = (self.head.sent + sent, self.head.dropped + dropped);
         self.head = Point { place, sent, dropped };
+        self.tried = self.tried.max(sent);
         let (written, point) = (self.written, self.head.clone());
         self.under_way.push_back(Mark { at: now, written, point });
     }
@@ -100,6 +155,7 @@ impl<P: Clone> Flow<P> {
             && mark.written <= acknowledged
         {
             mark.at = now;
+            self.acknowledged = mark.point.clone();
             self.known += 1;
         }
         let before = self.under_way.len();
@@ -118,13 +174,16 @@ impl<P: Clone> Flow<P> {
     /// The receiver has everything.
     pub fn confirm(&mut self) {
         self.settled = self.head.clone();
+        self.acknowledged = self.head.clone();
         self.under_way.clear();
         self.known = 0;
     }
 
     /// The connection is gone: what is under way is to be written again, from the settled point.
     pub fn broke(&mut self) {
-        self.retried += self.head.sent - self.settled.sent;
+        self.retried += self.tried - self.settled.sent;
+        self.tried = self.settled.sent;
+        self.acknowledged = self.settled.clone();
         self.head = self.settled.clone();
         self.under_way.clear();
         (self.known, self.written) = (0, 0);

@@ -187,6 +187,11 @@ pub(super) enum After {
 impl Task {
     async fn run(self) {
         let mut patience = Patience::new();
+        // Without the database there is nothing to ask it first.
+        let mut has_kept = !self.platform.has_lease();
+        if has_kept {
+            self.restore_kept().await;
+        }
         let restored = loop {
             match self.restore().await {
                 Ok(()) => break true,
@@ -196,8 +201,9 @@ impl Task {
                     break false;
                 }
                 Err(error)
-                    if matches!(error.kind(), Kind::Unavailable | Kind::Full) && !patience.said =>
+                    if matches!(error.kind(), Kind::Unavailable | Kind::Full) && !has_kept =>
                 {
+                    has_kept = true;
                     self.restore_kept().await;
                     if !self.wait(&mut patience, &error).await {
                         break false;

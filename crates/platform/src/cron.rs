@@ -18,7 +18,7 @@ mod going;
 mod run;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -30,7 +30,7 @@ use tolv_model::cron::CronOutcome;
 use tolv_model::id::CronRunId;
 use tolv_model::name::{Deploy as DeployPath, ScheduleName};
 use tolv_model::operation::State;
-use tolv_model::timetable::{Due, LATE, Timetable};
+use tolv_model::timetable::{Due, LATE, PutBack, Timetable};
 use tolv_store::{CronRun, Deploy, NewCronRun, Recorded, Release};
 
 use self::going::Going;
@@ -52,6 +52,8 @@ const LAST: usize = 1;
 pub(super) struct Cron {
     /// What is current may have changed.
     changed: Notify,
+    /// How far each schedule has come, for others to look at.
+    table: Mutex<Timetable>,
     pub(super) going: Going,
 }
 
@@ -62,6 +64,8 @@ pub struct Scheduled {
     pub job: CronJob,
     /// Its next tick; nothing while the deploy is stopped.
     pub next: Option<Timestamp>,
+    /// The clock was put back: ticks up to here were fired before, and are not fired again.
+    pub fired_until: Option<Timestamp>,
     /// The last that is known of it.
     pub last: Option<CronRun>,
     /// How many runs of it go on.
@@ -107,6 +111,8 @@ impl Task {
         let (mut table, mut is_first, mut is_stale) = (Timetable::default(), true, true);
         // Ticks that the store did not take yet.
         let mut waiting = Vec::new();
+        // Schedules that begin anew, whose ticks are to be forgotten first.
+        let mut anew = Vec::new();
         loop {
             if is_stale {
                 match self.read(&mut table, is_first).await {
@@ -117,6 +123,15 @@ impl Task {
                 }
             }
             if !is_stale {
+                for put_back in table.put_back(Timestamp::now()) {
+                    self.tell(&put_back);
+                    if put_back.is_anew {
+                        anew.push(put_back.name);
+                    }
+                }
+                anew = self.forget(anew).await;
+            }
+            if !is_stale && anew.is_empty() {
                 waiting.extend(table.take(Timestamp::now()));
                 let mut later = Vec::new();
                 for due in waiting.drain(..) {
@@ -130,7 +145,9 @@ impl Task {
                 }
                 waiting = later;
             }
-            let pause = match (is_stale || !waiting.is_empty(), table.next()) {
+            cron.table.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&table);
+            let away = is_stale || !waiting.is_empty() || !anew.is_empty();
+            let pause = match (away, table.next()) {
                 (true, _) => Some(AWAY),
                 (false, None) => None,
                 (false, Some(next)) => {
@@ -148,6 +165,36 @@ impl Task {
                 } => {}
             }
         }
+    }
+
+    /// Forgets the ticks that lie ahead of schedules that begin anew; those that are still to be done.
+    async fn forget(&self, anew: Vec<ScheduleName>) -> Vec<ScheduleName> {
+        let (store, id) = (&self.platform.0.store, &self.controller.place.id);
+        let mut later = Vec::new();
+        for name in anew {
+            match store.forget_cron_ticks(id, &name, Timestamp::now()).await {
+                Err(error) if error.is_unavailable() => later.push(name),
+                Err(error) => self.say(format!("{name}: its ticks cannot be forgotten: {error}")),
+                Ok(()) => {}
+            }
+        }
+        later
+    }
+
+    fn tell(&self, put_back: &PutBack) {
+        let PutBack { name, from, next, is_anew } = put_back;
+        let next = next.map_or_else(|| "never".to_owned(), |next| format!("at {next}"));
+        self.say(if *is_anew {
+            format!(
+                "{name}: the clock was put back behind the tick of {from}: it goes by the clock as it \
+                 is now, next {next}"
+            )
+        } else {
+            format!(
+                "{name}: the clock was put back behind the tick of {from}: what ran is not run again, \
+                 next {next}"
+            )
+        });
     }
 
     /// Reads the schedules of what is current.
@@ -229,9 +276,14 @@ impl Platform {
         let mut all = Vec::new();
         for job in current.jobs {
             let last = store.cron_runs(&current.deploy.id, &job.name, None, LAST).await?.pop();
-            let next = if current.deploy.stopped { None } else { job.next(now) };
+            let (next, fired_until) = if current.deploy.stopped {
+                (None, None)
+            } else {
+                let table = controller.cron.table.lock().unwrap_or_else(PoisonError::into_inner);
+                table.next_of(&job, now)
+            };
             let going = controller.cron.going.of(&job.name).len();
-            all.push(Scheduled { job, next, last, going });
+            all.push(Scheduled { job, next, fired_until, last, going });
         }
         Ok(all)
     }

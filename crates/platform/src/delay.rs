@@ -4,7 +4,7 @@ use tokio::time::sleep;
 
 use super::error::{Error, Kind};
 use super::lease::prepare;
-use super::platform::{Platform, lock};
+use super::platform::Platform;
 
 /// Between two tries of a database that was away at the start.
 const AWAY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -19,7 +19,7 @@ impl Platform {
     pub(super) async fn catch_up(self, delay: Error) {
         let ready = async || {
             // Taken already where it was the disk that was full.
-            if lock(&self.0.lease).is_none() {
+            if !self.has_lease() {
                 self.hold(prepare(&self.0.store).await?);
             }
             self.control_all().await

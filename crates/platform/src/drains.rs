@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  API ─▶ store: rows ─▶ task of the deploy ─▶ a thread a drain: log ─▶ encoder ─▶ receiver
-//!                          ▲   │ at most once a second            │
-//!                          └───┴── how far it has come ◀──────────┘
+//!                          ▲   │ at most once a second            │  └─▶ a file beside the log:
+//!                          └───┴── how far it has come ◀──────────┘      each batch
 //! ```
 //!
 //! A thread a drain, because all that a drain does is wait: for lines, for a receiver that hangs,
@@ -13,8 +13,9 @@
 //!
 //! # Invariants
 //!
-//! * What is recorded in the store is behind what the receiver has: each line goes out at least
-//!   once, whatever ends the platform.
+//! * What is recorded is behind what the receiver has: each line goes out at least once, whatever
+//!   ends the platform. Behind that in turn is recorded what was tried, before it is: what goes out
+//!   again is counted.
 //! * Lines that the log had no room for any more are counted, and said to the receiver where they
 //!   are missing.
 //! * No text about a drain has the secrets of its URL in it.
@@ -25,6 +26,7 @@ mod http;
 mod reach;
 mod sender;
 mod stream;
+mod trail;
 mod trust;
 
 use std::collections::HashMap;
@@ -56,7 +58,7 @@ const MOST: usize = 20;
 const LINGER: Duration = Duration::from_millis(25);
 /// Between two records of how far drains have come.
 const SAVE: Duration = Duration::from_secs(1);
-/// For drains to end; one that is stuck is left to itself.
+/// For drains to end, a little more than what is under way has for it; one that is stuck is left to itself.
 const END: Duration = Duration::from_secs(1);
 
 /// One drain, as it is now.
@@ -97,10 +99,16 @@ pub(super) struct Drains {
 struct Running {
     bell: Arc<bell::Bell>,
     now: Arc<Mutex<Snapshot>>,
+    trail: Arc<Mutex<trail::Trail>>,
     saved: DrainProgress,
 }
 
 impl Running {
+    /// Whatever its thread still does is recorded nowhere.
+    fn close(&self) {
+        self.trail.lock().unwrap_or_else(PoisonError::into_inner).close();
+    }
+
     fn progress(&self) -> DrainProgress {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).progress()
     }
@@ -158,6 +166,7 @@ impl Drains {
         for bell in bells {
             timeout_at(deadline, bell.ended()).await.ok();
         }
+        self.running().values().for_each(Running::close);
         self.save(&platform).await;
         self.ended.cancel();
     }
@@ -208,6 +217,7 @@ impl Drains {
             let stays = rows.iter().any(|row| row.id == *id);
             if !stays {
                 running.bell.stop();
+                running.close();
             }
             stays
         });
@@ -215,9 +225,9 @@ impl Drains {
             let Entry::Vacant(entry) = running.entry(row.id.clone()) else { continue };
             let saved = row.progress.clone();
             let Some(sender) = Sender::new(row, path, log.clone(), services) else { continue };
-            let (bell, now) = sender.handles();
+            let (bell, now, trail) = sender.handles();
             if sender.start() {
-                entry.insert(Running { bell, now, saved });
+                entry.insert(Running { bell, now, trail, saved });
             }
         }
         true
@@ -358,7 +368,15 @@ impl Platform {
             && let Some(running) = controller.drains.running().remove(id)
         {
             running.bell.stop();
+            running.close();
         }
+        let folder = self.log_folder(&deploy.id);
+        let gone = id.clone();
+        blocking(move || {
+            trail::remove(&folder, &gone);
+            Ok::<_, Error>(())
+        })
+        .await?;
         // One that was not running yet.
         self.look_at_drains(&deploy.id);
         Ok(())

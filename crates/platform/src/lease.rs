@@ -1,14 +1,18 @@
 //! One database, one platform: the lease, for as long as this one runs.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tolv_store::{Lease, Store};
+use tolv_store::{Holder, Lease, Store};
 
 use super::error::Error;
 use super::platform::{Platform, lock};
+
+/// For the database to say that it is there: what ran before waits for it at a start.
+const REACH: Duration = Duration::from_secs(1);
 
 /// Says that another platform has the database now.
 #[derive(Debug, Default)]
@@ -35,8 +39,8 @@ pub(super) struct Keeper {
 /// Takes the lease; before it nothing in the database is touched. Then brings the database up to date.
 pub(super) async fn prepare(store: &Store) -> Result<Lease, Error> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let (pid, now) = (std::process::id(), Timestamp::now());
-    let lease = store.lease(&format!("pid {pid} on {host} since {now:.0}")).await?;
+    let holder = Holder { pid: std::process::id(), host, since: Timestamp::now() };
+    let lease = store.lease(&holder, REACH).await?;
     store.prepare().await?;
     Ok(lease)
 }
@@ -54,6 +58,11 @@ impl Platform {
             }
         });
         *lock(&self.0.lease) = Some(Keeper { release, task });
+    }
+
+    /// Whether the database was there, and was this platform's, since the start.
+    pub(super) fn has_lease(&self) -> bool {
+        lock(&self.0.lease).is_some()
     }
 
     /// Lets another platform have the database.

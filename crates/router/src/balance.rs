@@ -8,7 +8,7 @@
 pub(crate) struct Load {
     /// Requests it is answering.
     pub(crate) in_flight: usize,
-    /// A connection to it failed a moment ago.
+    /// A connection to it failed a moment ago, or it answers nothing.
     pub(crate) quarantined: bool,
     /// This very request has tried it.
     pub(crate) tried: bool,

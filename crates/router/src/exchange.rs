@@ -23,6 +23,7 @@ use crate::framing::Framing;
 use crate::head::{Bad, ResponseHead, Scanner, Sender};
 use crate::headers::{self, Client, Origin};
 use crate::inner::Inner;
+use crate::live::Live;
 use crate::message::{Request, Response};
 use crate::patience::{Download, Upload};
 use crate::pump::{Broken, Direction, Outgoing, Progress, Pump, fill_from};
@@ -64,6 +65,12 @@ impl From<Bad> for Failure {
 /// The process's answer is not HTTP.
 fn not_http(bad: Bad) -> Failure {
     Failure { detail: Some(bad.0), ..Code::H25.into() }
+}
+
+/// The process does not answer in time.
+fn silent(live: &Live) -> Failure {
+    let detail = "the third in a row, the process is passed over until it answers";
+    Failure { detail: live.timed_out().then_some(detail), ..Code::H12.into() }
 }
 
 /// Why an attempt came to nothing.
@@ -163,9 +170,14 @@ impl<'a> Exchange<'a> {
         let mut answer = BytesMut::new();
         let received = tokio::select! {
             biased;
-            received = self.receive(&mut process_from, &mut answer, &mut to, used) => received,
+            received = self.receive(&in_flight, &mut process_from, &mut answer, &mut to, used) => {
+                received
+            }
             failure = self.send(&mut from, read, &mut process_to) => Err(failure.into()),
-            code = progress.silence(&limits) => Err(code.into()),
+            code = progress.silence(&limits) => Err(match code {
+                Code::H12 => silent(&in_flight).into(),
+                code => code.into(),
+            }),
             () = self.router.cut.cancelled() => Err(Code::H99.into()),
         }?;
         match received {
@@ -240,6 +252,7 @@ impl<'a> Exchange<'a> {
     /// Passes interim answers on, then the answer. `used`: the connection served a request before.
     async fn receive(
         &self,
+        live: &Live,
         from: &mut ReadHalf<'_>,
         answer: &mut BytesMut,
         to: &mut WriteHalf<'_>,
@@ -254,6 +267,7 @@ impl<'a> Exchange<'a> {
                 return Err(if stale { Miss::Stale } else { Code::H13.into() });
             };
             first = false;
+            live.answers();
             let head = ResponseHead::parse(raw).map_err(not_http)?;
             let response = Response::understand(head, to_head).map_err(not_http)?;
             let mut out = Vec::new();

@@ -37,6 +37,7 @@ mod exchange;
 mod framing;
 mod head;
 mod headers;
+mod health;
 mod ids;
 mod inner;
 mod listen;

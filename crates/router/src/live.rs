@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use crate::health::Health;
 use crate::table::{Backend, Table};
 
 /// Locks, also after a panic elsewhere: every critical section here leaves a whole value.
@@ -34,6 +35,7 @@ pub(crate) struct Live {
     /// Woken when a request ends or becomes a tunnel, and no other is in flight.
     ended: Notify,
     quarantined_until: Mutex<Option<Instant>>,
+    health: Mutex<Health>,
     /// Connections without a request, the last used at the end.
     idle: Mutex<Vec<(TcpStream, Instant)>>,
 }
@@ -83,6 +85,7 @@ impl Live {
             removed: AtomicBool::new(false),
             ended: Notify::new(),
             quarantined_until: Mutex::new(None),
+            health: Mutex::default(),
             idle: Mutex::new(Vec::new()),
         }
     }
@@ -138,6 +141,26 @@ impl Live {
 
     pub(crate) fn is_quarantined(&self) -> bool {
         lock(&self.quarantined_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether it takes connections and answers nothing.
+    pub(crate) fn hangs(&self) -> bool {
+        lock(&self.health).is_passed_over(Instant::now())
+    }
+
+    /// A request is about to be sent to it.
+    pub(crate) fn chosen(&self) {
+        lock(&self.health).chosen(Instant::now());
+    }
+
+    /// A request was not answered in time; whether it hangs from here on.
+    pub(crate) fn timed_out(&self) -> bool {
+        lock(&self.health).timed_out(Instant::now())
+    }
+
+    /// It answers.
+    pub(crate) fn answers(&self) {
+        lock(&self.health).answered();
     }
 
     pub(crate) fn end_quarantine(&self) {

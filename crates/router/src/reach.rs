@@ -72,7 +72,7 @@ pub(crate) async fn reach(
             .iter()
             .map(|live| Load {
                 in_flight: live.in_flight(),
-                quarantined: live.is_quarantined(),
+                quarantined: live.is_quarantined() || live.hangs(),
                 tried: way.tried.contains(&live.backend),
             })
             .collect();
@@ -85,6 +85,7 @@ pub(crate) async fn reach(
         };
         // It left the table between our look and now: look again.
         let Some(request) = route.backends[chosen].enter() else { continue };
+        request.chosen();
         way.backend = Some(request.backend.clone());
         if used && let Some(stream) = request.take_idle(router.settings.upstream_keep_alive) {
             way.connect = Duration::ZERO;

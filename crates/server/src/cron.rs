@@ -36,7 +36,7 @@ fn run(run: tolv_store::CronRun) -> CronRun {
 }
 
 fn schedule(scheduled: Scheduled) -> Schedule {
-    let Scheduled { job, next, last, going } = scheduled;
+    let Scheduled { job, next, fired_until, last, going } = scheduled;
     Schedule {
         name: job.name.to_string(),
         schedule: job.schedule.to_string(),
@@ -44,6 +44,7 @@ fn schedule(scheduled: Scheduled) -> Schedule {
         concurrency_policy: job.concurrency.as_str().to_owned(),
         command: job.command,
         next,
+        fired_until,
         going,
         last: last.map(run),
     }

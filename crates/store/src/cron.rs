@@ -254,6 +254,30 @@ impl Store {
         rows.iter().map(run).collect()
     }
 
+    /// Takes the ticks of a schedule that lie behind `after` off their runs, for the clock was put
+    /// back: they come again.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn forget_cron_ticks(
+        &self,
+        deploy: &DeployId,
+        name: &ScheduleName,
+        after: Timestamp,
+    ) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        sqlx::query(
+            "UPDATE cron_runs SET tick = NULL WHERE deploy = $1 AND name = $2 AND tick > $3",
+        )
+        .bind(deploy.as_str().to_owned())
+        .bind(name.as_str().to_owned())
+        .bind(micros(after))
+        .execute(&mut *write.tx)
+        .await?;
+        write.commit().await
+    }
+
     /// The last tick of each schedule that was dealt with.
     ///
     /// # Errors

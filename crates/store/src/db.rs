@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Executor as _, Row as _};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tolv_model::ledger::LedgerKey;
 
 use crate::error::Error;
@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) ledger_key: LedgerKey,
     /// One writer at a time: what is read in a transaction is still so when it is written.
     writing: Mutex<()>,
+    /// Whether anything may be written: not while the lease is not had.
+    may_write: watch::Sender<bool>,
     begin: &'static str,
     /// Begins a transaction that reads one state of the database.
     begin_read: &'static str,
@@ -197,6 +199,7 @@ impl Store {
             ledger_key: key.ledger_key(),
             key: key.clone(),
             writing: Mutex::default(),
+            may_write: watch::Sender::new(true),
             begin,
             begin_read,
             fixed,
@@ -208,6 +211,11 @@ impl Store {
             keep_releases: OnceLock::new(),
             _folder: folder,
         })))
+    }
+
+    /// Lets what writes go on, or wait.
+    pub(crate) fn let_write(&self, may: bool) {
+        self.0.may_write.send_replace(may);
     }
 
     /// The file of SQLite's database.
@@ -360,7 +368,10 @@ impl Store {
 
     /// Begins a transaction that writes, once no other does.
     pub(crate) async fn write(&self) -> Result<Write<'_>, Error> {
+        let mut may_write = self.0.may_write.subscribe();
         let begin = async {
+            // Its other end is ours: it is there.
+            may_write.wait_for(|may| *may).await.ok();
             let one = self.0.writing.lock().await;
             self.adjust_reserves();
             let connection = self.0.pool.acquire().await?;

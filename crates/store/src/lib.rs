@@ -47,7 +47,7 @@ mod url;
 pub use cron::{CronRun, NewCronRun, Recorded};
 pub use db::Store;
 pub use error::{Error, KeyError};
-pub use lease::Lease;
+pub use lease::{Holder, Lease};
 pub use ledger::Ledger;
 pub use runs::{NewRun, Run};
 pub use secret::{SecretKey, random};

@@ -3,7 +3,9 @@
 #   receiver.py http|tcp PORT FOLDER [CERTIFICATE KEY]
 #
 # HTTP: each request is a file in the folder: the status that it got, its head, its body. The file
-# `answer` says which status that is; `hang` is none until it says another. TCP: the bytes are in the file `bytes`.
+# `answer` says which status that is; `hang` is none until it says another. TCP: the bytes of
+# each connection are in a file, `bytes-000000` and so on; with the answer
+# `hold` no connection is closed.
 import http.server
 import os
 import socket
@@ -67,9 +69,15 @@ def take(connection):
     try:
         if context:
             connection = context.wrap_socket(connection, server_side=True)
+        file = None
         while data := connection.recv(65536):
-            with lock, open(os.path.join(folder, "bytes"), "ab") as file:
-                file.write(data)
+            if not file:
+                with lock:
+                    count = len([name for name in os.listdir(folder) if name.startswith("bytes-")])
+                    file = open(os.path.join(folder, f"bytes-{count:06}"), "ab", buffering=0)
+            file.write(data)
+        while read("answer") == "hold":
+            time.sleep(0.05)
     except OSError:
         pass
     connection.close()

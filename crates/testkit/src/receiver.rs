@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -130,7 +130,8 @@ impl Receiver {
         self.port
     }
 
-    /// What requests are answered with from now on: a status, or `hang`.
+    /// What requests are answered with from now on: a status, or `hang`; `hold` keeps
+    /// connections over TCP open that the other side has closed.
     ///
     /// # Panics
     ///
@@ -177,19 +178,28 @@ impl Receiver {
 
     /// The requests that it got and answered, the oldest first.
     pub fn requests(&self) -> Vec<Request> {
+        let read = |path: &PathBuf| Request::read(&fs::read(path).ok()?);
+        self.files("request-").iter().filter_map(read).collect()
+    }
+
+    fn files(&self, prefix: &str) -> Vec<PathBuf> {
         let list = fs::read_dir(self.got()).into_iter().flatten().flatten();
-        let is_request = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("request-"))
+        let is_one = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
         };
-        let mut paths: Vec<_> = list.map(|entry| entry.path()).filter(is_request).collect();
+        let mut paths: Vec<_> = list.map(|entry| entry.path()).filter(is_one).collect();
         paths.sort();
-        let read = |path: &Path| Request::read(&fs::read(path).ok()?);
-        paths.iter().filter_map(|path| read(path)).collect()
+        paths
+    }
+
+    /// The bytes that it got over TCP, of each connection.
+    pub fn connections(&self) -> Vec<Vec<u8>> {
+        self.files("bytes-").iter().filter_map(|path| fs::read(path).ok()).collect()
     }
 
     /// The bytes that it got over TCP.
     pub fn bytes(&self) -> Vec<u8> {
-        fs::read(self.got().join("bytes")).unwrap_or_default()
+        self.connections().concat()
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Reader {
     /// The segment before: a writer that was slow may still append to it.
     before: Option<(u64, File, u64)>,
     buffer: Vec<u8>,
+    /// How much is read at once.
+    piece: usize,
     names: BTreeMap<Vec<u8>, Arc<str>>,
 }
 
@@ -116,7 +118,15 @@ impl Reader {
     fn new(folder: &Path, knows: bool, position: Position) -> Self {
         let (open, before) = (None, None);
         let (buffer, names) = (Vec::new(), BTreeMap::new());
-        Self { folder: folder.to_owned(), knows, position, open, before, buffer, names }
+        let folder = folder.to_owned();
+        Self { folder, knows, position, open, before, buffer, piece: READ, names }
+    }
+
+    /// Reads at most about so many bytes at once.
+    #[must_use]
+    pub fn in_pieces(mut self, bytes: usize) -> Self {
+        self.piece = bytes;
+        self
     }
 
     /// The place behind what was read.
@@ -241,7 +251,7 @@ impl Reader {
             let newer = segments(&self.folder)?.last().is_some_and(|&newest| newest > index);
             // Kept only while there is more: of many readers, most wait.
             let mut buffer = match std::mem::take(&mut self.buffer) {
-                buffer if buffer.is_empty() => vec![0; READ],
+                buffer if buffer.is_empty() => vec![0; self.piece],
                 buffer => buffer,
             };
             let offset = self.position.cursor.offset;

@@ -152,6 +152,13 @@ pub enum ScheduleError {
 }
 
 impl Schedule {
+    /// Whether it has `*` in minutes or hours.
+    pub fn goes_by_time(&self) -> bool {
+        let text = self.to_string();
+        text.eq_ignore_ascii_case("@hourly")
+            || text.split_ascii_whitespace().take(2).any(|field| field.contains('*'))
+    }
+
     /// The first time after `after` that matches, in its time zone; none if there is none to come.
     pub fn next(&self, after: &Zoned) -> Option<Zoned> {
         self.cron.find_next_occurrence(after, false).ok()

@@ -33,6 +33,37 @@ fn a_slow_receiver_settles_what_lies_behind_its_buffer() {
 }
 
 #[test]
+fn another_platform_goes_on_at_what_was_acknowledged() {
+    let point = |sent| Point { place: sent, sent, dropped: 0 };
+    // 30 of 40 lines were acknowledged, 45 tried: those between are sent again.
+    let mut flow = Flow::new(point(10), 2).resume(point(30), 45);
+    assert_eq!((flow.head().sent, flow.settled().sent, flow.retried()), (30, 10, 17));
+    assert!(!flow.acknowledged(Millis(9_999), 0));
+    assert!(flow.acknowledged(Millis(10_000), 0));
+    assert_eq!(*flow.settled(), point(30));
+    // The receiver is not there: all that it may not have read is sent again.
+    let mut flow = Flow::new(point(10), 0).resume(point(30), 30);
+    flow.broke();
+    assert_eq!((flow.head().sent, flow.retried(), flow.tried()), (10, 20, 10));
+    // What is older than the settled is no news.
+    let flow = Flow::new(point(10), 0).resume(point(5), 12);
+    assert_eq!((flow.head().sent, flow.acknowledged_point().sent, flow.retried()), (10, 10, 2));
+}
+
+#[test]
+fn what_was_begun_counts_as_sent_when_it_is_sent_again() {
+    let mut flow = start();
+    flow.wrote(Millis(0), 100, 10, 10, 0);
+    flow.tries(7);
+    flow.broke();
+    assert_eq!(flow.retried(), 17);
+    flow.tries(10);
+    flow.tried_in_vain(0);
+    flow.broke();
+    assert_eq!(flow.retried(), 17, "nobody was there");
+}
+
+#[test]
 fn pauses_double_and_end_with_success() {
     let mut backoff = Backoff::default();
     let longest = |backoff: &mut Backoff| backoff.failed(u64::MAX - 1, None);
@@ -62,6 +93,8 @@ enum Step {
     Acknowledge(u8),
     Wait(u16),
     Break,
+    /// Another platform goes on, and what is on the connection arrives.
+    Restart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -70,6 +103,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<u8>().prop_map(Step::Acknowledge),
         4 => any::<u16>().prop_map(Step::Wait),
         1 => Just(Step::Break),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -102,6 +136,20 @@ proptest! {
                 Step::Break => {
                     flow.broke();
                     line.clear();
+                }
+                Step::Restart => {
+                    let (settled, acknowledged) =
+                        (flow.settled().clone(), flow.acknowledged_point().clone());
+                    prop_assert!(settled.place <= acknowledged.place);
+                    // What it has acknowledged it reads; of the rest, nobody knows.
+                    for (_, from, to) in line.drain(..).filter(|entry| entry.0.is_some()) {
+                        prop_assert!(from <= read, "a gap");
+                        read = read.max(to);
+                    }
+                    let tried = flow.tried();
+                    flow = Flow::new(settled, flow.retried()).resume(acknowledged, tried);
+                    prop_assert!(flow.head().place <= read);
+                    now = 0;
                 }
             }
             // It reads late, but within the time.

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+/// For what is under way to arrive, once the thread is to end.
+const LAST: Duration = Duration::from_millis(700);
+
 /// Between a thread and those who wake it.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
@@ -17,6 +20,8 @@ pub(super) struct Bell {
 struct State {
     rung: bool,
     stopped: bool,
+    /// When everything under way is to be left as it is.
+    over: Option<Instant>,
 }
 
 impl Bell {
@@ -32,12 +37,21 @@ impl Bell {
 
     /// The thread is to end.
     pub(super) fn stop(&self) {
-        self.state().stopped = true;
+        let mut state = self.state();
+        state.stopped = true;
+        state.over.get_or_insert_with(|| Instant::now() + LAST);
+        drop(state);
         self.changed.notify_all();
     }
 
     pub(super) fn is_stopped(&self) -> bool {
         self.state().stopped
+    }
+
+    /// How long what is under way may still take, once the thread is to end.
+    pub(super) fn left(&self) -> Duration {
+        let over = self.state().over;
+        over.map_or(LAST, |over| over.saturating_duration_since(Instant::now()))
     }
 
     /// The thread is gone.

@@ -104,7 +104,18 @@ impl Http {
         answer.map_err(|error| {
             // The file of certificates may be another by the next time.
             self.agent = None;
-            failed(error.to_string())
+            match error {
+                // Nothing was sent.
+                ureq::Error::ConnectionFailed
+                | ureq::Error::HostNotFound
+                | ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+                    Fault::Connect(url.authority(), io::Error::other(error))
+                }
+                ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    Fault::Connect(url.authority(), error)
+                }
+                error => failed(error.to_string()),
+            }
         })
     }
 }

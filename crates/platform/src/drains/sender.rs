@@ -24,6 +24,7 @@ use super::fault::Fault;
 use super::http::{Answer, Http};
 use super::reach::Reach;
 use super::stream::Connection;
+use super::trail::{Trace, Trail};
 
 /// Between two looks at a connection that has nothing to do, and at the log: whoever tells of new
 /// lines waits for the platform's own reader.
@@ -37,6 +38,10 @@ const BODY: usize = 1 << 20;
 const TOLD: u32 = 2;
 /// Between two lines of the log about lines that were dropped.
 const DROPS: Duration = Duration::from_secs(10);
+/// Bytes of the log that are sent and recorded at once.
+const PIECE: usize = 64 * 1024;
+/// Least time between two looks at what the receiver's machine has acknowledged.
+const ACKNOWLEDGES: Duration = Duration::from_millis(10);
 /// Writers that a recorded place knows.
 const WRITERS: usize = 256;
 
@@ -95,6 +100,7 @@ pub(super) struct Sender {
     log: Log,
     bell: Arc<Bell>,
     now: Arc<Mutex<Snapshot>>,
+    trail: Arc<Mutex<Trail>>,
     encoder: Encoder,
     flow: Flow<Position>,
     backoff: Backoff,
@@ -104,6 +110,10 @@ pub(super) struct Sender {
     /// Lines that were dropped and not said in the log yet, and when that was done last.
     untold: (u64, Option<Instant>),
     bytes: Vec<u8>,
+}
+
+fn millis(since: Instant) -> Millis {
+    Millis(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX))
 }
 
 /// How lines get to the receiver.
@@ -122,6 +132,7 @@ impl Sender {
     ) -> Option<Self> {
         let url: DrainUrl = row.url.parse().ok()?;
         let now = Snapshot::of(&row.progress);
+        let trail = Trail::new(log.folder(), &row.id);
         Some(Self {
             id: row.id,
             encoder: Encoder::new(url.kind, path),
@@ -132,6 +143,7 @@ impl Sender {
             bell: Arc::default(),
             flow: Flow::new(now.settled.clone(), now.retried),
             now: Arc::new(Mutex::new(now)),
+            trail: Arc::new(Mutex::new(trail)),
             backoff: Backoff::default(),
             began: Instant::now(),
             told: false,
@@ -140,8 +152,8 @@ impl Sender {
         })
     }
 
-    pub(super) fn handles(&self) -> (Arc<Bell>, Arc<Mutex<Snapshot>>) {
-        (Arc::clone(&self.bell), Arc::clone(&self.now))
+    pub(super) fn handles(&self) -> (Arc<Bell>, Arc<Mutex<Snapshot>>, Arc<Mutex<Trail>>) {
+        (Arc::clone(&self.bell), Arc::clone(&self.now), Arc::clone(&self.trail))
     }
 
     /// Starts the thread; false where the system has none left.
@@ -154,6 +166,7 @@ impl Sender {
             Kind::Syslog(_) => Way::Stream(None),
             Kind::Logplex(_) | Kind::Otlp => Way::Http(Http::new(self.reach.clone())),
         };
+        self.take_up(matches!(way, Way::Http(_)));
         let mut reader = self.reader();
         let mut items = Vec::new();
         while !self.bell.is_stopped() {
@@ -179,6 +192,9 @@ impl Sender {
                 Way::Http(http) => self.post(http, &items, &reader),
             };
             if let Err(fault) = went {
+                if matches!(fault, Fault::Stopped) {
+                    break;
+                }
                 if let Way::Stream(connection) = &mut way {
                     *connection = None;
                     self.flow.broke();
@@ -188,24 +204,66 @@ impl Sender {
                 self.fail(&fault, None);
             }
         }
-        if let Way::Stream(Some(connection)) = way
-            && connection.finish()
-        {
-            self.flow.confirm();
-            self.publish();
+        if let Way::Stream(Some(connection)) = way {
+            let bell = Arc::clone(&self.bell);
+            let has_read = connection.finish(&bell, |rest| {
+                self.flow.acknowledged(self.millis(), rest);
+            });
+            if has_read {
+                self.flow.confirm();
+            }
         }
+        self.publish();
         self.bell.end();
     }
 
-    /// From the settled point on.
+    /// Goes on where the platform before ended, and counts what it sent behind that.
+    fn take_up(&mut self, is_told: bool) {
+        let found = self.trail().take_up();
+        if let Some(found) = found {
+            let Trace { place, sent, dropped, tried, retried } = found.trace;
+            // What was acknowledged before the machine started anew may not have been read: only
+            // what a receiver said itself is sure.
+            let acknowledged = if is_told || !found.is_of_another_boot {
+                Point { place, sent, dropped }
+            } else {
+                self.flow.settled().clone()
+            };
+            let retried = self.flow.retried().max(retried);
+            self.flow = Flow::new(self.flow.settled().clone(), retried).resume(acknowledged, tried);
+            if is_told {
+                self.flow.confirm();
+            }
+        }
+        self.publish();
+    }
+
+    /// From what was sent last on.
     fn reader(&self) -> Reader {
-        let position = self.flow.settled().place.clone();
+        let position = self.flow.head().place.clone();
         let end = Reader::at_end(&self.folder);
-        match end {
+        let reader = match end {
             // The log was removed behind our back: another one has begun.
             Ok(end) if end.cursor() < position.cursor => Reader::open(&self.folder),
             _ => Reader::resume(&self.folder, position),
-        }
+        };
+        reader.in_pieces(PIECE)
+    }
+
+    fn trail(&self) -> MutexGuard<'_, Trail> {
+        self.trail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down how far it has come, also for a platform that is killed.
+    fn record(&self) {
+        let Point { place, sent, dropped } = self.flow.acknowledged_point();
+        self.trail().record(Trace {
+            place: place.newest(WRITERS),
+            sent: *sent,
+            dropped: *dropped,
+            tried: self.flow.tried(),
+            retried: self.flow.retried(),
+        });
     }
 
     fn now(&self) -> MutexGuard<'_, Snapshot> {
@@ -213,10 +271,11 @@ impl Sender {
     }
 
     fn millis(&self) -> Millis {
-        Millis(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        millis(self.began)
     }
 
     fn publish(&self) {
+        self.record();
         let mut now = self.now();
         now.settled = self.flow.settled().clone();
         let head = self.flow.head();
@@ -227,11 +286,18 @@ impl Sender {
     /// Nothing is to be sent: looks after the connection, and waits.
     fn idle(&mut self, connection: &mut Option<Connection>) -> Result<(), Fault> {
         self.tell_drops();
+        if connection.is_none() && !self.is_settled() {
+            // What the platform before sent: whether the receiver that has it is still there.
+            *connection = Some(Connection::open(&self.url, &self.reach)?);
+        }
         if let Some(open) = connection {
+            let acknowledged = self.flow.acknowledged_point().place.cursor;
             let settled = self.flow.acknowledged(self.millis(), open.unacknowledged());
             let heard = open.listen();
             if settled {
                 self.backoff.worked();
+            }
+            if settled || self.flow.acknowledged_point().place.cursor != acknowledged {
                 self.publish();
             }
             if let Err(fault) = heard {
@@ -239,14 +305,19 @@ impl Sender {
                 self.unless_settled(fault)?;
             }
         }
-        self.bell.wait(IDLE);
+        // The younger a write, the sooner it is acknowledged.
+        let age = self.flow.waits_for(self.millis());
+        self.bell.wait(age.map_or(IDLE, |age| age.clamp(ACKNOWLEDGES, IDLE)));
         Ok(())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.flow.head().place == self.flow.settled().place
     }
 
     /// The receiver closed the connection: with nothing under way it is no fault.
     fn unless_settled(&self, fault: Fault) -> Result<(), Fault> {
-        let is_settled = self.flow.head().place == self.flow.settled().place;
-        if is_settled { Ok(()) } else { Err(fault) }
+        if self.is_settled() { Ok(()) } else { Err(fault) }
     }
 
     fn write(
@@ -280,6 +351,10 @@ impl Sender {
                 Item::Gap => {}
             }
         }
+        let now = millis(self.began);
+        self.flow.acknowledged(now, open.unacknowledged());
+        self.flow.tries(sent);
+        self.record();
         open.write(&self.bytes, &self.bell)?;
         let now = self.millis();
         let place = reader.position().clone();
@@ -306,10 +381,16 @@ impl Sender {
         let (mut at, mut most) = (0, LINES);
         let (mut sent, mut dropped) = (0, 0);
         while at < lines.len() {
+            if self.bell.is_stopped() && self.bell.left().is_zero() {
+                return Err(Fault::Stopped);
+            }
             let count = self.body(lines[at..].iter().map(|(line, _)| line.as_ref()), most);
             let batch = &lines[at..at + count];
             let frame = frame_id(self.id.as_str(), &place, at, count);
             let own = batch.iter().filter(|(_, missed)| *missed == 0).count() as u64;
+            let tried = self.flow.tried();
+            self.flow.tries(sent + own);
+            self.record();
             match self.request(http, &frame, count) {
                 Ok(Answer { status, retry_after, body }) => {
                     let is_otlp = self.url.kind == Kind::Otlp;
@@ -340,6 +421,11 @@ impl Sender {
                         }
                     }
                 }
+                Err(fault @ Fault::Connect(..)) => {
+                    self.flow.tried_in_vain(tried);
+                    self.again(0, &fault, None)?;
+                    continue;
+                }
                 Err(fault) => {
                     self.again(own, &fault, None)?;
                     continue;
@@ -351,6 +437,7 @@ impl Sender {
         let missed = lines.iter().map(|(_, missed)| missed).sum();
         let place = reader.position().clone();
         self.flow.wrote(self.millis(), 0, place, sent, dropped);
+        self.flow.tried_in_vain(self.flow.head().sent);
         self.flow.confirm();
         self.works(missed);
         Ok(())

@@ -23,8 +23,12 @@ const CONNECT: Duration = Duration::from_secs(10);
 const HANGS: Duration = Duration::from_secs(30);
 /// Between two looks whether to end, while the receiver takes nothing.
 const LOOK: Duration = Duration::from_millis(200);
-/// For the receiver to read what it has, at the end.
-const LAST: Duration = Duration::from_millis(500);
+/// The same at the end, when there is little time.
+const LAST_LOOK: Duration = Duration::from_millis(20);
+/// For a receiver whose machine has everything to say that it has read it, at the end.
+const CLOSES: Duration = Duration::from_millis(200);
+/// What waits in this machine for the receiver's: it arrives after an end, and nobody hears of it.
+const WAITING: usize = 256 * 1024;
 /// Silence after which the system asks whether the receiver's machine is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -117,7 +121,7 @@ impl Connection {
                     since = Instant::now();
                 }
                 Err(error) if is_late(&error) => {
-                    if bell.is_stopped() {
+                    if bell.is_stopped() && bell.left().is_zero() {
                         return Err(Fault::Stopped);
                     }
                     if since.elapsed() >= HANGS {
@@ -165,20 +169,29 @@ impl Connection {
         }
     }
 
-    /// Says that nothing comes any more; whether the receiver has read all, as it says by closing
-    /// its side in turn.
-    pub(super) fn finish(mut self) -> bool {
+    /// Says that nothing comes any more, and waits until the receiver has all; whether it says that
+    /// it has read it, by closing its side in turn. How much its machine has not acknowledged until
+    /// now goes to `heard`.
+    pub(super) fn finish(mut self, bell: &Bell, mut heard: impl FnMut(u64)) -> bool {
         if let Self::Tls(stream) = &mut self {
             stream.conn.send_close_notify();
             if stream.flush().is_err() {
                 return false;
             }
         }
-        if self.socket().shutdown(Shutdown::Write).is_err() {
+        if self.socket().set_read_timeout(Some(LAST_LOOK)).is_err()
+            || self.socket().shutdown(Shutdown::Write).is_err()
+        {
             return false;
         }
-        let until = Instant::now() + LAST;
-        while Instant::now() < until {
+        let mut since = None;
+        while !bell.left().is_zero() {
+            // The end itself counts as a byte until it is acknowledged.
+            let rest = self.unacknowledged().saturating_sub(1);
+            heard(rest);
+            if rest == 0 && since.get_or_insert_with(Instant::now).elapsed() >= CLOSES {
+                return false;
+            }
             match self.read(&mut [0; 1024]) {
                 Ok(0) => return true,
                 Ok(_) => {}
@@ -194,6 +207,7 @@ impl Connection {
 fn settle(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
     stream.set_nodelay(true)?;
+    sockopt::set_socket_send_buffer_size(stream, WAITING)?;
     stream.set_read_timeout(Some(LOOK))?;
     stream.set_write_timeout(Some(LOOK))?;
     sockopt::set_socket_keepalive(stream, true)?;

@@ -217,6 +217,48 @@ async fn a_process_that_does_not_answer_in_time_is_h12() {
 }
 
 #[tokio::test]
+async fn a_process_that_hangs_is_passed_over_until_it_answers() {
+    let (hung, well) = (App::new("web.1").await, App::new("web.2").await);
+    let settings = timed(|time_outs| time_outs.first_byte = SHORT);
+    let mut edge = Edge::with(settings, State::Up, &[&hung.backend]).await;
+    // The only one there is gets requests, whatever it does with them.
+    for time in 1..=4 {
+        let mut client = edge.client().await;
+        client.get("/").await;
+        let (_process, _) = hung.request().await;
+        assert_eq!(client.take().await.status, 503);
+        let told = edge.failure("H12", 503).await.detail;
+        assert_eq!(told.is_some(), time == 3, "{told:?}");
+    }
+    edge.route(State::Up, &[&hung.backend, &well.backend]);
+    for _ in 0..6 {
+        let mut client = edge.client().await;
+        client.send_head("POST / HTTP/1.1\nHost: shop.test\nContent-Length: 0").await;
+        let (mut process, _) = well.request().await;
+        process.answer("well").await;
+        assert_eq!(client.take().await.body, "well");
+        edge.success(200).await;
+    }
+    // It answers, as it may where no other is left, and takes its part again.
+    edge.route(State::Up, &[&hung.backend]);
+    let mut client = edge.client().await;
+    client.get("/").await;
+    let (mut process, _) = hung.request().await;
+    process.answer("back").await;
+    assert_eq!(client.take().await.body, "back");
+    edge.success(200).await;
+    edge.route(State::Up, &[&hung.backend, &well.backend]);
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = edge.client().await;
+        client.send_head("POST / HTTP/1.1\nHost: shop.test\nContent-Length: 0").await;
+        clients.push(client);
+    }
+    let (mut one, _) = hung.request().await;
+    one.answer("back").await;
+}
+
+#[tokio::test]
 async fn a_process_that_falls_silent_is_h15() {
     let app = App::new("web.1").await;
     let settings = timed(|time_outs| time_outs.idle = SHORT);

@@ -88,7 +88,16 @@ fn list(target: &Target, path: &str) -> Done {
     };
     let rows: Vec<_> = page.items.iter().map(row).collect();
     let heads = ["SCHEDULE", "WHEN", "ZONE", "NEXT", "LAST", "AT", "COMMAND"];
-    Ok(table(&heads, &rows).into_bytes())
+    let mut text = table(&heads, &rows);
+    for one in &page.items {
+        if let Some(until) = one.fired_until {
+            text.push_str(&one.name);
+            text.push_str(": the clock was put back; what ran up to ");
+            text.push_str(&exact(Some(until)));
+            text.push_str(" is not run again.\n");
+        }
+    }
+    Ok(text.into_bytes())
 }
 
 fn history(target: &Target, path: &str, name: &str, number: u16) -> Done {

@@ -224,3 +224,63 @@ fn after_a_downtime_the_last_tick_is_fired_unless_it_is_too_late() {
     assert!(lines.iter().any(|line| line.text.contains("are passed over")));
     assert!(!lines.iter().any(|line| line.text.ends_with("never")));
 }
+
+#[test]
+fn a_clock_that_was_put_back_stops_no_schedule_in_silence() {
+    // The daily one ran in the time that comes again.
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+    let soon = now.checked_add(jiff::Span::new().hours(2)).unwrap();
+    let schedule = format!("{} {} * * *", soon.minute(), soon.hour());
+    let mut shop = scheduled(&format!(
+        r#"{{"name": "often", "command": "echo often again", "schedule": "* * * * *"}},
+           {{"name": "daily", "command": "echo never again", "schedule": "{schedule}"}}"#
+    ));
+    shop.pushed(&["tolv", "main"]);
+    for name in ["often", "daily"] {
+        shop.tolv(&["cron", "run", name]);
+    }
+    shop.serve.end(Signal::INT);
+    // As if the clock had been put back by two hours and a half after they ran by themselves.
+    let tick = soon.with().second(0).subsec_nanosecond(0).build().unwrap().timestamp();
+    let script = "import sqlite3, sys\n\
+        db = sqlite3.connect(sys.argv[1])\n\
+        tick = int(sys.argv[2]) * 1000000\n\
+        db.execute(\"delete from cron_runs where tick is not null\")\n\
+        db.execute(\"update cron_runs set tick = ? where name = 'daily'\", [tick])\n\
+        run = db.execute(\"select id, deploy, release from cron_runs where name = 'often'\").fetchone()\n\
+        for minute in range(-115, 25):\n    \
+            db.execute(\"insert into cron_runs (id, deploy, name, tick, release, command, outcome, \"\n        \
+                \"created, ended) values (?, ?, 'often', ?, ?, 'true', 'succeeded', 1, 1)\", \n        \
+                [run[0][:-4] + '%04d' % (1000 + minute), run[1], tick + minute * 60000000, run[2]])\n\
+        db.commit()\n";
+    let database = shop.serve.state().join("db.sqlite");
+    let mut python = Command::new("/usr/bin/python3");
+    let python = python.args(["-c", script]).arg(database).arg(tick.as_second().to_string());
+    let python = run(python);
+    assert!(python.status.success(), "{}", python.err);
+    shop.serve.begin();
+    for (name, wanted) in [("often", "goes by the clock as it is"), ("daily", "not run again")] {
+        shop.serve.running().wait_for_line(
+            |line| {
+                line.contains(&format!("{name}: the clock was put back")) && line.contains(wanted)
+            },
+            SOON,
+        );
+    }
+    let list = shop.json(&["cron"]);
+    let one = |name: &str| {
+        let all = list["items"].as_array().unwrap();
+        all.iter().find(|one| one["name"] == name).unwrap().clone()
+    };
+    let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let wait = time(&one("often")["next"]).duration_since(jiff::Timestamp::now());
+    assert!(wait.as_secs() <= 60, "{list}");
+    assert_eq!(time(&one("daily")["next"]), tick + jiff::SignedDuration::from_hours(24), "{list}");
+    assert_eq!(time(&one("daily")["fired_until"]), tick);
+    assert!(shop.tolv(&["cron"]).contains("daily: the clock was put back; what ran up to"));
+    // It happens as it is said.
+    poll(A_MINUTE, "its tick is fired", || {
+        with(&shop, "often", "succeeded").into_iter().find(|run| !run["tick"].is_null())
+    });
+    shop.tolv(&["stop"]);
+}

@@ -158,3 +158,141 @@ fn sessions_that_are_killed_in_the_middle_leave_everything_working() {
     let ran = run(&mut second(&shop, &home, postgres.url()));
     assert!(ran.err.contains("another platform runs on this database: "), "{}", ran.err);
 }
+
+/// Sessions that have the lease, or ask for it.
+const SESSIONS: &str =
+    "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'tolv %' ORDER BY backend_start";
+
+/// The session that has the lease; nothing where none has.
+const HAS_LEASE: &str = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted \
+                         AND classid = 1953459318 AND objid = 1 AND objsubid = 2";
+
+fn lease(postgres: &tolv_testkit::Postgres) -> Option<rustix::process::Pid> {
+    let pid = tolv_testkit::postgres::sql(postgres, HAS_LEASE).unwrap();
+    pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw)
+}
+
+/// Long enough for whatever makes connections anew by itself to have done so, or given up.
+#[test]
+fn after_a_long_time_without_the_database_its_lease_is_taken_again() {
+    let mut postgres = tolv_testkit::Postgres::start();
+    let shop = Shop::site("one", &[("DATABASE_URL", postgres.url())]);
+    shop.pushed(&["tolv", "main"]);
+    assert!(lease(&postgres).is_some());
+    postgres.stop();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    poll(SOON, "a long time", || (std::time::Instant::now() > until).then_some(()));
+    postgres.again();
+    poll(SOON, "the lease", || lease(&postgres));
+    shop.tolv(&["config", "set", "A=1"]);
+    let ran = run(&mut second(&shop, &shop.serve.folder("elsewhere"), postgres.url()));
+    assert!(ran.err.contains("another platform runs on this database: "), "{}", ran.err);
+}
+
+/// A session that does not answer still has the lease, and is not another platform.
+#[test]
+fn a_platform_is_not_put_out_by_a_session_of_its_own() {
+    use rustix::process::{Signal, kill_process};
+    let postgres = tolv_testkit::Postgres::start();
+    let shop = Shop::site("one", &[("DATABASE_URL", postgres.url())]);
+    shop.pushed(&["tolv", "main"]);
+    let stuck = lease(&postgres).unwrap();
+    kill_process(stuck, Signal::STOP).unwrap();
+    // It has noticed when it asks anew.
+    poll(SOON * 2, "another session", || {
+        let sessions = tolv_testkit::postgres::sql(&postgres, SESSIONS).unwrap();
+        (sessions.lines().count() > 1).then_some(())
+    });
+    // What writes waits until it has the lease for certain.
+    let refused = shop.ran(&["config", "set", "A=1"]);
+    assert!(refused.err.contains("the database cannot be reached"), "{}", refused.err);
+    kill_process(stuck, Signal::CONT).unwrap();
+    poll(SOON, "the lease of a session that answers", || {
+        lease(&postgres).filter(|has| *has != stuck)
+    });
+    shop.tolv(&["config", "set", "A=2"]);
+}
+
+/// The lock is the database's, whatever name it is called by, and whoever tidies beside it.
+#[test]
+fn one_database_of_sqlite_has_one_platform_by_any_name() {
+    let folder = tolv_testkit::Home::new();
+    let address = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
+    std::os::unix::fs::symlink("shared.sqlite", folder.path().join("link.sqlite")).unwrap();
+    let shop = Shop::site("one", &[("DATABASE_URL", &address("link.sqlite"))]);
+    shop.pushed(&["tolv", "main"]);
+    let home = shop.serve.folder("elsewhere");
+    let ran = run(&mut second(&shop, &home, &address("shared.sqlite")));
+    assert!(ran.err.contains("another platform runs on this database: "), "{}", ran.err);
+    let lock = folder.path().join("shared.sqlite.lease");
+    std::fs::remove_file(&lock).unwrap();
+    poll(SOON, "the lock again", || lock.exists().then_some(()));
+    let ran = run(&mut second(&shop, &home, &address("shared.sqlite")));
+    assert!(ran.err.contains("another platform runs on this database: "), "{}", ran.err);
+    shop.tolv(&["restart"]);
+}
+
+/// How long it takes from the start of the platform to an answer of the app.
+fn first_answer(shop: &mut Shop) -> std::time::Duration {
+    let began = std::time::Instant::now();
+    shop.serve.begin();
+    until_text(shop, "shop.localhost", "one");
+    began.elapsed()
+}
+
+/// A server that takes connections and says nothing holds up neither apps nor the API for long.
+#[test]
+fn apps_do_not_wait_for_a_database_that_does_not_answer() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut postgres = tolv_testkit::Postgres::start();
+    let mut shop = Shop::site("one", &[("DATABASE_URL", postgres.url())]);
+    shop.pushed(&["tolv", "main"]);
+    shop.serve.end(Signal::TERM);
+    postgres.stop();
+    let gone = first_answer(&mut shop);
+    println!("a database that is gone: {gone:?}");
+    assert!(gone < std::time::Duration::from_millis(2500), "{gone:?}");
+    shop.serve.end(Signal::TERM);
+    postgres.again();
+    let server = std::fs::read_to_string(postgres.data().join("postmaster.pid")).unwrap();
+    let server = Pid::from_raw(server.lines().next().unwrap().parse().unwrap()).unwrap();
+    kill_process(server, Signal::STOP).unwrap();
+    let silent = first_answer(&mut shop);
+    kill_process(server, Signal::CONT).unwrap();
+    assert!(silent < std::time::Duration::from_millis(2500), "{silent:?}");
+    println!("a database that does not answer: {silent:?}");
+    poll(SOON, "the lease", || lease(&postgres));
+    poll(SOON, "a write", || shop.ran(&["config", "set", "A=1"]).status.success().then_some(()));
+}
+
+/// The server crashes while a transaction is under way: the client hears what it is, and what comes
+/// after that works.
+#[test]
+fn a_database_that_crashes_in_a_transaction_is_said_to_be_away() {
+    use rustix::process::{Pid, Signal, kill_process};
+    const WAITS: &str = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' LIMIT 1";
+    let postgres = tolv_testkit::Postgres::start();
+    let shop = Shop::site("one", &[("DATABASE_URL", postgres.url())]);
+    shop.pushed(&["tolv", "main"]);
+    let sql = |text: &str| tolv_testkit::postgres::sql(&postgres, text);
+    std::thread::scope(|scope| {
+        let blocked = "BEGIN; LOCK TABLE configs IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
+        scope.spawn(move || sql(blocked).unwrap_err());
+        poll(SOON, "the lock", || {
+            let locks = "SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted";
+            sql(locks).unwrap().contains('1').then_some(())
+        });
+        let set = scope.spawn(|| shop.ran(&["config", "set", "A=1"]));
+        let backend = poll(SOON, "a transaction", || sql(WAITS).unwrap().trim().parse().ok());
+        // The server ends every session, and recovers.
+        kill_process(Pid::from_raw(backend).unwrap(), Signal::KILL).unwrap();
+        let set = set.join().unwrap();
+        assert!(!set.status.success(), "{}", set.err);
+        assert!(set.err.contains("the database cannot be reached"), "{}", set.err);
+    });
+    poll(SOON, "a write", || shop.ran(&["config", "set", "A=2"]).status.success().then_some(()));
+    assert_eq!(shop.tolv(&["config", "get", "A"]).trim(), "2");
+    poll(SOON, "the lease", || lease(&postgres));
+    let ran = run(&mut second(&shop, &shop.serve.folder("elsewhere"), postgres.url()));
+    assert!(ran.err.contains("another platform runs on this database: "), "{}", ran.err);
+}
