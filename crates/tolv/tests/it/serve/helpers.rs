@@ -143,3 +143,28 @@ fn without_descriptors_the_platform_is_to_blame_and_not_the_app() {
     assert!(told.contains("H99") && told.contains("no descriptor is left"), "{told}");
     assert!(!shop.tolv(&["logs"]).contains("H21"));
 }
+
+#[test]
+fn what_a_killed_platform_has_left_is_swept_by_the_next_one() {
+    let mut shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    shop.serve.end(Signal::KILL);
+    let state = shop.serve.state();
+    // No number of a process is as large.
+    let push = state.join("git/pushes/4294967295-3");
+    std::fs::create_dir(&push).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(push.join("socket")).unwrap();
+    let files = [".proofs", "anchors/.one", "running/.one", "git/hooks/.proc-receive"];
+    let files = files.map(|name| state.join(format!("{name}.4294967295.0")));
+    for file in &files {
+        std::fs::write(file, "half").unwrap();
+    }
+    shop.serve.begin();
+    assert!(!push.exists());
+    for file in files {
+        assert!(!file.exists(), "{}", file.display());
+    }
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
+}
