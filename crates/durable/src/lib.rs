@@ -92,6 +92,38 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// Removes what programs that were killed in [`write`] or [`link`] have left in a folder. To be called
+/// before this program writes there itself: its number may have been another's, as 1 is in every
+/// container.
+///
+/// # Errors
+///
+/// The file system's; a folder that is not there has nothing in it.
+pub fn sweep(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(writer_of) else { continue };
+        let is_over = pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists();
+        if is_over && !entry.file_type()?.is_dir() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Whose a name is, if it is one that [`aside`] makes.
+fn writer_of(name: &str) -> Option<u32> {
+    let mut parts = name.strip_prefix('.')?.rsplitn(3, '.');
+    let number = |text: &str| text.parse::<u64>().ok();
+    number(parts.next()?)?;
+    let pid = parts.next()?.parse().ok()?;
+    parts.next().filter(|name| !name.is_empty()).map(|_| pid)
+}
+
 /// A name beside `path` that nobody else uses: of this process, and of this call.
 fn aside(path: &Path) -> io::Result<PathBuf> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -134,6 +166,36 @@ mod tests {
         link(&path, Path::new("elsewhere")).unwrap_err();
         assert_eq!(names(dir.path()), ["folder"]);
         assert_eq!(names(&path), ["full"]);
+    }
+
+    #[test]
+    fn what_killed_programs_have_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let own = std::process::id();
+        // No number of a process is as large.
+        let left = [".key.4294967295.0".to_owned(), format!(".a.b.{own}.12")];
+        let mut kept = vec![
+            ".gitignore".to_owned(),
+            "key".to_owned(),
+            "key.4294967295.0".to_owned(),
+            ".4294967295.0".to_owned(),
+            ".key.4294967295.x".to_owned(),
+            // Of a program that goes on.
+            format!(".key.{}.0", std::os::unix::process::parent_id()),
+        ];
+        for name in left.iter().chain(&kept) {
+            fs::write(at(name), "half").unwrap();
+        }
+        std::os::unix::fs::symlink("key", at(".link.4294967295.1")).unwrap();
+        fs::create_dir(at(".folder.4294967295.2")).unwrap();
+        kept.push(".folder.4294967295.2".to_owned());
+        sweep(dir.path()).unwrap();
+        sweep(&at("nowhere")).unwrap();
+        let mut found = names(dir.path());
+        found.sort();
+        kept.sort();
+        assert_eq!(found, kept.into_iter().map(OsString::from).collect::<Vec<_>>());
     }
 
     #[test]

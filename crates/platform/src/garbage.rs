@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ use super::platform::{KEYS, Platform, blocking, output_key};
 const OPERATIONS: u32 = 200;
 /// What a build has just made and nobody has recorded yet is younger than this.
 const YOUNG: Duration = Duration::from_secs(3600);
+
+/// In the state folder: where files of an attached blob store are on their way.
+const ASIDE: &str = "blobs";
 
 impl Platform {
     /// Refuses work that would fill the disk.
@@ -116,6 +120,11 @@ impl Platform {
                 inner.blobs.delete(&slug_key(&slug.app, slug.id)).await?;
             }
             inner.store.remove_slug(&slug.app, &slug.id).await?;
+        }
+        if inner.options.blobs.is_some() {
+            let folder = inner.home.join(ASIDE);
+            let failed = |source| Error::System { what: "remove old files", source };
+            blocking(move || remove_old_files(&folder, YOUNG).map_err(failed)).await?;
         }
         if inner.options.blobs.is_some() && !gone.is_empty() {
             self.collect_layers().await?;
@@ -239,11 +248,34 @@ impl Platform {
 
     /// A file for a blob on its way.
     fn aside(&self, key: &str) -> Result<PathBuf, Error> {
-        let folder = self.0.home.join("blobs");
+        let folder = self.0.home.join(ASIDE);
         let made = fs::create_dir_all(&folder);
         made.map_err(|source| Error::System { what: "make the folder of blobs", source })?;
         Ok(folder.join(key.replace('/', "-")))
     }
+}
+
+/// Removes files that killed platforms left: nobody has written to them for so long. What is in
+/// folders, as of a store that is a folder, stays.
+fn remove_old_files(folder: &Path, age: Duration) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let of = match entry.metadata() {
+            Ok(of) => of,
+            // It has arrived meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        // One from the future is young.
+        if of.is_file() && of.modified()?.elapsed().is_ok_and(|now| now > age) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn slug_key(app: &AppId, slug: SlugId) -> String {
@@ -253,4 +285,27 @@ fn slug_key(app: &AppId, slug: SlugId) -> String {
 fn layer_key(app: &AppId, layer: &Layer) -> String {
     // By content: a layer that was made again may differ, and both are somebody's.
     format!("layers/{app}/{}.tar.zst", layer.content)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn files_that_were_on_their_way_long_ago_are_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        fs::create_dir(at("slugs")).unwrap();
+        let files = [("layers-old", 2), ("layers-new", 0), ("slugs/old", 2)];
+        for (name, hours) in files {
+            let file = fs::File::create(at(name)).unwrap();
+            file.set_modified(SystemTime::now() - YOUNG * hours).unwrap();
+        }
+        remove_old_files(home.path(), YOUNG).unwrap();
+        remove_old_files(&at("nowhere"), YOUNG).unwrap();
+        let there = files.map(|(name, _)| at(name).exists());
+        assert_eq!(there, [false, true, true]);
+    }
 }

@@ -143,6 +143,9 @@ pub(super) struct Inner {
     pub(super) keeping: tokio::sync::Mutex<()>,
 }
 
+/// In the state folder: where files are written beside their places first.
+const WRITTEN: [&str; 4] = ["", "anchors", "running", "git/hooks"];
+
 impl Platform {
     /// Opens the state folder and the database, starts what should run, and
     /// goes on with what was not finished. The receiver has the lines of every process.
@@ -153,6 +156,10 @@ impl Platform {
     pub async fn start(options: Options) -> Result<(Self, mpsc::Receiver<Said>), Error> {
         let mut lock = Home::open(&options.home)?;
         let home = lock.root().to_owned();
+        for folder in WRITTEN {
+            // What cannot be removed harms nobody.
+            tolv_durable::sweep(&home.join(folder)).ok();
+        }
         let key = match &options.secret_key {
             Some(key) => key.clone(),
             None => SecretKey::load_or_create(&home.join("secret-key"))?,

@@ -133,8 +133,12 @@ impl Repos {
         for entry in fs::read_dir(&pushes).map_err(failed("read", &pushes))?.flatten() {
             let name = entry.file_name();
             let owner = name.to_str().and_then(|name| Some(name.split_once('-')?.0));
-            // Of a push that a killed platform was at. One that hands over has its own still.
-            if owner.is_none_or(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Of a push that a killed platform was at. One that hands over has its own still; this one
+            // has none yet, and its number may have been another's, as 1 is in every container.
+            let is_over = |pid: &str| {
+                pid == std::process::id().to_string() || !Path::new("/proc").join(pid).exists()
+            };
+            if owner.is_none_or(is_over) {
                 remove(&entry.path())?;
             }
         }

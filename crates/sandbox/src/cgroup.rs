@@ -124,8 +124,13 @@ impl Trees {
                 Err(error) => trees.reasons.push(reason("mkdir", &base, &error)),
             }
         }
-        trees.bases().for_each(|base| remove_stale(base));
+        trees.remove_stale();
         trees
+    }
+
+    /// Removes empty groups of spawners that were killed; whether there are some that are not empty.
+    pub(crate) fn remove_stale(&self) -> bool {
+        self.bases().fold(false, |are_left, base| remove_stale(base) || are_left)
     }
 
     fn bases(&self) -> impl Iterator<Item = &PathBuf> {
@@ -537,22 +542,29 @@ fn enable(base: &Path, names: &[&'static str], reasons: &mut Vec<Reason>) -> Vec
     enabled
 }
 
-/// Removes empty groups of spawners that were killed.
-fn remove_stale(base: &Path) {
+/// Removes the empty ones of a base.
+fn remove_stale(base: &Path) -> bool {
+    let mut are_left = false;
     let Ok(entries) = fs::read_dir(base) else {
-        return;
+        return are_left;
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let owner = name.to_str().and_then(|name| name.split_once('-')).map(|(pid, _)| pid);
-        let alive = owner.is_none_or(|pid| Path::new("/proc").join(pid).exists());
+        let owner = name.to_str().and_then(|name| name.split_once('-')?.0.parse::<u32>().ok());
+        let alive = owner.is_none_or(|pid| Path::new("/proc").join(pid.to_string()).exists());
         if !alive {
-            // A group that still holds processes stays: rmdir refuses.
-            for dir in [entry.path().join("app"), entry.path().join("body"), entry.path()] {
-                fs::remove_dir(dir).ok();
-            }
+            let dir = entry.path();
+            // A group that still holds processes stays: rmdir refuses. With its body, for that may
+            // be about to start the app in the other one.
+            are_left |= ["body", "app", ""].iter().any(|name| is_held(&dir.join(name)));
         }
     }
+    are_left
+}
+
+/// Removes a group; whether it has to stay.
+fn is_held(dir: &Path) -> bool {
+    fs::remove_dir(dir).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
 }
 
 fn reason(verb: &str, path: &Path, error: &io::Error) -> Reason {

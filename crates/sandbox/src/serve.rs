@@ -32,6 +32,8 @@ use crate::{ids, init, rules};
 
 /// Between two tries to remove a cgroup whose processes are still dying.
 const RETRY: Duration = Duration::from_millis(10);
+/// Between two looks at what spawners that were killed have left, while there is something of it.
+const SWEEP_DELAY: Duration = Duration::from_secs(3);
 /// Forks of one relay after its first.
 const MAX_RELAY_TRIES: u32 = 100;
 /// After the end of everything, for such cgroups.
@@ -57,6 +59,9 @@ struct Server<'a> {
     children: BTreeMap<i32, Child>,
     /// Cgroups of children that have ended.
     leaving: Vec<Group>,
+    /// Whether a spawner that was killed has left something that is in use.
+    has_left: bool,
+    swept: Instant,
 }
 
 struct Child {
@@ -98,6 +103,8 @@ impl<'a> Server<'a> {
             networks: Networks::default(),
             children: BTreeMap::new(),
             leaving: Vec::new(),
+            has_left: true,
+            swept: Instant::now(),
         })
     }
 
@@ -112,6 +119,7 @@ impl<'a> Server<'a> {
             }
             let readable = self.wait();
             self.networks.mend();
+            self.sweep();
             self.collect();
             if readable {
                 self.hear();
@@ -124,7 +132,11 @@ impl<'a> Server<'a> {
 
     /// Sleeps until something happens; says whether the socket has something.
     fn wait(&self) -> bool {
-        let timeout = (!self.leaving.is_empty()).then_some(RETRY);
+        let timeout = match (self.leaving.is_empty(), self.has_left) {
+            (false, _) => Some(RETRY),
+            (true, true) => Some(SWEEP_DELAY),
+            (true, false) => None,
+        };
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(self.socket.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
@@ -133,6 +145,16 @@ impl<'a> Server<'a> {
         poll(&mut fds, timeout.as_ref()).is_ok()
             && self.socket.is_some()
             && fds.get(1).is_some_and(|socket| !socket.revents().is_empty())
+    }
+
+    /// Removes what spawners that were killed have left, once the apps in it have ended. They are
+    /// nobody's children here, so that nothing says when they do.
+    fn sweep(&mut self) {
+        if self.swept.elapsed() >= SWEEP_DELAY {
+            self.swept = Instant::now();
+            let (groups, networks) = (self.trees.remove_stale(), self.networks.sweep());
+            self.has_left = groups || networks;
+        }
     }
 
     /// Ends what a dead child left and removes its cgroup.

@@ -50,7 +50,8 @@ struct Handle {
 /// What was asked of the helper once, for all of its life.
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
-    network: Option<NetworkChoice>,
+    /// With whether processes have their own.
+    network: Option<(NetworkChoice, bool)>,
     budget: Option<Budget>,
 }
 
@@ -161,22 +162,35 @@ impl Handle {
         let image = format!("/proc/self/fd/{}", self.image.as_raw_fd());
         let mut command = Command::new(image);
         let new = Helper::start(command.arg0(&self.program).args(&self.args)).map_err(failed)?;
+        // The next one is started a while after this one, whatever becomes of it.
+        *helper = Arc::new(new);
+        if let Err(error) = self.tell(&helper) {
+            // It would start processes in other sandboxes than theirs.
+            lock(&helper.child).kill().ok();
+            return Err(error);
+        }
+        say("the process that starts sandboxes had ended; there is a new one");
+        Ok(Arc::clone(&helper))
+    }
+
+    /// Tells a new helper what the first one was told.
+    fn tell(&self, new: &Helper) -> Result<(), Error> {
         let told = *lock(&self.told);
-        if let Some(choice) = told.network {
-            new.answer(&Request::Network(choice))?;
+        if let Some((choice, is_own)) = told.network {
+            match new.answer(&Request::Network(choice))? {
+                Answer::Network(Some(reason)) if is_own => return Err(Error::Network(reason)),
+                _ => {}
+            }
         }
         if let Some(budget) = told.budget {
             new.answer(&Request::Bound(budget))?;
         }
-        *helper = Arc::new(new);
-        // Standard error is the platform's; nobody may be there to read it.
-        let text = "tolv: the process that starts sandboxes had ended; there is a new one\n";
-        rustix::io::write(rustix::stdio::stderr(), text.as_bytes()).ok();
-        Ok(Arc::clone(&helper))
+        Ok(())
     }
 
     /// Replaces the helper whenever it ends, for as long as there is a handle.
     fn watch(handle: &Weak<Self>) {
+        let mut is_failing = false;
         loop {
             let Some(helper) = handle.upgrade().map(|handle| lock(&handle.helper).clone()) else {
                 return;
@@ -187,9 +201,17 @@ impl Handle {
             if lock(&helper.socket).is_none() {
                 return;
             }
-            if handle.replace(&helper).is_err() {
-                drop(handle);
-                std::thread::sleep(SHORTEST_LIFE);
+            let replaced = handle.replace(&helper);
+            drop(handle);
+            match replaced {
+                Ok(_) => is_failing = false,
+                Err(error) => {
+                    if !is_failing {
+                        say(&format!("nothing can be started, and is tried again: {error}"));
+                    }
+                    is_failing = true;
+                    std::thread::sleep(SHORTEST_LIFE);
+                }
             }
         }
     }
@@ -197,6 +219,11 @@ impl Handle {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Standard error is the platform's; nobody may be there to read it.
+fn say(text: &str) {
+    rustix::io::write(rustix::stdio::stderr(), format!("tolv: {text}\n").as_bytes()).ok();
 }
 
 fn hung_up() -> Error {
@@ -337,9 +364,11 @@ impl Spawner {
 
     /// Says which networks processes are to have; why they have none of their own, if so.
     pub(crate) fn network(&self, choice: NetworkChoice) -> Result<Option<String>, Error> {
-        lock(&self.0.told).network = Some(choice);
         match self.answer(&Request::Network(choice))? {
-            Answer::Network(reason) => Ok(reason),
+            Answer::Network(reason) => {
+                lock(&self.0.told).network = Some((choice, reason.is_none()));
+                Ok(reason)
+            }
             other => Err(Error::Protocol(format!("{other:?}"))),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tolv_api::local;
@@ -80,12 +80,15 @@ fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
 async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
     let (stop, stopping) = watch::channel(Stop::No);
     let stop = Arc::new(stop);
-    let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let [mut int, mut term, mut hup] = match signals.map(signal) {
-        [Ok(int), Ok(term), Ok(hup)] => [int, term, hup],
-        [Err(error), ..] | [_, Err(error), _] | [.., Err(error)] => {
-            return output::fail(&error, None);
-        }
+    let (mut int, mut term) =
+        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+            (Ok(int), Ok(term)) => (int, term),
+            (Err(error), _) | (_, Err(error)) => return output::fail(&error, None),
+        };
+    // Under nohup it goes on when the terminal is closed.
+    let mut hup = match is_ignored(SignalKind::hangup()) {
+        true => None,
+        false => signal(SignalKind::hangup()).ok(),
     };
     let _unheard = signal(SignalKind::user_defined1());
     let (platform, lines) = match Platform::start(options).await {
@@ -145,7 +148,7 @@ async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
                 _ = int.recv() => (130, "Stopping; Ctrl-C again kills"),
                 _ = term.recv() => (0, "Stopping"),
                 // The terminal was closed.
-                _ = hup.recv() => (129, "Stopping"),
+                () = heard(&mut hup) => (129, "Stopping"),
             };
             first_signal.get_or_insert(status);
             if gracefully(&stop) {
@@ -163,6 +166,24 @@ async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::from(first_signal.unwrap_or(0)),
         Err(error) => fail(&error),
+    }
+}
+
+/// Whether whoever started this program has it ignore a signal.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal.as_raw_value() - 1) & 1 == 1
+}
+
+/// Waits for the next one of a signal that may be ignored.
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

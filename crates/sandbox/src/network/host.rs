@@ -1,7 +1,8 @@
 //! The machine's side: the table of packet rules, forwarding, and one pair a namespace.
 //!
 //! All of it is made at the first launch that wants it and removed at the spawner's end. What a
-//! spawner that was killed has left is removed by the next one, once its processes are gone.
+//! spawner that was killed has left is the next one's: its rules are watched while there are apps
+//! behind them, and removed then.
 
 use std::fs;
 use std::io;
@@ -16,12 +17,15 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
+use self::orphans::Orphans;
 use super::link::{self, ADDRESSES, Link};
 use super::netlink::Netlink;
 use super::nft::{self, Watch};
 use super::{NetworkChoice, home, visit};
 use crate::level::Reason;
 use crate::sys::errno;
+
+mod orphans;
 
 const TABLE: &str = "tolv_";
 /// Numbers that are taken by others before a free one is found.
@@ -55,6 +59,7 @@ pub(crate) struct HostNetwork {
     mtu: u32,
     /// Settings of interfaces that were changed for IPv6.
     advertisements: Vec<PathBuf>,
+    orphans: Orphans,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,15 +96,6 @@ impl Table {
         };
         Some(Self { id, pid, forwarding })
     }
-
-    /// Whether its spawner is there, or an interface of it.
-    fn is_in_use(self) -> bool {
-        let prefix = interfaces(self.id);
-        // That of this network, whoever mounted /sys.
-        let devices = fs::read_to_string("/proc/net/dev").unwrap_or_default();
-        let mut names = devices.lines().map(str::trim_start);
-        names.any(|line| line.starts_with(&prefix)) || alive(self.id).is_err()
-    }
 }
 
 /// Takes the name that says that a spawner lives, among the abstract sockets of this network, which
@@ -128,10 +124,17 @@ impl HostNetwork {
         let id = random() & 0x00ff_ffff;
         let alive = alive(id).map_err(io("take a name"))?;
         let has_v6 = has_default_route("/proc/net/ipv6_route", is_default_v6);
-        let (forwarding, advertisements) = (Forwarding::default(), Vec::new());
-        let mtu = mtu();
-        let mut network =
-            Self { id, forwarding, netlink, watch, _alive: alive, v6: has_v6, mtu, advertisements };
+        let mut network = Self {
+            id,
+            forwarding: Forwarding::default(),
+            netlink,
+            watch,
+            _alive: alive,
+            v6: has_v6,
+            mtu: mtu(),
+            advertisements: Vec::new(),
+            orphans: Orphans::default(),
+        };
         let ready = network.begin();
         if ready.is_err() {
             network.take_down();
@@ -140,7 +143,7 @@ impl HostNetwork {
     }
 
     fn begin(&mut self) -> Result<(), Reason> {
-        let stale = {
+        let others = {
             let _turn = turn();
             let tables = tables()?;
             let flagged = |v6: bool| {
@@ -150,26 +153,15 @@ impl HostNetwork {
                 v4: is_off(FORWARD_V4) || flagged(false),
                 v6: self.v6 && (is_off(FORWARD_V6) || flagged(true)),
             };
-            self.load()?;
+            load(self.table())?;
             self.forward()?;
             tables
         };
-        for table in stale.into_iter().filter(|table| !table.is_in_use()) {
-            // Another one may have removed it meanwhile.
-            nft::run(&["delete", "table", "inet", &table.name()], None).ok();
-        }
+        let mut loaded = self.orphans.adopt(&others);
+        loaded.push(self.table());
+        let lost = self.lost_after(&loaded);
+        self.put_back(lost);
         self.trial()
-    }
-
-    /// Loads the rules, in the place of what is left of them.
-    fn load(&self) -> Result<(), Reason> {
-        let name = self.table().name();
-        let rules = rules(&name, &interfaces(self.id), connections());
-        let text = format!("table inet {name}\ndelete table inet {name}\n{rules}");
-        nft::run(&["-f", "-"], Some(&text))?;
-        // What this has changed itself is no news.
-        self.watch.has_lost(&name);
-        Ok(())
     }
 
     /// Readable when something of the machine's tables has changed.
@@ -180,24 +172,71 @@ impl HostNetwork {
     /// Puts the rules back where somebody else has removed them, as the machine's firewall does when
     /// it is loaded anew: without them nothing would be refused.
     pub(crate) fn mend(&self) {
+        let lost = self.lost();
+        self.put_back(lost);
+    }
+
+    fn put_back(&self, mut lost: Vec<Table>) {
         for _ in 0..TRIES {
-            if !self.watch.has_lost(&self.table().name()) {
+            if lost.is_empty() {
                 return;
             }
-            let mended = self.load();
-            let text = match &mended {
-                Ok(()) => {
-                    "the rules of apps' networks were removed by somebody, and are back".to_owned()
+            let (mut loaded, mut failure) = (Vec::new(), None);
+            for &table in &lost {
+                match load(table) {
+                    Ok(()) => loaded.push(table),
+                    Err(reason) => failure = Some(reason),
                 }
-                Err(reason) => format!("the rules of apps' networks are lost: {reason}"),
-            };
-            // Standard error is the platform's; nobody may be there to read it.
-            rustix::io::write(rustix::stdio::stderr(), format!("tolv: {text}\n").as_bytes()).ok();
-            let listed = nft::run(&["list", "tables", "inet"], None);
-            if listed.is_ok_and(|text| text.contains(&self.table().name())) {
-                return;
             }
+            match failure {
+                None => say("the rules of apps' networks were removed by somebody, and are back"),
+                Some(reason) => say(&format!("the rules of apps' networks are lost: {reason}")),
+            }
+            lost = self.lost_after(&loaded);
         }
+    }
+
+    /// The tables that this spawner looks after: its own, and those of spawners that are gone.
+    fn watched(&self) -> impl Iterator<Item = Table> {
+        std::iter::once(self.table()).chain(self.orphans.tables())
+    }
+
+    /// From which of them something was removed, since this was asked before.
+    fn lost(&self) -> Vec<Table> {
+        let watched: Vec<_> = self.watched().collect();
+        let names: Vec<_> = watched.iter().map(|table| table.name()).collect();
+        let lost = self.watch.lost(&names);
+        watched.into_iter().zip(lost).filter_map(|(table, lost)| lost.then_some(table)).collect()
+    }
+
+    /// As [`HostNetwork::lost`], right after this spawner itself has `loaded` some, which is no news:
+    /// of those it is asked whether they are there.
+    fn lost_after(&self, loaded: &[Table]) -> Vec<Table> {
+        let news = self.lost();
+        let there = tables().ok();
+        let is_lost = |table: &Table| match loaded.contains(table) {
+            true => there.as_ref().is_some_and(|there| !there.contains(table)),
+            false => news.contains(table),
+        };
+        self.watched().filter(is_lost).collect()
+    }
+
+    /// Takes on what spawners that are gone have left, and removes it once no app is in it any more.
+    /// Whether there are other spawners' networks, which may become this one's.
+    pub(crate) fn sweep(&mut self) -> bool {
+        let Ok(mut others) = orphans::ids_in_use() else { return true };
+        self.orphans.remove_unused(&others);
+        others.remove(&self.id);
+        let known: Vec<_> = self.orphans.tables().map(|table| table.id).collect();
+        let mut unknown = others.iter().filter(|id| !known.contains(id));
+        if unknown.any(|&id| orphans::is_nobodys(id))
+            && let Ok(tables) = tables()
+        {
+            let loaded = self.orphans.adopt(&tables);
+            let lost = self.lost_after(&loaded);
+            self.put_back(lost);
+        }
+        !others.is_empty()
     }
 
     /// Switches on what this spawner needs of forwarding, where it is off.
@@ -216,7 +255,8 @@ impl HostNetwork {
 
     /// Removes everything that [`HostNetwork::set_up`] made. What another spawner, or another program
     /// that forwards, still needs stays.
-    pub(crate) fn take_down(&self) {
+    pub(crate) fn take_down(&mut self) {
+        self.sweep();
         let own = self.table();
         if self.forwarding != Forwarding::default() {
             let _turn = turn();
@@ -234,8 +274,7 @@ impl HostNetwork {
                 }
             }
         }
-        // What is left is removed by the next spawner.
-        nft::run(&["delete", "table", "inet", &own.name()], None).ok();
+        delete(own);
     }
 
     /// Connects a namespace with the machine; the other half is [`Link::enter`].
@@ -333,6 +372,25 @@ impl HostNetwork {
         }
         Err(Reason::new(not_forwarded(), 0))
     }
+}
+
+/// Loads the rules of a spawner's interfaces, in the place of what is left of them.
+fn load(table: Table) -> Result<(), Reason> {
+    let name = table.name();
+    let rules = rules(&name, &interfaces(table.id), connections());
+    let text = format!("table inet {name}\ndelete table inet {name}\n{rules}");
+    nft::run(&["-f", "-"], Some(&text)).map(drop)
+}
+
+/// Removes a table. Another spawner may have done so meanwhile, and what is left is removed by the
+/// next one.
+fn delete(table: Table) {
+    nft::run(&["delete", "table", "inet", &table.name()], None).ok();
+}
+
+/// Standard error is the platform's; nobody may be there to read it.
+fn say(text: &str) {
+    rustix::io::write(rustix::stdio::stderr(), format!("tolv: {text}\n").as_bytes()).ok();
 }
 
 /// The chains of others that forwarded packets pass: the table, and whether it drops them.
@@ -588,9 +646,15 @@ impl Networks {
         self.host().map_err(Clone::clone)?.connect(namespace)
     }
 
+    /// See [`HostNetwork::sweep`]; whether something is left for the next time.
+    pub(crate) fn sweep(&mut self) -> bool {
+        let Some(Ok(host)) = &mut self.host else { return false };
+        host.sweep()
+    }
+
     /// Leaves nothing.
-    pub(crate) fn take_down(&self) {
-        if let Some(Ok(host)) = &self.host {
+    pub(crate) fn take_down(&mut self) {
+        if let Some(Ok(host)) = &mut self.host {
             host.take_down();
         }
     }

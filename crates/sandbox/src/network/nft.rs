@@ -118,16 +118,21 @@ impl Watch {
         self.0.as_fd()
     }
 
-    /// Takes in what has come; whether something of this table was removed, or may have been.
-    pub(crate) fn has_lost(&self, table: &str) -> bool {
-        let mut lost = false;
+    /// Takes in what has come; of which of these tables something was removed, or may have been.
+    pub(crate) fn lost(&self, tables: &[String]) -> Vec<bool> {
+        let mut lost = vec![false; tables.len()];
         let mut buffer = vec![0; 64 * 1024];
         loop {
             match recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) | Err(rustix::io::Errno::AGAIN) => return lost,
-                Ok((read, _)) => lost |= names(&buffer[..read.min(buffer.len())], table),
+                Ok((read, _)) => {
+                    let messages = &buffer[..read.min(buffer.len())];
+                    for (lost, table) in lost.iter_mut().zip(tables) {
+                        *lost |= names(messages, table);
+                    }
+                }
                 // More came than there was room for.
-                Err(rustix::io::Errno::NOBUFS) => lost = true,
+                Err(rustix::io::Errno::NOBUFS) => lost.fill(true),
                 Err(_) => return lost,
             }
         }

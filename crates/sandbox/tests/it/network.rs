@@ -353,6 +353,87 @@ fn rules_that_somebody_removes_are_back_at_once() {
     drop(listener);
 }
 
+/// The rules of these apps, whoever looks after them.
+fn rules_of(id: &str) -> String {
+    let listed = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let tables = listed.split("table inet ").filter(|it| it.starts_with(&format!("tolv_{id}_")));
+    tables.collect()
+}
+
+fn id_of(spawner_pid: u32) -> String {
+    table_of(spawner_pid).unwrap().split('_').nth(1).unwrap().to_owned()
+}
+
+fn remove_rules(id: &str) {
+    let name = rules_of(id).split_whitespace().next().unwrap().to_owned();
+    assert!(
+        Command::new("nft").args(["delete", "table", "inet", &name]).status().unwrap().success()
+    );
+}
+
+/// Cgroups of this spawner's launches.
+fn groups_of(spawner_pid: u32) -> usize {
+    let found = Command::new("find")
+        .args(["/sys/fs/cgroup", "-type", "d", "-path", &format!("*/tolv/{spawner_pid}-*")])
+        .output()
+        .unwrap();
+    String::from_utf8(found.stdout).unwrap().lines().count()
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+const SLEEPS: &str = "import time\n\
+    print('1', flush=True); print('127.0.0.1', flush=True)\n\
+    time.sleep(1000)\n";
+
+#[test]
+fn apps_of_a_killed_spawner_stay_behind_their_rules() {
+    let Some(spawner) = networked() else { return };
+    let pid = pid_of(&spawner);
+    let id = id_of(pid);
+    let mut spec = strict();
+    spec.limits.memory = Some(256 << 20);
+    let (guard, _) = background_in(&spawner, spec, SLEEPS);
+    kill(pid);
+    // One that was killed right after its start is replaced after a while.
+    poll(WAIT, "a new one", || run(&spawner, strict(), shell("true")).ok());
+    // Another spawner of this machine may be quicker than this one, until its own end.
+    for _ in 0..2 {
+        remove_rules(&id);
+        poll(WAIT, "the rules to be back", || rules_of(&id).contains("reject").then_some(()));
+    }
+    assert!(groups_of(pid) > 0, "a group with an app in it");
+    drop(guard);
+    poll(WAIT, "the rules to go", || rules_of(&id).is_empty().then_some(()));
+    poll(WAIT, "the groups to go", || (groups_of(pid) == 0).then_some(()));
+}
+
+#[test]
+fn apps_without_a_spawner_and_without_rules_have_them_again_with_the_next_one() {
+    let Some(spawner) = networked() else { return };
+    let pid = pid_of(&spawner);
+    let id = id_of(pid);
+    let job = tolv_sandbox::Job { spec: strict(), exec: shell("sleep 1000"), time_limit: None };
+    let null = || std::fs::File::options().read(true).write(true).open("/dev/null").unwrap();
+    let stdio = [null(), null(), null()].map(Into::into);
+    let app = tolv_sandbox::start(&spawner, &job, stdio).unwrap();
+    // Nobody replaces the spawner then.
+    spawner.leave();
+    drop(spawner);
+    kill(pid);
+    // Another spawner of this machine may be quicker than this one.
+    remove_rules(&id);
+    let Some(next) = networked() else { return };
+    poll(WAIT, "the rules to be back", || rules_of(&id).contains("reject").then_some(()));
+    app.stop();
+    poll(WAIT, "the rules to go", || rules_of(&id).is_empty().then_some(()));
+    drop(next);
+}
+
 fn table_of(spawner_pid: u32) -> Option<String> {
     let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
     let tables = String::from_utf8(tables.stdout).unwrap();

@@ -1,11 +1,12 @@
 //! However it ends, nothing is left.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tolv_testkit::{http, poll};
 
-use crate::{SOON, Up, codebase, processes_with, shop};
+use crate::{SOON, Up, clean, codebase, processes_with, shop};
 
 /// A formation that forks in every way that loses track of a child elsewhere.
 const FORKING: &str = "\
@@ -53,6 +54,20 @@ fn sighup_stops_in_order_and_ends_with_129() {
     assert_eq!(up.tolv.wait(SOON).code(), Some(129));
     let lines = up.tolv.lines();
     assert!(lines.iter().any(|line| line.text.contains("app[web.1]: stopped")), "{lines:?}");
+}
+
+#[test]
+fn under_nohup_a_closed_terminal_ends_nothing() {
+    let home = codebase("web: python3 server.py\n");
+    let mut command = Command::new("nohup");
+    clean(command.arg(env!("CARGO_BIN_EXE_tolv")).arg("up").arg(shop(&home)));
+    let mut up = Up::start_with(&mut command, SOON);
+    for signal in [Signal::HUP, Signal::USR1] {
+        up.tolv.signal(signal);
+        up.text("/");
+    }
+    up.tolv.signal(Signal::TERM);
+    assert_eq!(up.tolv.wait(SOON).code(), Some(0));
 }
 
 #[test]

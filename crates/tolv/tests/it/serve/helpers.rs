@@ -1,6 +1,10 @@
-//! A helper process of the platform is killed: what runs goes on, and all of it works again.
+//! A helper process of the platform is killed, or its descriptors run out: what runs goes on, and all
+//! of it works again.
 
-use rustix::process::{Pid, Signal, kill_process};
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 
 use super::*;
 
@@ -47,4 +51,120 @@ fn the_spawner_is_killed_and_there_is_another_one() {
     }
     let status = shop.serve.end(Signal::TERM);
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn the_spawner_of_up_is_killed_and_there_is_another_one() {
+    let home = crate::codebase("web: python3 server.py\n");
+    let dir = crate::shop(&home);
+    let mut up = crate::Up::start(&dir, &[]);
+    let before = up.text("/");
+    let old = spawner(up.tolv.pid()).unwrap();
+    kill_process(old, Signal::KILL).unwrap();
+    assert_eq!(up.text("/"), before, "the app was taken along");
+    poll(SOON, "another spawner", || spawner(up.tolv.pid()).filter(|new| *new != old));
+    up.sees("there is a new one");
+    for args in [&["restart", "web"][..], &["run", "--", "true"]] {
+        let ran = crate::output(crate::tolv().current_dir(&dir).args(args));
+        assert!(ran.status.success(), "{args:?}: {}", crate::stderr(&ran));
+    }
+    assert_ne!(up.text("/"), before, "it is not another process");
+    up.tolv.signal(Signal::TERM);
+    assert_eq!(up.tolv.wait(SOON).code(), Some(0));
+}
+
+#[test]
+fn a_spawner_that_is_killed_again_and_again_is_replaced_in_the_end() {
+    let mut shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let platform = shop.serve.running().pid();
+    let mut seen = std::collections::BTreeSet::new();
+    let began = std::time::Instant::now();
+    while seen.len() < 4 {
+        let pid = poll(SOON, "another spawner", || {
+            spawner(platform).filter(|pid| !seen.contains(&pid.as_raw_nonzero()))
+        });
+        seen.insert(pid.as_raw_nonzero());
+        kill_process(pid, Signal::KILL).unwrap();
+        assert_eq!(shop.text("shop.localhost", "/"), "one");
+    }
+    // The first one was there for a while; each of the others is a second behind the one before.
+    assert!(began.elapsed() >= std::time::Duration::from_secs(2), "{:?}", began.elapsed());
+    poll(SOON, "another spawner", || {
+        spawner(platform).filter(|pid| !seen.contains(&pid.as_raw_nonzero()))
+    });
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "two");
+    // With none, right before the end.
+    let last = spawner(platform).unwrap();
+    kill_process(last, Signal::KILL).unwrap();
+    let status = shop.serve.end(Signal::TERM);
+    assert!(status.success(), "{status}");
+}
+
+/// Numbers of a process's descriptors.
+fn descriptors(pid: Pid) -> std::collections::BTreeSet<u64> {
+    let all = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap();
+    all.flatten().map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn without_descriptors_the_platform_is_to_blame_and_not_the_app() {
+    let own = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(256), ..own }).unwrap();
+    let shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let platform = shop.serve.running().pid();
+    let whole = Rlimit { current: own.maximum, maximum: own.maximum };
+    // A client that has a connection, and no request yet.
+    let before = descriptors(platform);
+    let mut client = TcpStream::connect(("127.0.0.1", shop.serve.http())).unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    poll(SOON, "the connection", || {
+        descriptors(platform).difference(&before).next().is_some().then_some(())
+    });
+    let used = descriptors(platform);
+    let free = (0..).find(|number| !used.contains(number));
+    let none = Rlimit { current: free, maximum: own.maximum };
+    let at_start = prlimit(Some(platform), Resource::Nofile, none).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: shop.localhost\r\n\r\n").unwrap();
+    let mut head = [0; 12];
+    std::io::Read::read_exact(&mut client, &mut head).unwrap();
+    prlimit(Some(platform), Resource::Nofile, whole).unwrap();
+    assert_eq!(String::from_utf8_lossy(&head), "HTTP/1.1 503");
+    assert_eq!(at_start.current, whole.current, "it was not raised");
+    // The process was not taken out of service for it.
+    shop.text("shop.localhost", "/");
+    let told = poll(SOON, "the access line", || {
+        let logs = shop.tolv(&["logs"]);
+        logs.lines().find(|line| line.contains("status=503")).map(str::to_owned)
+    });
+    assert!(told.contains("H99") && told.contains("no descriptor is left"), "{told}");
+    assert!(!shop.tolv(&["logs"]).contains("H21"));
+}
+
+#[test]
+fn what_a_killed_platform_has_left_is_swept_by_the_next_one() {
+    let mut shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    shop.serve.end(Signal::KILL);
+    let state = shop.serve.state();
+    // No number of a process is as large.
+    let push = state.join("git/pushes/4294967295-3");
+    std::fs::create_dir(&push).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(push.join("socket")).unwrap();
+    let files = [".proofs", "anchors/.one", "running/.one", "git/hooks/.proc-receive"];
+    let files = files.map(|name| state.join(format!("{name}.4294967295.0")));
+    for file in &files {
+        std::fs::write(file, "half").unwrap();
+    }
+    shop.serve.begin();
+    assert!(!push.exists());
+    for file in files {
+        assert!(!file.exists(), "{}", file.display());
+    }
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
 }
