@@ -202,7 +202,8 @@ pub(crate) fn remove_until(root: &Path, stop: &dyn Fn() -> bool) -> Result<(), E
     fs::remove_dir(root).map_err(Error::io("remove", root))
 }
 
-const FOLDER: OFlags =
+/// A folder that is opened to be read; a link is none.
+pub(crate) const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 struct Removal<'a> {

@@ -10,6 +10,8 @@
 //! the operator's or the system's, no attributes, templates or filters, and its hooks are those
 //! that the caller names.
 
+mod locks;
+
 use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;

@@ -219,13 +219,18 @@ impl Carry<'_> {
                     _ => State::Failed,
                 };
                 self.output.fail(Arc::new(error));
-                return self.settle(number, Outcome::Failed, state, Some(&text)).await;
+                return self.settle(number, Err((state, text))).await;
             }
         }
         if let (Some(branch), Some(commit)) = (&next.branch, &next.commit) {
             let (repos, path) = (self.platform.0.repos.clone(), self.deploy.name.clone());
             let (name, commit) = (branch.clone(), commit.clone());
-            blocking(move || repos.move_branch(&path, &name, &commit)).await?;
+            // The release runs: it has not failed, whatever git says.
+            if let Err(error) = blocking(move || repos.move_branch(&path, &name, &commit)).await {
+                let text = format!("The branch {branch} is not moved: {}", chain(&error));
+                self.warn(&text);
+                self.tell(text);
+            }
             if self.deploy.branch.is_none() {
                 store.set_branch(&self.deploy.id, branch).await?;
             }
@@ -237,11 +242,11 @@ impl Carry<'_> {
             store.set_formation(&self.deploy.id, formation).await?;
         }
         let url = self.platform.url_of(&self.deploy);
-        self.head(match release.row.process_types.contains_key(&ProcessType::web()) {
-            true => format!("Release {number} is up at {url}"),
-            false => format!("Release {number} is up (no web process)"),
-        });
-        let after = self.settle(number, Outcome::Succeeded, State::Succeeded, None).await;
+        let last = match release.row.process_types.contains_key(&ProcessType::web()) {
+            true => format!("-----> Release {number} is up at {url}"),
+            false => format!("-----> Release {number} is up (no web process)"),
+        };
+        let after = self.settle(number, Ok(last)).await;
         self.platform.collect_soon(&self.deploy.id);
         after
     }
@@ -370,23 +375,30 @@ impl Carry<'_> {
         }
     }
 
+    /// Records how a release turned out: with a last line, which is said once that is so, or how the
+    /// operation ended, and why.
     async fn settle(
         &self,
         number: ReleaseNumber,
-        outcome: Outcome,
-        state: State,
-        error: Option<&str>,
+        turned_out: Result<String, (State, String)>,
     ) -> Result<Option<After>, Error> {
-        self.keep_output().await;
+        let (outcome, state, error, last) = match &turned_out {
+            Ok(last) => (Outcome::Succeeded, State::Succeeded, None, Some(last)),
+            Err((state, why)) => (Outcome::Failed, *state, Some(why.as_str()), None),
+        };
+        self.keep_output(last.map_or("", String::as_str)).await;
         let (id, deploy) = (&self.operation.id, &self.deploy.id);
         let store = &self.platform.0.store;
         store.settle(id, deploy, number, outcome, state, error, Timestamp::now()).await?;
+        if let Some(last) = last {
+            self.output.say(last);
+        }
         self.platform.0.outputs.over(id, state);
         Ok(Some(After::GoOn))
     }
 
     async fn end(&self, state: State, error: Option<&str>) -> Result<After, Error> {
-        self.keep_output().await;
+        self.keep_output("").await;
         let id = &self.operation.id;
         self.platform.0.store.end(id, state, error, Timestamp::now()).await?;
         self.platform.0.outputs.over(id, state);
@@ -394,10 +406,13 @@ impl Carry<'_> {
         Ok(After::GoOn)
     }
 
-    /// Before the end is recorded: who asks afterwards finds it.
-    async fn keep_output(&self) {
+    /// Before the end is recorded: who asks afterwards finds it, with the last line that is still to be
+    /// said.
+    async fn keep_output(&self, last: &str) {
         let key = output_key(&self.operation.id);
-        let kept = self.platform.keep_output(&self.deploy.id, &key, self.output.text()).await;
+        let mut text = self.output.text();
+        text.extend(last.lines().flat_map(|line| [line.as_bytes(), b"\n"]).flatten());
+        let kept = self.platform.keep_output(&self.deploy.id, &key, text).await;
         if let Err(error) = kept {
             self.tell(format!(
                 "The output of {} is not kept: {}",

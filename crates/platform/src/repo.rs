@@ -25,6 +25,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tolv_build::{GitAccess, GitCommand, GitSandbox, Repository};
 use tolv_model::name::{AppName, Deploy};
@@ -37,6 +39,10 @@ use quarantine::Quarantines;
 pub use rpc::{Answer, Push, RefResult, Rpc, Service};
 use turns::Turns;
 
+/// A lock of git's that is older was left behind.
+const OLD_LOCK: Duration = Duration::from_secs(2);
+/// How long a command waits for a lock.
+const LOCKED: Duration = Duration::from_secs(6);
 /// What releases keep of a codebase.
 const KEPT: &str = "refs/tolv/kept/";
 
@@ -178,11 +184,22 @@ impl Repos {
 
     /// A command that changes refs or objects.
     fn tell(&self, app: &AppName, args: &[&str]) -> Result<(), RepoError> {
-        let refused = || RepoError::Git {
-            what: args.first().copied().unwrap_or_default().to_owned(),
-            said: "refused".to_owned(),
-        };
-        ask(&self.repository(app), GitAccess::Write, args)?.ok_or_else(refused)?;
+        let repository = self.repository(app);
+        let (command, began) = (GitCommand::new(GitAccess::Write, args), Instant::now());
+        loop {
+            let answer = repository.ask(&command).map_err(run)?;
+            if answer.code == 0 {
+                break;
+            }
+            // Another command's, for a moment, or one that a kill left.
+            if !answer.said.contains(".lock': File exists") || began.elapsed() > LOCKED {
+                let what = args.first().copied().unwrap_or_default().to_owned();
+                let said = if answer.said.is_empty() { "refused".into() } else { answer.said };
+                return Err(RepoError::Git { what, said });
+            }
+            thread::sleep(LOCKED / 20);
+            repository.remove_old_locks(OLD_LOCK).map_err(run)?;
+        }
         // git writes a ref to the disk, but not its name.
         let dir = self.dir(app);
         tolv_durable::sync_tree(&dir).map_err(failed("write to the disk", &dir))
@@ -356,7 +373,8 @@ impl Repos {
             }
         }
         // What a push has just brought is younger than a day.
-        self.tell(app, &["gc", "--quiet", "--prune=1.day.ago"])
+        // Nobody else packs: what says so was left by a kill.
+        self.tell(app, &["gc", "--quiet", "--force", "--prune=1.day.ago"])
     }
 
     /// Removes every ref of a deploy.

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sqlx::any::AnyRow;
 use tolv_model::id::{AppId, DeployId, OperationId};
-use tolv_model::operation::{Request, State};
+use tolv_model::operation::{Outcome, Request, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::SlugId;
 
@@ -356,7 +356,8 @@ impl Store {
         write.commit().await
     }
 
-    /// Ends an operation; whether it was not over already.
+    /// Ends an operation; whether it was not over already. A release that it appended and of which
+    /// nothing was said has failed with it.
     ///
     /// # Errors
     ///
@@ -369,6 +370,21 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool, Error> {
         let mut write = self.write().await?;
+        let left = sqlx::query(
+            "SELECT r.deploy, r.number FROM releases r JOIN operations p ON p.id = r.operation \
+             WHERE r.operation = $1 AND p.ended IS NULL AND NOT EXISTS \
+             (SELECT 1 FROM outcomes o WHERE o.deploy = r.deploy AND o.number = r.number)",
+        )
+        .bind(id.as_str().to_owned())
+        .fetch_optional(&mut *write.tx)
+        .await?;
+        if let Some(row) = left {
+            let row = Columns(&row);
+            let (deploy, number) = (row.parsed("deploy")?, ReleaseNumber(row.u32("number")?));
+            write.rollback().await?;
+            self.settle(id, &deploy, number, Outcome::Failed, state, error, now).await?;
+            return Ok(true);
+        }
         let ended = end(&mut write.tx, id, state, error, now).await?;
         write.commit().await?;
         Ok(ended)

@@ -397,6 +397,8 @@ fn begin_push(
     mut command: GitCommand,
 ) -> Result<(Started, (Socket, PushGuard)), RepoError> {
     let repository = repos.repository(app);
+    // No git lives longer: what is older was left by one that was killed.
+    repository.remove_old_locks(repos.git.limits.time).map_err(run)?;
     let guard = repos.quarantines.begin(repository.dir());
     let socket = Socket::bind(repos, repository.job(&command).spec.app_uid())?;
     let (hooks, program) = (repos.hooks(), repos.hooks().join(super::HOOK));

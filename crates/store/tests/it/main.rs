@@ -503,7 +503,7 @@ async fn what_is_kept(bed: Bed) {
     }
     let kept = store.kept(2).await.unwrap();
     assert_eq!(kept, [slugs[0], slugs[2], slugs[3]].into(), "what runs, and the last two");
-    let (pending, _) = bed.release(&deploy, Outcome::Pending).await;
+    let (pending, release) = bed.release(&deploy, Outcome::Pending).await;
     let slug = Slug {
         id: SlugId(Digest::of(b"under way")),
         app: deploy.app.clone(),
@@ -513,7 +513,10 @@ async fn what_is_kept(bed: Bed) {
     };
     store.set_slug(&pending.id, &slug).await.unwrap();
     assert!(store.kept(1).await.unwrap().contains(&slug.id));
-    store.end(&pending.id, State::Failed, None, at(9)).await.unwrap();
+    assert!(store.end(&pending.id, State::Failed, Some("why"), at(9)).await.unwrap());
+    let release = store.release(&deploy.id, release.row.number).await.unwrap();
+    assert_eq!((release.outcome, release.error.as_deref()), (Outcome::Failed, Some("why")));
+    assert!(!store.end(&pending.id, State::Failed, None, at(10)).await.unwrap(), "over is over");
     assert!(!store.kept(1).await.unwrap().contains(&slug.id));
     store.remove_slug(&slug.app, &slug.id).await.unwrap();
     assert!(store.slugs().await.unwrap().is_empty());

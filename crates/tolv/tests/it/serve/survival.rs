@@ -49,6 +49,47 @@ fn signals_that_mean_nothing_to_a_platform_change_nothing() {
     }
 }
 
+/// The locks of a git that was killed do not hold up the next push.
+#[test]
+fn a_push_goes_through_locks_that_a_kill_left() {
+    let shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let repository = shop.serve.state().join("git/shop.git");
+    let namespace = repository.join("refs/namespaces/production");
+    let locks = ["refs/heads/main.lock", "HEAD.lock"].map(|name| namespace.join(name));
+    let locks = [
+        &locks[..],
+        &["packed-refs", "shallow", "gc.pid"]
+            .map(|name| repository.join(name).with_added_extension("lock")),
+    ]
+    .concat();
+    for lock in &locks {
+        let lock = std::fs::File::create_new(lock).unwrap();
+        lock.set_modified(std::time::SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    }
+    shop.change("index.html", "two");
+    let pushed = shop.pushed(&["tolv", "main"]);
+    assert!(!pushed.contains("not moved"), "{pushed}");
+    assert_eq!(shop.text("shop.localhost", "/"), "two");
+    assert!(!locks.iter().any(|lock| lock.exists()), "{locks:?}");
+}
+
+/// What runs is released, whatever becomes of its branch.
+#[test]
+fn a_branch_that_cannot_be_moved_fails_no_release() {
+    let shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let heads = shop.serve.state().join("git/shop.git/refs/namespaces/production/refs/heads");
+    // Where it is packed already, there is no file.
+    std::fs::remove_file(heads.join("main")).ok();
+    std::fs::create_dir_all(heads.join("main")).unwrap();
+    std::fs::write(heads.join("main/lock"), "").unwrap();
+    shop.change("index.html", "two");
+    let pushed = shop.pushed(&["tolv", "main"]);
+    assert!(pushed.contains("The branch main is not moved: git update-ref: "), "{pushed}");
+    assert_eq!(items(&shop, &["releases"])[0]["outcome"], "succeeded");
+}
+
 #[test]
 fn two_hundred_kills_lose_nothing() {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
