@@ -83,7 +83,7 @@ fn a_branch_that_cannot_be_moved_fails_no_release() {
     // Where it is packed already, there is no file.
     std::fs::remove_file(heads.join("main")).ok();
     std::fs::create_dir_all(heads.join("main")).unwrap();
-    std::fs::write(heads.join("main/lock"), "").unwrap();
+    std::fs::write(heads.join("main/held.lock"), "").unwrap();
     shop.change("index.html", "two");
     let pushed = shop.pushed(&["tolv", "main"]);
     assert!(pushed.contains("The branch main is not moved: git update-ref: "), "{pushed}");
