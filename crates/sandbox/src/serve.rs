@@ -109,7 +109,7 @@ impl<'a> Server<'a> {
     }
 
     fn run(mut self) -> i32 {
-        let mut last_tries = None;
+        let (mut last_tries, mut mend) = (None, None);
         loop {
             if self.socket.is_none() && self.children.is_empty() {
                 let until = *last_tries.get_or_insert_with(|| Instant::now() + LAST_TRIES);
@@ -117,8 +117,8 @@ impl<'a> Server<'a> {
                     break;
                 }
             }
-            let readable = self.wait();
-            self.networks.mend();
+            let readable = self.wait(mend);
+            mend = self.networks.mend();
             self.sweep();
             self.collect();
             if readable {
@@ -130,13 +130,14 @@ impl<'a> Server<'a> {
         0
     }
 
-    /// Sleeps until something happens; says whether the socket has something.
-    fn wait(&self) -> bool {
+    /// Sleeps until something happens, or so long; says whether the socket has something.
+    fn wait(&self, most: Option<Duration>) -> bool {
         let timeout = match (self.leaving.is_empty(), self.has_left) {
             (false, _) => Some(RETRY),
             (true, true) => Some(SWEEP_DELAY),
             (true, false) => None,
         };
+        let timeout = timeout.into_iter().chain(most).min();
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(self.socket.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));

@@ -18,16 +18,21 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use self::orphans::Orphans;
+use self::table::{
+    Forwarding, Table, delete, is_forwarding_wanted, load, not_forwarded, tables,
+};
 use super::link::{self, ADDRESSES, Link};
 use super::netlink::Netlink;
-use super::nft::{self, Watch};
+use super::nft::Watch;
 use super::{NetworkChoice, home, visit};
 use crate::level::Reason;
 use crate::sys::errno;
 
 mod orphans;
+mod table;
 
-const TABLE: &str = "tolv_";
+/// Until rules that could not be loaded are tried again.
+const RELOAD_DELAY: Duration = Duration::from_millis(250);
 /// Numbers that are taken by others before a free one is found.
 const TRIES: usize = 64;
 /// For a packet of the trial to come through a machine that lets it.
@@ -60,41 +65,25 @@ pub(crate) struct HostNetwork {
     /// Settings of interfaces that were changed for IPv6.
     advertisements: Vec<PathBuf>,
     orphans: Orphans,
+    unloaded: Unloaded,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Forwarding {
-    v4: bool,
-    v6: bool,
+/// Tables that are to be loaded again: nothing keeps their apps from the machine meanwhile.
+#[derive(Debug, Default)]
+struct Unloaded {
+    tables: Vec<Table>,
+    /// Why, and until the next try.
+    reason: Option<Reason>,
+    tried: Option<Instant>,
 }
 
-/// A table of a spawner, by its name: `tolv_<id>_<pid>_<forwarding>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Table {
-    id: u32,
-    pid: u32,
-    forwarding: Forwarding,
-}
-
-impl Table {
-    fn name(self) -> String {
-        let Self { id, pid, forwarding } = self;
-        let bits = u8::from(forwarding.v4) * 4 + u8::from(forwarding.v6) * 6;
-        format!("{TABLE}{id:06x}_{pid}_{bits}")
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        let mut parts = name.strip_prefix(TABLE)?.split('_');
-        let id = u32::from_str_radix(parts.next()?, 16).ok()?;
-        let pid = parts.next()?.parse().ok()?;
-        let forwarding = match parts.next()? {
-            "0" => Forwarding::default(),
-            "4" => Forwarding { v4: true, v6: false },
-            "6" => Forwarding { v4: false, v6: true },
-            "10" => Forwarding { v4: true, v6: true },
-            _ => return None,
-        };
-        Some(Self { id, pid, forwarding })
+impl Unloaded {
+    /// What is to be tried now.
+    fn due(&self) -> &[Table] {
+        match self.tried {
+            Some(tried) if tried.elapsed() < RELOAD_DELAY => &[],
+            _ => &self.tables,
+        }
     }
 }
 
@@ -134,6 +123,7 @@ impl HostNetwork {
             mtu: mtu(),
             advertisements: Vec::new(),
             orphans: Orphans::default(),
+            unloaded: Unloaded::default(),
         };
         let ready = network.begin();
         if ready.is_err() {
@@ -157,10 +147,10 @@ impl HostNetwork {
             self.forward()?;
             tables
         };
-        let mut loaded = self.orphans.adopt(&others);
-        loaded.push(self.table());
-        let lost = self.lost_after(&loaded);
-        self.put_back(lost);
+        let adopted = self.orphans.adopt(&others);
+        let mut lost = self.lost_after(&[self.table()]);
+        lost.extend(adopted);
+        self.put_back(lost, false);
         self.trial()
     }
 
@@ -169,31 +159,59 @@ impl HostNetwork {
         self.watch.fd()
     }
 
-    /// Puts the rules back where somebody else has removed them, as the machine's firewall does when
-    /// it is loaded anew: without them nothing would be refused.
-    pub(crate) fn mend(&self) {
-        let lost = self.lost();
-        self.put_back(lost);
+    /// Puts the rules back where somebody else has changed or removed them, as the machine's firewall
+    /// does when it is loaded anew: without them nothing would be refused. Until when to wait at most
+    /// to be called again.
+    pub(crate) fn mend(&mut self) -> Option<Duration> {
+        let mut lost = self.lost();
+        lost.extend(self.unloaded.due());
+        self.put_back(lost, true);
+        (!self.unloaded.tables.is_empty()).then_some(RELOAD_DELAY)
     }
 
-    fn put_back(&self, mut lost: Vec<Table>) {
+    /// Loads tables; those that cannot be loaded are tried again and again. It is told where they
+    /// `were_there`.
+    fn put_back(&mut self, mut lost: Vec<Table>, were_there: bool) {
         for _ in 0..TRIES {
+            lost.sort_unstable_by_key(|table| table.id);
+            lost.dedup();
             if lost.is_empty() {
                 return;
             }
             let (mut loaded, mut failure) = (Vec::new(), None);
             for &table in &lost {
+                self.unloaded.tables.retain(|it| *it != table);
                 match load(table) {
                     Ok(()) => loaded.push(table),
-                    Err(reason) => failure = Some(reason),
+                    Err(reason) => {
+                        self.unloaded.tables.push(table);
+                        failure = Some(reason);
+                    }
                 }
             }
             match failure {
-                None => say("the rules of apps' networks were removed by somebody, and are back"),
-                Some(reason) => say(&format!("the rules of apps' networks are lost: {reason}")),
+                None => {
+                    if were_there || self.unloaded.reason.is_some() {
+                        say("the rules of apps' networks were changed by somebody, and are back");
+                    }
+                    if self.unloaded.tables.is_empty() {
+                        self.unloaded = Unloaded::default();
+                    }
+                }
+                Some(reason) => {
+                    if self.unloaded.reason.is_none() {
+                        say(&format!(
+                            "the rules of apps' networks are lost, and are tried again; nothing starts \
+                             without them: {reason}"
+                        ));
+                    }
+                    self.unloaded.reason = Some(reason);
+                    self.unloaded.tried = Some(Instant::now());
+                }
             }
             lost = self.lost_after(&loaded);
         }
+        self.unloaded.tables.extend(lost);
     }
 
     /// The tables that this spawner looks after: its own, and those of spawners that are gone.
@@ -201,7 +219,7 @@ impl HostNetwork {
         std::iter::once(self.table()).chain(self.orphans.tables())
     }
 
-    /// From which of them something was removed, since this was asked before.
+    /// Of which of them something was changed, since this was asked before.
     fn lost(&self) -> Vec<Table> {
         let watched: Vec<_> = self.watched().collect();
         let names: Vec<_> = watched.iter().map(|table| table.name()).collect();
@@ -232,9 +250,9 @@ impl HostNetwork {
         if unknown.any(|&id| orphans::is_nobodys(id))
             && let Ok(tables) = tables()
         {
-            let loaded = self.orphans.adopt(&tables);
-            let lost = self.lost_after(&loaded);
-            self.put_back(lost);
+            let mut lost = self.orphans.adopt(&tables);
+            lost.extend(self.lost());
+            self.put_back(lost, false);
         }
         !others.is_empty()
     }
@@ -281,6 +299,12 @@ impl HostNetwork {
     pub(crate) fn connect(&mut self, namespace: impl AsFd) -> Result<Link, Reason> {
         // Whoever switched it off meanwhile knew nothing of this spawner.
         self.forward()?;
+        self.mend();
+        if let (Some(reason), true) =
+            (&self.unloaded.reason, self.unloaded.tables.contains(&self.table()))
+        {
+            return Err(Reason::new(format!("load packet rules: {}", reason.stage), reason.errno));
+        }
         let mut last = None;
         for _ in 0..TRIES {
             let link = Link { number: random() % ADDRESSES, v6: self.v6, mtu: self.mtu };
@@ -374,54 +398,9 @@ impl HostNetwork {
     }
 }
 
-/// Loads the rules of a spawner's interfaces, in the place of what is left of them.
-fn load(table: Table) -> Result<(), Reason> {
-    let name = table.name();
-    let rules = rules(&name, &interfaces(table.id), connections());
-    let text = format!("table inet {name}\ndelete table inet {name}\n{rules}");
-    nft::run(&["-f", "-"], Some(&text)).map(drop)
-}
-
-/// Removes a table. Another spawner may have done so meanwhile, and what is left is removed by the
-/// next one.
-fn delete(table: Table) {
-    nft::run(&["delete", "table", "inet", &table.name()], None).ok();
-}
-
 /// Standard error is the platform's; nobody may be there to read it.
 fn say(text: &str) {
     rustix::io::write(rustix::stdio::stderr(), format!("tolv: {text}\n").as_bytes()).ok();
-}
-
-/// The chains of others that forwarded packets pass: the table, and whether it drops them.
-fn forwarding_chains() -> Vec<(String, bool)> {
-    let listed = nft::run(&["list", "chains"], None).unwrap_or_default();
-    let (mut table, mut found) = (String::new(), Vec::new());
-    for line in listed.lines() {
-        if let Some(name) = line.strip_prefix("table ") {
-            name.trim_end_matches([' ', '{']).clone_into(&mut table);
-        }
-        if line.contains("hook forward") && !table.contains(TABLE) {
-            found.push((table.clone(), line.contains("policy drop")));
-        }
-    }
-    found
-}
-
-/// Whether another program forwards packets on this machine: containers, a router.
-fn is_forwarding_wanted() -> bool {
-    !forwarding_chains().is_empty()
-}
-
-/// Whose rules keep packets from being forwarded, as far as that can be told.
-fn not_forwarded() -> String {
-    match forwarding_chains().into_iter().find(|(_, drops)| *drops) {
-        Some((table, _)) => format!(
-            "packets are not forwarded: the firewall's table `{table}` drops them; let interfaces \
-             `tv*` through there"
-        ),
-        None => "packets are not forwarded".to_owned(),
-    }
 }
 
 /// A new network namespace.
@@ -438,73 +417,6 @@ fn namespace() -> io::Result<fs::File> {
         std::process::abort();
     }
     made
-}
-
-/// The tables of all spawners.
-fn tables() -> Result<Vec<Table>, Reason> {
-    let listed = nft::run(&["list", "tables", "inet"], None)?;
-    Ok(listed.lines().filter_map(|line| Table::parse(line.strip_prefix("table inet ")?)).collect())
-}
-
-/// Most connections of one process, and of all, by what the kernel follows.
-fn connections() -> (u64, u64) {
-    let text = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").unwrap_or_default();
-    let most = text.trim().parse().unwrap_or(65_536_u64).max(1024);
-    ((most / 16).min(4096), most / 2)
-}
-
-/// The rules: from a namespace to the internet and back, and nothing else in either direction.
-///
-/// A packet that another table drops is dropped all the same, and no other table is changed.
-fn rules(table: &str, prefix: &str, (each, all): (u64, u64)) -> String {
-    let refuse = "reject with icmpx admin-prohibited";
-    let errors = "{ destination-unreachable, time-exceeded, parameter-problem }";
-    let errors_v6 = "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }";
-    // Of the machine, its links and their neighbours; then what clouds have beside 169.254.0.0/16
-    // for metadata (Alibaba, and in IPv6 AWS and Google).
-    let never = "{ 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 198.18.0.0/15, 224.0.0.0/3, \
-                 100.100.100.200 }";
-    let never_v6 = "{ ::/127, fe80::/10, ff00::/8, fd74:6f6c:7612::/48, fd00:ec2::254, \
-                    fd20:ce::254 }";
-    format!(
-        "table inet {table} {{
-    set connections4 {{ type ipv4_addr; size 131072; flags dynamic; }}
-    set connections6 {{ type ipv6_addr; size 131072; flags dynamic; }}
-    chain new_connections {{
-        meta nfproto ipv4 add @connections4 {{ ip saddr ct count over {each} }} {refuse}
-        meta nfproto ipv6 add @connections6 {{ ip6 saddr ct count over {each} }} {refuse}
-        ct count over {all} {refuse}
-    }}
-    chain input {{
-        type filter hook input priority -10; policy accept;
-        iifname \"{prefix}*\" {refuse}
-    }}
-    chain output {{
-        type filter hook output priority -10; policy accept;
-        oifname != \"{prefix}*\" accept
-        ct state established,related accept
-        icmp type {errors} accept
-        icmpv6 type {errors_v6} accept
-        drop
-    }}
-    chain forward {{
-        type filter hook forward priority -10; policy accept;
-        iifname \"{prefix}*\" oifname \"tv*\" {refuse}
-        oifname \"{prefix}*\" ct state established,related accept
-        oifname \"{prefix}*\" drop
-        iifname != \"{prefix}*\" accept
-        ip daddr {never} {refuse}
-        ip6 daddr {never_v6} {refuse}
-        ip daddr 168.63.129.16 tcp dport {{ 80, 32526 }} {refuse}
-        ct state new jump new_connections
-    }}
-    chain postrouting {{
-        type nat hook postrouting priority 100; policy accept;
-        iifname \"{prefix}*\" masquerade
-    }}
-}}
-"
-    )
 }
 
 /// The turn of one spawner among all of this machine: what one removes, another may be adding.
@@ -635,10 +547,9 @@ impl Networks {
     }
 
     /// See [`HostNetwork::mend`].
-    pub(crate) fn mend(&self) {
-        if let Some(Ok(host)) = &self.host {
-            host.mend();
-        }
+    pub(crate) fn mend(&mut self) -> Option<Duration> {
+        let Some(Ok(host)) = &mut self.host else { return None };
+        host.mend()
     }
 
     /// See [`HostNetwork::connect`].

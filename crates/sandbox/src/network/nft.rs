@@ -98,10 +98,11 @@ fn finish(child: &mut Child, input: Option<&str>) -> io::Result<(Vec<u8>, Vec<u8
 const CHANGES: u32 = 1 << 6;
 /// Of `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// `NFT_MSG_DELTABLE`, `…CHAIN`, `…RULE`, in the low byte of a message's type.
-const REMOVED: [u8; 3] = [2, 5, 8];
+/// `NFT_MSG_NEWTABLE`, which also says that a table sleeps (`dormant`), `…DELTABLE`, `…NEWCHAIN`,
+/// `…DELCHAIN`, `…NEWRULE`, `…DELRULE`, in the low byte of a message's type.
+const CHANGED: [u8; 6] = [0, 2, 3, 5, 6, 8];
 
-/// Hears what is removed from the machine's tables (nfnetlink).
+/// Hears what is changed in the machine's tables (nfnetlink).
 #[derive(Debug)]
 pub(crate) struct Watch(OwnedFd);
 
@@ -118,7 +119,7 @@ impl Watch {
         self.0.as_fd()
     }
 
-    /// Takes in what has come; of which of these tables something was removed, or may have been.
+    /// Takes in what has come; of which of these tables something was changed, or may have been.
     pub(crate) fn lost(&self, tables: &[String]) -> Vec<bool> {
         let mut lost = vec![false; tables.len()];
         let mut buffer = vec![0; 64 * 1024];
@@ -139,7 +140,7 @@ impl Watch {
     }
 }
 
-/// Whether one of these messages says that something of a table is gone.
+/// Whether one of these messages says that something of a table has changed.
 fn names(mut messages: &[u8], table: &str) -> bool {
     while let Some(length) = messages.get(..4).and_then(|bytes| bytes.try_into().ok()) {
         let length = usize::try_from(u32::from_ne_bytes(length)).unwrap_or(0);
@@ -148,7 +149,7 @@ fn names(mut messages: &[u8], table: &str) -> bool {
         };
         let kind = u16::from_ne_bytes([message[4], message[5]]).to_le_bytes()[0];
         let mut parts = message.windows(table.len().max(1));
-        if REMOVED.contains(&kind) && parts.any(|part| part == table.as_bytes()) {
+        if CHANGED.contains(&kind) && parts.any(|part| part == table.as_bytes()) {
             return true;
         }
         messages = messages.get(length.next_multiple_of(4)..).unwrap_or_default();

@@ -336,21 +336,47 @@ fn rules_that_somebody_removes_are_back_at_once() {
     let Some(own) = own else { return };
     let listener = TcpListener::bind((own, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    for whole in [true, false] {
-        let name = table_of(pid).unwrap();
-        let words = match whole {
-            true => vec!["delete", "table", "inet", &name],
-            false => vec!["flush", "chain", "inet", &name, "input"],
-        };
-        assert!(Command::new("nft").args(words).status().unwrap().success());
-        poll(WAIT, "the rules to be back", || {
-            let listed =
-                Command::new("nft").args(["list", "table", "inet", &name]).output().unwrap();
-            String::from_utf8(listed.stdout).unwrap().contains("reject").then_some(())
-        });
+    for words in ["delete table inet TABLE", "flush chain inet TABLE input", SLEEP] {
+        change_rules(&table_of(pid).unwrap(), words);
+        let id = id_of(pid);
+        poll(WAIT, "the rules to be back", || are_whole(&rules_of(&id)).then_some(()));
         assert_ne!(connects(&spawner, strict(), &[address]), ["connected"]);
     }
     drop(listener);
+}
+
+/// Makes a table's rules count for nothing.
+const SLEEP: &str = "add table inet TABLE { flags dormant ; }";
+
+fn change_rules(table: &str, words: &str) {
+    let words = words.split(' ').map(|word| if word == "TABLE" { table } else { word });
+    assert!(Command::new("nft").args(words).status().unwrap().success());
+}
+
+fn are_whole(rules: &str) -> bool {
+    rules.contains("reject") && !rules.contains("dormant")
+}
+
+#[test]
+fn nothing_starts_without_rules_and_they_are_loaded_as_soon_as_that_can_be_done() {
+    let Some(spawner) = networked() else { return };
+    let pid = pid_of(&spawner);
+    let id = id_of(pid);
+    let process = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
+    // nft cannot be started: there are no descriptors for its output.
+    let files = rustix::process::Resource::Nofile;
+    let held = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let few = rustix::process::Rlimit {
+        current: Some(u64::try_from(held).unwrap()),
+        ..rustix::process::getrlimit(files)
+    };
+    let before = rustix::process::prlimit(process, files, few).unwrap();
+    change_rules(&table_of(pid).unwrap(), "delete table inet TABLE");
+    poll(WAIT, "a start to be refused", || run(&spawner, strict(), shell("true")).err());
+    assert_eq!(rules_of(&id), "");
+    rustix::process::prlimit(process, files, before).unwrap();
+    poll(WAIT, "the rules to be back", || are_whole(&rules_of(&id)).then_some(()));
+    run(&spawner, strict(), shell("true")).unwrap();
 }
 
 /// The rules of these apps, whoever looks after them.
@@ -366,10 +392,7 @@ fn id_of(spawner_pid: u32) -> String {
 }
 
 fn remove_rules(id: &str) {
-    let name = rules_of(id).split_whitespace().next().unwrap().to_owned();
-    assert!(
-        Command::new("nft").args(["delete", "table", "inet", &name]).status().unwrap().success()
-    );
+    change_rules(rules_of(id).split_whitespace().next().unwrap(), "delete table inet TABLE");
 }
 
 /// Cgroups of this spawner's launches.

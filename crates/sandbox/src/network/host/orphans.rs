@@ -6,7 +6,8 @@ use std::fs;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 
-use super::{Forwarding, Table, alive, delete, load, say};
+use super::alive;
+use super::table::{Forwarding, Table, delete};
 
 /// The network of one spawner that is gone.
 #[derive(Debug)]
@@ -21,11 +22,11 @@ struct Orphan {
 pub(super) struct Orphans(Vec<Orphan>);
 
 impl Orphans {
-    /// Takes on what has nobody, with its rules loaded anew, for nobody has watched them meanwhile.
-    /// What no app is in any more is removed. Gives the tables that were loaded.
+    /// Takes on what has nobody. What no app is in any more is removed. Gives the tables whose rules are
+    /// to be loaded anew, for nobody has watched them meanwhile.
     pub(super) fn adopt(&mut self, tables: &[Table]) -> Vec<Table> {
-        let mut loaded = Vec::new();
-        let Ok(used) = ids_in_use() else { return loaded };
+        let mut adopted = Vec::new();
+        let Ok(used) = ids_in_use() else { return adopted };
         // Somebody has removed the rules since: what is left is the interfaces.
         let bare = used.iter().filter(|id| tables.iter().all(|table| table.id != **id));
         let bare = bare.map(|&id| Table { id, pid: 0, forwarding: Forwarding::default() });
@@ -36,13 +37,10 @@ impl Orphans {
                 delete(table);
                 continue;
             }
-            match load(table) {
-                Ok(()) => loaded.push(table),
-                Err(reason) => say(&format!("the rules of apps' networks are lost: {reason}")),
-            }
+            adopted.push(table);
             self.0.push(Orphan { table, _name: name });
         }
-        loaded
+        adopted
     }
 
     /// Removes those that no app is in any more.
