@@ -256,6 +256,19 @@ impl Reason {
     }
 }
 
+/// Something of a ledger as it is stored, whether it can be read or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored<T> {
+    /// Of which release.
+    pub number: ReleaseNumber,
+    /// What it says; why not, where that cannot be read.
+    pub contents: Result<T, String>,
+    /// The hash of what was appended before it, as far as that can be read.
+    pub prev: Option<Digest>,
+    /// The hash that is stored with it, or another digest of it where that cannot be read.
+    pub hash: Digest,
+}
+
 /// Why a ledger does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
@@ -312,6 +325,17 @@ pub enum Broken {
         /// The last release of the ledger.
         found: Option<ReleaseNumber>,
     },
+    /// What this state folder recorded of the end of the ledger is damaged.
+    #[error(
+        "this state folder's record of where the ledger ends is damaged ({why}): it ends at {}",
+        shown(*.found)
+    )]
+    Record {
+        /// What is wrong with it.
+        why: String,
+        /// The last release of the ledger.
+        found: Option<ReleaseNumber>,
+    },
     /// The deploy of this name is not the one whose ledger was recorded.
     #[error(
         "the ledger, which ends at {}, belongs to another deploy than the one that this platform \
@@ -345,13 +369,27 @@ impl Broken {
             | Self::OtherDeploy { recorded, found } => {
                 found.or(*recorded).unwrap_or(ReleaseNumber(1))
             }
-            Self::Unrecorded { found } => found.unwrap_or(ReleaseNumber(1)),
+            Self::Unrecorded { found } | Self::Record { found, .. } => {
+                found.unwrap_or(ReleaseNumber(1))
+            }
         }
     }
 
     /// Whether the ledger as a whole is not the one that the platform recorded.
     pub fn is_of_end(&self) -> bool {
-        matches!(self, Self::End { .. } | Self::Unrecorded { .. } | Self::OtherDeploy { .. })
+        match self {
+            Self::End { .. }
+            | Self::Unrecorded { .. }
+            | Self::Record { .. }
+            | Self::OtherDeploy { .. } => true,
+            Self::Missing { .. }
+            | Self::Changed(_)
+            | Self::Unlinked(_)
+            | Self::Unreadable(..)
+            | Self::Config(_)
+            | Self::Outcome(_)
+            | Self::Current { .. } => false,
+        }
     }
 }
 
@@ -366,42 +404,50 @@ pub struct Audit {
     pub current: Option<ReleaseNumber>,
 }
 
-/// Proves a chain: `rows` are all rows of one deploy by number, `outcomes` all its outcomes, each
-/// with the hash that was stored with it.
-pub fn audit(key: &LedgerKey, rows: &[(Row, Digest)], outcomes: &[(Settled, Digest)]) -> Audit {
+/// Proves a chain: `rows` are all rows of one deploy by number, `outcomes` all its outcomes. What
+/// cannot be read is broken, and the chain goes on behind it.
+pub fn audit(key: &LedgerKey, rows: &[Stored<Row>], outcomes: &[Stored<Settled>]) -> Audit {
     let mut found = Audit { broken: Vec::new(), end: GENESIS, current: None };
-    let mut next: BTreeMap<Digest, &(Settled, Digest)> = BTreeMap::new();
-    let mut left: BTreeMap<ReleaseNumber, &Settled> = BTreeMap::new();
+    let mut next: BTreeMap<Digest, &Stored<Settled>> = BTreeMap::new();
+    let mut left: BTreeMap<ReleaseNumber, &Stored<Settled>> = BTreeMap::new();
     for outcome in outcomes {
-        if next.insert(outcome.0.prev, outcome).is_some() {
-            found.broken.push(Broken::Outcome(outcome.0.number));
+        if let Some(prev) = outcome.prev
+            && next.insert(prev, outcome).is_some()
+        {
+            found.broken.push(Broken::Outcome(outcome.number));
         }
-        left.insert(outcome.0.number, &outcome.0);
+        left.insert(outcome.number, outcome);
     }
     let mut expected = 1;
     for at in 0..=rows.len() {
         // What was appended behind the row before.
-        while let Some((outcome, stored)) = next.remove(&found.end) {
+        while let Some(outcome) = next.remove(&found.end) {
             left.remove(&outcome.number);
-            if outcome.hash(key) != *stored || outcome.number.0 >= expected {
+            let settled = outcome.contents.as_ref().ok();
+            let is_changed = settled.is_none_or(|settled| settled.hash(key) != outcome.hash);
+            if is_changed || outcome.number.0 >= expected {
                 found.broken.push(Broken::Outcome(outcome.number));
             }
-            if outcome.outcome == Outcome::Succeeded {
+            if settled.is_some_and(|settled| settled.outcome == Outcome::Succeeded) {
                 found.current = Some(outcome.number);
             }
-            found.end = *stored;
+            found.end = outcome.hash;
         }
-        let Some((row, stored)) = rows.get(at) else { break };
-        let number = row.number;
+        let Some(stored) = rows.get(at) else { break };
+        let number = stored.number;
         if number.0 != expected {
             let expected = ReleaseNumber(expected);
             found.broken.push(Broken::Missing { expected, found: number });
-        } else if row.hash(key) != *stored {
-            found.broken.push(Broken::Changed(number));
-        } else if row.prev != found.end {
-            found.broken.push(Broken::Unlinked(number));
         }
-        found.end = *stored;
+        match &stored.contents {
+            Err(why) => found.broken.push(Broken::Unreadable(number, why.clone())),
+            Ok(row) if row.hash(key) != stored.hash => found.broken.push(Broken::Changed(number)),
+            Ok(row) if row.prev != found.end && number.0 == expected => {
+                found.broken.push(Broken::Unlinked(number));
+            }
+            Ok(_) => {}
+        }
+        found.end = stored.hash;
         expected = number.0.saturating_add(1);
     }
     found.broken.extend(left.into_keys().map(Broken::Outcome));

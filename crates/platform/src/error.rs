@@ -477,6 +477,10 @@ impl Error {
                 "start fewer processes, or smaller ones: tolv scale, tolv limits".to_owned()
             }
             Self::NoSuchType { known, .. } => format!("there are {known}"),
+            Self::Store(tolv_store::Error::Ledger(_)) => {
+                "see what was changed: tolv releases verify; to take it as it is: tolv releases accept"
+                    .to_owned()
+            }
             Self::Ledger { deploy, .. } => format!(
                 "see what was changed: tolv releases verify; to take it as it is: tolv releases \
                  accept --confirm {deploy}"

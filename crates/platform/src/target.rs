@@ -14,7 +14,7 @@ use tolv_model::size::Sizes;
 use tolv_model::slug::{Declared, Manifest};
 use tolv_run::Target;
 use tolv_sandbox::Mount;
-use tolv_store::{Deploy, Release, Store};
+use tolv_store::{Deploy, Ledger, Release, Store};
 
 use super::controller::Controller;
 use super::error::Error;
@@ -76,7 +76,7 @@ pub(super) fn formation(
     formation
 }
 
-/// Refuses a row that is not what was recorded, unless an operator accepted it as it is.
+/// Refuses a row that is not what was recorded.
 fn prove(store: &Store, deploy: &Deploy, release: &Release) -> Result<(), Error> {
     let number = release.row.number;
     match store.is_genuine(release) {
@@ -87,15 +87,25 @@ fn prove(store: &Store, deploy: &Deploy, release: &Release) -> Result<(), Error>
     }
 }
 
+/// Whether a row that does not hold was accepted as it is stored now.
+fn is_accepted(ledger: &Ledger, number: ReleaseNumber) -> bool {
+    ledger.accepted.iter().any(|broken| broken.release() == number)
+}
+
 impl Platform {
-    /// A release to make another one of: its row is what was recorded.
+    /// A release to make another one of: its row is what was recorded, or what an operator accepted.
     pub(super) async fn proven(
         &self,
         deploy: &Deploy,
         number: ReleaseNumber,
     ) -> Result<Release, Error> {
         let release = self.0.store.release(&deploy.id, number).await?;
-        prove(&self.0.store, deploy, &release)?;
+        if !self.0.store.is_genuine(&release) {
+            let ledger = self.prove_ledger(deploy, number).await?;
+            if !is_accepted(&ledger, number) {
+                prove(&self.0.store, deploy, &release)?;
+            }
+        }
         Ok(release)
     }
 
@@ -110,9 +120,7 @@ impl Platform {
         let number = release.row.number;
         let ledger = self.prove_ledger(deploy, number).await?;
         self.prove(&deploy.app, release.row.slug).await?;
-        // As long as it is what was accepted, which the proof of the ledger says.
-        let is_accepted = ledger.accepted.iter().any(|broken| broken.release() == number);
-        self.proven_target(deploy, release, asked, is_accepted).await
+        self.proven_target(deploy, release, asked, &ledger).await
     }
 
     /// What a one-off of a release runs, and what keeps its slug meanwhile.
@@ -143,15 +151,15 @@ impl Platform {
         deploy: &Deploy,
         release: &Release,
         asked: Option<&Formation>,
-        is_accepted: bool,
+        ledger: &Ledger,
     ) -> Result<Target, Error> {
         let row = &release.row;
         let store = &self.0.store;
         let digest = store.config_digest(&deploy.id, row.config_version).await?;
-        if !is_accepted {
+        if !is_accepted(ledger, row.number) {
             prove(store, deploy, release)?;
         }
-        if !is_accepted && digest != row.config_digest {
+        if digest != row.config_digest && !ledger.has_accepted_config(row.number, digest) {
             return Err(Error::Ledger {
                 deploy: deploy.name.clone(),
                 source: Broken::Config(row.number),

@@ -50,6 +50,10 @@ pub(crate) struct Anchor {
     /// Rows that do not hold and were accepted by an operator: release → digest of all that is
     /// stored of it.
     pub(crate) accepted: BTreeMap<ReleaseNumber, Digest>,
+    /// The same of configs that are not those that were released: release → digest of it as it is
+    /// stored.
+    #[serde(default)]
+    pub(crate) accepted_configs: BTreeMap<ReleaseNumber, Digest>,
     /// Whether an operator accepted that the ledger ends here: what continues it is refused, for it
     /// may be what was cut off.
     pub(crate) pinned: bool,
@@ -66,6 +70,7 @@ impl Anchor {
             next: None,
             last: None,
             accepted: BTreeMap::new(),
+            accepted_configs: BTreeMap::new(),
             pinned: false,
             adopted: false,
         }
@@ -84,8 +89,18 @@ pub(crate) enum Recorded {
     Nothing,
     /// It records every ledger, and not this one.
     Missing,
+    /// What it records cannot be read, for this reason.
+    Damaged(String),
     /// Where it ends.
     At(Anchor),
+}
+
+/// What a sealed file holds.
+enum Sealed {
+    Nothing,
+    /// Why it is not as it was sealed.
+    Damaged(String),
+    Text(Vec<u8>),
 }
 
 fn owner(deploy: &DeployPath) -> String {
@@ -119,15 +134,22 @@ impl Store {
         self.0.anchors.set(folder).ok();
     }
 
-    /// What is in a sealed file; nothing where there is none.
-    fn read_sealed(&self, path: &Path, owner: &str) -> io::Result<Option<Vec<u8>>> {
+    /// What is in a sealed file.
+    fn read_sealed(&self, path: &Path, owner: &str) -> io::Result<Sealed> {
         let sealed = match fs::read_to_string(path) {
             Ok(sealed) => sealed,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::NotFound => Ok(Sealed::Nothing),
+                    io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory => {
+                        Ok(Sealed::Damaged(error.to_string()))
+                    }
+                    _ => Err(error),
+                };
+            }
         };
-        let changed = || io::Error::other("it was changed, or sealed with another key");
-        self.unseal(owner, &sealed).map(Some).ok_or_else(changed)
+        let changed = || Sealed::Damaged("it was changed, or sealed with another key".to_owned());
+        Ok(self.unseal(owner, &sealed).map_or_else(changed, Sealed::Text))
     }
 
     /// What the state folder says of a ledger.
@@ -137,9 +159,16 @@ impl Store {
         let (store, owner) = (self.clone(), owner(deploy));
         blocking(path.clone(), move || {
             Ok(match store.read_sealed(&path, &owner)? {
-                Some(bytes) => Recorded::At(serde_json::from_slice(&bytes)?),
-                None if store.read_sealed(&mark, MARK)?.is_some() => Recorded::Missing,
-                None => Recorded::Nothing,
+                Sealed::Text(bytes) => match serde_json::from_slice(&bytes) {
+                    Ok(anchor) => Recorded::At(anchor),
+                    Err(error) => Recorded::Damaged(error.to_string()),
+                },
+                Sealed::Damaged(why) => Recorded::Damaged(why),
+                // A mark that is damaged was made here all the same.
+                Sealed::Nothing => match store.read_sealed(&mark, MARK)? {
+                    Sealed::Nothing => Recorded::Nothing,
+                    Sealed::Damaged(_) | Sealed::Text(_) => Recorded::Missing,
+                },
             })
         })
         .await
@@ -149,7 +178,9 @@ impl Store {
     pub(crate) async fn is_unmarked(&self) -> Result<bool, Error> {
         let Some(folder) = self.0.anchors.get() else { return Ok(false) };
         let (store, mark) = (self.clone(), folder.join(MARK));
-        blocking(mark.clone(), move || Ok(store.read_sealed(&mark, MARK)?.is_none())).await
+        let path = mark.clone();
+        let is_unmarked = move || Ok(matches!(store.read_sealed(&mark, MARK)?, Sealed::Nothing));
+        blocking(path, is_unmarked).await
     }
 
     /// Waits until nobody else writes an anchor. Who also writes to the database begins that first.

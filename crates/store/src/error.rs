@@ -83,7 +83,7 @@ pub enum Error {
     #[error("the database refuses")]
     Database(#[source] sqlx::Error),
     /// The ledger is not the one that this platform left.
-    #[error("nothing can be appended to the ledger")]
+    #[error("the ledger does not hold")]
     Ledger(#[from] tolv_model::ledger::Broken),
     /// The file that says where a ledger ends.
     #[error("cannot use `{path}`, which says where a ledger ends")]

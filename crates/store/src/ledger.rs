@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use tolv_model::id::DeployId;
-use tolv_model::ledger::{Broken, GENESIS, Row, Settled, audit};
+use tolv_model::ledger::{Broken, GENESIS, Row, Settled, Stored, audit};
 use tolv_model::name::Deploy as DeployPath;
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::Digest;
@@ -19,7 +19,7 @@ use crate::releases::{ledger_row, outcome};
 const MAX_READS: usize = 3;
 
 /// Columns of a release's row, its deploy and number left out.
-const RELEASE_COLUMNS: &[&str] = &[
+pub(crate) const RELEASE_COLUMNS: &[&str] = &[
     "operation",
     "slug",
     "commit_id",
@@ -32,10 +32,9 @@ const RELEASE_COLUMNS: &[&str] = &[
     "created",
     "prev",
     "hash",
-    "sealed",
 ];
 /// Those of an outcome.
-const OUTCOME_COLUMNS: &[&str] = &["outcome", "error", "ended", "prev", "hash"];
+pub(crate) const OUTCOME_COLUMNS: &[&str] = &["outcome", "error", "ended", "prev", "hash"];
 
 /// A row as it is stored, whatever that means.
 fn stored(row: &AnyRow, columns: &[&str]) -> String {
@@ -47,17 +46,46 @@ fn stored(row: &AnyRow, columns: &[&str]) -> String {
     columns.iter().map(shown).collect()
 }
 
-fn outcome_row(any: &AnyRow) -> Result<(Settled, Digest), Error> {
+/// What stands for no row at all.
+const ABSENT: &str = "";
+
+/// A release's number; what no release can have is the nearest one.
+pub(crate) fn number_of(any: &AnyRow) -> Result<ReleaseNumber, Error> {
+    let number = Columns(any).number("number")?.clamp(0, i64::from(u32::MAX));
+    Ok(ReleaseNumber(u32::try_from(number).unwrap_or(u32::MAX)))
+}
+
+/// The hash that is stored with a row, or a digest of the row where that is none.
+pub(crate) fn hash_of(any: &AnyRow, columns: &[&str]) -> Digest {
+    let hash = Columns(any).parsed("hash");
+    hash.unwrap_or_else(|_| Digest::of(stored(any, columns).as_bytes()))
+}
+
+fn entry<T>(
+    any: &AnyRow,
+    contents: Result<T, Error>,
+    columns: &[&str],
+) -> Result<Stored<T>, Error> {
+    let readable = |name| Columns(any).parsed::<Digest>(name);
+    let contents = contents.and_then(|contents| readable("hash").map(|_| contents));
+    Ok(Stored {
+        number: number_of(any)?,
+        contents: contents.map_err(|error| error.to_string()),
+        prev: readable("prev").ok(),
+        hash: hash_of(any, columns),
+    })
+}
+
+fn outcome_row(any: &AnyRow) -> Result<Settled, Error> {
     let row = Columns(any);
-    let settled = Settled {
+    Ok(Settled {
         deploy: row.parsed("deploy")?,
         number: ReleaseNumber(row.u32("number")?),
         outcome: outcome(&row.text("outcome")?)?,
         error: row.maybe_text("error")?,
         ended: row.time("ended")?,
         prev: row.parsed("prev")?,
-    };
-    Ok((settled, row.parsed("hash")?))
+    })
 }
 
 /// The name of a deploy.
@@ -127,14 +155,24 @@ pub struct Ledger {
     pub is_ahead: bool,
     is_current: bool,
     end: Digest,
-    /// Of all that is stored of each release.
+    last: Option<ReleaseNumber>,
+    /// Of all that is stored of each release, and of its config.
     digests: BTreeMap<ReleaseNumber, Digest>,
+    configs: BTreeMap<ReleaseNumber, Digest>,
+    /// Configs that were accepted as they are.
+    accepted_configs: BTreeMap<ReleaseNumber, Digest>,
 }
 
 impl Ledger {
     /// The last release.
     pub fn last(&self) -> Option<ReleaseNumber> {
-        self.rows.last().map(|(row, _)| row.number)
+        self.last
+    }
+
+    /// Whether an operator accepted that a release has another config than was recorded, as it is
+    /// stored now.
+    pub fn has_accepted_config(&self, number: ReleaseNumber, digest: Digest) -> bool {
+        self.accepted_configs.get(&number) == Some(&digest)
     }
 
     fn anchor(&self, deploy: &DeployId) -> Anchor {
@@ -179,50 +217,49 @@ impl Store {
         recorded: &Recorded,
     ) -> Result<Ledger, Error> {
         let (mut rows, mut settled) = (Vec::new(), Vec::new());
-        let (mut broken, mut configs) = (Vec::new(), Vec::new());
+        let mut broken_configs = Vec::new();
         // Of releases up to this one the config versions are not kept.
         let newest = found.rows.last().map(|row| Columns(row).number("number")).transpose()?;
         let forgotten = newest.zip(self.0.keep_releases.get());
-        let forgotten = forgotten.map(|(newest, keep)| newest - i64::from(*keep));
+        let forgotten = forgotten.map(|(newest, keep)| newest.saturating_sub(i64::from(*keep)));
         let mut raw: BTreeMap<ReleaseNumber, String> = BTreeMap::new();
+        let mut configs = BTreeMap::new();
         for any in &found.rows {
-            let row = Columns(any);
-            let number = ReleaseNumber(row.u32("number")?);
+            let release = entry(any, ledger_row(any), RELEASE_COLUMNS)?;
+            let number = release.number;
             raw.entry(number).or_default().push_str(&stored(any, RELEASE_COLUMNS));
-            match ledger_row(any) {
-                Ok((release, hash)) => {
-                    if found.has_configs {
-                        let sealed = row.maybe_text("sealed")?;
-                        let is_forgotten = sealed.is_none()
-                            && forgotten.is_some_and(|last| i64::from(number.0) <= last)
-                            && Some(number) != found.current;
-                        let sealed = sealed.unwrap_or_default();
-                        if !is_forgotten && Digest::of(sealed.as_bytes()) != release.config_digest {
-                            configs.push(Broken::Config(number));
-                        }
-                    }
-                    rows.push((release, hash));
+            if found.has_configs
+                && let Ok(row) = &release.contents
+            {
+                let sealed = Columns(any).maybe_text("sealed")?;
+                let is_forgotten = sealed.is_none()
+                    && forgotten.is_some_and(|last| i64::from(number.0) <= last)
+                    && Some(number) != found.current;
+                let digest = Digest::of(sealed.unwrap_or_default().as_bytes());
+                configs.insert(number, digest);
+                if !is_forgotten && digest != row.config_digest {
+                    broken_configs.push(Broken::Config(number));
                 }
-                Err(error) => broken.push(Broken::Unreadable(number, error.to_string())),
             }
+            rows.push(release);
         }
         for any in &found.outcomes {
-            let number = ReleaseNumber(Columns(any).u32("number")?);
-            raw.entry(number).or_default().push_str(&stored(any, OUTCOME_COLUMNS));
-            match outcome_row(any) {
-                Ok(outcome) => settled.push(outcome),
-                Err(_) => broken.push(Broken::Outcome(number)),
-            }
+            let outcome = entry(any, outcome_row(any), OUTCOME_COLUMNS)?;
+            raw.entry(outcome.number).or_default().push_str(&stored(any, OUTCOME_COLUMNS));
+            settled.push(outcome);
         }
         let audit = audit(&self.0.ledger_key, &rows, &settled);
-        broken.extend(audit.broken);
+        let mut broken = audit.broken;
         let is_whole = broken.is_empty();
-        broken.extend(configs);
-        let last = rows.last().map(|(row, _)| row.number);
+        broken.extend(broken_configs);
+        let last = rows.last().map(|row| row.number);
         let mut is_ahead = false;
         match recorded {
             Recorded::Nothing => {}
             Recorded::Missing => broken.push(Broken::Unrecorded { found: last }),
+            Recorded::Damaged(why) => {
+                broken.push(Broken::Record { why: why.clone(), found: last });
+            }
             Recorded::At(anchor) if anchor.deploy != *deploy => {
                 broken.push(Broken::OtherDeploy { recorded: anchor.last, found: last });
             }
@@ -230,10 +267,10 @@ impl Store {
             Recorded::At(anchor) => {
                 let mut hashes = rows
                     .iter()
-                    .map(|(_, hash)| hash)
-                    .chain(settled.iter().map(|(_, hash)| hash))
-                    .chain([&GENESIS]);
-                is_ahead = is_whole && !anchor.pinned && hashes.any(|hash| *hash == anchor.end);
+                    .map(|row| row.hash)
+                    .chain(settled.iter().map(|outcome| outcome.hash))
+                    .chain([GENESIS]);
+                is_ahead = is_whole && !anchor.pinned && hashes.any(|hash| hash == anchor.end);
                 if !is_ahead {
                     broken.push(Broken::End { recorded: anchor.last, found: last });
                 }
@@ -249,18 +286,22 @@ impl Store {
             Recorded::At(anchor) if anchor.deploy == *deploy => Some(anchor),
             _ => None,
         };
+        let absent = Digest::of(ABSENT.as_bytes());
         let is_accepted = |broken: &Broken| {
-            let number = broken.release();
-            let stored = digests.get(&number);
-            !broken.is_of_end()
-                && !matches!(broken, Broken::Current { .. })
-                && stored.is_some()
-                && anchor.is_some_and(|anchor| anchor.accepted.get(&number) == stored)
+            let (number, Some(anchor)) = (broken.release(), anchor) else { return false };
+            match broken {
+                Broken::Config(_) => anchor.accepted_configs.get(&number) == configs.get(&number),
+                Broken::Current { .. } => false,
+                broken if broken.is_of_end() => false,
+                _ => anchor.accepted.get(&number) == Some(digests.get(&number).unwrap_or(&absent)),
+            }
         };
         let (accepted, mut broken): (Vec<_>, Vec<_>) = broken.into_iter().partition(is_accepted);
         broken.sort_by_key(Broken::release);
+        let accepted_configs = anchor.map(|anchor| anchor.accepted_configs.clone());
+        let readable = |row: Stored<Row>| Some((row.contents.ok()?, row.hash));
         Ok(Ledger {
-            rows,
+            rows: rows.into_iter().filter_map(readable).collect(),
             broken,
             accepted,
             current: audit.current,
@@ -268,7 +309,10 @@ impl Store {
             is_ahead,
             is_current: found.current == audit.current,
             end: audit.end,
+            last,
             digests,
+            configs,
+            accepted_configs: accepted_configs.unwrap_or_default(),
         })
     }
 
@@ -284,10 +328,20 @@ impl Store {
         let found = Contents::read(&mut write.tx, deploy, true).await?;
         let writer = self.anchor_writer().await;
         let ledger = self.judge(deploy, &found, &self.recorded(&path).await?)?;
-        let broken = ledger.broken.iter().chain(&ledger.accepted).map(Broken::release);
-        let accepted = broken
-            .filter_map(|number| Some((number, *ledger.digests.get(&number)?)))
-            .collect::<BTreeMap<_, _>>();
+        let absent = Digest::of(ABSENT.as_bytes());
+        let (mut accepted, mut accepted_configs) = (BTreeMap::new(), BTreeMap::new());
+        for broken in ledger.broken.iter().chain(&ledger.accepted) {
+            let number = broken.release();
+            match broken {
+                Broken::Config(_) => {
+                    accepted_configs.extend(ledger.configs.get(&number).map(|it| (number, *it)));
+                }
+                _ => {
+                    let digest = ledger.digests.get(&number).unwrap_or(&absent);
+                    accepted.insert(number, *digest);
+                }
+            }
+        }
         if !ledger.is_current {
             sqlx::query("UPDATE deploys SET current_release = $1 WHERE id = $2")
                 .bind(ledger.current.map(|number| i64::from(number.0)))
@@ -295,7 +349,7 @@ impl Store {
                 .execute(&mut *write.tx)
                 .await?;
         }
-        let anchor = Anchor { accepted, pinned: true, ..ledger.anchor(deploy) };
+        let anchor = Anchor { accepted, accepted_configs, pinned: true, ..ledger.anchor(deploy) };
         let _writer = writer.put(&path, &anchor).await?;
         write.commit().await?;
         Ok(ledger)
@@ -316,7 +370,11 @@ impl Store {
         let ledger = self.judge(deploy, &found, &recorded)?;
         let Recorded::At(anchor) = recorded else { return Ok(()) };
         let anchor = match (ledger.is_ahead, ledger.is_adopted) {
-            (true, _) => Anchor { accepted: anchor.accepted, ..ledger.anchor(deploy) },
+            (true, _) => Anchor {
+                accepted: anchor.accepted,
+                accepted_configs: anchor.accepted_configs,
+                ..ledger.anchor(deploy)
+            },
             (false, true) => Anchor { adopted: false, ..anchor },
             (false, false) => return Ok(()),
         };
@@ -349,7 +407,7 @@ impl Store {
             return Ok(());
         }
         let ledger = self.judge(deploy, &found, &recorded)?;
-        let adopted = !ledger.rows.is_empty();
+        let adopted = ledger.last.is_some();
         writer.put(&path, &Anchor { adopted, ..ledger.anchor(deploy) }).await.map(drop)
     }
 }

@@ -15,16 +15,16 @@ use crate::anchor::{Anchor, Recorded};
 use crate::config::no_config;
 use crate::db::{Columns, Store, Transaction, Write, limit, micros, to_json};
 use crate::error::Error;
-use crate::ledger::{Contents, path_of};
+use crate::ledger::{Contents, OUTCOME_COLUMNS, RELEASE_COLUMNS, hash_of, number_of, path_of};
 use crate::operations;
 use crate::types::{NewRelease, Release};
 
 const RELEASE: &str = "SELECT r.*, o.outcome, o.error AS outcome_error, o.ended AS outcome_ended \
     FROM releases r LEFT JOIN outcomes o ON o.deploy = r.deploy AND o.number = r.number ";
 
-pub(crate) fn ledger_row(row: &AnyRow) -> Result<(Row, Digest), Error> {
+pub(crate) fn ledger_row(row: &AnyRow) -> Result<Row, Error> {
     let row = Columns(row);
-    let found = Row {
+    Ok(Row {
         deploy: row.parsed("deploy")?,
         number: ReleaseNumber(row.u32("number")?),
         slug: SlugId(row.parsed("slug")?),
@@ -37,13 +37,13 @@ pub(crate) fn ledger_row(row: &AnyRow) -> Result<(Row, Digest), Error> {
         actor: row.text("actor")?,
         created: row.time("created")?,
         prev: row.parsed("prev")?,
-    };
-    Ok((found, row.parsed("hash")?))
+    })
 }
 
 fn release(any: &AnyRow) -> Result<Release, Error> {
-    let (found, hash) = ledger_row(any)?;
+    let found = ledger_row(any)?;
     let row = Columns(any);
+    let hash = row.parsed("hash")?;
     let outcome = match row.maybe_text("outcome")?.as_deref() {
         None => Outcome::Pending,
         Some(text) => self::outcome(text)?,
@@ -70,24 +70,25 @@ async fn end_of(
     tx: &mut Transaction,
     deploy: &DeployId,
 ) -> Result<(Option<ReleaseNumber>, Digest), Error> {
-    let last = sqlx::query(
-        "SELECT number, hash FROM releases WHERE deploy = $1 ORDER BY number DESC LIMIT 1",
-    )
-    .bind(deploy.as_str().to_owned())
-    .fetch_optional(&mut **tx)
-    .await?;
+    let last = sqlx::query("SELECT * FROM releases WHERE deploy = $1 ORDER BY number DESC LIMIT 1")
+        .bind(deploy.as_str().to_owned())
+        .fetch_optional(&mut **tx)
+        .await?;
     let Some(row) = last else { return Ok((None, GENESIS)) };
-    let number = ReleaseNumber(Columns(&row).u32("number")?);
-    let mut end: Digest = Columns(&row).parsed("hash")?;
-    // Each is behind another: a chain without an end is one that was forged.
+    let number = number_of(&row)?;
+    let mut end = hash_of(&row, RELEASE_COLUMNS);
+    // Each is behind another: a chain without an end is one that was forged. Of two in one place an
+    // audit goes on with the same one.
     for _ in 0..=number.0 {
-        let next = sqlx::query("SELECT hash FROM outcomes WHERE deploy = $1 AND prev = $2")
-            .bind(deploy.as_str().to_owned())
-            .bind(end.to_string())
-            .fetch_optional(&mut **tx)
-            .await?;
+        let next = sqlx::query(
+            "SELECT * FROM outcomes WHERE deploy = $1 AND prev = $2 ORDER BY number DESC LIMIT 1",
+        )
+        .bind(deploy.as_str().to_owned())
+        .bind(end.to_string())
+        .fetch_optional(&mut **tx)
+        .await?;
         match next {
-            Some(row) => end = Columns(&row).parsed("hash")?,
+            Some(row) => end = hash_of(&row, OUTCOME_COLUMNS),
             None => return Ok((Some(number), end)),
         }
     }
@@ -136,7 +137,12 @@ impl Store {
             return self.release(&new.deploy, number).await;
         }
         let (last, prev) = end_of(&mut write.tx, &new.deploy).await?;
-        let number = last.map_or(1, |last| last.0 + 1);
+        let number = match last {
+            None => 1,
+            Some(last) => last.0.checked_add(1).ok_or_else(|| {
+                Broken::Unreadable(last, "no release can have a number as large".to_owned())
+            })?,
+        };
         let sealed = sqlx::query("SELECT sealed FROM configs WHERE deploy = $1 AND version = $2")
             .bind(deploy.clone())
             .bind(i64::from(new.config_version))
@@ -216,6 +222,7 @@ impl Store {
         let anchor = match recorded {
             Recorded::Nothing => Anchor::new(deploy),
             Recorded::Missing => return Err(Broken::Unrecorded { found }.into()),
+            Recorded::Damaged(why) => return Err(Broken::Record { why, found }.into()),
             Recorded::At(anchor) if anchor.deploy != *deploy => {
                 return Err(Broken::OtherDeploy { recorded: anchor.last, found }.into());
             }
@@ -358,10 +365,12 @@ impl Store {
             .bind(i64::from(number.0))
             .fetch_optional(self.pool())
             .await?;
-        release(&row.ok_or_else(|| Error::NotFound { what: "release", name: number.to_string() })?)
+        let row =
+            row.ok_or_else(|| Error::NotFound { what: "release", name: number.to_string() })?;
+        release(&row).map_err(|error| Broken::Unreadable(number, error.to_string()).into())
     }
 
-    /// The releases of a deploy, the newest first, older than `before`.
+    /// The releases of a deploy that can be read, the newest first, older than `before`.
     ///
     /// # Errors
     ///
@@ -381,7 +390,7 @@ impl Store {
             .bind(limit(most))
             .fetch_all(self.pool())
             .await?;
-        rows.iter().map(release).collect()
+        Ok(rows.iter().filter_map(|row| release(row).ok()).collect())
     }
 
     /// The slugs that are still needed: those of the last `last` releases of each deploy, of its
@@ -400,6 +409,7 @@ impl Store {
         .bind(i64::from(last))
         .fetch_all(self.pool())
         .await?;
-        rows.iter().map(|row| Ok(SlugId(Columns(row).parsed("slug")?))).collect()
+        // What cannot be read names no slug.
+        Ok(rows.iter().filter_map(|row| Some(SlugId(Columns(row).parsed("slug").ok()?))).collect())
     }
 }

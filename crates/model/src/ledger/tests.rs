@@ -31,6 +31,22 @@ fn chain(length: u32) -> Vec<(Row, Digest)> {
     (1..=length).map(row).collect()
 }
 
+fn stored<T: Clone>(
+    all: &[(T, Digest)],
+    of: impl Fn(&T) -> (ReleaseNumber, Digest),
+) -> Vec<Stored<T>> {
+    let one = |(contents, hash): &(T, Digest)| {
+        let ((number, prev), contents) = (of(contents), Ok(contents.clone()));
+        Stored { number, contents, prev: Some(prev), hash: *hash }
+    };
+    all.iter().map(one).collect()
+}
+
+fn audit(key: &LedgerKey, rows: &[(Row, Digest)], outcomes: &[(Settled, Digest)]) -> Audit {
+    let outcomes = stored(outcomes, |outcome| (outcome.number, outcome.prev));
+    super::audit(key, &stored(rows, |row| (row.number, row.prev)), &outcomes)
+}
+
 fn check(rows: &[(Row, Digest)]) -> Result<Digest, Broken> {
     let audit = audit(&key(), rows, &[]);
     audit.broken.into_iter().next().map_or(Ok(audit.end), Err)
@@ -80,6 +96,22 @@ fn outcomes_are_in_the_chain() {
     let mut forged = outcomes.clone();
     forged[2].0.prev = outcomes[0].0.prev;
     assert!(!audit(&key(), &rows, &forged).broken.is_empty());
+}
+
+#[test]
+fn the_chain_goes_on_behind_what_cannot_be_read() {
+    let (rows, outcomes) = settled(3);
+    let mut rows = stored(&rows, |row| (row.number, row.prev));
+    let mut outcomes = stored(&outcomes, |outcome| (outcome.number, outcome.prev));
+    rows[1].contents = Err("no".to_owned());
+    outcomes[1].contents = Err("no".to_owned());
+    let second = ReleaseNumber(2);
+    let found = super::audit(&key(), &rows, &outcomes);
+    assert_eq!(
+        found.broken,
+        [Broken::Unreadable(second, "no".to_owned()), Broken::Outcome(second)]
+    );
+    assert_eq!((found.end, found.current), (outcomes[2].hash, Some(ReleaseNumber(3))));
 }
 
 type Change = fn(&mut Row);

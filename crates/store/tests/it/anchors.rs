@@ -9,6 +9,7 @@ on_both!(
     where_a_ledger_ends_is_known_outside_the_database,
     a_deploy_that_only_the_database_knows_does_not_hold,
     the_ledger_of_one_deploy_is_not_that_of_another,
+    whatever_was_changed_can_be_accepted_and_is_appended_to,
     a_new_folder_takes_an_old_database_as_it_is_once,
     a_ledger_that_is_ahead_of_its_anchor_holds_where_every_row_does,
     a_crash_between_anchor_and_commit_breaks_nothing,
@@ -65,11 +66,17 @@ async fn where_a_ledger_ends_is_known_outside_the_database(mut bed: Bed) {
     let accepted = store.accept_ledger(&deploy.id).await.unwrap();
     assert_eq!(accepted.broken.len(), 1);
     assert_eq!(broken(store, &deploy).await, [], "it was accepted");
-    // Changed behind our back, it says nothing at all.
-    let sealed = std::fs::read(&file).unwrap();
-    std::fs::write(&file, "nothing").unwrap();
-    assert!(matches!(store.ledger(&deploy.id, true).await, Err(Error::Anchor { .. })));
-    std::fs::write(&file, sealed).unwrap();
+    // Changed behind our back, it says nothing at all, until somebody takes the ledger as it is.
+    for damage in [&b"nothing"[..], b"", b"\xff\xfe"] {
+        std::fs::write(&file, damage).unwrap();
+        let found = broken(store, &deploy).await;
+        assert!(matches!(found[..], [ledger::Broken::Record { .. }]), "{found:?}");
+        let refused = store.append(&new_release(&operation.id, &deploy, 0)).await;
+        let is_refused = matches!(refused, Err(Error::Ledger(ledger::Broken::Record { .. })));
+        assert!(is_refused, "{refused:?}");
+        store.accept_ledger(&deploy.id).await.unwrap();
+        assert_eq!(broken(store, &deploy).await, [], "it was accepted");
+    }
     store.append(&new_release(&operation.id, &deploy, 0)).await.unwrap();
     assert_eq!(broken(store, &deploy).await, []);
     store.destroy_deploy(&deploy.id).await.unwrap();
@@ -144,9 +151,93 @@ async fn a_new_folder_takes_an_old_database_as_it_is_once(bed: Bed) {
     std::fs::remove_file(folder.join("shop.production")).unwrap();
     let store = bed.start(&folder).await;
     let unrecorded = ledger::Broken::Unrecorded { found: Some(ReleaseNumber(2)) };
+    assert_eq!(broken(&store, &deploy).await, [unrecorded.clone()]);
+    // The file that says that it was once may be damaged.
+    std::fs::write(folder.join("complete"), "nothing").unwrap();
+    let store = bed.start(&folder).await;
     assert_eq!(broken(&store, &deploy).await, [unrecorded]);
     store.accept_ledger(&deploy.id).await.unwrap();
     assert_eq!(broken(&store, &deploy).await, []);
+}
+
+/// What somebody who writes to the database does to it.
+const CHANGES: &[&str] = &[
+    "UPDATE releases SET actor = 'eve' WHERE number = 2",
+    "UPDATE releases SET reason = 'nothing' WHERE number = 2",
+    "UPDATE releases SET hash = 'nothing' WHERE number = 2",
+    "UPDATE releases SET hash = 'nothing' WHERE number = 3",
+    "UPDATE releases SET prev = 'nothing' WHERE number = 3",
+    "UPDATE releases SET slug = 'nothing' WHERE number = 3",
+    "UPDATE releases SET config_version = -1 WHERE number = 1",
+    "DELETE FROM releases WHERE number = 1",
+    "DELETE FROM releases WHERE number = 2",
+    "DELETE FROM releases WHERE number < 3",
+    "UPDATE releases SET number = 1099511 WHERE number = 3",
+    "UPDATE releases SET number = -1 WHERE number = 1",
+    "UPDATE outcomes SET outcome = 'nothing' WHERE number = 2",
+    "UPDATE outcomes SET outcome = 'failed', error = 'no' WHERE number = 3",
+    "UPDATE outcomes SET prev = 'nothing' WHERE number = 3",
+    "UPDATE outcomes SET hash = 'nothing' WHERE number = 3",
+    "DELETE FROM outcomes WHERE number = 2",
+    "DELETE FROM outcomes",
+    "UPDATE configs SET sealed = 'nothing' WHERE version = 1",
+    "DELETE FROM configs WHERE version = 1",
+    "UPDATE deploys SET current_release = 1",
+];
+
+async fn whatever_was_changed_can_be_accepted_and_is_appended_to(mut bed: Bed) {
+    bed.store = bed.start(&bed.anchors()).await;
+    let request = Request::Rollback { to: ReleaseNumber(1), no_release_phase: false };
+    let table = if bed.postgres.is_some() { " ON releases" } else { "" };
+    bed.raw(&format!("DROP TRIGGER releases_are_fixed{table}")).unwrap();
+    bed.shop().await;
+    let name = path("shop/staging");
+    for change in CHANGES {
+        let store = &bed.store;
+        let deploy = store.create_deploy(&name, "x.localhost", None, at(1)).await.unwrap();
+        store.change_config(&deploy.id, None, &set(&[("A", b"1")]), None, at(2)).await.unwrap();
+        for _ in 0..3 {
+            bed.release(&deploy, Outcome::Succeeded).await;
+        }
+        assert_eq!(broken(store, &deploy).await, []);
+        bed.raw(change).unwrap();
+        let found = broken(store, &deploy).await;
+        println!("{change}: {found:?}");
+        assert_ne!(found, [], "{change}");
+        store.accept_ledger(&deploy.id).await.unwrap();
+        for configs in [true, false] {
+            let ledger = store.ledger(&deploy.id, configs).await.unwrap();
+            assert_eq!(ledger.broken, [], "{change}: it was accepted");
+        }
+        store.releases(&deploy.id, None, 9).await.unwrap();
+        store.kept(9).await.unwrap();
+        let deploy = store.deploy_by_id(&deploy.id).await.unwrap();
+        let (operation, _) = store.enqueue(&deploy.id, &request, "ada", at(5)).await.unwrap();
+        let release = store.append(&new_release(&operation.id, &deploy, 0)).await.unwrap();
+        let settled = store.settle(
+            &operation.id,
+            &deploy.id,
+            release.row.number,
+            Outcome::Succeeded,
+            State::Succeeded,
+            None,
+            at(6),
+        );
+        settled.await.unwrap();
+        assert_eq!(broken(store, &deploy).await, [], "{change}: and appended to");
+        store.destroy_deploy(&deploy.id).await.unwrap();
+    }
+    // A number behind which there is none.
+    let store = &bed.store;
+    let deploy = store.create_deploy(&name, "x.localhost", None, at(1)).await.unwrap();
+    bed.release(&deploy, Outcome::Succeeded).await;
+    let id = deploy.id.as_str();
+    bed.raw(&format!("UPDATE releases SET number = 1099511627776 WHERE deploy = '{id}'")).unwrap();
+    assert_ne!(broken(store, &deploy).await, []);
+    store.accept_ledger(&deploy.id).await.unwrap();
+    let (operation, _) = store.enqueue(&deploy.id, &request, "ada", at(5)).await.unwrap();
+    let refused = store.append(&new_release(&operation.id, &deploy, 0)).await;
+    assert!(matches!(refused, Err(Error::Ledger(_))), "{refused:?}");
 }
 
 async fn a_ledger_that_is_ahead_of_its_anchor_holds_where_every_row_does(mut bed: Bed) {

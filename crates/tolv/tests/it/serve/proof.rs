@@ -202,6 +202,52 @@ fn a_changed_ledger_is_found_and_nothing_of_it_starts() {
     shop.tolv(&["releases", "verify"]);
 }
 
+#[test]
+fn a_ledger_that_was_accepted_as_it_is_starts_and_is_gone_on_with() {
+    let mut shop = Shop::site("one", &[]);
+    shop.tolv(&["config", "set", "A=1"]);
+    shop.pushed(&["tolv", "main"]);
+    for (round, change, why) in [
+        ("two", "UPDATE releases SET actor = 'eve'", "was changed: its row does not match"),
+        ("three", "UPDATE outcomes SET error = 'eve'", "the outcome of release v1 was changed"),
+        ("four", "DELETE FROM releases WHERE number = 2", "release v2 is missing"),
+        ("five", "UPDATE releases SET reason = 'x' WHERE number = 3", "of release v3 cannot be"),
+    ] {
+        sql(&shop, &format!("DROP TRIGGER IF EXISTS releases_are_fixed; {change}"));
+        does_not_hold(&shop, why);
+        shop.tolv(&["releases", "accept", "--confirm", "shop/production"]);
+        shop.tolv(&["releases", "verify"]);
+        // Of what was accepted, every way to make something of it.
+        shop.tolv(&["restart"]);
+        shop.tolv(&["config", "set", &format!("A={round}")]);
+        shop.serve.end(Signal::KILL);
+        shop.serve.begin();
+        shop.change("index.html", round);
+        shop.pushed(&["tolv", "main"]);
+        until_text(&shop, "shop.localhost", round);
+        shop.tolv(&["releases"]);
+        shop.tolv(&["releases", "verify"]);
+    }
+    // A damaged record of the end keeps one deploy down, and the others and the platform up.
+    shop.serve.end(Signal::INT);
+    let anchors = shop.serve.state().join("anchors");
+    for file in ["complete", "shop.production"] {
+        std::fs::write(anchors.join(file), "nothing").unwrap();
+    }
+    shop.serve.begin();
+    does_not_hold(&shop, "this state folder's record of where the ledger ends is damaged");
+    shop.change("index.html", "six");
+    let refused = shop.push(&["tolv", "main"]);
+    assert!(
+        refused.err.contains("damaged") && refused.err.contains("tolv releases"),
+        "{refused:?}"
+    );
+    shop.tolv(&["releases", "accept", "--confirm", "shop/production"]);
+    until_text(&shop, "shop.localhost", "five");
+    shop.pushed(&["tolv", "main"]);
+    until_text(&shop, "shop.localhost", "six");
+}
+
 /// Gives the only deploy another id, cuts off release 2, changes release 1, and hashes what is left
 /// as anybody can who has the source.
 const FORGE: &str = r#"
