@@ -130,7 +130,7 @@ impl Trees {
 
     /// Removes empty groups of spawners that were killed; whether there are some that are not empty.
     pub(crate) fn remove_stale(&self) -> bool {
-        self.bases().fold(false, |are_left, base| remove_stale(base) || are_left)
+        self.bases().filter(|base| remove_stale(base)).count() > 0
     }
 
     fn bases(&self) -> impl Iterator<Item = &PathBuf> {
