@@ -92,7 +92,7 @@ pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Removes what programs that were killed in [`write`] or [`link`] have left in a folder. To be called
+/// Removes what programs that were killed in [`write()`] or [`link()`] have left in a folder. To be called
 /// before this program writes there itself: its number may have been another's, as 1 is in every
 /// container.
 ///
