@@ -4,6 +4,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tolv_model::id::OperationId;
+
 use super::platform::{Platform, lock};
 
 /// For requests in flight when the platform ends.
@@ -19,6 +21,21 @@ impl Platform {
         self.finish_requests().await;
         self.settle().await;
         self.release_lease().await;
+    }
+
+    /// Begins no operation any more, and waits until none is under way; those that are queued are the
+    /// next platform's. [`Platform::leave`] comes after it.
+    pub async fn finish_operations(&self) {
+        self.0.holding.cancel();
+        let controllers: Vec<_> = self.controllers().values().cloned().collect();
+        for controller in controllers {
+            controller.rests().await;
+        }
+    }
+
+    /// The operations that are under way.
+    pub fn operations_under_way(&self) -> Vec<OperationId> {
+        self.controllers().values().filter_map(|controller| controller.current()).collect()
     }
 
     /// Lets go of what runs and of the state folder, for the next platform to go on with. Requests

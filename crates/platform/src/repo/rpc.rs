@@ -6,6 +6,8 @@
 use std::fs;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -229,7 +231,11 @@ impl Repos {
         let first = body.begin().await.map_err(RepoError::Body)?;
         let turn = self.turn(&app).await?;
         let (chunks, answer) = mpsc::channel(CHUNKS);
-        if is_push && let Err(full) = self.disk.check() {
+        let refused = match is_push {
+            true => self.room(&app).await?.err(),
+            false => None,
+        };
+        if let Some(full) = refused {
             tasks.spawn(async move {
                 chunks.send(rpc.service.refusal(&full).into()).await.ok();
                 body.discard().await;
@@ -249,6 +255,7 @@ impl Repos {
         let begun = begun.await.map_err(|error| RepoError::Watch(io::Error::other(error)))?;
         let ((running, stdin, stdout), push) = begun?;
         let (socket, guard) = push.unzip();
+        let was_refused = Arc::new(AtomicBool::new(true));
         let watch = |error| RepoError::Watch(error);
         let stdin = pipe::Sender::from_owned_fd(stdin).map_err(watch)?;
         let mut stdout = pipe::Receiver::from_owned_fd(stdout).map_err(watch)?;
@@ -259,6 +266,15 @@ impl Repos {
         let git_time = self.git.limits.time;
         let disk = self.disk.clone();
         let decide = self.bound_waiting(app, decide);
+        let decide = {
+            let was_refused = Arc::clone(&was_refused);
+            move |push| async move {
+                let results = decide(push).await;
+                let any = results.iter().any(|result| result.refused.is_some());
+                was_refused.store(any, Ordering::Relaxed);
+                results
+            }
+        };
         tasks.spawn(async move {
             let mut turn = Some(turn);
             let mut last = Vec::new();
@@ -335,6 +351,10 @@ impl Repos {
             let running = running.into_inner();
             let stopped = tokio::task::spawn_blocking(move || {
                 running.stop();
+                // Where nothing was decided, git may have stored it all the same.
+                if was_refused.load(Ordering::Relaxed) {
+                    guard.iter().for_each(PushGuard::refused);
+                }
                 drop((socket, guard));
             });
             stopped.await.ok();
@@ -347,6 +367,20 @@ impl Repos {
             }
         });
         Ok(answer)
+    }
+
+    /// Whether there is room for a push: on the disk, and in what the app's repository may take.
+    async fn room(&self, app: &AppName) -> Result<Result<(), BodyError>, RepoError> {
+        if let Err(full) = self.disk.check() {
+            return Ok(Err(full));
+        }
+        let (repos, app) = (self.clone(), app.clone());
+        let most = self.git.limits.repository;
+        let taken = tokio::task::spawn_blocking(move || repos.repository(&app).disk_use()).await;
+        match taken.map_err(|error| RepoError::Watch(io::Error::other(error)))? {
+            taken if taken >= most => Ok(Err(BodyError::RepositoryFull { most })),
+            _ => Ok(Ok(())),
+        }
     }
 
     /// Wraps a decision: the push is refused if too many others wait for their operations, because
@@ -399,7 +433,8 @@ fn begin_push(
     let repository = repos.repository(app);
     // No git lives longer: what is older was left by one that was killed.
     repository.remove_old_locks(repos.git.limits.time).map_err(run)?;
-    let guard = repos.quarantines.begin(repository.dir());
+    let guard = repos.quarantines.begin(app, repository.dir(), TURN_TIMEOUT);
+    let guard = guard.ok_or(RepoError::Busy)?;
     let socket = Socket::bind(repos, repository.job(&command).spec.app_uid())?;
     let (hooks, program) = (repos.hooks(), repos.hooks().join(super::HOOK));
     let program = fs::read_link(&program).map_err(failed("read", &program))?;
