@@ -106,12 +106,14 @@ pub struct Repos {
     disk: Disk,
 }
 
-/// git commands for requests over HTTP at once, in total and of one app.
+/// git commands for requests over HTTP at once, in total, of one app and of one token.
 const MAX_GIT: usize = 16;
 const MAX_GIT_PER_APP: usize = 4;
-/// Pushes that wait for their operations at once, in total and of one app.
+const MAX_GIT_PER_TOKEN: usize = 8;
+/// Pushes that wait for their operations at once, in total, of one app and of one token.
 const MAX_WAITING_PUSHES: usize = 64;
 const MAX_WAITING_PUSHES_PER_APP: usize = 8;
+const MAX_WAITING_PUSHES_PER_TOKEN: usize = 32;
 
 impl Repos {
     /// Those below a folder, on whose disk pushes leave `min_free` bytes free.
@@ -119,8 +121,12 @@ impl Repos {
         Self {
             folder: folder.to_owned(),
             git,
-            turns: Turns::new(MAX_GIT, MAX_GIT_PER_APP),
-            waiting: Turns::new(MAX_WAITING_PUSHES, MAX_WAITING_PUSHES_PER_APP),
+            turns: Turns::new(MAX_GIT, MAX_GIT_PER_APP, MAX_GIT_PER_TOKEN),
+            waiting: Turns::new(
+                MAX_WAITING_PUSHES,
+                MAX_WAITING_PUSHES_PER_APP,
+                MAX_WAITING_PUSHES_PER_TOKEN,
+            ),
             quarantines: Quarantines::default(),
             disk: Disk { folder: folder.to_owned(), min_free },
         }

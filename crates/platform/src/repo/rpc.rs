@@ -27,7 +27,9 @@ use super::plan::RefCommand;
 use super::quarantine::PushGuard;
 use super::socket::Socket;
 use super::turns::Turn;
-use super::{MAX_WAITING_PUSHES_PER_APP, RepoError, Repos, failed, run};
+use super::{
+    MAX_WAITING_PUSHES_PER_APP, MAX_WAITING_PUSHES_PER_TOKEN, RepoError, Repos, failed, run,
+};
 
 /// Chunks between git and a slow client.
 const CHUNKS: usize = 16;
@@ -113,6 +115,8 @@ pub struct RefResult {
 
 /// One request of git's.
 pub struct Rpc {
+    /// The name of the token that asks.
+    pub token: String,
     /// Whose repository.
     pub deploy: Deploy,
     /// What for.
@@ -129,9 +133,9 @@ pub struct Rpc {
 pub type Answer = mpsc::Receiver<Bytes>;
 
 impl Repos {
-    /// Waits until a git command of this app may run.
-    async fn turn(&self, app: &AppName) -> Result<Turn, RepoError> {
-        let turn = timeout(TURN_TIMEOUT, self.turns.acquire(app)).await;
+    /// Waits until a git command of this app may run for this token.
+    async fn turn(&self, app: &AppName, token: &str) -> Result<Turn, RepoError> {
+        let turn = timeout(TURN_TIMEOUT, self.turns.acquire(app, token)).await;
         turn.ok().flatten().ok_or(RepoError::Busy)
     }
 
@@ -182,11 +186,12 @@ impl Repos {
     /// git's.
     pub async fn advertise(
         &self,
+        token: &str,
         deploy: &Deploy,
         service: Service,
         protocol: Option<&str>,
     ) -> Result<Vec<u8>, RepoError> {
-        let _turn = self.turn(&deploy.app).await?;
+        let _turn = self.turn(&deploy.app, token).await?;
         let mut command = self.service(deploy, service, protocol);
         // To look is enough here, and needs nothing of the repository to be changed.
         command.access = GitAccess::Read;
@@ -229,7 +234,7 @@ impl Repos {
         let mut body = Incoming::new(rpc.body, rpc.gzip, max);
         // A silent client takes no turn.
         let first = body.begin().await.map_err(RepoError::Body)?;
-        let turn = self.turn(&app).await?;
+        let turn = self.turn(&app, &rpc.token).await?;
         let (chunks, answer) = mpsc::channel(CHUNKS);
         let refused = match is_push {
             true => self.room(&app).await?.err(),
@@ -265,7 +270,7 @@ impl Repos {
         let mut running = running.map_err(|error| watch(error.into()))?;
         let git_time = self.git.limits.time;
         let disk = self.disk.clone();
-        let decide = self.bound_waiting(app, decide);
+        let decide = self.bound_waiting(app, rpc.token, decide);
         let decide = {
             let was_refused = Arc::clone(&was_refused);
             move |push| async move {
@@ -388,6 +393,7 @@ impl Repos {
     fn bound_waiting<F, T>(
         &self,
         app: AppName,
+        token: String,
         decide: F,
     ) -> impl FnOnce(Push) -> Pin<Box<dyn Future<Output = Vec<RefResult>> + Send>> + Send + 'static
     where
@@ -397,12 +403,13 @@ impl Repos {
         let waiting = self.waiting.clone();
         move |push| {
             Box::pin(async move {
-                if let Some(_turn) = waiting.try_acquire(&app) {
+                if let Some(_turn) = waiting.try_acquire(&app, &token) {
                     return decide(push).await;
                 }
                 let text = format!(
                     " !     Too many pushes wait for their operations (at most \
-                     {MAX_WAITING_PUSHES_PER_APP} of one app): push again when one has finished, \
+                     {MAX_WAITING_PUSHES_PER_APP} of one app, {MAX_WAITING_PUSHES_PER_TOKEN} of one \
+                     token): push again when one has finished, \
                      or cancel one (tolv operations cancel)"
                 );
                 push.say.send(text).await.ok();
