@@ -53,6 +53,8 @@ impl Platform {
     /// no more, and lets those in flight finish.
     pub async fn finish(&self) {
         self.0.router.hand_on();
+        // A start after a kill of the next platform finds the address free.
+        lock(&self.0.listener).take();
         self.finish_requests().await;
         // Their lines are in the logs.
         self.0.drained.cancelled().await;

@@ -32,7 +32,7 @@ use super::error::{Error, Kind, chain};
 use super::kept::{Kept, Place};
 use super::lease::{Keeper, Ousted, prepare};
 use super::metrics::Counters;
-use super::options::{Options, Said};
+use super::options::{Http, Options, Said};
 use super::output::Outputs;
 use super::proof::Prover;
 use super::quota::Quota;
@@ -155,7 +155,7 @@ impl Platform {
     /// # Errors
     ///
     /// The state folder is held, the key is wrong, the database or the address is not to be had.
-    pub async fn start(options: Options) -> Result<(Self, mpsc::Receiver<Said>), Error> {
+    pub async fn start(mut options: Options) -> Result<(Self, mpsc::Receiver<Said>), Error> {
         let mut lock = Home::open(&options.home)?;
         let home = lock.root().to_owned();
         for folder in WRITTEN {
@@ -206,6 +206,8 @@ impl Platform {
         let listener = listen(&options.http).await?;
         let system = |what| move |source| Error::System { what, source };
         let http = listener.local_addr().map_err(system("ask where the router listens"))?;
+        // One that was handed on is let go of with the listener.
+        options.http = Http::At(http);
         let socket = listener.as_fd().try_clone_to_owned();
         let socket = socket.map_err(system("keep the router's socket"))?;
         let signed = lock.sign(&match &options.codebase {

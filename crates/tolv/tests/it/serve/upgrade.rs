@@ -114,6 +114,29 @@ fn an_upgrade_refuses_no_request_and_keeps_every_process() {
     assert_eq!(before.iter().find(|pid| lives(pid)), None, "nothing is left");
 }
 
+#[test]
+fn a_kill_right_after_an_upgrade_leaves_the_addresses_to_the_next_start() {
+    let mut shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.change("server.py", SERVER);
+    shop.pushed(&["tolv", "main"]);
+    let address = SocketAddr::from(([127, 0, 0, 1], shop.serve.http()));
+    let slow = thread::spawn(move || http::get(address, "shop.localhost", "/slow"));
+    poll(SOON, "it to be in flight", || {
+        shop.tolv(&["logs", "-p", "web"]).contains(": slow").then_some(())
+    });
+    let status = shop.serve.upgrade(|serve| {
+        rustix::process::kill_process(serve.running().pid(), Signal::KILL).unwrap();
+        // The old one still answers what it has begun.
+        let mut next = serve.another();
+        http::get(address, "shop.localhost", "/go").unwrap();
+        next.signal(Signal::TERM);
+        next.wait(SOON);
+    });
+    assert!(status.success());
+    assert_eq!(slow.join().unwrap().unwrap().status, 200);
+    shop.serve.ended();
+}
+
 /// Ends the clients, also of a test that fails.
 struct Over<'a>(&'a AtomicBool);
 
