@@ -282,8 +282,10 @@ class Drill:
 
     def kill(self, _=0):
         """SIGKILL, and a start."""
+        running = common.open_pidfd(self.platform.program.pid)
         os.kill(self.platform.program.pid, signal.SIGKILL)
-        time.sleep(0.05)
+        common.until_gone([running])
+        os.close(running)
         self.platform.start()
 
     def works(self):

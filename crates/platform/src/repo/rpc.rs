@@ -81,7 +81,7 @@ impl Service {
     }
 
     /// Tells a client why its request was not done, as git itself does.
-    fn refusal(self, why: &BodyError) -> Vec<u8> {
+    fn refusal(self, why: &dyn std::fmt::Display) -> Vec<u8> {
         let packet = |body: &[u8]| [format!("{:04x}", body.len() + 4).as_bytes(), body].concat();
         match self {
             Self::Upload => packet(format!("ERR {why}\n").as_bytes()),
@@ -336,22 +336,29 @@ impl Repos {
                     // about that is not the cause.
                     timeout(SOON, discard_output(&mut stdout)).await.ok();
                     timeout(SOON, ended(&mut running)).await.ok();
-                    last.extend(rpc.service.refusal(&error));
+                    last = rpc.service.refusal(&error);
                     can_read = !matches!(error, BodyError::TooSlow | BodyError::Broken(_));
                 }
                 Some(Stop::Late) if is_push => {
-                    last = remark(&last, "git took too long and was stopped");
+                    let report = rpc.service.refusal(&CUT_OFF);
+                    last = remark(&report, "git took too long and was stopped");
                 }
                 Some(Stop::Late) => {}
-                None => {
+                None if is_push => {
                     let status = timeout(SOON, ended(&mut running)).await;
-                    if is_push
-                        && let Ok(Ok(Ok(status))) = status
-                        && let Err(fault) = repository.code(status)
-                    {
+                    let fault = match status {
+                        Ok(Ok(Ok(status))) => repository.code(status).err(),
+                        _ => None,
+                    };
+                    // Its client waits for a whole answer, for ever.
+                    if last != FLUSH {
+                        last = rpc.service.refusal(&CUT_OFF);
+                    }
+                    if let Some(fault) = fault {
                         last = remark(&last, &fault.to_string());
                     }
                 }
+                None => {}
             }
             let running = running.into_inner();
             let stopped = tokio::task::spawn_blocking(move || {
@@ -423,6 +430,11 @@ impl Repos {
     }
 }
 
+/// What ends an answer of git's.
+const FLUSH: &[u8] = b"0000";
+/// What a push hears whose git was killed.
+const CUT_OFF: &str = "git has ended before its answer: see `tolv operations` for what became of it";
+
 /// Why a git command is stopped before its end.
 enum Stop {
     /// It took too long.
@@ -488,8 +500,24 @@ fn remark(last: &[u8], text: &str) -> Vec<u8> {
     [body, format!("{:04x}{line}", line.len() + 4).as_bytes(), b"0000"].concat()
 }
 
-/// git's output to the client; where that is gone, a push's goes nowhere. The last four bytes,
-/// which end the answer, are kept in `last`.
+/// How many of these bytes are whole packets of git's (gitprotocol-common), the flush that ends an
+/// answer left out. What is no packet is as whole as anything.
+fn whole(bytes: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(length) = bytes.get(end..end + 4) {
+        let length = std::str::from_utf8(length).ok().and_then(|hex| u16::from_str_radix(hex, 16).ok());
+        let Some(length) = length else { return bytes.len() };
+        let next = end + usize::from(length).max(4);
+        if next > bytes.len() || (next == bytes.len() && length == 0) {
+            break;
+        }
+        end = next;
+    }
+    end
+}
+
+/// git's output to the client; where that is gone, a push's goes nowhere. Of a push the flush that ends
+/// the answer is kept in `last`, or as much of a packet as has come of it.
 async fn drain(
     stdout: &mut pipe::Receiver,
     chunks: &mpsc::Sender<Bytes>,
@@ -500,8 +528,8 @@ async fn drain(
     let mut is_gone = false;
     while let Ok(read @ 1..) = stdout.read(&mut chunk).await {
         last.extend_from_slice(&chunk[..read]);
-        let piece = Bytes::copy_from_slice(&last[..last.len().saturating_sub(4)]);
-        last.drain(..piece.len());
+        let piece = last.drain(..if is_push { whole(last) } else { last.len() });
+        let piece = Bytes::from_iter(piece);
         // A client that takes nothing is gone.
         is_gone = is_gone
             || !piece.is_empty() && !matches!(timeout(IDLE, chunks.send(piece)).await, Ok(Ok(())));
@@ -520,6 +548,23 @@ async fn discard_output(stdout: &mut pipe::Receiver) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_handed_on_in_whole_packets() {
+        for (bytes, end) in [
+            (&b""[..], 0),
+            (b"00", 0),
+            (b"0000", 0),
+            (b"0006ab", 6),
+            (b"0006ab0000", 6),
+            (b"0006ab00000006cd", 16),
+            (b"0006ab0007", 6),
+            (b"0006a", 0),
+            (b"fatal: no", 9),
+        ] {
+            assert_eq!(whole(bytes), end, "{bytes:?}");
+        }
+    }
 
     #[test]
     fn a_remark_comes_before_the_end() {

@@ -168,3 +168,27 @@ fn what_a_killed_platform_has_left_is_swept_by_the_next_one() {
     shop.change("index.html", "two");
     shop.pushed(&["tolv", "main"]);
 }
+
+/// Who pushes waits for a whole answer, for ever.
+#[test]
+fn a_push_whose_git_is_killed_ends_and_says_where_to_look() {
+    let shop = Shop::new("web: python3 server.py\nrelease: sh release.sh\n", &[]);
+    shop.change("release.sh", "echo begun; sleep 1000");
+    let push = push_command(&shop.serve, &shop.dir, &["tolv", "main"]);
+    let mut push = tolv_testkit::Tolv::start(&mut { push });
+    poll(SOON, "its release phase", || {
+        shop.ran(&["logs", "-p", "release"]).out.contains(": begun").then_some(())
+    });
+    // All that git started, the platform's end of it: its folder is in each one's words.
+    let folder = shop.serve.state().join("git/shop.git");
+    for pid in crate::processes_with(&format!("--git-dir\0{}", folder.display())) {
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        kill_process(pid, Signal::KILL).ok();
+    }
+    assert!(!push.wait(SOON).success());
+    let said: Vec<_> = push.lines().into_iter().map(|line| line.text).collect();
+    assert!(said.iter().any(|line| line.contains("see `tolv operations`")), "{said:?}");
+    let operations = shop.json(&["operations"]);
+    assert_eq!(operations["items"][0]["state"], "running", "{operations}");
+    shop.tolv(&["operations", "cancel", operations["items"][0]["id"].as_str().unwrap()]);
+}
