@@ -302,12 +302,13 @@ class Drill:
                 if time.monotonic() - began > 60:
                     raise SystemExit(f"nothing works again: {error}") from error
 
-    def helper(self, word):
-        """The first process below the platform with this word among its arguments."""
-        for pid in common.descendants(self.platform.program.pid)[1:]:
-            if any(word in text for text in common.argv(pid)):
-                return pid
-        return None
+    def helper(self, name):
+        """A process of this kind below the platform; a shim is a fork of the spawner's."""
+        below = common.descendants(self.platform.program.pid)[1:]
+        spawners = [pid for pid in below if b"spawner" in common.argv(pid)]
+        found = {"spawner": spawners[:1], "shim": spawners[1:],
+                 "git": [pid for pid in below if b"receive-pack" in common.argv(pid)]}[name]
+        return random.choice(found) if found else None
 
 
 def under_load(args, drill):
@@ -331,7 +332,7 @@ def under_load(args, drill):
 def helpers(drill):
     """Kills of what the platform works with, in the middle of a push."""
     rows = []
-    for name, word in (("spawner", b"spawner"), ("git", b"receive-pack"), ("shim", b"shim")):
+    for name in ("spawner", "git", "shim"):
         over = threading.Event()
 
         def pushes():
@@ -341,38 +342,75 @@ def helpers(drill):
 
         pusher = threading.Thread(target=pushes)
         pusher.start()
-        kills, until = 0, time.monotonic() + 3
+        kills, until = 0, time.monotonic() + 4
         while time.monotonic() < until:
-            pid = drill.helper(word)
+            pid = drill.helper(name)
             if pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     kills += 1
-            time.sleep(0.3)
+            time.sleep(1 if name == "spawner" else 0.3)
         over.set()
         pusher.join()
         rows.append([f"{name} killed", str(kills), f"{drill.works():.2f}"])
     return rows
 
 
+@contextlib.contextmanager
+def no_descriptors(drill):
+    """The platform opens nothing more."""
+    pid, limit = drill.platform.program.pid, resource.RLIMIT_NOFILE
+    before = resource.prlimit(pid, limit)
+    resource.prlimit(pid, limit, (len(os.listdir(f"/proc/{pid}/fd")), before[1]))
+    yield
+    resource.prlimit(pid, limit, before)
+
+
+@contextlib.contextmanager
+def no_disk(drill):
+    """The file system of the state folder is full to its last byte."""
+    filler = drill.platform.folder / "state/filler"
+    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 16))
+    yield
+    filler.unlink()
+
+
+@contextlib.contextmanager
+def no_processes(drill):
+    """Nobody forks below the platform."""
+    group = Path("/sys/fs/cgroup/pids/tolv-drill")
+    group.mkdir(exist_ok=True)
+    (group / "cgroup.procs").write_text(str(drill.platform.program.pid))
+    (group / "pids.max").write_text("1")
+    yield
+    (group / "pids.max").write_text("max")
+
+
 def taken_away(drill):
-    """What the platform lives on is gone for two seconds."""
-    rows, pid = [], drill.platform.program.pid
-    for name, limit in (("descriptors", resource.RLIMIT_NOFILE), ("disk", resource.RLIMIT_FSIZE)):
-        before = resource.prlimit(pid, limit)
-        held = len(os.listdir(f"/proc/{pid}/fd")) if name == "descriptors" else 1024
-        resource.prlimit(pid, limit, (held, before[1]))
-        with contextlib.suppress(SystemExit):
-            drill.push("static")
-        time.sleep(1)
-        resource.prlimit(pid, limit, before)
-        rows.append([f"{name} gone", "1", f"{drill.works():.2f}"])
+    """What the platform lives on is gone for two seconds, while a push is tried."""
+    rows = []
+    faults = {"descriptors": no_descriptors, "disk": no_disk}
+    if Path("/sys/fs/cgroup/pids").is_dir():
+        faults["processes"] = no_processes
+    for name, fault in faults.items():
+        with fault(drill):
+            with contextlib.suppress(SystemExit, subprocess.TimeoutExpired):
+                drill.push("static")
+            time.sleep(1)
+        rows.append([f"no {name}", "1", f"{drill.works():.2f}"])
     return rows
 
 
 def main():
     args = common.arguments(__doc__, rounds=20)
+    # A disk of its own, to be filled.
+    os.environ["TOLV_MIN_FREE"] = "8"
     with common.workspace() as folder:
+        state = Path(folder) / "state"
+        state.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700m", "tmpfs", state], check=True)
         drill = Drill(args, Path(folder))
         try:
             bad = under_load(args, drill)
@@ -380,6 +418,7 @@ def main():
             common.table("Faults", ["", "times", "back s"], rows)
         finally:
             drill.platform.end()
+            subprocess.run(["umount", "-l", state], check=True)
     raise SystemExit(1 if bad else 0)
 
 

@@ -85,7 +85,7 @@ class Platform:
         """A command that has to succeed; its seconds."""
         began = time.monotonic()
         ran = subprocess.run(list(map(str, command)), cwd=cwd, env=self.environment(),
-                             capture_output=True)
+                             capture_output=True, timeout=300)
         if ran.returncode:
             raise SystemExit(f"{command}: {ran.stderr.decode()}")
         return time.monotonic() - began

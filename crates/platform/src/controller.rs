@@ -292,6 +292,10 @@ impl Task {
                 Ok(after) => return after,
                 // It is done again, from what was recorded of it.
                 Err(error) if is_passing(&error) => {
+                    if !patience.said && !matches!(error, Error::Stopping) {
+                        let output = self.platform.0.outputs.begin(&operation.id);
+                        output.say(format!(" !     Waiting: {}", chain(&error)));
+                    }
                     if !self.wait(&mut patience, &error).await {
                         return After::Stop;
                     }

@@ -340,6 +340,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self.own_kind() {
             Kind::Internal if is_disk_full(self) => Kind::Full,
+            Kind::Internal | Kind::Refused if is_spawner_gone(self) => Kind::Unavailable,
             kind => kind,
         }
     }
@@ -541,6 +542,14 @@ fn run_hint(error: &tolv_run::Error) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// Whether the helper that starts processes has ended: another one takes its place.
+fn is_spawner_gone(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let error = error.downcast_ref::<tolv_sandbox::Error>();
+        matches!(error, Some(tolv_sandbox::Error::Gone(_)))
+    })
 }
 
 /// Whether the disk is full.

@@ -433,7 +433,8 @@ impl Repos {
 /// What ends an answer of git's.
 const FLUSH: &[u8] = b"0000";
 /// What a push hears whose git was killed.
-const CUT_OFF: &str = "git has ended before its answer: see `tolv operations` for what became of it";
+const CUT_OFF: &str =
+    "git has ended before its answer: see `tolv operations` for what became of it";
 
 /// Why a git command is stopped before its end.
 enum Stop {
@@ -505,7 +506,8 @@ fn remark(last: &[u8], text: &str) -> Vec<u8> {
 fn whole(bytes: &[u8]) -> usize {
     let mut end = 0;
     while let Some(length) = bytes.get(end..end + 4) {
-        let length = std::str::from_utf8(length).ok().and_then(|hex| u16::from_str_radix(hex, 16).ok());
+        let length =
+            std::str::from_utf8(length).ok().and_then(|hex| u16::from_str_radix(hex, 16).ok());
         let Some(length) = length else { return bytes.len() };
         let next = end + usize::from(length).max(4);
         if next > bytes.len() || (next == bytes.len() && length == 0) {
