@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tolv_logs::Line;
 use tolv_router::{Backend, Dialer, Route, Router, State, Table};
 use tolv_run::{Endpoint, Endpoints, Local, Log, ProcessState, Settings};
@@ -13,7 +14,8 @@ use tolv_run::{Endpoint, Endpoints, Local, Log, ProcessState, Settings};
 use crate::access::Request;
 use crate::traffic::Traffic;
 
-/// For tunnels, such as WebSockets, to end by themselves before their process is told to.
+/// For tunnels to end by themselves, and WebSockets by their closing handshake, before their process
+/// is told to end.
 const TUNNELS: Duration = Duration::from_secs(2);
 
 /// What the formation says of `web`.
@@ -159,22 +161,20 @@ impl Routes {
         }
     }
 
-    /// Publishes, then waits until none of `old` answers a request.
+    /// Publishes, then waits until each of `old` has answered its requests. WebSockets are closed by
+    /// then; what is left of the tunnels ends when its process, which is told to, closes it.
     pub(crate) async fn drain(&self, old: Vec<Endpoint>) {
         self.publish();
-        let router = &self.hosts.router;
-        let tunnels = Instant::now() + TUNNELS;
+        let mut draining = JoinSet::new();
         for endpoint in old {
-            let backend = backend(&endpoint);
-            tokio::select! {
-                () = router.unused(&backend) => {}
-                // What is left then ends when the process, which is told to, closes it.
-                () = async {
-                    sleep_until(tunnels).await;
-                    router.answered(&backend).await;
-                } => {}
-            }
+            let (router, backend) = (self.hosts.router.clone(), backend(&endpoint));
+            draining.spawn(async move {
+                router.answered(&backend).await;
+                router.close_websockets(&backend);
+                timeout(TUNNELS, router.unused(&backend)).await.ok();
+            });
         }
+        while draining.join_next().await.is_some() {}
     }
 }
 

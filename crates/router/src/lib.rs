@@ -50,6 +50,7 @@ mod router;
 mod settings;
 mod table;
 mod tunnel;
+mod websocket;
 
 pub use access::{AccessLine, Code, Protocol};
 pub use dialer::{Dialer, Dialing};

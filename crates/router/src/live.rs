@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::health::Health;
 use crate::table::{Backend, Table};
@@ -34,6 +35,8 @@ pub(crate) struct Live {
     removed: AtomicBool,
     /// Woken when a request ends or becomes a tunnel, and no other is in flight.
     ended: Notify,
+    /// Tells the WebSockets of this moment that they are to be closed.
+    closing: Notify,
     quarantined_until: Mutex<Option<Instant>>,
     health: Mutex<Health>,
     /// Connections without a request, the last used at the end.
@@ -48,6 +51,11 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
+    /// Its backend, for longer than the request.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live)
+    }
+
     /// It has become a tunnel, which may last for as long as its two ends like.
     pub(crate) fn become_tunnel(&mut self) {
         if !self.is_tunnel {
@@ -84,6 +92,7 @@ impl Live {
             tunnels: AtomicUsize::new(0),
             removed: AtomicBool::new(false),
             ended: Notify::new(),
+            closing: Notify::new(),
             quarantined_until: Mutex::new(None),
             health: Mutex::default(),
             idle: Mutex::new(Vec::new()),
@@ -123,6 +132,16 @@ impl Live {
     /// Resolves once every request is answered; tunnels may be left.
     pub(crate) async fn answered(&self) {
         self.wait_until(|live| live.unanswered() == 0).await;
+    }
+
+    /// Closes the WebSockets that are open, each by a close frame.
+    pub(crate) fn close_websockets(&self) {
+        self.closing.notify_waiters();
+    }
+
+    /// Resolves at the first [`Live::close_websockets`] after this call, whenever it is polled.
+    pub(crate) fn websockets_close(&self) -> Notified<'_> {
+        self.closing.notified()
     }
 
     async fn wait_until(&self, is_done: impl Fn(&Self) -> bool) {

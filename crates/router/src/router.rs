@@ -88,6 +88,15 @@ impl Router {
         }
     }
 
+    /// Closes the WebSockets of `backend` with a close frame (1012, "service restart") to either side,
+    /// between two frames. What is left after 30 seconds is cut. Bytes that are no frames are left
+    /// alone, as are other tunnels.
+    pub fn close_websockets(&self, backend: &Backend) {
+        if let Some(live) = self.0.registry.get(backend) {
+            live.close_websockets();
+        }
+    }
+
     /// Says that somebody else takes connections from the same listeners: a [`Router::drain`] leaves
     /// theirs in the kernel's queue.
     pub fn hand_on(&self) {
@@ -95,7 +104,8 @@ impl Router {
     }
 
     /// Stops taking connections, lets each open one finish its request, and after `grace` cuts
-    /// what is left. Resolves when every connection is closed and every access line written.
+    /// what is left. WebSockets get a close frame at once: 1012 ("service restart") after
+    /// [`Router::hand_on`], else 1001 ("going away"). Resolves when every connection is closed and every access line written.
     pub async fn drain(&self, grace: Duration) -> Drained {
         self.0.draining.cancel();
         self.0.tasks.close();

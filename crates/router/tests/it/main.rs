@@ -15,4 +15,5 @@ mod keep;
 mod smuggle;
 mod stream;
 mod tunnel;
+mod websocket;
 mod wire;

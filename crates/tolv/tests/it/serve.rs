@@ -24,6 +24,7 @@ mod slow;
 mod survival;
 mod tokens;
 mod upgrade;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
