@@ -132,6 +132,11 @@ impl Routes {
         self.publish();
     }
 
+    /// What the formation wants of `web`, as it was said last.
+    pub(crate) fn web(&self) -> Web {
+        *self.web.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Swaps in the table for the endpoints as they are now.
     pub(crate) fn publish(&self) {
         // The lock is held until the table is in, so that a late caller cannot put back an older

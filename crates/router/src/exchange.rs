@@ -191,7 +191,8 @@ impl<'a> Exchange<'a> {
         match received {
             Received::Whole { reusable, close } => {
                 if reusable && progress.is_sent() {
-                    in_flight.put_idle(stream, self.router.settings.upstream_idle);
+                    let router = self.router;
+                    in_flight.put_idle(stream, router.settings.upstream_idle, &router.idle);
                     self.router.put_aside.notify_one();
                 }
                 Ok(!close && progress.is_sent())

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::health::Health;
 use crate::table::{Backend, Table};
@@ -40,7 +40,15 @@ pub(crate) struct Live {
     quarantined_until: Mutex<Option<Instant>>,
     health: Mutex<Health>,
     /// Connections without a request, the last used at the end.
-    idle: Mutex<Vec<(TcpStream, Instant)>>,
+    idle: Mutex<Vec<Idle>>,
+}
+
+/// A connection that waits for the next request, and its place among all of them.
+#[derive(Debug)]
+struct Idle {
+    stream: TcpStream,
+    since: Instant,
+    _place: OwnedSemaphorePermit,
 }
 
 /// One request on a backend; gone when dropped.
@@ -189,25 +197,28 @@ impl Live {
     /// A connection that is open, was used less than `keep` ago and has nothing to say.
     pub(crate) fn take_idle(&self, keep: Duration) -> Option<TcpStream> {
         loop {
-            let (stream, since) = lock(&self.idle).pop()?;
-            if since.elapsed() < keep && is_silent(&stream) {
-                return Some(stream);
+            let idle = lock(&self.idle).pop()?;
+            if idle.since.elapsed() < keep && is_silent(&idle.stream) {
+                return Some(idle.stream);
             }
         }
     }
 
-    /// Keeps a connection for the next request, unless there are `most` already.
-    pub(crate) fn put_idle(&self, stream: TcpStream, most: usize) {
+    /// Keeps a connection for the next request, unless there are `most` already, or none of `places`.
+    pub(crate) fn put_idle(&self, stream: TcpStream, most: usize, places: &Arc<Semaphore>) {
         let mut idle = lock(&self.idle);
-        if idle.len() < most && !self.removed.load(Ordering::SeqCst) {
-            idle.push((stream, Instant::now()));
+        if idle.len() < most
+            && !self.removed.load(Ordering::SeqCst)
+            && let Ok(place) = Arc::clone(places).try_acquire_owned()
+        {
+            idle.push(Idle { stream, since: Instant::now(), _place: place });
         }
     }
 
     /// Closes what was not used for `keep`, or what the process has closed; whether any is left.
     fn sweep(&self, keep: Duration) -> bool {
         let mut idle = lock(&self.idle);
-        idle.retain(|(stream, since)| since.elapsed() < keep && is_silent(stream));
+        idle.retain(|idle| idle.since.elapsed() < keep && is_silent(&idle.stream));
         !idle.is_empty()
     }
 

@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::access::AccessLine;
+use crate::clients::Connections;
 use crate::inner::{Inner, LiveRoute};
 use crate::listen;
 use crate::live::lock;
@@ -59,7 +60,8 @@ impl Router {
     /// [`Router::unused`] first.
     pub fn set_table(&self, table: &Table) {
         let _swap = lock(&self.0.swap);
-        let compiled = table.map(|route| LiveRoute {
+        let compiled = table.map(|host, route| LiveRoute {
+            host: host.into(),
             route: Arc::clone(route),
             backends: self.0.registry.enlist(&route.backends),
         });
@@ -71,6 +73,11 @@ impl Router {
     /// Requests that `backend` is answering.
     pub fn in_flight(&self, backend: &Backend) -> usize {
         self.0.registry.get(backend).map_or(0, |live| live.in_flight())
+    }
+
+    /// How many connections clients have and had.
+    pub fn connections(&self) -> Connections {
+        self.0.clients.counts()
     }
 
     /// Resolves once `backend` answers no request. Final only when it has left the table.

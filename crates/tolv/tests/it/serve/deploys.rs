@@ -287,7 +287,8 @@ fn an_open_tunnel_does_not_hold_a_deploy_and_is_closed_by_its_process() {
     shop.pushed(&["tolv", "main"]);
     let mut socket = std::net::TcpStream::connect(("127.0.0.1", shop.serve.http())).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
-    let head = "GET / HTTP/1.1\r\nHost: shop.localhost\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
+    let head =
+        "GET / HTTP/1.1\r\nHost: shop.localhost\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
     socket.write_all(head.as_bytes()).unwrap();
     let mut got = Vec::new();
     while !got.ends_with(b"\r\n\r\n") {
