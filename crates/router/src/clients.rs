@@ -25,7 +25,7 @@ const MIN_HEAD: Duration = Duration::from_millis(1500);
 /// Where nothing could be evicted, before all connections are looked at again.
 const RESCAN_DELAY: Duration = Duration::from_millis(20);
 /// One in so many connections is evicted at a time.
-const BATCH: usize = 128;
+const BATCH: usize = 64;
 /// One in so many connections may be of one peer.
 const PER_PEER: usize = 4;
 
@@ -201,8 +201,11 @@ impl Clients {
             .map(|(id, client)| (client.waiting.load(Ordering::SeqCst), *id))
             .filter(|(since, _)| since.saturating_add(millis(MIN_IDLE)) <= now)
             .collect();
-        waiting.sort_unstable();
-        waiting.truncate(max.div_ceil(BATCH));
+        let batch = max.div_ceil(BATCH);
+        if waiting.len() > batch {
+            waiting.select_nth_unstable(batch);
+            waiting.truncate(batch);
+        }
         let mut found = false;
         for (since, id) in waiting {
             let Some(client) = open.clients.get(&id) else { continue };

@@ -3,6 +3,7 @@
 mod api;
 mod config;
 mod cron;
+mod crowd;
 mod database;
 mod deploys;
 mod disk;
