@@ -65,6 +65,11 @@ impl Hosts {
         self.router.in_flight(&backend(endpoint))
     }
 
+    /// Whether a process lets requests run into the time-out.
+    pub(crate) fn hangs(&self, endpoint: &Endpoint) -> bool {
+        self.router.hangs(&backend(endpoint))
+    }
+
     /// Puts requests' lines into the logs of the deploys that they were for; gives the rest back.
     pub(crate) fn record(&self, requests: Vec<Request>) -> Vec<Line> {
         let (mut known, mut others) = (HashMap::<_, Vec<Line>>::new(), Vec::new());
@@ -174,12 +179,26 @@ impl Routes {
         for endpoint in old {
             let (router, backend) = (self.hosts.router.clone(), backend(&endpoint));
             draining.spawn(async move {
+                let websockets = WebSockets { router: router.clone(), backend: backend.clone() };
                 router.answered(&backend).await;
-                router.close_websockets(&backend);
+                drop(websockets);
                 timeout(TUNNELS, router.unused(&backend)).await.ok();
             });
         }
         while draining.join_next().await.is_some() {}
+    }
+}
+
+/// The WebSockets of a process that is to go: they are closed when this is dropped, also where that is
+/// since the process is not waited for any longer.
+struct WebSockets {
+    router: Router,
+    backend: Backend,
+}
+
+impl Drop for WebSockets {
+    fn drop(&mut self) {
+        self.router.close_websockets(&self.backend);
     }
 }
 

@@ -267,6 +267,9 @@ impl<'a> Connection<'a> {
                 }
             }
         };
+        if line.code.is_none() && progress.has_recovered() {
+            line.detail = Some("the process answers again, and gets requests as before");
+        }
         if let Some(status) = progress.status() {
             line.status = status;
             line.bytes = progress.bytes();

@@ -12,6 +12,8 @@
 //!    └──────────┴── closed unused ──▶ a new connection, once
 //! ```
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -70,9 +72,9 @@ fn not_http(bad: Bad) -> Failure {
 }
 
 /// The process does not answer in time.
-fn silent(live: &Live) -> Failure {
+fn silent(live: &Live, pause: Duration) -> Failure {
     let detail = "the third in a row, the process is passed over until it answers";
-    Failure { detail: live.timed_out().then_some(detail), ..Code::H12.into() }
+    Failure { detail: live.timed_out(pause).then_some(detail), ..Code::H12.into() }
 }
 
 /// A WebSocket does not end although it was closed.
@@ -183,7 +185,7 @@ impl<'a> Exchange<'a> {
             }
             failure = self.send(&mut from, read, &mut process_to) => Err(failure.into()),
             code = progress.silence(&limits) => Err(match code {
-                Code::H12 => silent(&in_flight).into(),
+                Code::H12 => silent(&in_flight, self.router.settings.hang).into(),
                 code => code.into(),
             }),
             () = self.router.cut.cancelled() => Err(Code::H99.into()),
@@ -305,7 +307,9 @@ impl<'a> Exchange<'a> {
                 return Err(if stale { Miss::Stale } else { Code::H13.into() });
             };
             first = false;
-            live.answers();
+            if live.answers() {
+                self.progress.set_recovered();
+            }
             let head = ResponseHead::parse(raw).map_err(not_http)?;
             let response = Response::understand(head, to_head).map_err(not_http)?;
             let mut out = Vec::new();

@@ -81,11 +81,13 @@ pub(crate) async fn accept(router: &Arc<Inner>, listener: TcpListener) {
 fn take(router: &Arc<Inner>, listener: &std::net::TcpListener, port: u16) {
     for _ in 0..LAST_TAKEN {
         let Ok((stream, peer)) = listener.accept() else { return };
-        let Ok(place) = router.clients.admit(kind(router, peer)) else { continue };
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            serve(router, stream, peer, port, place);
+            match router.clients.admit(kind(router, peer)) {
+                Ok(place) => serve(router, stream, peer, port, place),
+                Err(why) => refuse(router, stream, peer, port, why),
+            }
         }
     }
 }

@@ -170,9 +170,14 @@ impl Live {
         lock(&self.quarantined_until).is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether it takes connections and answers nothing.
-    pub(crate) fn hangs(&self) -> bool {
+    /// Whether it takes connections and answers nothing, so that others get its requests.
+    pub(crate) fn is_passed_over(&self) -> bool {
         lock(&self.health).is_passed_over(Instant::now())
+    }
+
+    /// Whether it takes connections and has answered nothing yet.
+    pub(crate) fn hangs(&self) -> bool {
+        lock(&self.health).hangs()
     }
 
     /// A request is about to be sent to it.
@@ -181,13 +186,13 @@ impl Live {
     }
 
     /// A request was not answered in time; whether it hangs from here on.
-    pub(crate) fn timed_out(&self) -> bool {
-        lock(&self.health).timed_out(Instant::now())
+    pub(crate) fn timed_out(&self, pause: Duration) -> bool {
+        lock(&self.health).timed_out(Instant::now(), pause)
     }
 
-    /// It answers.
-    pub(crate) fn answers(&self) {
-        lock(&self.health).answered();
+    /// It answers; whether it was known to hang.
+    pub(crate) fn answers(&self) -> bool {
+        lock(&self.health).answered()
     }
 
     pub(crate) fn end_quarantine(&self) {

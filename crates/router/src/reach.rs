@@ -72,7 +72,7 @@ pub(crate) async fn reach(
             .iter()
             .map(|live| Load {
                 in_flight: live.in_flight(),
-                quarantined: live.is_quarantined() || live.hangs(),
+                quarantined: live.is_quarantined() || live.is_passed_over(),
                 tried: way.tried.contains(&live.backend),
             })
             .collect();

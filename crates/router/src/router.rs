@@ -80,6 +80,12 @@ impl Router {
         self.0.clients.counts()
     }
 
+    /// Whether `backend` has let several requests in a row run into the time-out, and has answered none
+    /// since.
+    pub fn hangs(&self, backend: &Backend) -> bool {
+        self.0.registry.get(backend).is_some_and(|live| live.hangs())
+    }
+
     /// Resolves once `backend` answers no request. Final only when it has left the table.
     pub async fn unused(&self, backend: &Backend) {
         if let Some(live) = self.0.registry.get(backend) {

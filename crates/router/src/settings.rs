@@ -41,6 +41,9 @@ pub struct Settings {
     pub upstream_idle: usize,
     /// How long a process that could not be connected to is passed over.
     pub quarantine: Duration,
+    /// How long a process that answers nothing is passed over before a request is its trial; doubling
+    /// with each trial that fails, to ten times as long.
+    pub hang: Duration,
     /// How long a request waits for a process that is still booting (`H20`).
     pub hold: Duration,
     /// How many requests may wait so at once: at most half of the connections.
@@ -84,6 +87,7 @@ impl Default for Settings {
             upstream_keep_alive: Duration::from_secs(85),
             upstream_idle: 64,
             quarantine: Duration::from_secs(5),
+            hang: Duration::from_secs(30),
             hold: Duration::from_secs(75),
             hold_requests: 1000,
             connections: 10_000,

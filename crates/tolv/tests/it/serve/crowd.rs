@@ -41,8 +41,9 @@ fn a_first_release_that_fails_holds_no_visitors_of_others_and_none_for_long() {
     poll(SOON, "its process", || {
         shop.tolv(&["logs", "-p", "web"]).contains("Starting process").then_some(())
     });
-    let host =
-        |n: usize| format!("{}:{n}", if n % 2 == 0 { "shop.localhost" } else { "SHOP.LocalHost." });
+    let host = |n: usize| {
+        format!("{}:{n}", if n.is_multiple_of(2) { "shop.localhost" } else { "SHOP.LocalHost." })
+    };
     let visitors: Vec<_> = (0..1100).map(|n| visit(&shop, &host(n))).collect();
     // Those of another deploy, which boots too, are served meanwhile.
     let other = push_command(&shop.serve, &shop.dir, &["other", "main"]);

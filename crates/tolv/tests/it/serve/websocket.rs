@@ -34,9 +34,11 @@ def serve(connection):
         mask = exactly(connection, 4)
         data = exactly(connection, length & 0x7f)
         data = bytes(byte ^ mask[n % 4] for n, byte in enumerate(data))
+        if first == 0x88:
+            # Before the answer: with it, nothing is left to wait for.
+            print("closed", int.from_bytes(data[:2], "big"), data[2:].decode(), flush=True)
         connection.sendall(bytes([first, len(data)]) + data)
         if first == 0x88:
-            print("closed", int.from_bytes(data[:2], "big"), data[2:].decode(), flush=True)
             return connection.close()
 listener = socket.create_server(("", int(os.environ["PORT"])))
 while True:
