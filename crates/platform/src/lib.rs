@@ -39,6 +39,7 @@ mod descriptors;
 mod drains;
 mod end;
 mod error;
+mod follow;
 mod garbage;
 mod histogram;
 pub mod home;
@@ -65,6 +66,7 @@ mod sizing;
 mod target;
 mod tokens;
 mod traffic;
+mod try_out;
 mod up;
 mod watch;
 
