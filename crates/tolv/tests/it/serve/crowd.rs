@@ -13,6 +13,12 @@ use super::*;
 /// Longer than anything takes that waits for nobody.
 const PROMPT: Duration = Duration::from_secs(5);
 
+/// So that a test can be a crowd itself.
+fn raise_descriptors() {
+    let own = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own }).unwrap();
+}
+
 /// A visitor whose request is sent.
 fn visit(shop: &Shop, host: &str) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", shop.serve.http())).unwrap();
@@ -32,6 +38,7 @@ fn code(mut visitor: TcpStream) -> String {
 
 #[test]
 fn a_first_release_that_fails_holds_no_visitors_of_others_and_none_for_long() {
+    raise_descriptors();
     let shop = Shop::new("web: sh start.sh\n", &[]);
     shop.change("start.sh", "sleep 5; test -z \"$FAILS\" || exit 1; exec python3 server.py\n");
     shop.tolv(&["config", "set", "FAILS=1"]);
@@ -96,8 +103,7 @@ fn promptly(what: &str, does: impl FnOnce()) {
 
 #[test]
 fn silent_connections_hold_up_neither_visitors_nor_the_platform() {
-    let own = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: own.maximum, ..own }).unwrap();
+    raise_descriptors();
     let home = tolv_testkit::Home::new();
     let serve = Serve::start(few_descriptors(&home).to_str().unwrap(), &[]);
     let shop = Shop::on(serve, "web: python3 server.py\n");
