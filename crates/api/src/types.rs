@@ -354,7 +354,7 @@ pub struct ConfigChange {
 pub struct Process {
     /// `web.1`.
     pub name: String,
-    /// starting, up, crashed, stopping or down.
+    /// starting, up, unresponsive (up, and no request is answered in time), crashed, stopping or down.
     pub state: String,
     /// Of which release.
     pub release: u32,

@@ -10,17 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 use tolv_router::Router;
 
+use crate::descriptors;
 use crate::traffic::Traffic;
 
 /// Access lines that may wait for the disk.
 const WAITING: usize = 8192;
 /// Lines that are handed on together.
 const AT_ONCE: usize = 512;
-
-/// Descriptors that the platform needs for everything else.
-const OWN_FILES: usize = 1024;
-/// Client connections that there may be at least.
-const FEWEST: usize = 64;
 
 /// A request's line, and the host that it asked for.
 pub(crate) struct Request {
@@ -49,17 +45,12 @@ pub(crate) fn router(traffic: Arc<Traffic>) -> (Router, Access) {
             counter.fetch_add(1, Relaxed);
         }
     };
-    let settings = tolv_router::Settings { connections: connections(), ..Default::default() };
+    let settings = tolv_router::Settings {
+        connections: descriptors::router_connections(),
+        ..Default::default()
+    };
     let router = Router::new(settings, Arc::new(on_line));
     (router, Access { waiting, dropped })
-}
-
-/// How many client connections there may be: each may need a second descriptor, for its process.
-fn connections() -> usize {
-    let most = tolv_router::Settings::default().connections;
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    (files.saturating_sub(OWN_FILES) / 2).clamp(FEWEST, most)
 }
 
 impl Access {

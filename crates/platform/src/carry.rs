@@ -23,11 +23,12 @@ use tolv_model::slug::{SlugId, short};
 use tolv_run::{OneOff, Target};
 use tolv_store::{Deploy, NewRelease, Operation, Release};
 
-use super::controller::{After, Controller};
+use super::controller::{After, Controller, is_passing};
 use super::error::{Error, Kind, chain};
 use super::logs::Listener;
 use super::output::Output;
 use super::platform::{Platform, blocking, output_key};
+use super::routes::Web;
 
 pub(super) struct Carry<'a> {
     pub(super) platform: &'a Platform,
@@ -343,11 +344,23 @@ impl Carry<'_> {
     async fn converge(&self, target: Target, sizes: &Sizes) -> Result<(), Error> {
         self.head(format!("Starting {}", target.release.formation));
         // Only the first has nobody to answer meanwhile.
+        let before = self.controller.routes.web();
         self.controller.route(&target);
         let converged = tokio::select! {
             converged = self.controller.engine.converge(target.clone()) => converged,
-            stopped = self.stopped() => return Err(stopped),
+            stopped = self.stopped() => {
+                // The next platform goes on with what it stopped.
+                if !is_passing(&stopped) {
+                    self.controller.routes.set_web(before);
+                }
+                return Err(stopped);
+            }
         };
+        if converged.is_err() {
+            // Nothing of it will come up: no request waits for that.
+            let is_first = self.deploy.current.is_none();
+            self.controller.routes.set_web(if is_first { Web::Broken } else { before });
+        }
         self.rolled(converged.map(drop))?;
         self.controller.keep(self.platform, &target, sizes);
         Ok(())

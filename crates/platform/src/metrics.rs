@@ -125,6 +125,21 @@ impl Platform {
             .histogram(&[], &builds);
     }
 
+    fn about_connections(&self, text: &mut Text) {
+        let counts = self.0.router.connections();
+        text.family("tolv_router_connections", "gauge", "Connections of clients.")
+            .count(&[], counts.open as u64);
+        text.family("tolv_router_connections_max", "gauge", "How many of them there may be.")
+            .count(&[], counts.max as u64);
+        let help = "Connections that were refused, by whose bound was reached.";
+        let mut family = text.family("tolv_router_connections_refused_total", "counter", help);
+        family.count(&[("bound", "peer")], counts.refused_of_peer);
+        family.count(&[("bound", "total")], counts.refused_in_total);
+        let help = "Connections without a request that were closed to make room.";
+        text.family("tolv_router_connections_evicted_total", "counter", help)
+            .count(&[], counts.evicted);
+    }
+
     fn about_requests(&self, text: &mut Text, all: &[Seen]) {
         let routed = || all.iter().filter_map(|seen| Some((seen, seen.requests.as_ref()?)));
         let others = self.0.hosts.traffic().others();
@@ -145,6 +160,10 @@ impl Platform {
                 family.count(&seen.labels_of("code", &code.to_string()), count);
             }
         }
+        for (code, count) in others.errors() {
+            family.count(&[("app", ""), ("deploy", ""), ("code", &code.to_string())], count);
+        }
+        self.about_connections(text);
         let help = "Time from a request's head to the end of its answer.";
         let mut family = text.family("tolv_router_request_duration_seconds", "histogram", help);
         for (seen, requests) in routed() {

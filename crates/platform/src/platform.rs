@@ -16,13 +16,12 @@ use tolv_build::GitSandbox;
 use tolv_logs::Line;
 use tolv_model::config::Change;
 use tolv_model::id::{AppId, CronRunId, DeployId, OperationId};
-use tolv_model::name::{Deploy as DeployPath, DeployName, ProcessName};
+use tolv_model::name::{Deploy as DeployPath, DeployName};
 use tolv_model::operation::{Request, State};
-use tolv_model::release::ReleaseNumber;
 use tolv_model::service::HostServices;
 use tolv_model::slug::SlugId;
 use tolv_router::Router;
-use tolv_sandbox::{Level, Limits, Machine, Spawner};
+use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
 use tolv_store::{DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
 
@@ -56,39 +55,6 @@ pub(super) const KEYS: SignedDuration = SignedDuration::from_hours(24);
 pub struct Actor {
     /// As it was named when the token was made.
     pub name: String,
-}
-
-/// One process of a deploy, as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// `web.1`; during a rollout the old and the new one are both there.
-    pub name: ProcessName,
-    /// starting, up, crashed, stopping or down.
-    pub state: &'static str,
-    /// Which release it is of.
-    pub release: ReleaseNumber,
-    /// Its id on this machine.
-    pub pid: Option<u32>,
-    /// How often it was started again.
-    pub restarts: u32,
-    /// How much it may take.
-    pub limits: Limits,
-}
-
-impl From<tolv_run::Endpoint> for Process {
-    fn from(endpoint: tolv_run::Endpoint) -> Self {
-        use tolv_run::ProcessState;
-        let state = match endpoint.state {
-            ProcessState::Starting => "starting",
-            ProcessState::Up => "up",
-            ProcessState::Crashed => "crashed",
-            ProcessState::Stopping => "stopping",
-            ProcessState::Down => "down",
-        };
-        let pid = endpoint.pid.and_then(|pid| u32::try_from(pid).ok());
-        let (name, release, limits) = (endpoint.process, endpoint.release, endpoint.limits);
-        Self { name, state, release, pid, restarts: endpoint.restarts, limits }
-    }
 }
 
 /// The platform. Clones are the same.
@@ -458,18 +424,6 @@ impl Platform {
             self.0.outputs.over(id, State::Cancelled);
         }
         Ok(store.operation(id).await?)
-    }
-
-    /// What runs of a deploy.
-    ///
-    /// # Errors
-    ///
-    /// There is no such deploy.
-    pub async fn processes(&self, path: &DeployPath) -> Result<Vec<Process>, Error> {
-        let deploy = self.0.store.deploy(path).await?;
-        let controller = self.controllers().get(&deploy.id).cloned();
-        let endpoints = controller.map(|controller| controller.endpoints()).unwrap_or_default();
-        Ok(endpoints.processes.into_iter().map(Process::from).collect())
     }
 
     /// What a release needs of its slug to run.

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tolv_logs::Line;
 use tolv_router::{Backend, Dialer, Route, Router, State, Table};
 use tolv_run::{Endpoint, Endpoints, Local, Log, ProcessState, Settings};
@@ -13,7 +14,8 @@ use tolv_run::{Endpoint, Endpoints, Local, Log, ProcessState, Settings};
 use crate::access::Request;
 use crate::traffic::Traffic;
 
-/// For tunnels, such as WebSockets, to end by themselves before their process is told to.
+/// For tunnels to end by themselves, and WebSockets by their closing handshake, before their process
+/// is told to end.
 const TUNNELS: Duration = Duration::from_secs(2);
 
 /// What the formation says of `web`.
@@ -61,6 +63,11 @@ impl Hosts {
     /// Requests that a process is answering.
     pub(crate) fn in_flight(&self, endpoint: &Endpoint) -> usize {
         self.router.in_flight(&backend(endpoint))
+    }
+
+    /// Whether a process lets requests run into the time-out.
+    pub(crate) fn hangs(&self, endpoint: &Endpoint) -> bool {
+        self.router.hangs(&backend(endpoint))
     }
 
     /// Puts requests' lines into the logs of the deploys that they were for; gives the rest back.
@@ -130,6 +137,11 @@ impl Routes {
         self.publish();
     }
 
+    /// What the formation wants of `web`, as it was said last.
+    pub(crate) fn web(&self) -> Web {
+        *self.web.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Swaps in the table for the endpoints as they are now.
     pub(crate) fn publish(&self) {
         // The lock is held until the table is in, so that a late caller cannot put back an older
@@ -159,22 +171,34 @@ impl Routes {
         }
     }
 
-    /// Publishes, then waits until none of `old` answers a request.
+    /// Publishes, then waits until each of `old` has answered its requests. WebSockets are closed by
+    /// then; what is left of the tunnels ends when its process, which is told to, closes it.
     pub(crate) async fn drain(&self, old: Vec<Endpoint>) {
         self.publish();
-        let router = &self.hosts.router;
-        let tunnels = Instant::now() + TUNNELS;
+        let mut draining = JoinSet::new();
         for endpoint in old {
-            let backend = backend(&endpoint);
-            tokio::select! {
-                () = router.unused(&backend) => {}
-                // What is left then ends when the process, which is told to, closes it.
-                () = async {
-                    sleep_until(tunnels).await;
-                    router.answered(&backend).await;
-                } => {}
-            }
+            let (router, backend) = (self.hosts.router.clone(), backend(&endpoint));
+            draining.spawn(async move {
+                let websockets = WebSockets { router: router.clone(), backend: backend.clone() };
+                router.answered(&backend).await;
+                drop(websockets);
+                timeout(TUNNELS, router.unused(&backend)).await.ok();
+            });
         }
+        while draining.join_next().await.is_some() {}
+    }
+}
+
+/// The WebSockets of a process that is to go: they are closed when this is dropped, also where that is
+/// since the process is not waited for any longer.
+struct WebSockets {
+    router: Router,
+    backend: Backend,
+}
+
+impl Drop for WebSockets {
+    fn drop(&mut self) {
+        self.router.close_websockets(&self.backend);
     }
 }
 

@@ -156,7 +156,12 @@ pub struct AccessLine {
 impl fmt::Display for AccessLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.code {
-            None => f.write_str("at=info")?,
+            None => {
+                f.write_str("at=info")?;
+                if let Some(detail) = self.detail {
+                    write!(f, " desc=\"{detail}\"")?;
+                }
+            }
             Some(code) => {
                 write!(f, "at=error code={code} desc=\"{}", code.description())?;
                 if let Some(detail) = self.detail {

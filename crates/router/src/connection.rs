@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::access::{AccessLine, Code, Protocol};
+use crate::clients::{Admitted, Full};
 use crate::error_page;
 use crate::exchange::{Exchange, Failure};
 use crate::head::{Fields, RequestHead, Scanner, Sender};
@@ -32,17 +33,18 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long a draining router listens to a silent connection: a request may be on its way.
 const LAST_CALL: Duration = Duration::from_millis(100);
 
-/// A connection that has been without a request for less than this keeps its place in a crowd.
-const YOUNG: Duration = Duration::from_millis(500);
-/// And one whose request's head comes in pieces.
-const SLOW_HEAD: Duration = Duration::from_secs(5);
+/// For the head of a request on a connection that is refused.
+const REFUSED_HEAD: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it is closed.
-pub(crate) async fn serve(router: &Inner, stream: TcpStream, peer: IpAddr, port: u16) {
-    // Fails only on a socket that is gone, which the first read will tell.
-    drop(stream.set_nodelay(true));
-    let trusted = router.settings.trusted.iter().any(|network| network.contains(peer));
-    let mut connection = Connection { router, stream, read: BytesMut::new(), peer, port, trusted };
+pub(crate) async fn serve(
+    router: &Inner,
+    stream: TcpStream,
+    peer: IpAddr,
+    port: u16,
+    place: Admitted,
+) {
+    let mut connection = Connection::new(router, stream, peer, port, Some(place));
     loop {
         match connection.request().await {
             Next::Request => {}
@@ -56,13 +58,37 @@ pub(crate) async fn serve(router: &Inner, stream: TcpStream, peer: IpAddr, port:
     }
 }
 
-/// Somebody needs the place of a connection that is idle for `least` already.
-async fn crowded(router: &Inner, since: Instant, least: Duration) {
-    loop {
-        router.crowded.notified().await;
-        if since.elapsed() >= least {
-            return;
+/// Answers the first request of a connection for which there is no place.
+pub(crate) async fn refuse(router: &Inner, stream: TcpStream, peer: IpAddr, port: u16, why: Full) {
+    let mut connection = Connection::new(router, stream, peer, port, None);
+    let began = Instant::now();
+    let head = timeout(REFUSED_HEAD, connection.head()).await;
+    let head =
+        head.ok().and_then(Result::ok).flatten().and_then(|raw| RequestHead::parse(raw).ok());
+    let detail = match why {
+        Full::Peer => "too many connections from this address",
+        Full::Total => "too many connections to the platform",
+    };
+    let failure = Failure { detail: Some(detail), ..Code::H11.into() };
+    let next = match head {
+        Some(head) => {
+            connection.misread(connection.line_of(&head), began, failure, &head.fields).await
         }
+        None => {
+            let line = connection.line(&Fields::default());
+            connection.misread(line, began, failure, &Fields::default()).await
+        }
+    };
+    if next == Next::Linger {
+        connection.linger().await;
+    }
+}
+
+/// Somebody else needs the place.
+async fn evicted(place: Option<&Admitted>) {
+    match place {
+        Some(place) => place.evicted().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -88,9 +114,24 @@ struct Connection<'a> {
     /// The port that the client connected to.
     port: u16,
     trusted: bool,
+    /// Where it is counted; nothing where it is refused.
+    place: Option<Admitted>,
 }
 
-impl Connection<'_> {
+impl<'a> Connection<'a> {
+    fn new(
+        router: &'a Inner,
+        stream: TcpStream,
+        peer: IpAddr,
+        port: u16,
+        place: Option<Admitted>,
+    ) -> Self {
+        // Fails only on a socket that is gone, which the first read will tell.
+        drop(stream.set_nodelay(true));
+        let (read, trusted) = (BytesMut::new(), router.trusts(peer));
+        Self { router, stream, read, peer, port, trusted, place }
+    }
+
     /// One request from its first byte to its access line.
     async fn request(&mut self) -> Next {
         let raw = match self.head().await {
@@ -110,13 +151,7 @@ impl Connection<'_> {
                     let line = self.line(&Fields::default());
                     return self.misread(line, began, bad.into(), &Fields::default()).await;
                 };
-                let line = AccessLine {
-                    method: head.method.to_vec(),
-                    path: head.target.to_vec(),
-                    host: head.fields.first("host").unwrap_or_default().to_vec(),
-                    ..self.line(&head.fields)
-                };
-                self.misread(line, began, bad.into(), &head.fields).await
+                self.misread(self.line_of(&head), began, bad.into(), &head.fields).await
             }
         }
     }
@@ -141,10 +176,19 @@ impl Connection<'_> {
             if *self.read != *b"\r"
                 && let Some(length) = scanner.find(&self.read, &limits, Sender::Client)?
             {
+                // It made room just now: a request may be sent again on another connection.
+                if !self.place.as_ref().is_none_or(Admitted::is_busy) {
+                    return Ok(None);
+                }
                 return Ok(Some(self.read.split_to(length).freeze()));
             }
             // For the whole head, however many pieces it comes in.
-            let began = *began.get_or_insert_with(Instant::now);
+            let began = *began.get_or_insert_with(|| {
+                if let Some(place) = &self.place {
+                    place.reads();
+                }
+                Instant::now()
+            });
             let deadline = began + self.router.settings.time_outs.idle;
             let (mut from, _) = self.stream.split();
             tokio::select! {
@@ -156,7 +200,7 @@ impl Connection<'_> {
                 }
                 () = self.router.cut.cancelled() => return Err(Code::H99.into()),
                 () = sleep_until(deadline) => return Err(Code::H28.into()),
-                () = crowded(self.router, began, SLOW_HEAD) => return Err(Code::H28.into()),
+                () = evicted(self.place.as_ref()) => return Err(Code::H28.into()),
             }
         }
     }
@@ -165,6 +209,9 @@ impl Connection<'_> {
     async fn wait(&mut self) -> bool {
         // A connection without a request holds no buffer.
         self.read = BytesMut::new();
+        if let Some(place) = &self.place {
+            place.waits();
+        }
         let (mut from, _) = self.stream.split();
         let last_call = async {
             self.router.draining.cancelled().await;
@@ -175,7 +222,7 @@ impl Connection<'_> {
             filled = fill_from(&mut from, &mut self.read) => filled.is_ok_and(|count| count > 0),
             () = last_call => false,
             () = sleep(self.router.settings.client_keep_alive) => false,
-            () = crowded(self.router, Instant::now(), YOUNG) => false,
+            () = evicted(self.place.as_ref()) => false,
         }
     }
 
@@ -220,6 +267,9 @@ impl Connection<'_> {
                 }
             }
         };
+        if line.code.is_none() && progress.has_recovered() {
+            line.detail = Some("the process answers again, and gets requests as before");
+        }
         if let Some(status) = progress.status() {
             line.status = status;
             line.bytes = progress.bytes();
@@ -268,6 +318,16 @@ impl Connection<'_> {
             Ok(Err(_)) | Err(_) => return Next::Close,
         }
         if close { Next::Linger } else { Next::Request }
+    }
+
+    /// An access line of a request that is not understood.
+    fn line_of(&self, head: &RequestHead) -> AccessLine {
+        AccessLine {
+            method: head.method.to_vec(),
+            path: head.target.to_vec(),
+            host: head.fields.first("host").unwrap_or_default().to_vec(),
+            ..self.line(&head.fields)
+        }
     }
 
     /// An access line of a request with `fields`, of which nothing else is known yet.

@@ -12,10 +12,13 @@
 //!    └──────────┴── closed unused ──▶ a new connection, once
 //! ```
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::futures::Notified;
 
 use crate::access::Code;
 use crate::body::{Decoder, Encoder};
@@ -28,7 +31,8 @@ use crate::message::{Request, Response};
 use crate::patience::{Download, Upload};
 use crate::pump::{Broken, Direction, Outgoing, Progress, Pump, fill_from};
 use crate::reach::{Reached, Way, reach};
-use crate::tunnel;
+use crate::tunnel::{Closing, Flow};
+use crate::websocket::{GOING_AWAY, SERVICE_RESTART};
 
 /// How much a client may send ahead of its next request's turn.
 const EARLY: usize = 64 * 1024;
@@ -68,9 +72,15 @@ fn not_http(bad: Bad) -> Failure {
 }
 
 /// The process does not answer in time.
-fn silent(live: &Live) -> Failure {
+fn silent(live: &Live, pause: Duration) -> Failure {
     let detail = "the third in a row, the process is passed over until it answers";
-    Failure { detail: live.timed_out().then_some(detail), ..Code::H12.into() }
+    Failure { detail: live.timed_out(pause).then_some(detail), ..Code::H12.into() }
+}
+
+/// A WebSocket does not end although it was closed.
+fn unclosed() -> Failure {
+    let detail = "the WebSocket was still open 30 seconds after its close frame";
+    Failure { detail: Some(detail), ..Code::H99.into() }
 }
 
 /// Why an attempt came to nothing.
@@ -96,7 +106,7 @@ enum Received {
         close: bool,
     },
     /// Both sides speak another protocol from here on.
-    Switched,
+    Switched { is_websocket: bool },
 }
 
 pub(crate) struct Exchange<'a> {
@@ -175,7 +185,7 @@ impl<'a> Exchange<'a> {
             }
             failure = self.send(&mut from, read, &mut process_to) => Err(failure.into()),
             code = progress.silence(&limits) => Err(match code {
-                Code::H12 => silent(&in_flight).into(),
+                Code::H12 => silent(&in_flight, self.router.settings.hang).into(),
                 code => code.into(),
             }),
             () = self.router.cut.cancelled() => Err(Code::H99.into()),
@@ -183,34 +193,64 @@ impl<'a> Exchange<'a> {
         match received {
             Received::Whole { reusable, close } => {
                 if reusable && progress.is_sent() {
-                    in_flight.put_idle(stream, self.router.settings.upstream_idle);
+                    let router = self.router;
+                    in_flight.put_idle(stream, router.settings.upstream_idle, &router.idle);
                     self.router.put_aside.notify_one();
                 }
                 Ok(!close && progress.is_sent())
             }
             // The process cannot have agreed to a request that it did not get.
-            Received::Switched if !progress.is_sent() => {
+            Received::Switched { .. } if !progress.is_sent() => {
                 Err(not_http(Bad("protocol switched too early")).into())
             }
-            Received::Switched => {
+            Received::Switched { is_websocket } => {
+                let closing = is_websocket.then(Closing::default);
+                let live = in_flight.live();
+                let websockets_close = live.websockets_close();
                 in_flight.become_tunnel();
-                let up = tunnel::copy(Direction::Up, &mut from, read, &mut process_to, progress);
-                let down = tunnel::copy(
-                    Direction::Down,
-                    &mut process_from,
-                    &mut answer,
-                    &mut to,
+                let up = Flow {
+                    direction: Direction::Up,
+                    from: &mut from,
+                    read,
+                    to: &mut process_to,
                     progress,
-                );
+                    closing: closing.as_ref(),
+                };
+                let down = Flow {
+                    direction: Direction::Down,
+                    from: &mut process_from,
+                    read: &mut answer,
+                    to: &mut to,
+                    progress,
+                    closing: closing.as_ref(),
+                };
                 tokio::select! {
                     biased;
                     // A broken side is an end like any other: no tunnel says which.
-                    _ = async { tokio::try_join!(up, down) } => Ok(false),
+                    _ = async { tokio::try_join!(up.copy(), down.copy()) } => Ok(false),
                     code = progress.silence(&limits) => Err(code.into()),
                     () = self.router.cut.cancelled() => Err(Code::H99.into()),
+                    in_time = self.close(closing.as_ref(), websockets_close) => match in_time {
+                        true => Ok(false),
+                        false => Err(unclosed().into()),
+                    },
                 }
             }
         }
+    }
+
+    /// Closes a WebSocket when the router drains or its process is to go: whether the client took
+    /// part in that.
+    async fn close(&self, closing: Option<&Closing>, websockets_close: Notified<'_>) -> bool {
+        let Some(closing) = closing else { return std::future::pending().await };
+        let code = tokio::select! {
+            () = websockets_close => SERVICE_RESTART,
+            () = self.router.draining.cancelled() => match self.router.handed_on.is_cancelled() {
+                true => SERVICE_RESTART,
+                false => GOING_AWAY,
+            },
+        };
+        closing.close(code).await
     }
 
     /// Sends the head and the body, then watches the client. Returns only what ends the exchange.
@@ -267,7 +307,9 @@ impl<'a> Exchange<'a> {
                 return Err(if stale { Miss::Stale } else { Code::H13.into() });
             };
             first = false;
-            live.answers();
+            if live.answers() {
+                self.progress.set_recovered();
+            }
             let head = ResponseHead::parse(raw).map_err(not_http)?;
             let response = Response::understand(head, to_head).map_err(not_http)?;
             let mut out = Vec::new();
@@ -276,7 +318,8 @@ impl<'a> Exchange<'a> {
                     headers::switching(&mut out, &response);
                     self.progress.set_status(101);
                     self.write(to, &out).await?;
-                    return Ok(Received::Switched);
+                    let is_websocket = response.head.fields.lists("upgrade", "websocket");
+                    return Ok(Received::Switched { is_websocket });
                 }
                 101 => return Err(not_http(Bad("protocol switched unasked")).into()),
                 100..=199 if modern => {

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Time-outs in a row, without an answer in between, after which a process hangs.
 const MANY: u32 = 3;
-/// Before one request is sent to it again, the first time and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
+/// How often the first pause the longest is.
+const LONGEST: u32 = 10;
 
 /// What is known of one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,17 +53,23 @@ impl Health {
         }
     }
 
-    /// A request was not answered in time; whether it hangs, as nobody knew before.
-    pub(crate) fn timed_out(&mut self, now: Instant) -> bool {
+    /// Whether it does not answer, also while a request is its trial.
+    pub(crate) fn hangs(&self) -> bool {
+        self.out.is_some()
+    }
+
+    /// A request was not answered in time; whether it hangs, as nobody knew before. `first` is how long
+    /// it is passed over then, before one request is its trial.
+    pub(crate) fn timed_out(&mut self, now: Instant, first: Duration) -> bool {
         self.time_outs = self.time_outs.saturating_add(1);
         match &mut self.out {
             None if self.time_outs < MANY => false,
             None => {
-                self.out = Some(Out { until: now + PAUSE.0, pause: PAUSE.0, on_trial: false });
+                self.out = Some(Out { until: now + first, pause: first, on_trial: false });
                 true
             }
             Some(out) if out.on_trial => {
-                let pause = (out.pause * 2).min(PAUSE.1);
+                let pause = (out.pause * 2).min(first * LONGEST);
                 *out = Out { until: now + pause, pause, on_trial: false };
                 false
             }
@@ -72,9 +78,9 @@ impl Health {
         }
     }
 
-    /// It answers.
-    pub(crate) fn answered(&mut self) {
-        *self = Self::default();
+    /// It answers; whether it was known to hang.
+    pub(crate) fn answered(&mut self) -> bool {
+        std::mem::take(self).hangs()
     }
 }
 

@@ -1,16 +1,18 @@
 //! What is behind the handle: the table, the counts, and what ends everything.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::AccessLine;
+use crate::clients::Clients;
 use crate::ids::Ids;
 use crate::live::{Live, Registry, lock};
 use crate::settings::Settings;
@@ -19,10 +21,11 @@ use crate::table::{Hosts, Route};
 /// How long a connection that a process has closed may go unnoticed.
 const LONGEST_UNSWEPT: Duration = Duration::from_secs(5);
 
-/// One in so many places is free before connections without a request make room.
-const SPARE: usize = 16;
-/// Between two of them that make room, while nobody can be taken.
-const CROWDED: Duration = Duration::from_millis(20);
+/// Of the connections, the part whose requests may wait for processes to boot: in all, and for one
+/// route.
+const HOLD: (usize, usize) = (2, 8);
+/// Connections that are told why they are refused, at once.
+const REFUSALS: usize = 32;
 
 /// What the handle, the listeners, the connections and their requests share.
 pub(crate) struct Inner {
@@ -36,12 +39,13 @@ pub(crate) struct Inner {
     pub(crate) registry: Registry,
     /// Places for requests that wait for a process to boot.
     pub(crate) hold: Semaphore,
-    pub(crate) connections: Arc<Semaphore>,
-    /// Told to one connection without a request, the one that waits longest: somebody needs its
-    /// place.
-    pub(crate) crowded: Notify,
-    /// Requests that wait for a process to boot, by host.
-    pub(crate) held: Mutex<HashMap<String, usize>>,
+    /// Requests that wait for a process to boot, by the host of their route.
+    pub(crate) held: Mutex<HashMap<Arc<str>, usize>>,
+    pub(crate) clients: Arc<Clients>,
+    /// Places for connections that are refused, until they know why.
+    pub(crate) refusals: Arc<Semaphore>,
+    /// Places for connections to processes that wait for the next request.
+    pub(crate) idle: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     /// No new connections; each open one ends with its request.
     pub(crate) draining: CancellationToken,
@@ -60,7 +64,7 @@ pub(crate) struct Inner {
 /// A request that waits for a process to boot.
 pub(crate) struct Held<'a> {
     router: &'a Inner,
-    host: String,
+    host: Arc<str>,
     _place: SemaphorePermit<'a>,
 }
 
@@ -78,6 +82,8 @@ impl Drop for Held<'_> {
 
 /// A route and the live side of its backends, in the same order.
 pub(crate) struct LiveRoute {
+    /// The name that it has in the table; empty for the default.
+    pub(crate) host: Arc<str>,
     pub(crate) route: Arc<Route>,
     pub(crate) backends: Vec<Arc<Live>>,
 }
@@ -86,10 +92,11 @@ impl Inner {
     /// Without routes.
     pub(crate) fn new(settings: Settings, on_line: Arc<dyn Fn(AccessLine) + Send + Sync>) -> Self {
         Self {
-            hold: Semaphore::new(settings.hold_requests),
-            connections: Arc::new(Semaphore::new(settings.connections)),
-            crowded: Notify::new(),
+            hold: Semaphore::new(settings.hold_requests.min(settings.connections.div_ceil(HOLD.0))),
             held: Mutex::default(),
+            clients: Clients::new(settings.connections),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            idle: Arc::new(Semaphore::new(settings.idle_connections())),
             settings,
             on_line,
             table: ArcSwap::from_pointee(Hosts::default()),
@@ -107,40 +114,28 @@ impl Inner {
         }
     }
 
+    /// Whether a peer is a proxy of the platform's.
+    pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
+        self.settings.trusted.iter().any(|network| network.contains(peer))
+    }
+
     /// How many requests one host may have in flight: the other half is for the others.
     pub(crate) fn host_requests(&self) -> usize {
         self.settings.host_requests.min(self.settings.connections.div_ceil(2))
     }
 
-    /// A place for a client's connection, once there is one: connections without a request make
-    /// room, a few before the last place is taken.
-    pub(crate) async fn place(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
-        loop {
-            if self.connections.available_permits() <= self.settings.connections / SPARE {
-                self.crowded.notify_one();
-            }
-            if let Ok(place) = Arc::clone(&self.connections).try_acquire_owned() {
-                return Ok(place);
-            }
-            let place = Arc::clone(&self.connections).acquire_owned();
-            if let Ok(place) = tokio::time::timeout(CROWDED, place).await {
-                return place;
-            }
-        }
-    }
-
-    /// Counts a request that waits for a host to boot; nothing where as many wait as may.
-    pub(crate) fn hold(&self, host: Option<&str>) -> Option<Held<'_>> {
+    /// Counts a request that waits for a route's processes to boot; nothing where as many wait as may.
+    pub(crate) fn hold(&self, route: &LiveRoute) -> Option<Held<'_>> {
         let place = self.hold.try_acquire().ok()?;
-        let host = host.unwrap_or_default().to_owned();
+        let max = self.settings.host_hold.min(self.settings.connections.div_ceil(HOLD.1));
         let mut held = lock(&self.held);
-        let count = held.entry(host.clone()).or_default();
-        if *count >= self.settings.host_hold {
+        let count = held.entry(Arc::clone(&route.host)).or_default();
+        if *count >= max {
             return None;
         }
         *count += 1;
         drop(held);
-        Some(Held { router: self, host, _place: place })
+        Some(Held { router: self, host: Arc::clone(&route.host), _place: place })
     }
 
     /// Closes unused connections to processes in time, for ever. Sleeps while there are none.

@@ -30,6 +30,7 @@
 mod access;
 mod balance;
 mod body;
+mod clients;
 mod connection;
 mod dialer;
 mod error_page;
@@ -50,8 +51,10 @@ mod router;
 mod settings;
 mod table;
 mod tunnel;
+mod websocket;
 
 pub use access::{AccessLine, Code, Protocol};
+pub use clients::Connections;
 pub use dialer::{Dialer, Dialing};
 pub use router::{Drained, Router};
 pub use settings::{Network, NetworkError, Settings, TimeOuts};

@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
+use crate::clients::{Admitted, Full, Peer};
 use crate::connection;
 use crate::inner::Inner;
 
 /// How long to wait after a failed `accept`: it fails for want of descriptors or memory, and
 /// trying again at once would only burn the processor.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// For a place to be free before connections are refused.
+const FULL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many connections a draining router still takes out of the kernel's queue: its usual length
 /// is longer, but an end is wanted where clients keep coming.
@@ -43,18 +47,18 @@ const SYN: u32 = 0x02;
 
 pub(crate) async fn accept(router: &Arc<Inner>, listener: TcpListener) {
     let port = listener.local_addr().map_or(80, |local| local.port());
+    // Since when there has been no place.
+    let mut full = None;
     loop {
-        let place = tokio::select! {
-            () = router.draining.cancelled() => break,
-            place = router.place() => place,
-        };
-        let Ok(place) = place else { break };
         let accepted = tokio::select! {
             () = router.draining.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => serve(router, stream, peer, port, place),
+            Ok((stream, peer)) => match place(router, peer, &mut full).await {
+                Ok(place) => serve(router, stream, peer, port, place),
+                Err(why) => refuse(router, stream, peer, port, why),
+            },
             // The client was gone before we took the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(_) => tokio::time::sleep(AFTER_FAILURE).await,
@@ -76,26 +80,62 @@ pub(crate) async fn accept(router: &Arc<Inner>, listener: TcpListener) {
 /// Takes what is in the kernel's queue.
 fn take(router: &Arc<Inner>, listener: &std::net::TcpListener, port: u16) {
     for _ in 0..LAST_TAKEN {
-        let Ok(place) = Arc::clone(&router.connections).try_acquire_owned() else { return };
         let Ok((stream, peer)) = listener.accept() else { return };
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            serve(router, stream, peer, port, place);
+            match router.clients.admit(kind(router, peer)) {
+                Ok(place) => serve(router, stream, peer, port, place),
+                Err(why) => refuse(router, stream, peer, port, why),
+            }
         }
     }
 }
 
-fn serve(
-    router: &Arc<Inner>,
-    stream: TcpStream,
+/// A place for a connection. Where there is none in all, those behind it wait in the kernel's queue
+/// until one is free, for [`FULL_TIMEOUT`] at most; from then on they are refused.
+async fn place(
+    router: &Inner,
     peer: SocketAddr,
-    port: u16,
-    place: OwnedSemaphorePermit,
-) {
+    full: &mut Option<Instant>,
+) -> Result<Admitted, Full> {
+    let peer = kind(router, peer);
+    loop {
+        match router.clients.admit(peer) {
+            Ok(place) => {
+                *full = None;
+                return Ok(place);
+            }
+            // A proxy may have all: that is the total.
+            Err(Full::Peer) if peer != Peer::Proxy => return Err(Full::Peer),
+            Err(_) => {}
+        }
+        let since = *full.get_or_insert_with(Instant::now);
+        if since.elapsed() >= FULL_TIMEOUT || router.draining.is_cancelled() {
+            return Err(Full::Total);
+        }
+        router.clients.changed().await;
+    }
+}
+
+fn kind(router: &Inner, peer: SocketAddr) -> Peer {
+    Peer::new(peer.ip(), router.trusts(peer.ip()))
+}
+
+fn serve(router: &Arc<Inner>, stream: TcpStream, peer: SocketAddr, port: u16, place: Admitted) {
     let served = Arc::clone(router);
     router.tasks.spawn(async move {
-        connection::serve(&served, stream, peer.ip().to_canonical(), port).await;
+        connection::serve(&served, stream, peer.ip().to_canonical(), port, place).await;
+    });
+}
+
+/// Tells a client why it is refused, where that can be done at once; else it is closed.
+fn refuse(router: &Arc<Inner>, stream: TcpStream, peer: SocketAddr, port: u16, why: Full) {
+    router.clients.refuse(why);
+    let Ok(place) = Arc::clone(&router.refusals).try_acquire_owned() else { return };
+    let refusing = Arc::clone(router);
+    router.tasks.spawn(async move {
+        connection::refuse(&refusing, stream, peer.ip().to_canonical(), port, why).await;
         drop(place);
     });
 }

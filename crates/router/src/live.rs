@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::health::Health;
 use crate::table::{Backend, Table};
@@ -34,10 +35,20 @@ pub(crate) struct Live {
     removed: AtomicBool,
     /// Woken when a request ends or becomes a tunnel, and no other is in flight.
     ended: Notify,
+    /// Tells the WebSockets of this moment that they are to be closed.
+    closing: Notify,
     quarantined_until: Mutex<Option<Instant>>,
     health: Mutex<Health>,
     /// Connections without a request, the last used at the end.
-    idle: Mutex<Vec<(TcpStream, Instant)>>,
+    idle: Mutex<Vec<Idle>>,
+}
+
+/// A connection that waits for the next request, and its place among all of them.
+#[derive(Debug)]
+struct Idle {
+    stream: TcpStream,
+    since: Instant,
+    _place: OwnedSemaphorePermit,
 }
 
 /// One request on a backend; gone when dropped.
@@ -48,6 +59,11 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
+    /// Its backend, for longer than the request.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live)
+    }
+
     /// It has become a tunnel, which may last for as long as its two ends like.
     pub(crate) fn become_tunnel(&mut self) {
         if !self.is_tunnel {
@@ -84,6 +100,7 @@ impl Live {
             tunnels: AtomicUsize::new(0),
             removed: AtomicBool::new(false),
             ended: Notify::new(),
+            closing: Notify::new(),
             quarantined_until: Mutex::new(None),
             health: Mutex::default(),
             idle: Mutex::new(Vec::new()),
@@ -125,6 +142,16 @@ impl Live {
         self.wait_until(|live| live.unanswered() == 0).await;
     }
 
+    /// Closes the WebSockets that are open, each by a close frame.
+    pub(crate) fn close_websockets(&self) {
+        self.closing.notify_waiters();
+    }
+
+    /// Resolves at the first [`Live::close_websockets`] after this call, whenever it is polled.
+    pub(crate) fn websockets_close(&self) -> Notified<'_> {
+        self.closing.notified()
+    }
+
     async fn wait_until(&self, is_done: impl Fn(&Self) -> bool) {
         loop {
             let ended = self.ended.notified();
@@ -143,9 +170,14 @@ impl Live {
         lock(&self.quarantined_until).is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether it takes connections and answers nothing.
-    pub(crate) fn hangs(&self) -> bool {
+    /// Whether it takes connections and answers nothing, so that others get its requests.
+    pub(crate) fn is_passed_over(&self) -> bool {
         lock(&self.health).is_passed_over(Instant::now())
+    }
+
+    /// Whether it takes connections and has answered nothing yet.
+    pub(crate) fn hangs(&self) -> bool {
+        lock(&self.health).hangs()
     }
 
     /// A request is about to be sent to it.
@@ -154,13 +186,13 @@ impl Live {
     }
 
     /// A request was not answered in time; whether it hangs from here on.
-    pub(crate) fn timed_out(&self) -> bool {
-        lock(&self.health).timed_out(Instant::now())
+    pub(crate) fn timed_out(&self, pause: Duration) -> bool {
+        lock(&self.health).timed_out(Instant::now(), pause)
     }
 
-    /// It answers.
-    pub(crate) fn answers(&self) {
-        lock(&self.health).answered();
+    /// It answers; whether it was known to hang.
+    pub(crate) fn answers(&self) -> bool {
+        lock(&self.health).answered()
     }
 
     pub(crate) fn end_quarantine(&self) {
@@ -170,25 +202,28 @@ impl Live {
     /// A connection that is open, was used less than `keep` ago and has nothing to say.
     pub(crate) fn take_idle(&self, keep: Duration) -> Option<TcpStream> {
         loop {
-            let (stream, since) = lock(&self.idle).pop()?;
-            if since.elapsed() < keep && is_silent(&stream) {
-                return Some(stream);
+            let idle = lock(&self.idle).pop()?;
+            if idle.since.elapsed() < keep && is_silent(&idle.stream) {
+                return Some(idle.stream);
             }
         }
     }
 
-    /// Keeps a connection for the next request, unless there are `most` already.
-    pub(crate) fn put_idle(&self, stream: TcpStream, most: usize) {
+    /// Keeps a connection for the next request, unless there are `most` already, or none of `places`.
+    pub(crate) fn put_idle(&self, stream: TcpStream, most: usize, places: &Arc<Semaphore>) {
         let mut idle = lock(&self.idle);
-        if idle.len() < most && !self.removed.load(Ordering::SeqCst) {
-            idle.push((stream, Instant::now()));
+        if idle.len() < most
+            && !self.removed.load(Ordering::SeqCst)
+            && let Ok(place) = Arc::clone(places).try_acquire_owned()
+        {
+            idle.push(Idle { stream, since: Instant::now(), _place: place });
         }
     }
 
     /// Closes what was not used for `keep`, or what the process has closed; whether any is left.
     fn sweep(&self, keep: Duration) -> bool {
         let mut idle = lock(&self.idle);
-        idle.retain(|(stream, since)| since.elapsed() < keep && is_silent(stream));
+        idle.retain(|idle| idle.since.elapsed() < keep && is_silent(&idle.stream));
         !idle.is_empty()
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Progress {
     download: AtomicU8,
     /// All of the request is with the process.
     sent: AtomicBool,
+    /// The process was passed over before it answered.
+    recovered: AtomicBool,
     /// The status sent to the client; 0 before.
     status: AtomicU16,
     /// Body bytes sent to the client.
@@ -43,6 +45,7 @@ impl Progress {
             upload: AtomicU8::new(0),
             download: AtomicU8::new(0),
             sent: AtomicBool::new(false),
+            recovered: AtomicBool::new(false),
             status: AtomicU16::new(0),
             bytes: AtomicU64::new(0),
         }
@@ -70,6 +73,14 @@ impl Progress {
 
     pub(crate) fn is_sent(&self) -> bool {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_recovered(&self) {
+        self.recovered.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_recovered(&self) -> bool {
+        self.recovered.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_upload(&self, upload: Upload) {

@@ -72,7 +72,7 @@ pub(crate) async fn reach(
             .iter()
             .map(|live| Load {
                 in_flight: live.in_flight(),
-                quarantined: live.is_quarantined() || live.hangs(),
+                quarantined: live.is_quarantined() || live.is_passed_over(),
                 tried: way.tried.contains(&live.backend),
             })
             .collect();
@@ -126,7 +126,11 @@ fn refusal(error: &io::Error) -> Failure {
 }
 
 /// The route of `host`, once it has a process that is ready.
-async fn ready(router: &Inner, host: Option<&str>, way: &mut Way) -> Result<Arc<LiveRoute>, Code> {
+async fn ready(
+    router: &Inner,
+    host: Option<&str>,
+    way: &mut Way,
+) -> Result<Arc<LiveRoute>, Failure> {
     let mut place = None;
     let mut changed = router.changed.subscribe();
     let deadline = Instant::now() + router.settings.hold;
@@ -134,19 +138,20 @@ async fn ready(router: &Inner, host: Option<&str>, way: &mut Way) -> Result<Arc<
         let route = router.table.load().find(host).cloned().ok_or(Code::H31)?;
         way.route = Some(Arc::clone(&route));
         match route.route.state {
-            State::Maintenance => return Err(Code::H80),
-            State::Crashed => return Err(Code::H10),
-            State::NoWeb => return Err(Code::H14),
+            State::Maintenance => return Err(Code::H80.into()),
+            State::Crashed => return Err(Code::H10.into()),
+            State::NoWeb => return Err(Code::H14.into()),
             State::Up if !route.backends.is_empty() => return Ok(route),
             State::Up | State::Booting => {}
         }
         if place.is_none() {
-            place = Some(router.hold(host).ok_or(Code::H20)?);
+            let detail = Some("as many requests wait for a process as may");
+            place = Some(router.hold(&route).ok_or(Failure { detail, ..Code::H20.into() })?);
         }
         // The sender lives in the router, so the only way out of the wait is a table or time.
         match timeout_at(deadline, changed.changed()).await {
             Ok(_) => {}
-            Err(_) => return Err(Code::H20),
+            Err(_) => return Err(Code::H20.into()),
         }
     }
 }

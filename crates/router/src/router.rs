@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::access::AccessLine;
+use crate::clients::Connections;
 use crate::inner::{Inner, LiveRoute};
 use crate::listen;
 use crate::live::lock;
@@ -59,7 +60,8 @@ impl Router {
     /// [`Router::unused`] first.
     pub fn set_table(&self, table: &Table) {
         let _swap = lock(&self.0.swap);
-        let compiled = table.map(|route| LiveRoute {
+        let compiled = table.map(|host, route| LiveRoute {
+            host: host.into(),
             route: Arc::clone(route),
             backends: self.0.registry.enlist(&route.backends),
         });
@@ -71,6 +73,17 @@ impl Router {
     /// Requests that `backend` is answering.
     pub fn in_flight(&self, backend: &Backend) -> usize {
         self.0.registry.get(backend).map_or(0, |live| live.in_flight())
+    }
+
+    /// How many connections clients have and had.
+    pub fn connections(&self) -> Connections {
+        self.0.clients.counts()
+    }
+
+    /// Whether `backend` has let several requests in a row run into the time-out, and has answered none
+    /// since.
+    pub fn hangs(&self, backend: &Backend) -> bool {
+        self.0.registry.get(backend).is_some_and(|live| live.hangs())
     }
 
     /// Resolves once `backend` answers no request. Final only when it has left the table.
@@ -88,6 +101,15 @@ impl Router {
         }
     }
 
+    /// Closes the WebSockets of `backend` with a close frame (1012, "service restart") to either side,
+    /// between two frames. What is left after 30 seconds is cut. Bytes that are no frames are left
+    /// alone, as are other tunnels.
+    pub fn close_websockets(&self, backend: &Backend) {
+        if let Some(live) = self.0.registry.get(backend) {
+            live.close_websockets();
+        }
+    }
+
     /// Says that somebody else takes connections from the same listeners: a [`Router::drain`] leaves
     /// theirs in the kernel's queue.
     pub fn hand_on(&self) {
@@ -95,7 +117,8 @@ impl Router {
     }
 
     /// Stops taking connections, lets each open one finish its request, and after `grace` cuts
-    /// what is left. Resolves when every connection is closed and every access line written.
+    /// what is left. WebSockets get a close frame at once: 1012 ("service restart") after
+    /// [`Router::hand_on`], else 1001 ("going away"). Resolves when every connection is closed and every access line written.
     pub async fn drain(&self, grace: Duration) -> Drained {
         self.0.draining.cancel();
         self.0.tasks.close();

@@ -41,16 +41,21 @@ pub struct Settings {
     pub upstream_idle: usize,
     /// How long a process that could not be connected to is passed over.
     pub quarantine: Duration,
+    /// How long a process that answers nothing is passed over before a request is its trial; doubling
+    /// with each trial that fails, to ten times as long.
+    pub hang: Duration,
     /// How long a request waits for a process that is still booting (`H20`).
     pub hold: Duration,
-    /// How many requests may wait so at once.
+    /// How many requests may wait so at once: at most half of the connections.
     pub hold_requests: usize,
-    /// How many client connections may be open; where there is no room for more, those without a
-    /// request are closed, the longest idle first.
+    /// How many client connections may be open, a quarter of them from one address (one /64 network of
+    /// IPv6); the loopback and `trusted` may be proxies, and may have all. Where there is no room for
+    /// more, those without a request are closed, the longest idle first; else a new one is refused
+    /// (`H11`). At most as many connections to processes are in use, and half as many unused.
     pub connections: usize,
     /// How many requests one host may have in flight (`H11`): at most half of the connections.
     pub host_requests: usize,
-    /// How many of `hold_requests` may wait for one host (`H20`).
+    /// How many of `hold_requests` may wait for one host (`H20`): at most an eighth of the connections.
     pub host_hold: usize,
     /// Longest request line, and longest header line, in bytes (`H26`).
     pub line: usize,
@@ -63,6 +68,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How many connections to processes may wait for the next request.
+    pub(crate) fn idle_connections(&self) -> usize {
+        self.connections.div_ceil(2)
+    }
+
     /// What a head may take.
     pub(crate) fn limits(&self) -> Limits {
         Limits { line: self.line, headers: self.headers, head: self.head }
@@ -77,6 +87,7 @@ impl Default for Settings {
             upstream_keep_alive: Duration::from_secs(85),
             upstream_idle: 64,
             quarantine: Duration::from_secs(5),
+            hang: Duration::from_secs(30),
             hold: Duration::from_secs(75),
             hold_requests: 1000,
             connections: 10_000,

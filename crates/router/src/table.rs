@@ -95,16 +95,12 @@ impl Table {
         self.0.hosts.values().chain(&self.0.default)
     }
 
-    /// The same hosts, each with what `with` makes of its route.
-    pub(crate) fn map<R>(&self, with: impl Fn(&Arc<Route>) -> R) -> Hosts<R> {
+    /// The same hosts, each with what `with` makes of its name, empty for the default, and its route.
+    pub(crate) fn map<R>(&self, with: impl Fn(&str, &Arc<Route>) -> R) -> Hosts<R> {
+        let hosts = &self.0.hosts;
         Hosts {
-            hosts: self
-                .0
-                .hosts
-                .iter()
-                .map(|(h, route)| (h.clone(), Arc::new(with(route))))
-                .collect(),
-            default: self.0.default.as_ref().map(|route| Arc::new(with(route))),
+            hosts: hosts.iter().map(|(h, route)| (h.clone(), Arc::new(with(h, route)))).collect(),
+            default: self.0.default.as_ref().map(|route| Arc::new(with("", route))),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! | a body that is read whole | [`BODY_TIMEOUT`] |
 //! | silence within a pack of git's | [`PACK_TIMEOUT`] |
 //! | an answer of which nothing is taken | [`WRITE_TIMEOUT`] |
-//! | connections of one peer, and in total | [`MAX_PER_PEER`], [`MAX_CONNECTIONS`] |
+//! | connections in total, and of one peer | [`tolv_platform::api_connections`], one [`PER_PEER`]th |
 //!
 //! A connection that has sent no request makes room for a new one, the oldest first; what comes from
 //! the loopback is bounded in total alone, for a proxy may be there.
@@ -45,10 +45,8 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const PACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// For the client to take some of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
-/// Connections at once from one address (from one /64 network of IPv6).
-const MAX_PER_PEER: usize = 256;
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 1024;
+/// One in so many connections may be from one address (from one /64 network of IPv6).
+const PER_PEER: usize = 4;
 
 /// What a connection above the bound gets before it is closed.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\
@@ -91,19 +89,22 @@ impl PeerAddress for tokio::net::unix::SocketAddr {
 }
 
 impl Peer {
-    /// Connections that it may have at once. What comes from this machine may be a proxy, with
+    /// Connections of `max` that it may have at once. What comes from this machine may be a proxy, with
     /// everybody behind it.
-    fn most(self) -> usize {
+    fn most(self, max: usize) -> usize {
         match self {
-            Self::Local => MAX_CONNECTIONS,
-            Self::V4(_) | Self::V6(_) => MAX_PER_PEER,
+            Self::Local => max,
+            Self::V4(_) | Self::V6(_) => max.div_ceil(PER_PEER),
         }
     }
 }
 
 /// The connections that are open.
-#[derive(Clone, Default)]
-struct Connections(Arc<Mutex<OpenConnections>>);
+#[derive(Clone)]
+struct Connections {
+    max: usize,
+    open: Arc<Mutex<OpenConnections>>,
+}
 
 #[derive(Default)]
 struct OpenConnections {
@@ -128,8 +129,12 @@ struct Admitted {
 }
 
 impl Connections {
+    fn new(max: usize) -> Self {
+        Self { max, open: Arc::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, OpenConnections> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one more. Where there are as many as there may be, it takes the place of the oldest
@@ -137,8 +142,8 @@ impl Connections {
     fn admit(&self, peer: Peer) -> Option<Admitted> {
         let mut connections = self.lock();
         let own = connections.open.values().filter(|open| open.peer == peer).count();
-        let is_peer_full = own >= peer.most();
-        if is_peer_full || connections.open.len() >= MAX_CONNECTIONS {
+        let is_peer_full = own >= peer.most(self.max);
+        if is_peer_full || connections.open.len() >= self.max {
             let may_go =
                 |open: &OpenConnection| open.is_silent && (!is_peer_full || open.peer == peer);
             let oldest =
@@ -184,7 +189,7 @@ where
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let connections = Connections::default();
+    let connections = Connections::new(tolv_platform::api_connections());
     let tasks = TaskTracker::new();
     let service = TowerToHyperService::new(router);
     let mut stop = pin!(stop);

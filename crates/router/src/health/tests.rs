@@ -2,28 +2,30 @@ use proptest::prelude::*;
 
 use super::*;
 
+const FIRST: Duration = Duration::from_secs(30);
+
 #[test]
 fn three_time_outs_in_a_row_and_one_answer() {
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
     let mut health = Health::default();
-    assert!(!health.timed_out(at(0)) && !health.timed_out(at(0)));
-    health.answered();
-    assert!(!health.timed_out(at(1)) && !health.timed_out(at(1)));
+    assert!(!health.timed_out(at(0), FIRST) && !health.timed_out(at(0), FIRST));
+    assert!(!health.answered());
+    assert!(!health.timed_out(at(1), FIRST) && !health.timed_out(at(1), FIRST));
     assert!(!health.is_passed_over(at(1)));
-    assert!(health.timed_out(at(1)), "said once");
-    assert!(!health.timed_out(at(2)));
+    assert!(health.timed_out(at(1), FIRST), "said once");
+    assert!(!health.timed_out(at(2), FIRST));
     assert!(health.is_passed_over(at(30)) && !health.is_passed_over(at(31)));
     // One request is its trial.
     health.chosen(at(40));
     assert!(health.is_passed_over(at(41)));
-    assert!(!health.timed_out(at(70)));
+    assert!(!health.timed_out(at(70), FIRST));
     assert!(health.is_passed_over(at(129)) && !health.is_passed_over(at(130)), "twice as long");
     // The client of a trial may go away without an answer: there is another.
     health.chosen(at(130));
     assert!(health.is_passed_over(at(189)) && !health.is_passed_over(at(190)));
-    health.answered();
-    assert!(!health.is_passed_over(at(190)));
+    assert!(health.hangs() && health.answered());
+    assert!(!health.is_passed_over(at(190)) && !health.answered());
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +51,7 @@ proptest! {
                 Step::Choose => health.chosen(now),
                 Step::TimeOut => {
                     row += 1;
-                    prop_assert_eq!(health.timed_out(now), row == MANY);
+                    prop_assert_eq!(health.timed_out(now, FIRST), row == MANY);
                 }
                 Step::Answer => {
                     row = 0;
@@ -57,7 +59,7 @@ proptest! {
                 }
             }
             prop_assert!(row >= MANY || !health.is_passed_over(now));
-            prop_assert!(!health.is_passed_over(now + PAUSE.1));
+            prop_assert!(!health.is_passed_over(now + FIRST * LONGEST));
         }
     }
 }

@@ -72,6 +72,25 @@ fn a_quarantine_ends_with_time_or_a_success() {
     assert!(!live.is_quarantined());
 }
 
+fn places(count: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(count))
+}
+
+#[tokio::test]
+async fn unused_connections_of_all_processes_are_bounded_together() {
+    let places = places(1);
+    let (one, other) = (Live::new(backend(1)), Live::new(backend(2)));
+    let (first, _first) = pair().await;
+    one.put_idle(first, 8, &places);
+    let (second, mut closed) = pair().await;
+    other.put_idle(second, 8, &places);
+    assert_eq!(closed.read(&mut [0]).await.unwrap(), 0);
+    assert!(one.take_idle(KEEP).is_some());
+    let (third, _third) = pair().await;
+    other.put_idle(third, 8, &places);
+    assert!(other.take_idle(KEEP).is_some());
+}
+
 #[tokio::test]
 async fn an_unused_connection_is_given_out_while_it_is_good() {
     let live = Live::new(backend(1));
@@ -79,9 +98,9 @@ async fn an_unused_connection_is_given_out_while_it_is_good() {
     let (last, _last) = pair().await;
     let (over, _over) = pair().await;
     let port = last.local_addr().unwrap();
-    live.put_idle(first, 2);
-    live.put_idle(last, 2);
-    live.put_idle(over, 2);
+    live.put_idle(first, 2, &places(8));
+    live.put_idle(last, 2, &places(8));
+    live.put_idle(over, 2, &places(8));
     assert_eq!(live.take_idle(KEEP).unwrap().local_addr().unwrap(), port);
     assert!(live.take_idle(Duration::ZERO).is_none(), "too old");
     assert!(live.take_idle(KEEP).is_none(), "none left");
@@ -93,13 +112,13 @@ async fn a_connection_that_was_closed_or_speaks_unasked_is_not_given_out() {
     let (near, far) = pair().await;
     drop(far);
     near.readable().await.unwrap();
-    live.put_idle(near, 8);
+    live.put_idle(near, 8, &places(8));
     assert!(live.take_idle(KEEP).is_none());
 
     let (near, mut far) = pair().await;
     far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     near.readable().await.unwrap();
-    live.put_idle(near, 8);
+    live.put_idle(near, 8, &places(8));
     assert!(!live.sweep(KEEP));
 }
 
@@ -107,11 +126,11 @@ async fn a_connection_that_was_closed_or_speaks_unasked_is_not_given_out() {
 async fn a_removed_backend_keeps_no_connection() {
     let live = Live::new(backend(1));
     let (near, mut far) = pair().await;
-    live.put_idle(near, 8);
+    live.put_idle(near, 8, &places(8));
     assert!(live.sweep(KEEP));
     live.remove();
     assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
     let (near, _far) = pair().await;
-    live.put_idle(near, 8);
+    live.put_idle(near, 8, &places(8));
     assert!(live.take_idle(KEEP).is_none());
 }

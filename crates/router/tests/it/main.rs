@@ -13,6 +13,8 @@ mod forward;
 mod hold;
 mod keep;
 mod smuggle;
+mod stopped;
 mod stream;
 mod tunnel;
+mod websocket;
 mod wire;

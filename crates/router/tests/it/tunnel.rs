@@ -10,12 +10,12 @@ use crate::wire::{App, Wire};
 
 const SOON: Duration = Duration::from_secs(20);
 
-const ASK: &str = "GET /chat HTTP/1.1\nHost: shop.test\nConnection: keep-alive, Upgrade\n\
+pub(crate) const ASK: &str = "GET /chat HTTP/1.1\nHost: shop.test\nConnection: keep-alive, Upgrade\n\
     Upgrade: websocket\nSec-WebSocket-Key: x";
-const AGREE: &str = "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\
+pub(crate) const AGREE: &str = "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\
     Sec-WebSocket-Accept: y";
 
-async fn switched(edge: &Edge, app: &App) -> (Wire, Wire) {
+pub(crate) async fn switched(edge: &Edge, app: &App) -> (Wire, Wire) {
     let mut client = edge.client().await;
     client.send_head(ASK).await;
     let (mut process, head) = app.request().await;

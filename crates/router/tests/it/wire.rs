@@ -125,12 +125,17 @@ impl Wire {
 
     /// Reads `count` bytes.
     pub(crate) async fn exact(&mut self, count: usize) -> String {
+        String::from_utf8(self.bytes(count).await).unwrap()
+    }
+
+    /// Reads `count` bytes that need not be text.
+    pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
             let more = self.fill().await.unwrap();
             assert!(more, "{count} bytes never came, but {}", self.buffer.escape_ascii());
         }
         let rest = self.buffer.split_off(count);
-        String::from_utf8(std::mem::replace(&mut self.buffer, rest)).unwrap()
+        std::mem::replace(&mut self.buffer, rest)
     }
 
     /// Reads one chunk; empty at the body's end, with its trailers.

@@ -6,9 +6,12 @@ use tokio::io::duplex;
 
 use super::*;
 
+const MAX_CONNECTIONS: usize = 64;
+const MAX_PER_PEER: usize = MAX_CONNECTIONS / PER_PEER;
+
 #[test]
 fn one_peer_has_no_more_than_its_share_and_gets_it_back() {
-    let connections = Connections::default();
+    let connections = Connections::new(MAX_CONNECTIONS);
     let peer = |text: &str| text.parse::<SocketAddr>().unwrap().peer();
     let one = peer("10.0.0.1:1");
     assert_eq!(one, peer("10.0.0.1:2"));
@@ -33,7 +36,7 @@ fn one_peer_has_no_more_than_its_share_and_gets_it_back() {
 
 #[test]
 fn there_is_a_bound_on_all_of_them() {
-    let connections = Connections::default();
+    let connections = Connections::new(MAX_CONNECTIONS);
     let admit = |n: usize| {
         let [.., a, b] = n.to_be_bytes();
         let admitted = connections.admit(Peer::V4([10, 0, a, b]))?;
@@ -48,7 +51,7 @@ fn there_is_a_bound_on_all_of_them() {
 
 #[test]
 fn the_oldest_connection_without_a_request_makes_room() {
-    let connections = Connections::default();
+    let connections = Connections::new(MAX_CONNECTIONS);
     let (one, other) = (Peer::V4([10, 0, 0, 1]), Peer::V4([10, 0, 0, 2]));
     let neighbour = connections.admit(other).unwrap();
     let used = connections.admit(one).unwrap();
@@ -63,7 +66,7 @@ fn the_oldest_connection_without_a_request_makes_room() {
 
 #[test]
 fn everybody_behind_a_proxy_of_this_machine_has_the_total_bound() {
-    let connections = Connections::default();
+    let connections = Connections::new(MAX_CONNECTIONS);
     for proxy in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         let peer = proxy.parse::<SocketAddr>().unwrap().peer();
         let admit = || connections.admit(peer).inspect(Admitted::is_used);

@@ -3,6 +3,7 @@
 mod api;
 mod config;
 mod cron;
+mod crowd;
 mod database;
 mod deploys;
 mod disk;
@@ -24,6 +25,7 @@ mod slow;
 mod survival;
 mod tokens;
 mod upgrade;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

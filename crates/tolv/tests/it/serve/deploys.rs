@@ -264,8 +264,8 @@ def answer(connection):
         if not part:
             return
         head += part
-    if b"websocket" in head:
-        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    if b"Upgrade: chat" in head:
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
         tunnels.append(connection)
     else:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
@@ -279,7 +279,7 @@ while True:
 "#;
 
 #[test]
-fn an_open_websocket_does_not_hold_a_deploy_and_is_closed_by_its_process() {
+fn an_open_tunnel_does_not_hold_a_deploy_and_is_closed_by_its_process() {
     use std::io::{Read as _, Write as _};
 
     let shop = Shop::new("web: python3 server.py\n", &[]);
@@ -287,7 +287,8 @@ fn an_open_websocket_does_not_hold_a_deploy_and_is_closed_by_its_process() {
     shop.pushed(&["tolv", "main"]);
     let mut socket = std::net::TcpStream::connect(("127.0.0.1", shop.serve.http())).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
-    let head = "GET / HTTP/1.1\r\nHost: shop.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let head =
+        "GET / HTTP/1.1\r\nHost: shop.localhost\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
     socket.write_all(head.as_bytes()).unwrap();
     let mut got = Vec::new();
     while !got.ends_with(b"\r\n\r\n") {
