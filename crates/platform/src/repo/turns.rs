@@ -10,6 +10,7 @@ use tolv_model::name::AppName;
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
     total: Arc<Semaphore>,
+    most: usize,
     per_app: usize,
     apps: Arc<Mutex<HashMap<AppName, Weak<Semaphore>>>>,
 }
@@ -23,7 +24,12 @@ pub(super) struct Turn {
 
 impl Turns {
     pub(super) fn new(total: usize, per_app: usize) -> Self {
-        Self { total: Arc::new(Semaphore::new(total)), per_app, apps: Arc::default() }
+        Self { total: Arc::new(Semaphore::new(total)), most: total, per_app, apps: Arc::default() }
+    }
+
+    /// Turns that are taken, and the most at once.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        (self.most.saturating_sub(self.total.available_permits()), self.most)
     }
 
     /// Waits for a turn. Both queues are first come, first served, and in the second one an app has
@@ -63,7 +69,7 @@ mod tests {
         let turns = Turns::new(5, 2);
         let app = |name: &str| name.parse::<AppName>().unwrap();
         let greedy: Vec<_> = (0..9).filter_map(|_| turns.try_acquire(&app("greedy"))).collect();
-        assert_eq!(greedy.len(), 2);
+        assert_eq!((greedy.len(), turns.taken()), (2, (2, 5)));
         let other = [turns.try_acquire(&app("blog")), turns.try_acquire(&app("shop"))];
         assert!(other.iter().all(Option::is_some));
         drop(greedy);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 /// Each sample with its labels as they are written.
-fn scraped(shop: &Shop) -> BTreeMap<String, f64> {
+pub(super) fn scraped(shop: &Shop) -> BTreeMap<String, f64> {
     let address: SocketAddr = shop.serve.url().strip_prefix("http://").unwrap().parse().unwrap();
     let bearer = format!("Bearer {}", shop.serve.token());
     let head = format!(
