@@ -93,7 +93,9 @@ impl Drop for Handle {
 }
 
 impl Helper {
-    fn start(command: &mut Command) -> io::Result<Self> {
+    /// Takes the command, which holds the other end of the socket: while this program had that open,
+    /// it would wait for ever for the answer of a process that is killed.
+    fn start(mut command: Command) -> io::Result<Self> {
         let (socket, theirs) = wire::pair()?;
         let child = command
             .env_clear()
@@ -167,7 +169,8 @@ impl Handle {
         let failed = |source| Error::Start { program: self.program.clone(), source };
         let image = format!("/proc/self/fd/{}", self.image.as_raw_fd());
         let mut command = Command::new(image);
-        let new = Helper::start(command.arg0(&self.program).args(&self.args)).map_err(failed)?;
+        command.arg0(&self.program).args(&self.args);
+        let new = Helper::start(command).map_err(failed)?;
         // The next one is started a while after this one, whatever becomes of it.
         *helper = Arc::new(new);
         self.counts.replaced(lock(&helper.child).id());
@@ -277,7 +280,9 @@ impl Spawner {
     pub fn start(program: &Path, args: &[&str]) -> Result<Self, Error> {
         let failed = |source| Error::Start { program: program.to_path_buf(), source };
         let image = File::open(program).map_err(failed)?;
-        let helper = Helper::start(Command::new(program).args(args)).map_err(failed)?;
+        let mut command = Command::new(program);
+        command.args(args);
+        let helper = Helper::start(command).map_err(failed)?;
         let counts = Counts::of(lock(&helper.child).id());
         let handle = Arc::new(Handle {
             program: program.to_path_buf(),
