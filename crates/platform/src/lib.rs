@@ -38,6 +38,7 @@ mod delay;
 mod drains;
 mod end;
 mod error;
+mod follow;
 mod garbage;
 mod histogram;
 pub mod home;
@@ -64,6 +65,7 @@ mod status;
 mod target;
 mod tokens;
 mod traffic;
+mod try_out;
 mod up;
 mod watch;
 

@@ -62,8 +62,6 @@ pub use openapi::document;
 
 /// Most bytes of a JSON body.
 const BODY: usize = 1 << 20;
-/// For requests that are under way at the end.
-const GRACE: Duration = Duration::from_secs(30);
 
 /// For those on the socket in the state folder.
 const HOME_GRACE: Duration = Duration::from_secs(1);
@@ -288,16 +286,21 @@ impl Server {
         }
         match self.open_home() {
             Ok(listener) => {
-                let stopped = stop.clone().cancelled_owned();
-                listen::serve(listener, self.home_router(), stopped, stop, HOME_GRACE).await;
+                let stopped = stop.clone();
+                let stopped = async move {
+                    stopped.cancelled().await;
+                    HOME_GRACE
+                };
+                listen::serve(listener, self.home_router(), stopped, stop).await;
             }
             // The API is there all the same.
             Err(error) => (inner.on_fault)(error.chain()),
         }
     }
 
-    /// Answers until `stop` resolves; then lets what is under way finish, for half a minute.
-    pub async fn serve<L>(&self, listener: L, stop: impl Future<Output = ()> + Send + 'static)
+    /// Answers until `stop` resolves; then lets what is under way finish, for as long as that says at
+    /// most.
+    pub async fn serve<L>(&self, listener: L, stop: impl Future<Output = Duration> + Send + 'static)
     where
         L: Listener,
         L::Addr: PeerAddress,
@@ -306,9 +309,9 @@ impl Server {
         let ended = CancellationToken::new();
         let serve = async {
             let _ended = ended.clone().drop_guard();
-            listen::serve(listener, self.router(), stop, inner.ending.clone(), GRACE).await;
+            let grace = listen::serve(listener, self.router(), stop, inner.ending.clone()).await;
             inner.tasks.close();
-            tokio::time::timeout(GRACE, inner.tasks.wait()).await.ok();
+            tokio::time::timeout(grace, inner.tasks.wait()).await.ok();
         };
         tokio::join!(serve, self.serve_home(ended.clone()));
     }
