@@ -366,6 +366,44 @@ fn descriptors_that_run_out_are_told() {
     assert!(told.took < AT_ONCE, "{:?}", told.took);
     limit(hard);
     until(&shop, "descriptors", "ok");
+    // A monitor that has a connection is told also where there is none left.
+    let address: SocketAddr = shop.serve.url().strip_prefix("http://").unwrap().parse().unwrap();
+    let mut monitor = std::net::TcpStream::connect(address).unwrap();
+    monitor.set_read_timeout(Some(SOON)).unwrap();
+    asked_on(&mut monitor, shop.serve.token());
+    let folder = format!("/proc/{}/fd", platform.as_raw_nonzero());
+    let used: std::collections::BTreeSet<u64> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    limit((0..).find(|number| !used.contains(number)).unwrap());
+    let told = asked_on(&mut monitor, shop.serve.token());
+    limit(hard);
+    let checks = told["checks"].as_array().unwrap();
+    let found = checks.iter().find(|check| check["name"] == "descriptors").unwrap();
+    assert_eq!(found["state"], "fail", "{found:#}");
+}
+
+/// A request on a connection that stays.
+fn asked_on(stream: &mut std::net::TcpStream, token: &str) -> Value {
+    use std::io::{Read as _, Write as _};
+    let head =
+        format!("GET /v1/platform HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    loop {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+        if answer.ends_with(b"\r\n\r\n") {
+            break;
+        }
+    }
+    let head = String::from_utf8(answer).unwrap().to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.unwrap_or_else(|| panic!("{head}")).parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    serde_json::from_slice(&body).unwrap()
 }
 
 #[test]
