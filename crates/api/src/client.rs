@@ -101,7 +101,7 @@ impl Client {
         Self { agent: config().into(), url: url.trim_end_matches('/').to_owned(), token }
     }
 
-    /// A client of the `tolv up` whose state folder is `home`.
+    /// A client of the platform on this machine whose state folder is `home`.
     pub fn local(home: &Path) -> Self {
         let socket = local::socket(home);
         let url = local::URL.to_owned();
@@ -122,6 +122,19 @@ impl Client {
     /// Every variant of [`Error`].
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.read(self.call("GET", path, &[], None)?)
+    }
+
+    /// As [`Client::get`], but the whole answer has to come in time.
+    ///
+    /// # Errors
+    ///
+    /// Every variant of [`Error`].
+    pub fn get_within<T: DeserializeOwned>(
+        &self,
+        timeout: Duration,
+        path: &str,
+    ) -> Result<T, Error> {
+        self.read(self.call_within(timeout, "GET", path, &[], None)?)
     }
 
     /// Sends something with a body.

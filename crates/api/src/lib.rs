@@ -11,6 +11,7 @@ mod cron;
 mod drains;
 pub mod local;
 mod logs;
+mod platform;
 pub mod problem;
 pub mod runs;
 mod types;
@@ -18,6 +19,7 @@ mod types;
 pub use cron::{CronRun, Schedule};
 pub use drains::{Drain, NewDrain};
 pub use logs::{LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats};
+pub use platform::{Health, PlatformCheck, PlatformStatus};
 pub use problem::{Code, Problem};
 pub use runs::{NewRun, Run, RunAttachment, RunInput, RunOutput, RunSignal, RunSize, Terminal};
 pub use types::{

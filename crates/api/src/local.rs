@@ -1,4 +1,5 @@
-//! The API of a `tolv up`: over a socket in its state folder, which only its user can open.
+//! The API of a `tolv up`: over a socket in its state folder, which only its user can open. That of a
+//! `tolv serve` is there too, with what tells how the platform is and nothing else.
 //!
 //! An app may run as that user too, so the socket alone proves nothing: who asks has read the token
 //! in a file beside it, which no sandbox shows.
@@ -23,7 +24,7 @@ fn token_file(home: &Path) -> PathBuf {
     home.join("api/token")
 }
 
-/// The token of the `tolv up` that has its state there; nothing where none has run.
+/// The token of the platform that has its state there; nothing where none has run.
 pub fn token(home: &Path) -> Option<String> {
     fs::read_to_string(token_file(home)).ok()
 }
@@ -73,7 +74,7 @@ impl Address {
     }
 }
 
-/// Connects to the `tolv up` that has a socket there.
+/// Connects to the platform that has a socket there.
 ///
 /// # Errors
 ///

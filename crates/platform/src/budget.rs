@@ -12,7 +12,7 @@ use super::error::Error;
 use super::platform::{Platform, blocking};
 
 /// With less free space on the disk than this nothing is recorded that does not free some.
-const MIN_FREE_FOR_RECORDS: u64 = 4 << 20;
+pub(super) const MIN_FREE_FOR_RECORDS: u64 = 4 << 20;
 
 /// What is kept of one deploy: keys and bytes, the oldest first.
 type Index = Vec<(String, u64)>;

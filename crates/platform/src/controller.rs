@@ -142,6 +142,11 @@ impl Controller {
         self.engine.endpoints().borrow().clone()
     }
 
+    /// The operation that is being carried out.
+    pub(super) fn current_operation(&self) -> Option<OperationId> {
+        lock(&self.current).as_ref().map(|current| current.id.clone())
+    }
+
     /// Whether the operation was running here, and is being undone now.
     pub(super) fn cancel(&self, id: &OperationId) -> bool {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);

@@ -128,6 +128,14 @@ impl Drains {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many run, and how many of them failed at their last try.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let running = self.running();
+        let fails =
+            |running: &&Running| running.now.lock().unwrap_or_else(PoisonError::into_inner).fails;
+        (running.len(), running.values().filter(fails).count())
+    }
+
     /// Waits until how far each has come is recorded, after the platform began to end.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;

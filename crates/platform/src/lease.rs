@@ -31,6 +31,7 @@ impl Ousted {
 /// A lease that is held.
 #[derive(Debug)]
 pub(super) struct Keeper {
+    holder: Holder,
     release: CancellationToken,
     /// One.
     task: JoinSet<()>,
@@ -48,7 +49,7 @@ pub(super) async fn prepare(store: &Store) -> Result<Lease, Error> {
 impl Platform {
     /// Holds a lease until [`Platform::release_lease`].
     pub(super) fn hold(&self, mut lease: Lease) {
-        let release = CancellationToken::new();
+        let (holder, release) = (lease.holder().clone(), CancellationToken::new());
         let (told, ousted) = (release.clone(), Arc::clone(&self.0.ousted));
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -57,7 +58,7 @@ impl Platform {
                 () = told.cancelled() => lease.release().await,
             }
         });
-        *lock(&self.0.lease) = Some(Keeper { release, task });
+        *lock(&self.0.lease) = Some(Keeper { holder, release, task });
     }
 
     /// Whether the database was there, and was this platform's, since the start.
@@ -65,10 +66,21 @@ impl Platform {
         lock(&self.0.lease).is_some()
     }
 
+    /// Who holds the lease; nothing where it was never taken, or is given up.
+    pub(super) fn lease_holder(&self) -> Option<Holder> {
+        lock(&self.0.lease).as_ref().map(|keeper| keeper.holder.clone())
+    }
+
+    /// Which platform has the database now, where it is another one.
+    pub(super) fn ousted_by(&self) -> Option<String> {
+        let ousted = &self.0.ousted;
+        ousted.token.is_cancelled().then(|| ousted.by.get().cloned().unwrap_or_default())
+    }
+
     /// Lets another platform have the database.
     pub(super) async fn release_lease(&self) {
         let keeper = lock(&self.0.lease).take();
-        if let Some(Keeper { release, mut task }) = keeper {
+        if let Some(Keeper { release, mut task, .. }) = keeper {
             release.cancel();
             // A panic of it has ended the lease too.
             while task.join_next().await.is_some() {}

@@ -1,5 +1,6 @@
 //! What can be measured of the platform, as Prometheus reads it: collected when it asks.
 
+mod platform;
 pub(super) mod samples;
 mod text;
 
@@ -100,22 +101,14 @@ impl Platform {
     }
 
     async fn about_platform(&self, text: &mut Text, deploys: usize) {
-        let inner = &self.0;
+        let (inner, facts) = (&self.0, self.facts().await);
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         text.family("tolv_build_info", "gauge", "The version of the platform.").put(&version, 1);
         text.family("tolv_uptime_seconds", "gauge", "Time since the platform began.")
             .put(&[], inner.counters.began.elapsed().as_secs_f64());
         text.family("tolv_deploys", "gauge", "Deploys that are looked after.")
             .count(&[], deploys as u64);
-        let unfinished = inner.store.unfinished().await;
-        text.family("tolv_database_up", "gauge", "Whether the database answers.")
-            .put(&[], u8::from(unfinished.is_ok()));
-        if let Ok((queued, running)) = unfinished {
-            let mut family =
-                text.family("tolv_operations", "gauge", "Operations that are not over.");
-            family.count(&[("state", "queued")], queued);
-            family.count(&[("state", "running")], running);
-        }
+        platform::about_status(text, &facts);
         let builds = inner.counters.builds.counted();
         let failed = inner.counters.failed_builds.load(Relaxed);
         let mut family = text.family("tolv_builds_total", "counter", "Builds that are over.");

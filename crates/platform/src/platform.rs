@@ -38,6 +38,7 @@ use super::quota::Quota;
 use super::requests::Command;
 use super::runs::Runs;
 use super::sizing::Shares;
+use super::status::{Findings, Probes};
 use super::target::Runtime;
 use crate::access;
 use crate::home::Home;
@@ -76,8 +77,8 @@ pub(super) struct Inner {
     pub(super) level: Level,
     /// The services of this machine that processes may reach, where they have networks of their own.
     pub(super) host_services: Option<HostServices>,
-    /// What the machine lacks for more.
-    missing: Vec<String>,
+    pub(super) findings: Findings,
+    pub(super) probes: Probes,
     pub(super) router: Router,
     pub(super) hosts: Arc<Hosts>,
     http: SocketAddr,
@@ -203,7 +204,8 @@ impl Platform {
             repos,
             spawner,
             level,
-            missing,
+            findings: Findings { machine, missing },
+            probes: Probes::default(),
             host_services,
             hosts: Hosts::new(router.clone(), traffic),
             router,
@@ -303,16 +305,6 @@ impl Platform {
     /// Where the router listens.
     pub fn http(&self) -> SocketAddr {
         self.0.http
-    }
-
-    /// The sandbox level that processes run in.
-    pub fn level(&self) -> Level {
-        self.0.level
-    }
-
-    /// What the machine lacks for a higher one, in words.
-    pub fn missing(&self) -> &[String] {
-        &self.0.missing
     }
 
     /// Where a deploy answers: `http://shop.localhost:8080`.

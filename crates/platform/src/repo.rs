@@ -132,6 +132,16 @@ impl Repos {
         }
     }
 
+    /// git commands at work for requests over HTTP, and the most at once.
+    pub(crate) fn at_work(&self) -> (usize, usize) {
+        self.turns.taken()
+    }
+
+    /// Pushes that wait for their operations, and the most at once.
+    pub(crate) fn waiting_pushes(&self) -> (usize, usize) {
+        self.waiting.taken()
+    }
+
     /// Makes the folder, and sets up the hook that leads back to this program.
     ///
     /// # Errors

@@ -38,6 +38,9 @@ pub(crate) mod names;
 mod netlink;
 mod nft;
 pub(crate) mod relay;
+mod rules_state;
+
+pub use rules_state::{RulesState, rules_of};
 
 /// Which network a sandboxed process is in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

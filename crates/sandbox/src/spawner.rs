@@ -23,6 +23,11 @@ use crate::owner;
 use crate::spec::{Spec, is_plain_target};
 use crate::wire::{self, Answer, MAX_FDS, Request};
 
+mod facts;
+
+use facts::Counts;
+pub use facts::SpawnerFacts;
+
 /// A function that runs in the forked child, inside the sandbox's namespaces, as pid 1 or child
 /// subreaper, with every signal blocked. Its result is the exit code.
 pub type Body = fn(Entered) -> i32;
@@ -45,6 +50,7 @@ struct Handle {
     hidden: OnceLock<PathBuf>,
     /// What a new helper has to be told again.
     told: Mutex<Told>,
+    counts: Counts,
 }
 
 /// What was asked of the helper once, for all of its life.
@@ -87,7 +93,9 @@ impl Drop for Handle {
 }
 
 impl Helper {
-    fn start(command: &mut Command) -> io::Result<Self> {
+    /// Takes the command, which holds the other end of the socket: while this program had that open,
+    /// it would wait for ever for the answer of a process that is killed.
+    fn start(mut command: Command) -> io::Result<Self> {
         let (socket, theirs) = wire::pair()?;
         let child = command
             .env_clear()
@@ -161,9 +169,11 @@ impl Handle {
         let failed = |source| Error::Start { program: self.program.clone(), source };
         let image = format!("/proc/self/fd/{}", self.image.as_raw_fd());
         let mut command = Command::new(image);
-        let new = Helper::start(command.arg0(&self.program).args(&self.args)).map_err(failed)?;
+        command.arg0(&self.program).args(&self.args);
+        let new = Helper::start(command).map_err(failed)?;
         // The next one is started a while after this one, whatever becomes of it.
         *helper = Arc::new(new);
+        self.counts.replaced(lock(&helper.child).id());
         if let Err(error) = self.tell(&helper) {
             // It would start processes in other sandboxes than theirs.
             lock(&helper.child).kill().ok();
@@ -270,7 +280,10 @@ impl Spawner {
     pub fn start(program: &Path, args: &[&str]) -> Result<Self, Error> {
         let failed = |source| Error::Start { program: program.to_path_buf(), source };
         let image = File::open(program).map_err(failed)?;
-        let helper = Helper::start(Command::new(program).args(args)).map_err(failed)?;
+        let mut command = Command::new(program);
+        command.args(args);
+        let helper = Helper::start(command).map_err(failed)?;
+        let counts = Counts::of(lock(&helper.child).id());
         let handle = Arc::new(Handle {
             program: program.to_path_buf(),
             image,
@@ -279,6 +292,7 @@ impl Spawner {
             left: AtomicBool::new(false),
             hidden: OnceLock::new(),
             told: Mutex::default(),
+            counts,
         });
         let watched = Arc::downgrade(&handle);
         let thread = std::thread::Builder::new().name("spawner".to_owned());
@@ -318,6 +332,12 @@ impl Spawner {
     /// [`Error::Enter`] with the step that failed; nothing is left of the sandbox then.
     /// [`Error::BadLaunch`] before anything was tried.
     pub fn launch(&self, launch: Launch) -> Result<Launched, Error> {
+        let launched = self.try_launch(launch);
+        self.0.counts.launched(launched.is_ok());
+        launched
+    }
+
+    fn try_launch(&self, launch: Launch) -> Result<Launched, Error> {
         check(&launch)?;
         let Launch { body, payload, fds, spec } = launch;
         let network = match &spec.network {

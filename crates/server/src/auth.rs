@@ -210,7 +210,7 @@ fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     found.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }
 
-fn bearer(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<String> {
     credentials(headers, "bearer").map(str::to_owned)
 }
 

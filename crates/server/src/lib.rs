@@ -24,10 +24,12 @@ mod git;
 mod listen;
 mod logs;
 mod metrics;
+mod observer;
 mod openapi;
 mod operations;
 mod origin;
 mod outcome;
+mod platform;
 mod runs;
 mod tokens;
 mod whole;
@@ -35,7 +37,7 @@ mod whole;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -61,6 +63,11 @@ pub use openapi::document;
 /// Most bytes of a JSON body.
 const BODY: usize = 1 << 20;
 
+/// For those on the socket in the state folder.
+const HOME_GRACE: Duration = Duration::from_secs(1);
+/// Fewest letters of a token's text.
+const MIN_TOKEN: usize = 32;
+
 /// What handlers share.
 #[derive(Clone)]
 struct Shared(Arc<Inner>);
@@ -75,6 +82,9 @@ struct Inner {
     ending: CancellationToken,
     /// The one user of a codebase's platform.
     local: Option<Local>,
+    /// What the token in the state folder of a `tolv serve` is hashed to.
+    home_token: OnceLock<Digest>,
+    known_tokens: observer::KnownTokens,
     /// Takes faults of the platform's own.
     on_fault: Box<dyn Fn(String) + Send + Sync>,
 }
@@ -126,6 +136,8 @@ impl Server {
             platform,
             url,
             local,
+            home_token: OnceLock::new(),
+            known_tokens: observer::KnownTokens::default(),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
             on_fault: Box::new(on_fault),
@@ -138,6 +150,7 @@ impl Server {
         let v1 = Router::new()
             .route("/", get(openapi::about))
             .route("/openapi.json", get(openapi::serve))
+            .route("/platform", get(platform::status))
             .route("/whoami", get(tokens::whoami))
             .route("/apps", get(apps::list).post(apps::create))
             .route("/apps/{app}", get(apps::show).delete(apps::destroy))
@@ -210,21 +223,78 @@ impl Server {
     ///
     /// The system's.
     pub fn listen_at_home(&self) -> io::Result<UnixListener> {
-        let home = self.0.0.platform.home();
-        let path = local::socket(home);
+        let listener = self.bind_at_home()?;
+        if let Some(own) = &self.0.0.local {
+            local::write_token(self.0.0.platform.home(), &own.text)?;
+        }
+        Ok(listener)
+    }
+
+    fn bind_at_home(&self) -> io::Result<UnixListener> {
+        let path = local::socket(self.0.0.platform.home());
         if let Some(folder) = path.parent() {
             match DirBuilder::new().mode(0o700).create(folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => fs::set_permissions(folder, Permissions::from_mode(0o700))?,
             }
         }
-        if let Some(own) = &self.0.0.local {
-            local::write_token(home, &own.text)?;
-        }
         // Left by an earlier one: the state folder is this one's.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => UnixListener::bind(local::Address::of(&path)?.path()),
+        }
+    }
+
+    /// What a `tolv serve` tells on the socket in its state folder: how it is, whatever became of its
+    /// database.
+    fn home_router(&self) -> Router {
+        let shared = self.0.clone();
+        Router::new()
+            .route("/v1/platform", get(platform::status))
+            .route("/metrics", get(metrics::serve))
+            .fallback(error::not_found)
+            .method_not_allowed_fallback(error::not_allowed)
+            .layer(from_fn_with_state(shared.clone(), origin::check))
+            .layer(tower_http::catch_panic::CatchPanicLayer::new())
+            .with_state(shared)
+    }
+
+    /// Listens there, with the token of an earlier platform where there is one: a full disk takes
+    /// no new one.
+    fn open_home(&self) -> Result<UnixListener, Error> {
+        let system = |source| Error::System { what: "listen in the state folder", source };
+        let listener = self.bind_at_home().map_err(system)?;
+        let home = self.0.0.platform.home();
+        let kept = local::token(home).filter(|text| is_token_text(text));
+        let text = match kept {
+            Some(text) => text,
+            None => {
+                let text = new_token_text()?;
+                local::write_token(home, &text).map_err(system)?;
+                text
+            }
+        };
+        self.0.0.home_token.get_or_init(|| token_hash(&text));
+        Ok(listener)
+    }
+
+    /// Answers on the socket in the state folder of a `tolv serve` for as long as this is polled.
+    async fn serve_home(&self, stop: CancellationToken) {
+        let inner = &self.0.0;
+        if inner.local.is_some() {
+            return;
+        }
+        match self.open_home() {
+            Ok(listener) => {
+                let stopped = stop.clone();
+                let stopped = async move {
+                    stopped.cancelled().await;
+                    HOME_GRACE
+                };
+                listen::serve(listener, self.home_router(), stopped, stop).await;
+            }
+            // The API is there all the same.
+            Err(error) => (inner.on_fault)(error.chain()),
         }
     }
 
@@ -236,10 +306,20 @@ impl Server {
         L::Addr: PeerAddress,
     {
         let inner = Arc::clone(&self.0.0);
-        let grace = listen::serve(listener, self.router(), stop, inner.ending.clone()).await;
-        inner.tasks.close();
-        tokio::time::timeout(grace, inner.tasks.wait()).await.ok();
+        let ended = CancellationToken::new();
+        let serve = async {
+            let _ended = ended.clone().drop_guard();
+            let grace = listen::serve(listener, self.router(), stop, inner.ending.clone()).await;
+            inner.tasks.close();
+            tokio::time::timeout(grace, inner.tasks.wait()).await.ok();
+        };
+        tokio::join!(serve, self.serve_home(ended.clone()));
     }
+}
+
+/// Whether a file holds a whole token, and not what a full disk left of it.
+fn is_token_text(text: &str) -> bool {
+    text.starts_with("tolv_") && text.len() >= MIN_TOKEN
 }
 
 #[cfg(test)]

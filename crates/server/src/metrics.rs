@@ -7,13 +7,13 @@ use tolv_model::access::Act;
 use tolv_platform::METRICS_TYPE;
 
 use crate::Shared;
-use crate::auth::Caller;
 use crate::error::Failure;
+use crate::observer::Observer;
 
 /// Of every app: the token must be for all of them.
 pub(crate) async fn serve(
     State(shared): State<Shared>,
-    caller: Caller,
+    Observer(caller): Observer,
 ) -> Result<Response, Failure> {
     caller.may(Act::View, None)?;
     let mut response = shared.0.platform.metrics().await.into_response();

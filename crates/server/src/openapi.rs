@@ -33,6 +33,8 @@ use utoipa::OpenApi;
     tolv_api::NewOperation,
     tolv_api::NewToken,
     tolv_api::Operation,
+    tolv_api::PlatformCheck,
+    tolv_api::PlatformStatus,
     tolv_api::Problem,
     tolv_api::Process,
     tolv_api::Release,
@@ -91,6 +93,13 @@ pub(crate) const ROUTES: &[Route] = &[
     Route { is_open: true, ..route("get", "/v1", "What answers here", None, (200, Some("About"))) },
     Route { is_open: true, ..route("get", "/v1/openapi.json", "This document", None, (200, None)) },
     route("get", "/metrics", "What is measured, for Prometheus", None, (200, None)),
+    route(
+        "get",
+        "/v1/platform",
+        "What the running platform holds and lacks",
+        None,
+        (200, Some("PlatformStatus")),
+    ),
     route("get", "/v1/whoami", "Who the token is", None, (200, Some("Whoami"))),
     route("get", "/v1/apps", "Every app that the token may see", None, (200, Some("*App"))).takes(PAGES),
     route(

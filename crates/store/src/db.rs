@@ -218,6 +218,11 @@ impl Store {
         self.0.may_write.send_replace(may);
     }
 
+    /// Whether anything may be written: not while the lease is not held for certain.
+    pub fn may_write(&self) -> bool {
+        *self.0.may_write.borrow()
+    }
+
     /// The file of SQLite's database.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()

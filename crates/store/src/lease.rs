@@ -153,6 +153,11 @@ impl Lease {
         }
     }
 
+    /// Who holds it.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
     /// Gives the lease up; when it returns, the next platform can have it.
     pub async fn release(self) {
         if let Held::Session { session: Some(mut session), .. } = self.held {

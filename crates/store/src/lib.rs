@@ -40,6 +40,7 @@ mod releases;
 mod reserve;
 mod runs;
 mod secret;
+mod status;
 mod tokens;
 mod types;
 mod url;
@@ -51,6 +52,7 @@ pub use lease::{Holder, Lease};
 pub use ledger::Ledger;
 pub use runs::{NewRun, Run};
 pub use secret::{SecretKey, random};
+pub use status::{Connections, DatabaseStatus, OldestOperation};
 pub use types::{
     App, AuditLine, CopyFrom, Deploy, Drain, DrainProgress, Idempotent, NewRelease, Operation,
     Release, Releasing, Slug, Token,

@@ -42,7 +42,9 @@ pub(crate) enum Command {
     /// Build a codebase into a slug and print its id
     #[command(after_long_help = BUILD_EXAMPLES)]
     Build(Build),
-    /// Show what this machine gives to isolate and limit processes, what not, and why
+    /// Show what this machine gives to isolate and limit processes, what not, and why; with
+    /// --platform, what the running platform holds and lacks
+    #[command(after_long_help = STATUS_EXAMPLES)]
     Status(Status),
     /// Print a completion script for a shell
     #[command(after_long_help = COMPLETIONS_EXAMPLES)]
@@ -137,6 +139,16 @@ TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_LOG_MIB,
 TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_REPOSITORY_MIB, TOLV_GIT_MEMORY (MiB), TOLV_BUILD_MIB, TOLV_BUILD_FILES,
 TOLV_SIZE, TOLV_MAX_SIZE, TOLV_BUILD_SIZE, TOLV_BUILDS, TOLV_RESERVE (MiB), TOLV_NETWORK,
 TOLV_HOST_SERVICES.";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  tolv status                              what this machine can isolate and limit
+  tolv status --platform                   the platform on this machine, without a token
+  tolv status --platform --server https://tolv.example.org
+  tolv status --platform --json | jq -r '.checks[] | select(.state != \"ok\").summary'
+
+Exit status with --platform, as of a check of a monitor: 0 ok, 1 warn, 2 fail or no answer, 3 not
+known, as without a token.";
 
 const UP_EXAMPLES: &str = "\
 Examples:
@@ -355,12 +367,16 @@ pub(crate) struct Build {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
+    /// Show what the running platform holds and lacks instead: the one whose state folder is here
+    /// (TOLV_HOME), or the one that other commands go to
+    #[arg(long)]
+    pub(crate) platform: bool,
+
     #[command(flatten)]
     pub(crate) sandbox: Sandbox,
 
-    /// Print one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) at: cli::At,
 }
 
 #[derive(Debug, Args)]

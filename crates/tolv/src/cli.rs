@@ -14,6 +14,7 @@ mod interrupt;
 mod limits;
 mod login;
 mod logs;
+pub(crate) mod platform;
 mod processes;
 mod releases;
 mod run;

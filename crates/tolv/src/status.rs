@@ -5,18 +5,22 @@ use std::process::ExitCode;
 use tolv_sandbox::{Machine, Spawner};
 
 use crate::args::Status;
+use crate::cli::platform;
 use crate::output;
 use crate::settings::Settings;
 
-/// Probes and prints.
+/// Probes and prints, or asks a platform.
 pub(crate) fn status(args: &Status, settings: &Settings) -> ExitCode {
+    if args.platform {
+        return platform::status(&args.at, settings);
+    }
     let machine = Spawner::start(&settings.program, &["spawner"])
         .and_then(|spawner| Machine::probe(&spawner, args.sandbox.network));
     let machine = match machine {
         Ok(machine) => machine,
         Err(error) => return output::fail(&error, None),
     };
-    if args.json {
+    if args.at.json {
         let mut value = match serde_json::to_value(&machine) {
             Ok(value) => value,
             Err(error) => return output::fail(&error, None),

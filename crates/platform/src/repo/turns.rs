@@ -13,6 +13,7 @@ use tolv_model::name::AppName;
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
     total: Arc<Semaphore>,
+    most: usize,
     apps: Bounds<AppName>,
     tokens: Bounds<String>,
 }
@@ -26,7 +27,12 @@ pub(super) struct Turn {
 impl Turns {
     pub(super) fn new(total: usize, per_app: usize, per_token: usize) -> Self {
         let (apps, tokens) = (Bounds::new(per_app), Bounds::new(per_token));
-        Self { total: Arc::new(Semaphore::new(total)), apps, tokens }
+        Self { total: Arc::new(Semaphore::new(total)), most: total, apps, tokens }
+    }
+
+    /// Turns that are taken, and the most at once.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        (self.most.saturating_sub(self.total.available_permits()), self.most)
     }
 
     /// Waits for a turn. Every queue is first come, first served, and in the last one an app and a
@@ -82,7 +88,7 @@ mod tests {
         let app = |name: &str| name.parse::<AppName>().unwrap();
         let take = |name: &str, token: &str| turns.try_acquire(&app(name), token);
         let greedy: Vec<_> = (0..9).filter_map(|_| take("greedy", "a")).collect();
-        assert_eq!(greedy.len(), 2);
+        assert_eq!((greedy.len(), turns.taken()), (2, (2, 6)));
         let others: Vec<_> = (0..9).filter_map(|n| take(&format!("other{n}"), "a")).collect();
         assert_eq!(others.len(), 1, "of the same token");
         let other = [take("blog", "b"), take("shop", "b")];

@@ -18,7 +18,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::thread::{UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use self::orphans::Orphans;
-use self::table::{Forwarding, Table, delete, is_forwarding_wanted, load, not_forwarded, tables};
+pub(super) use self::table::Table;
+use self::table::{Forwarding, delete, is_forwarding_wanted, load, not_forwarded, tables};
 use super::link::{self, ADDRESSES, Link};
 use super::netlink::Netlink;
 use super::nft::Watch;

@@ -22,6 +22,7 @@ mod release_phase;
 mod restart;
 mod run;
 mod slow;
+mod status;
 mod survival;
 mod tokens;
 mod upgrade;

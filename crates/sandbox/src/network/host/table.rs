@@ -15,9 +15,9 @@ pub(super) struct Forwarding {
 
 /// A table of a spawner, by its name: `tolv_<id>_<pid>_<forwarding>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Table {
+pub(in crate::network) struct Table {
     pub(super) id: u32,
-    pub(super) pid: u32,
+    pub(in crate::network) pid: u32,
     pub(super) forwarding: Forwarding,
 }
 
@@ -28,7 +28,7 @@ impl Table {
         format!("{TABLE}{id:06x}_{pid}_{bits}")
     }
 
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    pub(in crate::network) fn parse(name: &str) -> Option<Self> {
         let mut parts = name.strip_prefix(TABLE)?.split('_');
         let id = u32::from_str_radix(parts.next()?, 16).ok()?;
         let pid = parts.next()?.parse().ok()?;

@@ -164,7 +164,7 @@ fn each_role_may_do_what_it_is_for_and_to_its_app_alone() {
     let kind = |method: &str, template: &str| match (method, template) {
         (_, "/v1/whoami" | "/v1/apps") if method == "GET" => "any",
         (_, "/v1/apps" | "/v1/tokens" | "/v1/tokens/{id}" | "/v1/audit") => "own",
-        ("DELETE", "/v1/apps/{app}") | (_, "/metrics") => "own",
+        ("DELETE", "/v1/apps/{app}") | (_, "/metrics" | "/v1/platform") => "own",
         (_, path) if path.ends_with("/releases/accept") => "own",
         (_, path) if path.starts_with("/v1/operations") => "skip",
         // What is said of a run that is not there; the test of `tolv run` has the others.

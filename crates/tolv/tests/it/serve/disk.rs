@@ -8,11 +8,11 @@ use tolv_testkit::Home;
 use super::*;
 
 /// A file system of its own, of a few MiB; gone when dropped.
-struct Small(Home);
+pub(super) struct Small(Home);
 
 impl Small {
     /// Nothing where this user may not mount.
-    fn new(mib: u32) -> Option<Self> {
+    pub(super) fn new(mib: u32) -> Option<Self> {
         let home = Home::new();
         let size = format!("size={mib}m");
         let mounted =
@@ -20,7 +20,7 @@ impl Small {
         mounted.status.success().then_some(Self(home))
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 }

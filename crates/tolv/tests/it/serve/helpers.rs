@@ -9,7 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, pr
 use super::*;
 
 /// The process below this one that starts sandboxes.
-fn spawner(platform: Pid) -> Option<Pid> {
+pub(super) fn spawner(platform: Pid) -> Option<Pid> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", platform.as_raw_nonzero())).unwrap();
     let children = tasks.flatten().filter_map(|task| {
         // A thread that has ended meanwhile has none.

@@ -1,0 +1,262 @@
+//! Each threshold at its edge, without a platform.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tolv_sandbox::{CgroupFacts, Cgroups, Level, NetworkChoice, RulesState, SpawnerFacts};
+use tolv_store::{Connections, DatabaseStatus, Holder, OldestOperation};
+
+use super::super::machine::{Descriptors, Disk, Machine};
+use super::super::{Facts, LeaseState, ProcessCounts, Unknown, Used};
+use super::machine::RECENTLY;
+use super::*;
+
+fn healthy() -> Facts {
+    let spawner = SpawnerFacts {
+        pid: 77,
+        is_running: true,
+        uptime: Some(Duration::from_secs(60)),
+        replacements: 0,
+        launches: 1,
+        failed_launches: 0,
+    };
+    let machine = Machine {
+        descriptors: Descriptors { open: 50, soft: 1000, hard: 4096 },
+        resident: Some(50 << 20),
+        threads: Some(9),
+        machine_threads: Some((300, 32_768)),
+        spawner,
+        is_spawner_stopped: false,
+        sandboxes: Some(2),
+        rules: Some(Ok(RulesState::Loaded)),
+    };
+    let names = ["memory", "pids", "cpu"].map(str::to_owned);
+    Facts {
+        uptime: Duration::from_secs(7300),
+        is_ending: false,
+        lease: LeaseState::Held(holder()),
+        database_kind: "PostgreSQL",
+        connections: Connections { open: 2, idle: 1, most: 5 },
+        database: Ok(DatabaseStatus {
+            response: Duration::from_micros(1300),
+            queued: 0,
+            running: 0,
+            oldest: None,
+        }),
+        home: "/var/lib/tolv".to_owned(),
+        disk: Ok(Disk {
+            size: 100 << 30,
+            free: 50 << 30,
+            files: 1000,
+            free_files: 500,
+            is_read_only: false,
+        }),
+        min_free: 512 << 20,
+        machine: Ok(machine),
+        level: Level::Strict,
+        is_level_chosen: false,
+        missing: Vec::new(),
+        cgroups: CgroupFacts {
+            kind: Cgroups::V2,
+            controllers: names.to_vec(),
+            kill: true,
+            bounds: tolv_sandbox::Budget::default(),
+            reasons: Vec::new(),
+        },
+        network_choice: NetworkChoice::Auto,
+        no_network: None,
+        deploys: 1,
+        processes: ProcessCounts { up: 2, shims: 2, ..ProcessCounts::default() },
+        drains: 1,
+        failing_drains: 0,
+        git: Used { now: 1, most: 16 },
+        pushes: Used { now: 0, most: 64 },
+        builds: Used { now: 0, most: 2 },
+        lines: Used { now: 0, most: 1024 },
+        at_work: Vec::new(),
+    }
+}
+
+fn holder() -> Holder {
+    let since = Timestamp::from_second(1_795_781_719).unwrap();
+    Holder { pid: 4711, host: "moon".to_owned(), since }
+}
+
+/// The health and the summary of one check after a change.
+fn after(name: &str, change: impl FnOnce(&mut Facts)) -> (Health, String) {
+    let mut facts = healthy();
+    change(&mut facts);
+    let found = checks(&facts).into_iter().find(|check| check.name == name).unwrap();
+    (found.health, found.summary)
+}
+
+fn health(name: &str, change: impl FnOnce(&mut Facts)) -> Health {
+    after(name, change).0
+}
+
+#[test]
+fn a_platform_that_lacks_nothing_is_ok() {
+    let all = checks(&healthy());
+    assert_eq!(worst(&all), Health::Ok, "{all:#?}");
+    let text = |name: &str| after(name, |_| ()).1;
+    assert_eq!(text("lease"), "held by pid 4711 on moon since 2026-11-27T12:15:19Z");
+    assert_eq!(text("database"), "PostgreSQL answered in 1.3 ms, 1 of 5 connections in use");
+    assert_eq!(text("disk"), "50.0G free of 100.0G, 512M kept free, state in /var/lib/tolv");
+    assert_eq!(text("spawner"), "pid 77, up 60 s, 1 launch, 2 sandboxes");
+    assert_eq!(text("processes"), "2 shims for 2 processes of 1 deploy: 2 up");
+    assert_eq!(text("operations"), "0 queued, 0 running");
+}
+
+#[test]
+fn bytes_have_few_digits() {
+    let shown = [0, 812 << 20, 10_239 << 20, 10 << 30, (11 << 30) + (640 << 20)].map(bytes);
+    assert_eq!(shown, ["0M", "812M", "10239M", "10.0G", "11.6G"]);
+}
+
+#[test]
+fn the_lease_is_held_broken_or_lost() {
+    let lease = |lease| health("lease", |facts| facts.lease = lease);
+    assert_eq!(lease(LeaseState::Broken(holder())), Health::Fail);
+    assert_eq!(lease(LeaseState::NotTaken), Health::Fail);
+    assert_eq!(lease(LeaseState::Lost("pid 1".to_owned())), Health::Fail);
+    assert_eq!(lease(LeaseState::GivenUp), Health::Warn);
+}
+
+#[test]
+fn a_database_is_fast_slow_or_silent() {
+    let took = |millis| {
+        health("database", |facts| {
+            facts.database.as_mut().unwrap().response = Duration::from_millis(millis);
+        })
+    };
+    assert_eq!((took(249), took(250)), (Health::Ok, Health::Warn));
+    let silent = |facts: &mut Facts| {
+        facts.database = Err(Unknown::Silent(Duration::from_secs(9)));
+        facts.at_work = vec![("shop/production".parse().unwrap(), "op_1".to_owned())];
+    };
+    let (health, text) = after("database", silent);
+    assert_eq!((health, &*text), (Health::Fail, "PostgreSQL has not answered for 9 s"));
+    let (health, text) = after("operations", silent);
+    assert_eq!(health, Health::Warn);
+    assert!(text.ends_with("1 at work, the oldest is op_1 of shop/production"), "{text}");
+}
+
+#[test]
+fn a_disk_has_room_little_or_none() {
+    const MIB: u64 = 1 << 20;
+    let disk = |change: fn(&mut Disk)| health("disk", |facts| change(facts.disk.as_mut().unwrap()));
+    assert_eq!(disk(|disk| disk.free = 768 * MIB), Health::Ok);
+    assert_eq!(disk(|disk| disk.free = 767 * MIB), Health::Warn);
+    assert_eq!(disk(|disk| disk.free = 512 * MIB), Health::Warn);
+    assert_eq!(disk(|disk| disk.free = 511 * MIB), Health::Fail);
+    assert_eq!(disk(|disk| disk.free_files = 20), Health::Ok);
+    assert_eq!(disk(|disk| disk.free_files = 19), Health::Warn);
+    assert_eq!(disk(|disk| disk.free_files = 0), Health::Fail);
+    assert_eq!(disk(|disk| (disk.files, disk.free_files) = (0, 0)), Health::Ok, "not bounded");
+    assert_eq!(disk(|disk| disk.is_read_only = true), Health::Fail);
+    let full = health("disk", |facts| {
+        (facts.min_free, facts.disk.as_mut().unwrap().free) = (0, 3 * MIB);
+    });
+    assert_eq!(full, Health::Fail, "without anything to be kept free");
+}
+
+#[test]
+fn descriptors_and_threads_run_out() {
+    let open = |open| {
+        health("descriptors", |facts| facts.machine.as_mut().unwrap().descriptors.open = open)
+    };
+    assert_eq!(
+        [799, 800, 949, 950].map(open),
+        [Health::Ok, Health::Warn, Health::Warn, Health::Fail]
+    );
+    let threads = |now| {
+        health("threads", |facts| {
+            facts.machine.as_mut().unwrap().machine_threads = Some((now, 1000));
+        })
+    };
+    assert_eq!([799, 800, 950].map(threads), [Health::Ok, Health::Warn, Health::Fail]);
+    let unlimited = health("descriptors", |facts| {
+        facts.machine.as_mut().unwrap().descriptors.soft = u64::MAX;
+    });
+    assert_eq!(unlimited, Health::Ok);
+}
+
+#[test]
+fn a_spawner_is_replaced_gone_or_stopped() {
+    let spawner = |change: fn(&mut Machine)| {
+        after("spawner", |facts| change(facts.machine.as_mut().unwrap()))
+    };
+    let (health, text) = spawner(|machine| {
+        (machine.spawner.replacements, machine.spawner.failed_launches) = (2, 1);
+    });
+    assert_eq!(health, Health::Warn);
+    assert_eq!(text, "pid 77, up 60 s, 1 launch (1 failed), 2 sandboxes, replaced 2 times");
+    let (health, _) = spawner(|machine| {
+        machine.spawner.replacements = 1;
+        machine.spawner.uptime = Some(RECENTLY);
+    });
+    assert_eq!(health, Health::Ok);
+    let gone = spawner(|machine| {
+        (machine.spawner.is_running, machine.spawner.uptime) = (false, None);
+    });
+    assert_eq!(gone.0, Health::Fail);
+    assert_eq!(spawner(|machine| machine.is_spawner_stopped = true).0, Health::Fail);
+}
+
+#[test]
+fn what_is_missing_is_a_warning_unless_it_was_asked_for() {
+    let missing = |is_level_chosen| {
+        health("sandbox", |facts| {
+            facts.missing = vec!["all apps share one uid".to_owned()];
+            facts.is_level_chosen = is_level_chosen;
+        })
+    };
+    assert_eq!((missing(false), missing(true)), (Health::Warn, Health::Ok));
+    assert_eq!(health("cgroups", |facts| facts.cgroups.controllers.clear()), Health::Warn);
+    let rules =
+        |rules| health("network", |facts| facts.machine.as_mut().unwrap().rules = Some(rules));
+    assert_eq!(rules(Ok(RulesState::Missing)), Health::Fail);
+    assert_eq!(rules(Ok(RulesState::Dormant)), Health::Fail);
+    assert_eq!(rules(Err("not permitted".to_owned())), Health::Warn);
+    let shared = health("network", |facts| facts.no_network = Some("no nft".to_owned()));
+    assert_eq!(shared, Health::Ok);
+}
+
+#[test]
+fn an_operation_that_does_not_end_is_a_warning() {
+    let aged = |minutes| {
+        let created = Timestamp::now() - SignedDuration::from_mins(minutes);
+        after("operations", |facts| {
+            let status = facts.database.as_mut().unwrap();
+            status.running = 1;
+            status.oldest = Some(OldestOperation {
+                id: "op_1".to_owned(),
+                deploy: "shop/production".to_owned(),
+                kind: "deploy".to_owned(),
+                state: "running".to_owned(),
+                created,
+            });
+        })
+    };
+    let (health, text) = aged(89);
+    assert_eq!(health, Health::Ok);
+    let oldest = "0 queued, 1 running; the oldest is op_1 of shop/production (deploy, running, ";
+    assert_eq!(text, format!("{oldest}89 min old)"));
+    assert_eq!(aged(90).0, Health::Warn);
+    // The clock was put back.
+    assert_eq!(aged(-500), (Health::Ok, format!("{oldest}0 s old)")));
+}
+
+#[test]
+fn nothing_is_known_of_what_hangs_and_nothing_panics() {
+    let mut facts = healthy();
+    facts.database = Err(Unknown::Failed("refused".to_owned()));
+    facts.disk = Err(Unknown::Silent(Duration::from_millis(700)));
+    facts.machine = Err(Unknown::Silent(Duration::from_millis(700)));
+    let all = checks(&facts);
+    let bad: Vec<_> = all.iter().filter(|check| check.health != Health::Ok).collect();
+    let names: Vec<_> = bad.iter().map(|check| check.name).collect();
+    let wanted = ["database", "disk", "descriptors", "threads", "spawner", "network", "operations"];
+    assert_eq!(names, wanted);
+    assert_eq!(worst(&all), Health::Fail);
+}

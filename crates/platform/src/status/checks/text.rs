@@ -1,0 +1,58 @@
+//! Numbers as people read them.
+
+use std::time::Duration;
+
+use super::super::Unknown;
+use super::Health;
+
+pub(super) fn why(unknown: &Unknown) -> String {
+    match unknown {
+        Unknown::Silent(silent) => format!("has not answered for {}", milliseconds(*silent)),
+        Unknown::Failed(error) => format!("does not answer: {error}"),
+    }
+}
+
+/// Of what is read from `/proc`.
+pub(super) fn not_known(unknown: &Unknown) -> (Health, String) {
+    match unknown {
+        Unknown::Silent(silent) => {
+            (Health::Warn, format!("not known: no answer for {}", milliseconds(*silent)))
+        }
+        Unknown::Failed(error) => (Health::Warn, format!("not known: {error}")),
+    }
+}
+
+/// `1 shim`, `2 shims`, `2 processes`.
+pub(super) fn count(number: u64, what: &str) -> String {
+    let end = match number {
+        1 => "",
+        _ if what.ends_with(['s', 'h', 'x']) => "es",
+        _ => "s",
+    };
+    format!("{number} {what}{end}")
+}
+
+/// Three digits or so: `812M`, `11.6G`.
+pub(super) fn bytes(number: u64) -> String {
+    match number >> 20 {
+        mib @ ..10_240 => format!("{mib}M"),
+        mib => format!("{}.{}G", mib >> 10, ((mib & 1023) * 10) >> 10),
+    }
+}
+
+pub(super) fn milliseconds(duration: Duration) -> String {
+    match duration.as_secs_f64() {
+        seconds if seconds < 0.01 => format!("{:.1} ms", seconds * 1e3),
+        seconds if seconds < 2.0 => format!("{:.0} ms", seconds * 1e3),
+        _ => self::duration(duration),
+    }
+}
+
+pub(super) fn duration(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}

@@ -1,0 +1,163 @@
+//! What the system says of the platform's own process, its spawner, its disk and the machine. Read
+//! when somebody asks, on a thread that may block.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+use tolv_sandbox::{RulesState, Spawner, SpawnerFacts, rules_of};
+
+/// The disk of the state folder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Disk {
+    pub(crate) size: u64,
+    /// For programs that are not root's, too.
+    pub(crate) free: u64,
+    /// Files that there may be; 0 where the file system does not bound them.
+    pub(crate) files: u64,
+    pub(crate) free_files: u64,
+    pub(crate) is_read_only: bool,
+}
+
+impl Disk {
+    pub(super) fn of(folder: &Path) -> io::Result<Self> {
+        let stat = statvfs(folder)?;
+        Ok(Self {
+            size: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            files: stat.f_files,
+            free_files: stat.f_favail,
+            is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+        })
+    }
+}
+
+/// The descriptors of the platform's own process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptors {
+    pub(crate) open: u64,
+    /// Most at once.
+    pub(crate) soft: u64,
+    /// What `soft` may be raised to.
+    pub(crate) hard: u64,
+}
+
+/// The platform's own process and its machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) descriptors: Descriptors,
+    /// Bytes of memory of the platform's own process.
+    pub(crate) resident: Option<u64>,
+    pub(crate) threads: Option<u64>,
+    /// Threads of the whole machine, and the most that it may have.
+    pub(crate) machine_threads: Option<(u64, u64)>,
+    pub(crate) spawner: SpawnerFacts,
+    /// Whether the spawner was stopped by a signal, and answers nobody.
+    pub(crate) is_spawner_stopped: bool,
+    /// Sandboxes that the spawner has launched and that have not ended.
+    pub(crate) sandboxes: Option<u64>,
+    /// The packet rules, where processes have networks of their own.
+    pub(crate) rules: Option<Result<RulesState, String>>,
+}
+
+impl Machine {
+    pub(super) fn read(spawner: &Spawner, has_own_networks: bool) -> Self {
+        let spawner = spawner.facts();
+        let pid = spawner.pid;
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let rules = || rules_of(pid).map_err(|error| error.to_string());
+        Self {
+            descriptors: descriptors(),
+            resident: field(&status, "VmRSS:").map(|kib| kib.saturating_mul(1024)),
+            threads: field(&status, "Threads:"),
+            machine_threads: machine_threads(),
+            spawner,
+            is_spawner_stopped: is_stopped(pid),
+            sandboxes: children(pid),
+            rules: has_own_networks.then(rules),
+        }
+    }
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+/// A number of `/proc/<pid>/status`.
+fn field(status: &str, name: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+    number(value.split_ascii_whitespace().next()?)
+}
+
+fn descriptors() -> Descriptors {
+    let limit = getrlimit(Resource::Nofile);
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    let open = match open_descriptors() {
+        Ok(open) => open,
+        // Looking takes one, and there is none.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => soft,
+        Err(_) => 0,
+    };
+    Descriptors { open, soft, hard }
+}
+
+fn open_descriptors() -> io::Result<u64> {
+    const FOLDER: &str = "/proc/self/fd";
+    // Since Linux 6.2 it is the size of the folder, which takes no descriptor to ask.
+    match fs::metadata(FOLDER)?.len() {
+        0 => {}
+        count => return Ok(count),
+    }
+    let count = fs::read_dir(FOLDER)?.count();
+    // The one that was looked with.
+    Ok(u64::try_from(count).unwrap_or(u64::MAX).saturating_sub(1))
+}
+
+fn machine_threads() -> Option<(u64, u64)> {
+    let load = fs::read_to_string("/proc/loadavg").ok()?;
+    // `0.12 0.34 0.56 2/845 4711`
+    let threads = number(load.split_ascii_whitespace().nth(3)?.split_once('/')?.1)?;
+    let limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
+    let limits = limits.iter().filter_map(|path| number(&fs::read_to_string(path).ok()?));
+    Some((threads, limits.min()?))
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name may have blanks and parentheses.
+    let state = stat.rfind(')').and_then(|end| stat[end + 1..].trim_start().chars().next());
+    matches!(state, Some('T' | 't'))
+}
+
+/// Of a process with one thread.
+fn children(pid: u32) -> Option<u64> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    u64::try_from(children.split_ascii_whitespace().count()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_and_machine_can_be_read() {
+        let before = descriptors();
+        let files: Vec<_> = (0..3).map(|_| fs::File::open("/proc/self/stat").unwrap()).collect();
+        let after = descriptors();
+        // Other tests of this program open and close some at the same time.
+        assert!(before.open >= 3 && after.open >= 3 + u64::try_from(files.len()).unwrap());
+        assert!(after.soft <= after.hard && after.open < after.soft, "{after:?}");
+        let (threads, most) = machine_threads().unwrap();
+        assert!(threads > 1 && most > threads, "{threads} of {most}");
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        assert!(field(&status, "Threads:").unwrap() >= 1);
+        assert!(field(&status, "VmRSS:").unwrap() > 100);
+        assert_eq!(field(&status, "Nothing:"), None);
+        assert!(!is_stopped(std::process::id()));
+        let disk = Disk::of(Path::new("/")).unwrap();
+        assert!(disk.free <= disk.size, "{disk:?}");
+    }
+}

@@ -1,0 +1,104 @@
+//! What can be told of the database itself: whether it answers, how fast, and what waits in it.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::db::{Columns, Store};
+use crate::error::Error;
+
+/// A look at a database that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseStatus {
+    /// How long a connection and an answer took.
+    pub response: Duration,
+    /// Operations that wait for their turn.
+    pub queued: u64,
+    /// Operations that have begun.
+    pub running: u64,
+    /// The oldest operation that is not over.
+    pub oldest: Option<OldestOperation>,
+}
+
+/// The oldest operation that is not over, as it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldestOperation {
+    /// Its id.
+    pub id: String,
+    /// Its deploy: `shop/production`.
+    pub deploy: String,
+    /// `deploy`, `rollback` and so on; empty where it cannot be read.
+    pub kind: String,
+    /// `queued` or `running`.
+    pub state: String,
+    /// When it was asked for.
+    pub created: Timestamp,
+}
+
+/// The connections to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// Open ones.
+    pub open: u64,
+    /// Open ones that nobody uses.
+    pub idle: u64,
+    /// Most at once.
+    pub most: u64,
+}
+
+impl Store {
+    /// Which database it is: `SQLite` or `PostgreSQL`.
+    pub fn kind(&self) -> &'static str {
+        match self.file() {
+            Some(_) => "SQLite",
+            None => "PostgreSQL",
+        }
+    }
+
+    /// The connections at the moment.
+    pub fn connections(&self) -> Connections {
+        let pool = self.pool();
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        Connections {
+            open: pool.size().into(),
+            idle: count(pool.num_idle()),
+            most: pool.options().get_max_connections().into(),
+        }
+    }
+
+    /// Asks the database for what [`DatabaseStatus`] has, and changes nothing. It may take as long as
+    /// the database does.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn status(&self) -> Result<DatabaseStatus, Error> {
+        let asked = Instant::now();
+        let mut connection = self.pool().acquire().await?;
+        sqlx::query("SELECT 1").fetch_one(&mut *connection).await?;
+        let response = asked.elapsed();
+        let oldest = sqlx::query(
+            "SELECT id, deploy_name, request, state, created FROM operations \
+             WHERE ended IS NULL ORDER BY id LIMIT 1",
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+        drop(connection);
+        let oldest = oldest.map(|row| {
+            let row = Columns(&row);
+            // What cannot be read is shown as far as it can.
+            let request: Option<serde_json::Value> = row.json("request").ok();
+            let kind = request.as_ref().and_then(|request| request.get("kind")?.as_str());
+            Ok::<_, Error>(OldestOperation {
+                id: row.text("id")?,
+                deploy: row.text("deploy_name")?,
+                kind: kind.unwrap_or_default().to_owned(),
+                state: row.text("state")?,
+                created: row.time("created").unwrap_or(Timestamp::UNIX_EPOCH),
+            })
+        });
+        let oldest = oldest.transpose()?;
+        let (queued, running) = self.unfinished().await?;
+        Ok(DatabaseStatus { response, queued, running, oldest })
+    }
+}
