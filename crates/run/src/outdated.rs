@@ -1,0 +1,158 @@
+//! Processes that are what should run, but not as this platform would start them: their shims are of
+//! another version of the protocol, or other settings have started them. They answer requests until
+//! an ordinary rollout has put others in their place ([`crate::renewal`]).
+//!
+//! Only what is frozen is known of them and said to them. A shim of another version does not ring
+//! when there are lines: the log is looked at now and then.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, interval, sleep, sleep_until};
+
+use crate::board::{Command, Kind};
+use crate::connector::Connector;
+use crate::foreign::Foreign;
+use crate::listening;
+use crate::maybe::maybe;
+use crate::plan::Plan;
+use crate::probe::{Probe, Probed};
+use crate::pump::Pump;
+use crate::session::exit_timeout;
+use crate::shared::Shared;
+use crate::target::ProcessState;
+
+/// Between two looks for lines.
+const LOOK: Duration = Duration::from_millis(250);
+/// Between two looks at whether one answers that did not.
+const PROBE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Puts those on the board that are processes of these plans, where nothing else is there for them.
+pub(crate) fn take_over(shared: &Arc<Shared>, plans: &[Plan]) {
+    let current = shared.board.current();
+    for plan in plans.iter().filter(|plan| !current.iter().any(|one| one.plan.is_same(plan))) {
+        let Some(orphan) = shared.take_outdated(plan) else { continue };
+        // At the end of the engine it goes back to its door.
+        let Some(pump) = shared.pump(plan, false) else { return };
+        let foreign = match Foreign::adopt(orphan, shared, &pump) {
+            Ok(foreign) => foreign,
+            Err(why) => {
+                pump.say(format!("Process cannot be kept until its replacement is up: {why}"));
+                continue;
+            }
+        };
+        let id = shared.board.next_id();
+        let Some(commands) = shared.board.add(id, plan, Kind::Outdated) else { return };
+        pump.say("Process keeps running as another tolv started it, until its replacement is up");
+        let pump = Arc::new(pump);
+        let shared = Arc::clone(shared);
+        let outdated =
+            Outdated { shared: Arc::clone(&shared), id, plan: plan.clone(), pump, foreign };
+        shared.tasks.spawn(outdated.run(commands));
+    }
+}
+
+struct Outdated {
+    shared: Arc<Shared>,
+    id: u64,
+    plan: Plan,
+    pump: Arc<Pump>,
+    foreign: Foreign,
+}
+
+impl Outdated {
+    async fn run(mut self, mut commands: UnboundedReceiver<Command>) {
+        let grace = self.shared.settings.timing.grace;
+        let mut probing = Some(self.begin());
+        let mut looks = interval(LOOK);
+        let mut kill_at = None;
+        loop {
+            let deaf_at = self.foreign.deaf_at;
+            tokio::select! {
+                biased;
+                exited = self.foreign.exited() => {
+                    self.foreign.ended(exited, &self.pump);
+                    break;
+                }
+                // The board keeps the other end for as long as this runs.
+                Some(command) = commands.recv() => match command {
+                    Command::Keep => {}
+                    // It goes back to its door, for the next engine.
+                    Command::Leave => break,
+                    Command::Stop if kill_at.is_some() => {}
+                    Command::Stop => {
+                        probing = None;
+                        kill_at = Some(Instant::now() + grace);
+                        self.pump.say("Stopping all processes with SIGTERM");
+                        self.set(ProcessState::Stopping);
+                        self.foreign.terminate(grace);
+                    }
+                    Command::Kill => {
+                        probing = None;
+                        self.pump.say("Stopping all processes with SIGKILL");
+                        self.set(ProcessState::Stopping);
+                        self.foreign.kill();
+                    }
+                },
+                probed = maybe(probing.as_mut()) => probing = self.probed(probed),
+                () = maybe(kill_at.map(sleep_until)), if deaf_at.is_none() => {
+                    self.pump.say(exit_timeout(grace));
+                    self.foreign.kill();
+                }
+                () = maybe(deaf_at.map(sleep_until)) => {
+                    kill_at = None;
+                    self.foreign.force();
+                }
+                _ = looks.tick() => self.pump.look(),
+            }
+        }
+        self.shared.board.remove(self.id);
+        // Where it ended by itself, another starts at once.
+        self.shared.renewal.wake();
+    }
+
+    fn set(&self, state: ProcessState) {
+        self.shared.board.update(self.id, |process| process.state = state);
+    }
+
+    /// What others see of it; looks whether it answers.
+    fn begin(&self) -> Probing {
+        let shim = self.foreign.launched.pid;
+        let port = self.foreign.port.as_ref().map_or(0, |port| port.number);
+        let (pid, connector) = (listening::first_child(shim), Connector::to(shim));
+        let seen = connector.clone();
+        self.shared.board.update(self.id, |process| {
+            process.address.set_port(port);
+            process.pid = pid;
+            process.connector = seen;
+            process.routed = true;
+        });
+        let (shared, plan) = (Arc::clone(&self.shared), self.plan.clone());
+        let probe = Probe { shared, plan, port, connector };
+        let pump = Arc::clone(&self.pump);
+        Box::pin(async move {
+            let warn = |why| pump.say(format!("Warning: health check failed: {why}"));
+            loop {
+                match probe.clone().ready(warn).await {
+                    ready @ Probed::Ready(_) => return ready,
+                    Probed::Failed(why) => warn(why),
+                }
+                sleep(PROBE_AGAIN).await;
+            }
+        })
+    }
+
+    fn probed(&self, probed: Probed) -> Option<Probing> {
+        if let Probed::Ready(address) = probed {
+            self.shared.board.update(self.id, |process| {
+                process.address = address.unwrap_or(process.address);
+                process.state = ProcessState::Up;
+            });
+        }
+        None
+    }
+}
+
+type Probing = Pin<Box<dyn Future<Output = Probed> + Send>>;
