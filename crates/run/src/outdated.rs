@@ -50,7 +50,8 @@ pub(crate) fn take_over(shared: &Arc<Shared>, plans: &[Plan]) {
         let shared = Arc::clone(shared);
         let outdated =
             Outdated { shared: Arc::clone(&shared), id, plan: plan.clone(), pump, foreign };
-        shared.tasks.spawn(outdated.run(commands));
+        let probing = outdated.begin();
+        shared.tasks.spawn(outdated.run(commands, probing));
     }
 }
 
@@ -63,9 +64,9 @@ struct Outdated {
 }
 
 impl Outdated {
-    async fn run(mut self, mut commands: UnboundedReceiver<Command>) {
+    async fn run(mut self, mut commands: UnboundedReceiver<Command>, probing: Probing) {
         let grace = self.shared.settings.timing.grace;
-        let mut probing = Some(self.begin());
+        let mut probing = Some(probing);
         let mut looks = interval(LOOK);
         let mut kill_at = None;
         loop {
