@@ -68,7 +68,7 @@ impl Outdated {
         let grace = self.shared.settings.timing.grace;
         let mut probing = Some(probing);
         let mut looks = interval(LOOK);
-        let mut kill_at = None;
+        let (mut stopping, mut kill_at) = (false, None);
         loop {
             let deaf_at = self.foreign.deaf_at;
             tokio::select! {
@@ -82,30 +82,28 @@ impl Outdated {
                     Command::Keep => {}
                     // It goes back to its door, for the next engine.
                     Command::Leave => break,
-                    Command::Stop if kill_at.is_some() => {}
+                    Command::Stop if stopping => {}
                     Command::Stop => {
-                        probing = None;
+                        (stopping, probing) = (true, None);
                         kill_at = Some(Instant::now() + grace);
                         self.pump.say("Stopping all processes with SIGTERM");
                         self.set(ProcessState::Stopping);
                         self.foreign.terminate(grace);
                     }
                     Command::Kill => {
-                        probing = None;
+                        (stopping, probing, kill_at) = (true, None, None);
                         self.pump.say("Stopping all processes with SIGKILL");
                         self.set(ProcessState::Stopping);
                         self.foreign.kill();
                     }
                 },
                 probed = maybe(probing.as_mut()) => probing = self.probed(probed),
-                () = maybe(kill_at.map(sleep_until)), if deaf_at.is_none() => {
+                () = maybe(kill_at.map(sleep_until)) => {
+                    kill_at = None;
                     self.pump.say(exit_timeout(grace));
                     self.foreign.kill();
                 }
-                () = maybe(deaf_at.map(sleep_until)) => {
-                    kill_at = None;
-                    self.foreign.force();
-                }
+                () = maybe(deaf_at.map(sleep_until)) => self.foreign.force(),
                 _ = looks.tick() => self.pump.look(),
             }
         }

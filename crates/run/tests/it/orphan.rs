@@ -31,7 +31,7 @@ fn target(bed: &Bed, number: u32) -> Target {
 }
 
 /// Does not end when it is told to.
-const STUBBORN: &str = "trap '' TERM; echo deaf; exec perl -e sleep";
+pub(crate) const STUBBORN: &str = "trap '' TERM; echo deaf; exec perl -e sleep";
 
 pub(crate) fn with_doors(settings: &mut Settings) {
     settings.doors = Some(settings.logs.with_file_name("doors"));
@@ -163,8 +163,9 @@ fn holder() {
         bed.read_to_end();
         return;
     }
-    if what == "formation" {
-        bed.converge(versions::target(&bed)).unwrap();
+    if what == "formation" || what == "deaf" {
+        let deaf = bed.target(1, &[("worker", STUBBORN, 1)]);
+        bed.converge(if what == "deaf" { deaf } else { versions::target(&bed) }).unwrap();
         println!("ready");
         loop {
             std::thread::park();

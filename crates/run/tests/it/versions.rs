@@ -13,7 +13,7 @@ use tolv_sandbox::Level;
 use tolv_testkit::{Home, poll};
 
 use crate::bed::{Bed, SOON, answer, best, each_level, mark};
-use crate::orphan::{Holder, with_doors};
+use crate::orphan::{Holder, STUBBORN, with_doors};
 
 /// Has work to finish when it is told to end.
 const WORKER: &str = "trap 'sleep 0.5; echo finished; exit 0' TERM; echo works; \
@@ -98,13 +98,18 @@ fn those_of_another_version_answer_until_others_are_up_in_their_place() {
     each_level(|level| {
         thread::scope(|scope| {
             for by in [-1, 1] {
-                scope.spawn(move || is_replaced(level, by));
+                scope.spawn(move || is_replaced(level, by, |_| {}));
             }
         });
     });
 }
 
-fn is_replaced(level: Level, by: i32) {
+#[test]
+fn those_with_other_limits_answer_until_others_are_up_in_their_place() {
+    is_replaced(best(), 0, |target| target.limits.default.cpu_weight = Some(50));
+}
+
+fn is_replaced(level: Level, by: i32, change: impl FnOnce(&mut Target)) {
     let mut holder = Holder::of_version(by, "formation", level);
     holder.kill();
     let visitor = Visitor::new();
@@ -112,7 +117,9 @@ fn is_replaced(level: Level, by: i32) {
         with_doors(settings);
         visitor.drained_by(settings);
     });
-    bed.runtime().block_on(bed.engine().restore(target(&bed))).unwrap();
+    let mut target = target(&bed);
+    change(&mut target);
+    bed.runtime().block_on(bed.engine().restore(target)).unwrap();
     let before = pids(&bed);
     assert_eq!(before.len(), 3);
     let answers = || bed.engine().endpoints().borrow().web().count() == 2;
@@ -208,6 +215,28 @@ fn a_deploy_does_not_wait_for_the_replacement_of_what_it_replaces_itself() {
     assert!(bed.left().is_empty());
 }
 
+#[test]
+fn one_that_does_not_end_when_it_is_told_to_is_killed_after_the_grace_period() {
+    let mut holder = Holder::of_version(1, "deaf", best());
+    holder.kill();
+    let mut bed = Bed::again(holder.level, holder.home.path(), &holder.mark, |settings| {
+        with_doors(settings);
+        settings.timing.grace = Duration::from_millis(300);
+    });
+    bed.runtime()
+        .block_on(bed.engine().restore(bed.target(1, &[("worker", STUBBORN, 1)])))
+        .unwrap();
+    let before = pids(&bed);
+    wait_until_replaced(&bed, &before);
+    let said = bed.said("worker.1");
+    let place = |text: &str| said.iter().position(|line| line.starts_with(text)).unwrap();
+    let steps =
+        ["Stopping all processes with SIGTERM", "Error R12", "Process exited with status 137"];
+    assert!(steps.map(place).is_sorted(), "{said:?}");
+    bed.stop();
+    assert!(bed.left().is_empty());
+}
+
 /// A shim that knows the frozen words alone, from their description: of version 99, with a log of its
 /// own kind. It runs `web.pl`, and ends as it was told to.
 const FROZEN: &str = r##"
@@ -218,6 +247,7 @@ bind($listener, pack_sockaddr_un($door)) or die "bind: $!";
 listen($listener, 1) or die "listen: $!";
 my $app = fork // die;
 if (!$app) { exec 'perl', 'web.pl' or die "exec: $!" }
+$SIG{TERM} = sub { kill 9, $app; exit 1 };
 $| = 1;
 my ($control, $kill_at, $status);
 while (!defined $status) {
