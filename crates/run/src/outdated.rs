@@ -47,13 +47,15 @@ pub(crate) fn take_over(shared: &Arc<Shared>, plans: &[Plan]) {
         let Some(commands) = shared.board.add(id, plan, Kind::Outdated) else { return };
         pump.say("Process keeps running as another tolv started it, until its replacement is up");
         let pump = Arc::new(pump);
-        let shared = Arc::clone(shared);
-        let outdated =
-            Outdated { shared: Arc::clone(&shared), id, plan: plan.clone(), pump, foreign };
+        let connector = Connector::to(foreign.launched.pid);
+        let (engine, plan) = (Arc::clone(shared), plan.clone());
+        let outdated = Outdated { shared: engine, id, plan, pump, foreign, connector };
         let probing = outdated.begin();
         shared.tasks.spawn(outdated.run(commands, probing));
     }
 }
+
+type Probing = Pin<Box<dyn Future<Output = Probed> + Send>>;
 
 struct Outdated {
     shared: Arc<Shared>,
@@ -61,6 +63,8 @@ struct Outdated {
     plan: Plan,
     pump: Arc<Pump>,
     foreign: Foreign,
+    /// How its port is reached.
+    connector: Connector,
 }
 
 impl Outdated {
@@ -116,42 +120,58 @@ impl Outdated {
         self.shared.board.update(self.id, |process| process.state = state);
     }
 
-    /// What others see of it; looks whether it answers.
+    /// Says to others how it is reached; looks whether it answers, again and again.
     fn begin(&self) -> Probing {
         let shim = self.foreign.launched.pid;
-        let port = self.foreign.port.as_ref().map_or(0, |port| port.number);
-        let (pid, connector) = (listening::first_child(shim), Connector::to(shim));
-        let seen = connector.clone();
         self.shared.board.update(self.id, |process| {
-            process.address.set_port(port);
-            process.pid = pid;
-            process.connector = seen;
+            process.address.set_port(self.port());
+            process.pid = listening::first_child(shim);
+            process.connector = self.connector.clone();
             process.routed = true;
         });
-        let (shared, plan) = (Arc::clone(&self.shared), self.plan.clone());
-        let probe = Probe { shared, plan, port, connector };
-        let pump = Arc::clone(&self.pump);
+        let (probe, pump) = (self.probe(), Arc::clone(&self.pump));
         Box::pin(async move {
-            let warn = |why| pump.say(format!("Warning: health check failed: {why}"));
             loop {
-                match probe.clone().ready(warn).await {
+                match probe.clone().ready(|why| warn(&pump, why)).await {
                     ready @ Probed::Ready(_) => return ready,
-                    Probed::Failed(why) => warn(why),
+                    Probed::Failed(why) => warn(&pump, why),
                 }
                 sleep(PROBE_AGAIN).await;
             }
         })
     }
 
-    fn probed(&self, probed: Probed) -> Option<Probing> {
-        if let Probed::Ready(address) = probed {
-            self.shared.board.update(self.id, |process| {
-                process.address = address.unwrap_or(process.address);
-                process.state = ProcessState::Up;
-            });
+    fn port(&self) -> u16 {
+        self.foreign.port.as_ref().map_or(0, |port| port.number)
+    }
+
+    fn probe(&self) -> Probe {
+        let (shared, plan) = (Arc::clone(&self.shared), self.plan.clone());
+        Probe { shared, plan, port: self.port(), connector: self.connector.clone() }
+    }
+
+    /// It is up and from now on asked whether it lives, or does not any more.
+    fn probed(&mut self, probed: Probed) -> Option<Probing> {
+        match probed {
+            Probed::Ready(address) => {
+                self.shared.board.update(self.id, |process| {
+                    process.address = address.unwrap_or(process.address);
+                    process.state = ProcessState::Up;
+                });
+                let pump = Arc::clone(&self.pump);
+                Some(Box::pin(self.probe().alive(move |why| warn(&pump, why))))
+            }
+            Probed::Failed(why) => {
+                self.pump.say(format!("Error (Health check failed) -> {why}"));
+                self.pump.say("Stopping all processes with SIGKILL");
+                self.set(ProcessState::Crashed);
+                self.foreign.kill();
+                None
+            }
         }
-        None
     }
 }
 
-type Probing = Pin<Box<dyn Future<Output = Probed> + Send>>;
+fn warn(pump: &Pump, why: String) {
+    pump.say(format!("Warning: health check failed: {why}"));
+}
