@@ -3,14 +3,18 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 
 use crate::rolling::{self, Manner};
 use crate::shared::Shared;
-use crate::target::{Error, Target};
+use crate::target::Error;
+
+/// Replacements at once, of all engines: while one is under way, all processes of a deploy are there
+/// twice.
+static AT_ONCE: Semaphore = Semaphore::const_new(4);
 
 /// The task that replaces them, seen from outside.
 #[derive(Debug, Default)]
@@ -58,20 +62,11 @@ async fn run(shared: Arc<Shared>) {
     let timing = shared.settings.timing;
     let mut delay = timing.back_off;
     while !is_over(&shared) {
-        let turn = Arc::clone(&shared.turn).lock_owned();
-        let Some(turn) = shared.ending.run_until_cancelled(turn).await else { continue };
-        let cancel = CancellationToken::new();
-        shared.renewal.state().attempt = Some(cancel.clone());
-        let replaced = match &*turn {
-            Some(target) => replace(&shared, Arc::clone(target), &cancel).await,
-            None => Ok(()),
-        };
-        drop(turn);
-        shared.renewal.state().attempt = None;
+        let failed = replace(&shared).await;
         if is_over(&shared) {
             return;
         }
-        if let (Err(error), false) = (replaced, cancel.is_cancelled()) {
+        if let Some(error) = failed {
             let text = format!(
                 "Error (Replacement failed) -> {error}; the processes of the other tolv keep \
                  running, the next attempt is in {delay:?}"
@@ -92,19 +87,36 @@ fn is_over(shared: &Shared) -> bool {
     !state.running
 }
 
-async fn replace(
-    shared: &Arc<Shared>,
-    target: Arc<Target>,
-    cancel: &CancellationToken,
-) -> Result<(), Error> {
-    let plans = rolling::plans(shared, &target)?;
-    let roll = |plans, manner| {
-        rolling::roll(Arc::clone(shared), Arc::clone(&target), plans, manner, cancel.clone())
-    };
+/// One attempt; why it failed.
+async fn replace(shared: &Arc<Shared>) -> Option<Error> {
     // Whatever has ended meanwhile has nobody to be replaced.
-    roll(plans.clone(), Manner::AsFarAsItGoes).await?;
-    if shared.board.has_outdated() {
-        roll(plans, Manner::AllOrNothing).await?;
+    let restored = roll(shared, Manner::AsFarAsItGoes).await;
+    if restored.is_some() || !shared.board.has_outdated() {
+        return restored;
     }
-    Ok(())
+    let place = shared.ending.run_until_cancelled(AT_ONCE.acquire());
+    let _place = tokio::select! {
+        place = place => place?.ok()?,
+        // One that has ended does not wait.
+        () = shared.renewal.woken.notified() => {
+            shared.renewal.wake();
+            return None;
+        }
+    };
+    roll(shared, Manner::AllOrNothing).await
+}
+
+/// One rollout of what was brought up last, in its turn; why it failed, unless another wanted its turn.
+async fn roll(shared: &Arc<Shared>, manner: Manner) -> Option<Error> {
+    let turn = Arc::clone(&shared.turn).lock_owned();
+    let turn = shared.ending.run_until_cancelled(turn).await?;
+    let target = Arc::clone(turn.as_ref()?);
+    let cancel = CancellationToken::new();
+    shared.renewal.state().attempt = Some(cancel.clone());
+    let rolled = match rolling::plans(shared, &target) {
+        Ok(plans) => rolling::roll(Arc::clone(shared), target, plans, manner, cancel.clone()).await,
+        Err(error) => Err(error),
+    };
+    shared.renewal.state().attempt = None;
+    rolled.err().filter(|_| !cancel.is_cancelled())
 }
