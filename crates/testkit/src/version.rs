@@ -1,9 +1,10 @@
 //! A program whose shims speak another version of their protocol.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What stands in front of the version in a program.
 const MARK: &str = "tolv shim protocol ";
@@ -18,8 +19,10 @@ const DIGITS: usize = 5;
 /// When it cannot be copied, or does not say which version it is.
 #[track_caller]
 pub fn of_other_version(program: &Path, copy: &Path, by: i32) -> u32 {
-    fs::copy(program, copy).unwrap_or_else(|error| panic!("copy {}: {error}", program.display()));
-    let file = File::options().read(true).write(true).open(copy).expect("open the copy");
+    // Other programs write it: a program that this one has open for writing, it or a child that it
+    // forks meanwhile, cannot be executed.
+    ran(Command::new("cp").arg(program).arg(copy), "");
+    let file = File::open(copy).expect("open the copy");
     let mut found = Vec::new();
     for offset in offsets(copy) {
         let mut digits = [0; DIGITS];
@@ -30,11 +33,21 @@ pub fn of_other_version(program: &Path, copy: &Path, by: i32) -> u32 {
         }
     }
     let [(at, digits)] = found[..] else { panic!("{found:?} in {}", program.display()) };
-    let own: u32 =
-        std::str::from_utf8(&digits).ok().and_then(|text| text.parse().ok()).expect("digits");
-    let version = own.checked_add_signed(by).expect("a version");
-    file.write_all_at(format!("{version:0DIGITS$}").as_bytes(), at).expect("write the version");
+    let own = std::str::from_utf8(&digits).ok().and_then(|text| text.parse::<u32>().ok());
+    let version = own.and_then(|own| own.checked_add_signed(by)).expect("a version");
+    let to = [format!("of={}", copy.display()), format!("seek={at}")];
+    let dd = ["oflag=seek_bytes", "conv=notrunc", "status=none"];
+    ran(Command::new("dd").args(to).args(dd), &format!("{version:0DIGITS$}"));
     version
+}
+
+/// Runs a program that has to succeed.
+#[track_caller]
+fn ran(command: &mut Command, input: &str) {
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("start it");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("write to it");
+    let status = child.wait().expect("wait for it");
+    assert!(status.success(), "{command:?}: {status}");
 }
 
 /// Where the mark stands. A program in debug has hundreds of megabytes.

@@ -83,6 +83,15 @@ impl Holder {
         self.program.wait().unwrap();
     }
 
+    /// Another engine, of this version, which is killed while it replaces what it found.
+    pub(crate) fn replace(&mut self) {
+        let Self { level, mark, home, .. } = self;
+        let orders = format!("replace {level} {mark} {SPAWNER} {}\n", home.path().display());
+        self.program = program(&current_exe(), &orders);
+        self.program.kill().unwrap();
+        self.program.wait().unwrap();
+    }
+
     /// SIGKILL; only the formation is left.
     pub(crate) fn kill(&mut self) {
         self.program.kill().unwrap();
@@ -147,6 +156,19 @@ fn holder() {
     OTHER_SPAWNER.get_or_init(|| spawner.into());
     let bed = Bed::again(level.parse().unwrap(), Path::new(home), mark, with_doors);
     if what == "look" {
+        println!("ready");
+        loop {
+            std::thread::park();
+        }
+    }
+    if what == "replace" {
+        bed.file("web.pl", "print qq(begun\\n); sleep 1000");
+        bed.runtime().block_on(bed.engine().restore(versions::target(&bed))).unwrap();
+        bed.wait_for_line("web.1", "Starting process with command `perl web.pl`");
+        poll(SOON, "all of them twice", || {
+            let all = bed.endpoints();
+            (all.len() == 6 && all.iter().all(|one| one.pid.is_some())).then_some(())
+        });
         println!("ready");
         loop {
             std::thread::park();

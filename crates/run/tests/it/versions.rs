@@ -196,6 +196,32 @@ fn they_run_on_while_nothing_else_comes_up_and_the_next_engine_has_them_too() {
 }
 
 #[test]
+fn a_kill_while_they_are_replaced_leaves_those_that_answer() {
+    let mut holder = Holder::of_version(1, "formation", best());
+    holder.kill();
+    holder.replace();
+    let visitor = Visitor::new();
+    let mut bed = Bed::again(holder.level, holder.home.path(), &holder.mark, |settings| {
+        with_doors(settings);
+        visitor.drained_by(settings);
+    });
+    bed.runtime().block_on(bed.engine().restore(target(&bed))).unwrap();
+    let before = pids(&bed);
+    let answers = || bed.engine().endpoints().borrow().web().count() == 2;
+    poll(SOON, "the old ones to answer", || answers().then_some(()));
+    thread::scope(|scope| {
+        let _over = Over(&visitor);
+        scope.spawn(|| visitor.ask(&bed));
+        wait_until_replaced(&bed, &before);
+    });
+    poll(SOON, "all others to be gone", || {
+        (fs::read_dir(holder.path("doors")).unwrap().count() == 3).then_some(())
+    });
+    bed.stop();
+    assert!(bed.left().is_empty());
+}
+
+#[test]
 fn a_deploy_does_not_wait_for_the_replacement_of_what_it_replaces_itself() {
     let mut holder = Holder::of_version(-1, "formation", best());
     holder.kill();
@@ -228,6 +254,7 @@ fn one_that_does_not_end_when_it_is_told_to_is_killed_after_the_grace_period() {
         .unwrap();
     let before = pids(&bed);
     wait_until_replaced(&bed, &before);
+    bed.wait_for_line("worker.1", "Process exited with status 137");
     let said = bed.said("worker.1");
     let place = |text: &str| said.iter().position(|line| line.starts_with(text)).unwrap();
     let steps =
