@@ -25,6 +25,7 @@ use tolv_sandbox::{
 
 use crate::Error;
 use crate::caps::{bytes, time};
+use crate::files;
 
 /// Most bytes of an answer that is taken in whole.
 const MAX_ANSWER: usize = 16 << 20;
@@ -44,11 +45,18 @@ pub struct GitLimits {
     pub time: Duration,
     /// Bytes of one push.
     pub push: u64,
+    /// Bytes of one repository from which on it takes no push.
+    pub repository: u64,
 }
 
 impl Default for GitLimits {
     fn default() -> Self {
-        Self { memory: 1 << 30, time: Duration::from_secs(10 * 60), push: 2 << 30 }
+        Self {
+            memory: 1 << 30,
+            time: Duration::from_secs(10 * 60),
+            push: 2 << 30,
+            repository: 4 << 30,
+        }
     }
 }
 
@@ -124,6 +132,11 @@ impl Repository {
     /// Its folder.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Bytes that it takes on the disk, as far as they can be counted.
+    pub fn disk_use(&self) -> u64 {
+        files::disk_use(&self.dir)
     }
 
     /// Where its commands run.

@@ -79,7 +79,7 @@ impl Carry<'_> {
             Err(error) if error.kind() == Kind::Unavailable => Err(error),
             Err(Error::Cancelled) => self.end(State::Cancelled, None).await,
             Err(error) => {
-                let text = chain(&error);
+                let text = error.chain();
                 self.warn(&text);
                 if let Some(hint) = error.hint() {
                     self.warn(&hint);
@@ -206,7 +206,7 @@ impl Carry<'_> {
             Err(error) if matches!(error, Error::Stopping) => return Err(error),
             Err(error) if error.kind() == Kind::Unavailable => return Err(error),
             Err(error) => {
-                let text = chain(&error);
+                let text = error.chain();
                 let hint = error.hint();
                 self.tell(format!("Release {number} failed: {text}"));
                 self.warn(&format!("Release {number} failed: {text}"));

@@ -57,6 +57,8 @@ pub(super) struct Controller {
     current: Mutex<Option<Current>>,
     /// What runs and could not be kept: the disk is full.
     unkept: Mutex<Option<(Target, Sizes)>>,
+    /// Nothing is under way, and nothing begins any more: another platform is about to go on.
+    resting: CancellationToken,
     /// The task has ended.
     pub(super) ended: CancellationToken,
 }
@@ -97,6 +99,7 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
         again: AtomicBool::new(false),
         current: Mutex::default(),
         unkept: Mutex::default(),
+        resting: CancellationToken::new(),
         ended: CancellationToken::new(),
     });
     inner.tasks.spawn(forward(Arc::clone(&controller), lines, inner.lines.clone()));
@@ -144,6 +147,20 @@ impl Controller {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let found = current.as_ref().filter(|current| current.id == *id);
         found.inspect(|current| current.cancel.cancel()).is_some()
+    }
+
+    /// Waits until nothing is under way, once nothing begins any more.
+    pub(super) async fn rests(&self) {
+        tokio::select! {
+            () = self.resting.cancelled() => {}
+            () = self.ended.cancelled() => {}
+        }
+    }
+
+    /// The operation that is being carried out.
+    pub(super) fn current(&self) -> Option<OperationId> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().map(|current| current.id.clone())
     }
 
     /// Waits for the end of the task.
@@ -247,6 +264,11 @@ impl Task {
                 self.say(format!("Nothing is started: {}", chain(&error)));
             }
             self.controller.keep_again(&self.platform);
+            if self.platform.0.holding.is_cancelled() {
+                self.controller.resting.cancel();
+                self.platform.0.ending.cancelled().await;
+                return After::Stop;
+            }
             let next = self.platform.0.store.next(&self.id).await.map_err(Error::from);
             let next = match next {
                 Ok(next) => next,
@@ -257,6 +279,7 @@ impl Task {
                 patience = Patience::new();
                 tokio::select! {
                     () = self.controller.wake.notified() => continue,
+                    () = self.platform.0.holding.cancelled() => continue,
                     () = sleep(AWAY.1), if self.controller.has_unkept() => continue,
                     () = self.platform.0.ending.cancelled() => return After::Stop,
                 }
@@ -444,6 +467,9 @@ impl Task {
         }
         if error.kind() != Kind::Unavailable {
             patience.pause = AWAY.1;
+        }
+        if self.platform.0.holding.is_cancelled() {
+            self.controller.resting.cancel();
         }
         let pause = sleep(patience.pause);
         patience.pause = (patience.pause * 2).min(AWAY.1);

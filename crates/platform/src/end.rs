@@ -4,6 +4,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tolv_model::id::OperationId;
+
 use super::platform::{Platform, lock};
 
 /// For requests in flight when the platform ends.
@@ -21,6 +23,21 @@ impl Platform {
         self.release_lease().await;
     }
 
+    /// Begins no operation any more, and waits until none is under way; those that are queued are the
+    /// next platform's. [`Platform::leave`] comes after it.
+    pub async fn finish_operations(&self) {
+        self.0.holding.cancel();
+        let controllers: Vec<_> = self.controllers().values().cloned().collect();
+        for controller in controllers {
+            controller.rests().await;
+        }
+    }
+
+    /// The operations that are under way.
+    pub fn operations_under_way(&self) -> Vec<OperationId> {
+        self.controllers().values().filter_map(|controller| controller.current()).collect()
+    }
+
     /// Lets go of what runs and of the state folder, for the next platform to go on with. Requests
     /// are answered still, by what runs now, until [`Platform::finish`]. One-offs are stopped.
     pub async fn leave(&self) {
@@ -36,6 +53,8 @@ impl Platform {
     /// no more, and lets those in flight finish.
     pub async fn finish(&self) {
         self.0.router.hand_on();
+        // A start after a kill of the next platform finds the address free.
+        lock(&self.0.listener).take();
         self.finish_requests().await;
         // Their lines are in the logs.
         self.0.drained.cancelled().await;

@@ -412,9 +412,14 @@ impl Error {
         }
     }
 
-    /// The error and all its sources on one line.
+    /// The error and all its sources on one line. Of a full disk no more than that: where it is full
+    /// is the operator's, and no folder of the platform's is anybody else's to know.
     pub fn chain(&self) -> String {
-        chain(self)
+        match self {
+            Self::DiskFull { .. } | Self::Repo(_) => chain(self),
+            _ if is_disk_full(self) => "the disk of the platform is full".to_owned(),
+            _ => chain(self),
+        }
     }
 
     /// What to do about it, where that is known.

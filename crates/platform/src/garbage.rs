@@ -3,7 +3,7 @@
 //! Kept are the slugs of each deploy's last releases, of what runs, and of what is under way, with
 //! their layers and commits. The rest goes, after a deploy and not more often than now and then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use tolv_build::{
     unpack_layer, unpack_slug, usage,
 };
 use tolv_model::id::{AppId, DeployId};
+use tolv_model::name::AppName;
 use tolv_model::slug::{Layer, SlugId};
 
 use super::error::{Error, chain};
@@ -132,16 +133,43 @@ impl Platform {
         if gone.is_empty() || self.codebase().is_some() {
             return Ok(());
         }
-        let mut commits = BTreeMap::<_, BTreeSet<String>>::new();
-        for slug in inner.store.slugs().await? {
-            commits.entry(slug.app).or_default().extend(slug.commit);
-        }
-        for deploy in inner.store.all_deploys().await? {
-            let keep = commits.remove(&deploy.app).unwrap_or_default();
-            let (repos, app) = (inner.repos.clone(), deploy.name.app.clone());
-            blocking(move || repos.keep(&app, &keep)).await?;
+        let lost: BTreeSet<_> = gone.into_iter().map(|slug| slug.app).collect();
+        let deploys = inner.store.all_deploys().await?;
+        let apps = deploys.into_iter().filter(|deploy| lost.contains(&deploy.app));
+        for app in apps.map(|deploy| deploy.name.app).collect::<BTreeSet<_>>() {
+            self.tidy(&app).await?;
         }
         Ok(())
+    }
+
+    /// Removes what refused pushes have brought, as soon as no other push to the repository is under
+    /// way; to the platform's end.
+    pub(super) async fn tidy_up(self) {
+        loop {
+            let app = tokio::select! {
+                app = self.0.repos.untidy() => app,
+                () = self.0.ending.cancelled() => return,
+            };
+            if let Err(error) = self.tidy(&app).await {
+                self.say(format!("The repository of {app} is not tidied: {}", chain(&error))).await;
+            }
+        }
+    }
+
+    /// Keeps of an app's repository what releases and operations need.
+    async fn tidy(&self, app: &AppName) -> Result<(), Error> {
+        let store = &self.0.store;
+        let id = match store.app(app).await {
+            Err(tolv_store::Error::NotFound { .. }) => return Ok(()),
+            app => app?.id,
+        };
+        let mut keep = BTreeSet::new();
+        for slug in store.slugs().await? {
+            keep.extend(slug.commit.filter(|_| slug.app == id));
+        }
+        keep.extend(store.commits_under_way(&id).await?);
+        let (repos, app) = (self.0.repos.clone(), app.clone());
+        blocking(move || repos.keep(&app, &keep)).await
     }
 
     /// The folders of apps that were built.

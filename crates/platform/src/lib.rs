@@ -38,6 +38,7 @@ mod delay;
 mod drains;
 mod end;
 mod error;
+mod follow;
 mod garbage;
 mod histogram;
 pub mod home;
@@ -63,6 +64,7 @@ mod sizing;
 mod target;
 mod tokens;
 mod traffic;
+mod try_out;
 mod up;
 mod watch;
 

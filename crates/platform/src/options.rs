@@ -64,6 +64,8 @@ pub struct Options {
     pub network: NetworkChoice,
     /// Which services of this machine apps may reach, where their config names them.
     pub host_services: HostServices,
+    /// This program, whatever is at its path meanwhile: what the spawner is started from.
+    pub image: PathBuf,
     /// What a build may know of this machine.
     pub host: tolv_build::Host,
     /// What a build may take.

@@ -32,8 +32,8 @@ use super::error::{Error, Kind, chain};
 use super::kept::{Kept, Place};
 use super::lease::{Keeper, Ousted, prepare};
 use super::metrics::Counters;
-use super::options::{Options, Said};
-use super::output::{Follow, Outputs};
+use super::options::{Http, Options, Said};
+use super::output::Outputs;
 use super::proof::Prover;
 use super::quota::Quota;
 use super::requests::Command;
@@ -134,6 +134,8 @@ pub(super) struct Inner {
     pub(super) leaving: CancellationToken,
     /// Nothing new begins; what runs goes on.
     pub(super) ending: CancellationToken,
+    /// No operation begins any more: another platform is about to go on.
+    pub(super) holding: CancellationToken,
     /// No request is in flight any more.
     pub(super) quiet: CancellationToken,
     /// The last of their lines is in the log: what runs is stopped.
@@ -153,7 +155,7 @@ impl Platform {
     /// # Errors
     ///
     /// The state folder is held, the key is wrong, the database or the address is not to be had.
-    pub async fn start(options: Options) -> Result<(Self, mpsc::Receiver<Said>), Error> {
+    pub async fn start(mut options: Options) -> Result<(Self, mpsc::Receiver<Said>), Error> {
         let mut lock = Home::open(&options.home)?;
         let home = lock.root().to_owned();
         for folder in WRITTEN {
@@ -185,7 +187,7 @@ impl Platform {
             Some(blobs) => BlobStore::open(&blobs.url, &blobs.options)?,
             None => BlobStore::folder(&folder)?,
         };
-        let spawner = Spawner::start(&options.host.program, &["spawner"])?;
+        let spawner = Spawner::start(&options.image, &["spawner"])?;
         spawner.hide(&home)?;
         let machine = Machine::probe(&spawner, options.network)?;
         let (level, mut missing) = machine.choose(options.sandbox)?;
@@ -204,6 +206,8 @@ impl Platform {
         let listener = listen(&options.http).await?;
         let system = |what| move |source| Error::System { what, source };
         let http = listener.local_addr().map_err(system("ask where the router listens"))?;
+        // One that was handed on is let go of with the listener.
+        options.http = Http::At(http);
         let socket = listener.as_fd().try_clone_to_owned();
         let socket = socket.map_err(system("keep the router's socket"))?;
         let signed = lock.sign(&match &options.codebase {
@@ -253,6 +257,7 @@ impl Platform {
             tasks,
             leaving: CancellationToken::new(),
             ending: CancellationToken::new(),
+            holding: CancellationToken::new(),
             quiet: CancellationToken::new(),
             drained: CancellationToken::new(),
             collecting: tokio::sync::Mutex::default(),
@@ -296,6 +301,7 @@ impl Platform {
                 platform.0.tasks.spawn(platform.clone().catch_up(error));
             }
         }
+        platform.0.tasks.spawn(platform.clone().tidy_up());
         // Now that every host is known: who came before has waited in the kernel's queue.
         platform.0.tasks.spawn({
             let router = platform.0.router.clone();
@@ -454,52 +460,6 @@ impl Platform {
         Ok(store.operation(id).await?)
     }
 
-    /// The output of an operation, from its beginning, to its end.
-    ///
-    /// # Errors
-    ///
-    /// There is no such operation.
-    pub async fn follow(&self, id: &OperationId) -> Result<Follow, Error> {
-        if let Some(follow) = self.0.outputs.follow(id) {
-            return Ok(follow);
-        }
-        let operation = self.0.store.operation(id).await?;
-        if operation.state.is_over() {
-            return Ok(self.stored_output(&operation).await);
-        }
-        let follow = self.0.outputs.begin(id).follow();
-        // It may have ended between the look and the beginning.
-        let operation = self.0.store.operation(id).await?;
-        if operation.state.is_over() {
-            self.0.outputs.over(id, operation.state);
-            return Ok(self.stored_output(&operation).await);
-        }
-        Ok(follow)
-    }
-
-    async fn stored_output(&self, operation: &Operation) -> Follow {
-        let log = self.output_of(&output_key(&operation.id)).await;
-        Follow::stored(&log, operation.state)
-    }
-
-    /// An output that was kept; nothing where none was.
-    pub(super) async fn kept_output(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        let Some(sealed) = self.0.blobs.get(key).await? else { return Ok(None) };
-        let (store, owner) = (self.0.store.clone(), key.to_owned());
-        blocking(move || store.unseal_stream(&owner, &sealed)).await.map(Some)
-    }
-
-    /// As [`Platform::kept_output`], for people: what is over without an output still has its end,
-    /// and one that cannot be read says why.
-    pub(super) async fn output_of(&self, key: &str) -> Vec<u8> {
-        match self.kept_output(key).await {
-            Ok(output) => output.unwrap_or_default(),
-            Err(error) => {
-                format!(" !     The output cannot be read: {}\n", error.chain()).into_bytes()
-            }
-        }
-    }
-
     /// What runs of a deploy.
     ///
     /// # Errors
@@ -553,8 +513,7 @@ impl Platform {
         self.check_owner().await?;
         self.lose_runs().await?;
         // What was not answered then never will be: it may be asked again.
-        let now = Timestamp::now();
-        self.0.store.forget_idempotent(now - KEYS, true).await?;
+        self.0.store.forget_idempotent(Timestamp::now() - KEYS, true).await?;
         for (path, why) in self.0.store.unreadable_deploys().await? {
             self.say(format!("Deploy {path} cannot be started: {}", chain(&why))).await;
         }

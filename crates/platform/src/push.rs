@@ -5,6 +5,10 @@ use super::output::Progress;
 use super::platform::{Actor, Platform, blocking};
 use super::requests::Command;
 use crate::repo::{Planned, Push, RefResult, plan_push};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tolv_model::id::OperationId;
 use tolv_model::name::Deploy as DeployPath;
 use tolv_model::operation::State;
 
@@ -12,6 +16,10 @@ use tolv_model::operation::State;
 const NEW_ROOT: &str = "new-root";
 /// The push option that leaves out the release phase.
 const NO_RELEASE_PHASE: &str = "no-release-phase";
+
+/// How long a push waits for what another platform makes of it, and between two looks.
+const ELSEWHERE: Duration = Duration::from_secs(30 * 60);
+const LOOK: Duration = Duration::from_millis(250);
 
 impl Platform {
     /// Decides about each ref of a push and does it. What the operation says goes to `push.say`;
@@ -115,14 +123,11 @@ impl Platform {
                     say(push, String::from_utf8_lossy(&line).into_owned()).await;
                 }
                 Some(Some(Progress::Bar(_))) => {}
-                Some(Some(Progress::Over(State::Succeeded))) => return Ok(()),
-                Some(Some(Progress::Over(State::Superseded))) => {
-                    return Err("superseded by a newer push".to_owned());
+                Some(Some(Progress::Over(state))) => return outcome(state),
+                Some(None) => return outcome(State::Failed),
+                None if self.0.leaving.is_cancelled() => {
+                    return self.follow_elsewhere(push, &operation.id).await;
                 }
-                Some(Some(Progress::Over(State::Cancelled))) => {
-                    return Err("cancelled".to_owned());
-                }
-                Some(Some(Progress::Over(_)) | None) => return Err("deploy failed".to_owned()),
                 None => {
                     say(
                         push,
@@ -136,6 +141,50 @@ impl Platform {
                 }
             }
         }
+    }
+
+    /// Another platform goes on with an operation: what becomes of it is in the database.
+    async fn follow_elsewhere(&self, push: &Push, id: &OperationId) -> Result<(), String> {
+        say(push, "-----> The platform is upgraded; the new one goes on".to_owned()).await;
+        let until = Instant::now() + ELSEWHERE;
+        let operation = loop {
+            sleep(LOOK).await;
+            match self.store().operation(id).await {
+                Ok(operation) if operation.state.is_over() => break operation,
+                Err(error) if !error.is_unavailable() => {
+                    return Err(self.refuse(push, &error.into()).await);
+                }
+                _ if Instant::now() > until => {
+                    let text = format!(" !     Operation {id} goes on: tolv operations show {id}");
+                    say(push, text).await;
+                    return Err("not done yet".to_owned());
+                }
+                // It is not over, or the database is away.
+                _ => {}
+            }
+        };
+        // What this platform has of it may be its beginning.
+        let mut follow = self.stored_output(&operation).await;
+        loop {
+            match follow.next().await {
+                Some(Progress::Output(line)) => {
+                    say(push, String::from_utf8_lossy(&line).into_owned()).await;
+                }
+                Some(Progress::Bar(_)) => {}
+                Some(Progress::Over(state)) => return outcome(state),
+                None => return outcome(State::Failed),
+            }
+        }
+    }
+}
+
+/// What git says of a branch whose operation ended so.
+fn outcome(state: State) -> Result<(), String> {
+    match state {
+        State::Succeeded => Ok(()),
+        State::Superseded => Err("superseded by a newer push".to_owned()),
+        State::Cancelled => Err("cancelled".to_owned()),
+        State::Failed | State::Queued | State::Running => Err("deploy failed".to_owned()),
     }
 }
 

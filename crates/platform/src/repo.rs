@@ -106,12 +106,14 @@ pub struct Repos {
     disk: Disk,
 }
 
-/// git commands for requests over HTTP at once, in total and of one app.
+/// git commands for requests over HTTP at once, in total, of one app and of one token.
 const MAX_GIT: usize = 16;
 const MAX_GIT_PER_APP: usize = 4;
-/// Pushes that wait for their operations at once, in total and of one app.
+const MAX_GIT_PER_TOKEN: usize = 8;
+/// Pushes that wait for their operations at once, in total, of one app and of one token.
 const MAX_WAITING_PUSHES: usize = 64;
 const MAX_WAITING_PUSHES_PER_APP: usize = 8;
+const MAX_WAITING_PUSHES_PER_TOKEN: usize = 32;
 
 impl Repos {
     /// Those below a folder, on whose disk pushes leave `min_free` bytes free.
@@ -119,8 +121,12 @@ impl Repos {
         Self {
             folder: folder.to_owned(),
             git,
-            turns: Turns::new(MAX_GIT, MAX_GIT_PER_APP),
-            waiting: Turns::new(MAX_WAITING_PUSHES, MAX_WAITING_PUSHES_PER_APP),
+            turns: Turns::new(MAX_GIT, MAX_GIT_PER_APP, MAX_GIT_PER_TOKEN),
+            waiting: Turns::new(
+                MAX_WAITING_PUSHES,
+                MAX_WAITING_PUSHES_PER_APP,
+                MAX_WAITING_PUSHES_PER_TOKEN,
+            ),
             quarantines: Quarantines::default(),
             disk: Disk { folder: folder.to_owned(), min_free },
         }
@@ -359,22 +365,38 @@ impl Repos {
         Ok(Some(About { subject: subject.to_owned(), time: time.parse().unwrap_or(0) }))
     }
 
-    /// Lets go of every kept commit that is not among these, and packs what is left.
+    /// Keeps these commits by refs of their own, lets go of all others, and packs what is left. What
+    /// nothing leads to is removed; of what is younger than a day only where no push is under way.
     ///
     /// # Errors
     ///
     /// git's.
     pub fn keep(&self, app: &AppName, commits: &BTreeSet<String>) -> Result<(), RepoError> {
         let kept = self.ask(app, &["for-each-ref", "--format=%(refname)", KEPT])?;
-        for name in kept.unwrap_or_default().lines() {
-            let commit = name.strip_prefix(KEPT).unwrap_or_default();
-            if !commits.contains(commit) {
-                self.tell(app, &["update-ref", "-d", name])?;
+        let kept = kept.unwrap_or_default();
+        let kept: BTreeSet<_> = kept.lines().filter_map(|name| name.strip_prefix(KEPT)).collect();
+        for commit in kept.iter().filter(|commit| !commits.contains(**commit)) {
+            self.tell(app, &["update-ref", "-d", &format!("{KEPT}{commit}")])?;
+        }
+        for commit in commits.iter().filter(|commit| !kept.contains(commit.as_str())) {
+            // It may have been collected long ago.
+            if self.describe(app, commit)?.is_some() {
+                self.keep_commit(app, commit)?;
             }
         }
-        // What a push has just brought is younger than a day.
+        let alone = self.quarantines.alone(&self.dir(app));
+        let prune = match alone {
+            Some(_) => "--prune=now",
+            None => "--prune=1.day.ago",
+        };
         // Nobody else packs: what says so was left by a kill.
-        self.tell(app, &["gc", "--quiet", "--force", "--prune=1.day.ago"])
+        self.tell(app, &["gc", "--quiet", "--force", prune])
+    }
+
+    /// The next app of whose pushes one was refused, once none of it is under way: what it brought is
+    /// still there.
+    pub(super) async fn untidy(&self) -> AppName {
+        self.quarantines.untidy().await
     }
 
     /// Removes every ref of a deploy.

@@ -100,7 +100,7 @@ pub(crate) async fn advertise(
             return (StatusCode::FORBIDDEN, text).into_response();
         }
     };
-    let (_, path) = match admitted(&shared, &headers, &app, &repo, service).await {
+    let (caller, path) = match admitted(&shared, &headers, &app, &repo, service).await {
         Ok(admitted) => admitted,
         Err(response) => return response,
     };
@@ -112,7 +112,7 @@ pub(crate) async fn advertise(
     }
     let protocol = protocol(&headers);
     let repos = shared.0.platform.repos();
-    match repos.advertise(&path, service, protocol.as_deref()).await {
+    match repos.advertise(&caller.actor().name, &path, service, protocol.as_deref()).await {
         Ok(body) => answer(service, "advertisement", Body::from(body)),
         Err(error) => plain(shared.failure(Error::from(error))),
     }
@@ -154,6 +154,7 @@ async fn rpc(
     let encoding = parts.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     let body = body.into_data_stream().map_err(std::io::Error::other);
     let rpc = Rpc {
+        token: caller.actor().name,
         deploy: path.clone(),
         service,
         protocol: protocol(&parts.headers),

@@ -60,8 +60,6 @@ pub use openapi::document;
 
 /// Most bytes of a JSON body.
 const BODY: usize = 1 << 20;
-/// For requests that are under way at the end.
-const GRACE: Duration = Duration::from_secs(30);
 
 /// What handlers share.
 #[derive(Clone)]
@@ -230,16 +228,17 @@ impl Server {
         }
     }
 
-    /// Answers until `stop` resolves; then lets what is under way finish, for half a minute.
-    pub async fn serve<L>(&self, listener: L, stop: impl Future<Output = ()> + Send + 'static)
+    /// Answers until `stop` resolves; then lets what is under way finish, for as long as that says at
+    /// most.
+    pub async fn serve<L>(&self, listener: L, stop: impl Future<Output = Duration> + Send + 'static)
     where
         L: Listener,
         L::Addr: PeerAddress,
     {
         let inner = Arc::clone(&self.0.0);
-        listen::serve(listener, self.router(), stop, inner.ending.clone(), GRACE).await;
+        let grace = listen::serve(listener, self.router(), stop, inner.ending.clone()).await;
         inner.tasks.close();
-        tokio::time::timeout(GRACE, inner.tasks.wait()).await.ok();
+        tokio::time::timeout(grace, inner.tasks.wait()).await.ok();
     }
 }
 

@@ -171,14 +171,14 @@ impl Drop for Admitted {
 }
 
 /// Serves connections until `stop` resolves, then cancels `ending` and waits until the requests
-/// that are under way have finished, for `grace` at most.
+/// that are under way have finished, for as long as `stop` says at most, which is given back.
 pub(crate) async fn serve<L>(
     mut listener: L,
     router: Router,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = Duration>,
     ending: CancellationToken,
-    grace: Duration,
-) where
+) -> Duration
+where
     L: Listener,
     L::Addr: PeerAddress,
 {
@@ -188,9 +188,9 @@ pub(crate) async fn serve<L>(
     let tasks = TaskTracker::new();
     let service = TowerToHyperService::new(router);
     let mut stop = pin!(stop);
-    loop {
+    let grace = loop {
         let (mut io, address) = tokio::select! {
-            () = &mut stop => break,
+            grace = &mut stop => break grace,
             accepted = listener.accept() => accepted,
         };
         let Some(admitted) = connections.admit(address.peer()) else {
@@ -218,11 +218,12 @@ pub(crate) async fn serve<L>(
             }
             connection.await.ok();
         });
-    }
+    };
     drop(listener);
     ending.cancel();
     tasks.close();
     tokio::time::timeout(grace, tasks.wait()).await.ok();
+    grace
 }
 
 /// A connection whose writes fail once nothing of them was taken for [`WRITE_TIMEOUT`].

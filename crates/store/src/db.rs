@@ -277,6 +277,28 @@ impl Store {
         self.adopt_ledgers().await
     }
 
+    /// Makes sure that [`Store::prepare`] can succeed, and changes nothing: every change that was made to
+    /// the schema is one of this version's, and the key is the right one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::check`].
+    pub async fn could_prepare(&self) -> Result<(), Error> {
+        let applied = sqlx::query("SELECT version, checksum FROM _sqlx_migrations")
+            .fetch_all(self.pool())
+            .await?;
+        let known = sqlx::migrate!();
+        for row in &applied {
+            let (version, checksum): (i64, Vec<u8>) =
+                (row.try_get("version")?, row.try_get("checksum")?);
+            let mut ours = known.iter().filter(|one| one.version == version);
+            if ours.all(|one| *one.checksum != *checksum) {
+                return Err(Error::OtherSchema);
+            }
+        }
+        self.check_key().await
+    }
+
     /// Makes sure that the schema is this version's and the key is the right one, and changes
     /// nothing: a platform of another version may be running on this database.
     ///
@@ -296,6 +318,10 @@ impl Store {
         if applied != Some(newest) {
             return Err(Error::OtherSchema);
         }
+        self.check_key().await
+    }
+
+    async fn check_key(&self) -> Result<(), Error> {
         let found = sqlx::query("SELECT value FROM meta WHERE name = $1")
             .bind(PROOF)
             .fetch_optional(self.pool())

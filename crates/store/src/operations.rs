@@ -194,6 +194,26 @@ impl Store {
         Ok((queued, running))
     }
 
+    /// The commits of an app that are to be built by operations that are not over.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn commits_under_way(&self, app: &AppId) -> Result<Vec<String>, Error> {
+        let rows = sqlx::query(
+            "SELECT o.* FROM operations o JOIN deploys d ON d.id = o.deploy \
+             WHERE d.app = $1 AND o.ended IS NULL",
+        )
+        .bind(app.as_str().to_owned())
+        .fetch_all(self.pool())
+        .await?;
+        let commit = |row: &AnyRow| match operation(row).ok()?.request {
+            Request::Deploy { commit, .. } => Some(commit),
+            _ => None,
+        };
+        Ok(rows.iter().filter_map(commit).collect())
+    }
+
     /// The operation that made a release.
     ///
     /// # Errors

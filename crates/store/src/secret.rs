@@ -80,7 +80,12 @@ impl SecretKey {
         }
     }
 
-    fn load(path: &Path) -> Result<Self, KeyError> {
+    /// Loads the one in a file.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, is no key, or can be read by others.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
         let file = |source| KeyError::File { path: path.to_owned(), source };
         let mut from = File::open(path).map_err(file)?;
         let mode = from.metadata().map_err(file)?.mode() & 0o777;

@@ -81,6 +81,16 @@ impl Serve {
     #[track_caller]
     pub fn begin(&mut self) {
         assert!(self.running.is_none(), "it runs already");
+        self.running = Some(self.another());
+    }
+
+    /// Starts another platform on the same state folder and ports.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    #[track_caller]
+    pub fn another(&self) -> Tolv {
         let mut command = Command::new(&self.program);
         command
             .arg("serve")
@@ -90,7 +100,7 @@ impl Serve {
             .envs(self.extra.iter().map(|(name, value)| (name, value)));
         let running = Tolv::start(&mut command);
         running.wait_for_line(|line| line.contains("API at http://"), PATIENCE);
-        self.running = Some(running);
+        running
     }
 
     /// Ends the platform by a signal and waits until it is gone.

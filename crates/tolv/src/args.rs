@@ -134,7 +134,7 @@ on in its place, without a refused request.
 
 Environment: TOLV_HOME, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
 TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_LOG_MIB,
-TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_GIT_MEMORY (MiB), TOLV_BUILD_MIB, TOLV_BUILD_FILES,
+TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_REPOSITORY_MIB, TOLV_GIT_MEMORY (MiB), TOLV_BUILD_MIB, TOLV_BUILD_FILES,
 TOLV_SIZE, TOLV_MAX_SIZE, TOLV_BUILD_SIZE, TOLV_BUILDS, TOLV_RESERVE (MiB), TOLV_NETWORK,
 TOLV_HOST_SERVICES.";
 
@@ -271,6 +271,11 @@ pub(crate) struct Serve {
     #[arg(long = "push-size", value_name = "MIB", env = "TOLV_PUSH_MIB", default_value_t = 2048,
         value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) push_mib: u64,
+
+    /// MiB of what an app pushed, on the disk, from which on no more is taken
+    #[arg(long = "repository-size", value_name = "MIB", env = "TOLV_REPOSITORY_MIB",
+        default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub(crate) repository_mib: u64,
 
     /// Most MiB of memory of each git command on what was pushed
     #[arg(long, value_name = "MIB", env = "TOLV_GIT_MEMORY", default_value_t = 1024,

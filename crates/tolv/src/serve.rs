@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,11 +21,17 @@ use tolv_server::Server;
 use crate::args::Serve;
 use crate::cli::Failure;
 use crate::output;
-use crate::settings::Settings;
+use crate::settings::{ITSELF, Settings};
 use crate::upgrade::{Heir, Predecessor, Sockets, Successor};
 
 /// Lines that are written together.
 const AT_ONCE: usize = 512;
+/// For operations under way to end before another program goes on.
+const OPERATIONS: Duration = Duration::from_secs(10 * 60);
+/// For answers under way when this one ends, and when another program goes on: a push waits for what
+/// that one makes of it.
+const ANSWERS: Duration = Duration::from_secs(30);
+const ANSWERS_AT_UPGRADE: Duration = Duration::from_secs(40 * 60);
 /// For what is killed to be gone.
 const KILLED: Duration = Duration::from_secs(2);
 /// For standard output to take the last lines.
@@ -88,11 +95,14 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     let mut predecessor = None;
     // Before the platform: an address that is taken must not start and stop every app.
     let api = if args.successor {
-        let inherited = Predecessor::meet().and_then(|mut old| Ok((old.sockets()?, old)));
-        let (Sockets { api, http }, old) = inherited.map_err(|error| {
+        let none = |error: io::Error| {
             Failure::new(format!("nothing was handed on: {error}"))
                 .hint("`--successor` is for an upgrade, which SIGUSR2 to a `tolv serve` begins")
-        })?;
+        };
+        let mut old = Predecessor::meet().map_err(none)?;
+        let tried = Platform::try_out(&options).await;
+        tried.map_err(|error| Failure { hint: error.hint(), ..Failure::new(error.chain()) })?;
+        let Sockets { api, http } = old.sockets().map_err(none)?;
         predecessor = Some(old);
         options.http = Http::Socket(Arc::new(http));
         api
@@ -143,10 +153,11 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     });
     let server =
         server.map_err(|error| Failure { hint: error.hint(), ..Failure::new(error.chain()) })?;
-    let (stop, mut stopping) = watch::channel(false);
+    let (stop, mut stopping) = watch::channel(None);
     let mut serving: Serving = Box::pin(async move {
         let stopped = async move {
-            stopping.wait_for(|stop| *stop).await.ok();
+            let grace = stopping.wait_for(Option::is_some).await;
+            grace.ok().and_then(|grace| *grace).unwrap_or(ANSWERS)
         };
         server.serve(listener, stopped).await;
     });
@@ -178,12 +189,35 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
             () = &mut serving => break End::Told,
             started = spawn_blocking(move || Successor::start(&program)) => started,
         };
-        match started.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(successor) => break End::Upgrade(successor),
-            Err(error) => say(format!("Upgrade failed, this platform goes on: {error}")),
+        let successor = match started.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(successor) => successor,
+            Err(error) => {
+                say(format!("Upgrade failed, this platform goes on: {error}"));
+                continue;
+            }
+        };
+        let under_way = platform.operations_under_way();
+        if !under_way.is_empty() {
+            let under_way: Vec<_> = under_way.iter().map(ToString::to_string).collect();
+            say(format!(
+                "Upgrade: waiting for {} (another SIGUSR2 cuts it off)",
+                under_way.join(", ")
+            ));
         }
+        tokio::select! {
+            () = &mut serving => break End::Told,
+            () = told.wait() => break End::Told,
+            by = platform.ousted() => break End::Ousted(by),
+            () = platform.finish_operations() => {}
+            () = tokio::time::sleep(OPERATIONS) => {}
+            _ = upgrade.recv() => {}
+        }
+        break End::Upgrade(successor);
     };
-    stop.send_replace(true);
+    stop.send_replace(Some(match &end {
+        End::Upgrade(_) => ANSWERS_AT_UPGRADE,
+        End::Told | End::Ousted(_) => ANSWERS,
+    }));
     let ousted = match &end {
         End::Ousted(by) => Some(
             Failure::new(format!("another platform runs on this database now: {by}"))
@@ -192,8 +226,8 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         End::Told | End::Upgrade(_) => None,
     };
     if let End::Upgrade(successor) = end {
-        let heir = successor.heir();
-        let handed = hand_over(platform, api, successor, notices);
+        let heir = Heir::default();
+        let handed = hand_over(platform, api, (successor, heir.clone()), notices);
         let outcome = until_told_twice(told, heir, async { tokio::join!(handed, serving).0 });
         let outcome = outcome.await;
         tokio::time::timeout(LAST_LINES, written).await.ok();
@@ -238,23 +272,31 @@ async fn until_told_twice(
 async fn hand_over(
     platform: Platform,
     api: TcpListener,
-    mut successor: Successor,
+    (successor, heir): (Successor, Heir),
     notices: mpsc::UnboundedSender<String>,
 ) -> Result<(), Failure> {
     // Before it: afterwards there is none any more.
     let Some(http) = platform.listener() else { return Ok(()) };
     platform.leave().await;
-    let id = successor.heir().id();
+    let told = heir.clone();
     let handed = spawn_blocking(move || {
         let sockets = Sockets { api, http: http.try_clone()? };
-        successor.hand_over(&sockets)
+        successor.go_on(&sockets, &told)
     });
     let handed = handed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-    handed.map_err(|error| {
+    let handed = handed.map_err(|error| {
         Failure::new(format!("the new platform does not go on: {error}"))
             .hint("what runs is left running: start `tolv serve` again")
     })?;
-    notices.send(format!("Handed over to process {id}; requests in flight finish here")).ok();
+    let mut which = "";
+    if let Some(error) = handed {
+        notices.send(format!("Upgrade failed: the new platform does not go on: {error}")).ok();
+        which = "it is this version again, and ";
+    }
+    let id = heir.id();
+    notices
+        .send(format!("Handed over to process {id}; {which}requests in flight finish here"))
+        .ok();
     platform.finish().await;
     Ok(())
 }
@@ -309,11 +351,13 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
         sandbox: args.sandbox.choice,
         network: args.sandbox.network,
         host_services: args.host_services.clone(),
+        image: PathBuf::from(ITSELF),
         host: settings.host(),
         caps: args.build.caps(),
         git: tolv_build::GitLimits {
             memory: args.git_memory << 20,
             push: args.push_mib << 20,
+            repository: args.repository_mib << 20,
             ..tolv_build::GitLimits::default()
         },
         min_free: args.min_free << 20,

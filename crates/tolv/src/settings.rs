@@ -16,7 +16,11 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+/// This program, whatever is at its path meanwhile.
+pub(crate) const ITSELF: &str = "/proc/self/exe";
 
 /// The environment, as far as Tolv looks at it.
 #[derive(Clone, Debug)]
@@ -92,7 +96,7 @@ impl Settings {
             search_path: set("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
             user_home: set("HOME").map(PathBuf::from),
             registry,
-            program: std::env::current_exe()?,
+            program: program_at(&std::env::current_exe()?),
             port: set("PORT")
                 .and_then(|port| port.to_str()?.parse().ok())
                 .filter(|&port| port != 0),
@@ -155,4 +159,12 @@ pub(crate) fn push_socket() -> Option<PathBuf> {
 #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
 pub(crate) fn push_secret() -> Option<String> {
     std::env::var("TOLV_PUSH_SECRET").ok()
+}
+/// Where a program is to be found, whose file the kernel may call one that was replaced.
+fn program_at(path: &Path) -> PathBuf {
+    let text = path.as_os_str().as_bytes();
+    match text.strip_suffix(b" (deleted)") {
+        Some(before) if !path.exists() => PathBuf::from(OsStr::from_bytes(before)),
+        _ => path.to_owned(),
+    }
 }

@@ -2,6 +2,7 @@
 //! the rest.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -20,11 +21,13 @@ use tolv_server::Server;
 
 use crate::args::Up;
 use crate::output::{self, BuildView};
-use crate::settings::Settings;
+use crate::settings::{ITSELF, Settings};
 
 /// Events between the platform and the writing thread. When a slow terminal fills it, lines wait
 /// in the log.
 const EVENTS: usize = 1024;
+/// For answers under way when it ends.
+const ANSWERS: Duration = Duration::from_secs(30);
 /// Events that are written together.
 const AT_ONCE: usize = 512;
 /// For a terminal to take the last lines, once everything is stopped.
@@ -67,6 +70,7 @@ fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
         sandbox: args.sandbox.choice,
         network: args.sandbox.network,
         host_services: HostServices::All,
+        image: PathBuf::from(ITSELF),
         host: settings.host(),
         caps: args.limits.caps(),
         git: tolv_build::GitLimits::default(),
@@ -123,6 +127,7 @@ async fn run(options: Options, watch: bool, form: Form) -> ExitCode {
         let (mut stopping, mut killing) = (stopping.clone(), stopping.clone());
         let serving = server.serve(listener, async move {
             stopping.wait_for(|now| *now > Stop::No).await.ok();
+            ANSWERS
         });
         async move {
             tokio::select! {

@@ -1,13 +1,15 @@
 //! Upgrade: a `tolv serve` goes on as another program, without a refused connection.
 //!
 //! ```text
-//!  old: SIGUSR2 ─▶ starts the new program        new: settings are right ─▶ "ready"
+//!  old: SIGUSR2 ─▶ starts the new program        new: settings, database, key, sandbox are
+//!       finishes its operations                       right ─▶ "ready"
 //!       lets go of the state folder ─▶ its sockets ─────▶ starts, takes requests ─▶ "up"
 //!       finishes its requests, ends
 //! ```
 //!
-//! They talk over the new one's standard input. Each step but the last two can fail without
-//! consequence: the old one goes on. The words are the same in every version.
+//! They talk over the new one's standard input. Where the new one fails before it is ready, the old
+//! one goes on; where it fails after that, the old program is started again in the same way: the
+//! sockets stay open and what runs goes on answering. The words are the same in every version.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
@@ -17,7 +19,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -26,6 +30,8 @@ use rustix::net::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::settings::ITSELF;
+
 /// Its settings are right.
 const READY: u8 = b'r';
 /// The state folder is free; with the sockets.
@@ -33,8 +39,10 @@ const GO: u8 = b'g';
 /// It takes requests.
 const UP: u8 = b'u';
 
-/// For a new program to read its settings.
-const SETTINGS: Duration = Duration::from_secs(10);
+/// For a new program to try its settings.
+const SETTINGS: Duration = Duration::from_secs(30);
+/// For a new program that does not go on to say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// For a new program to take requests, however many deploys there are.
 const START: Duration = Duration::from_secs(120);
 
@@ -76,12 +84,32 @@ impl Successor {
         Ok(successor)
     }
 
+    /// Hands the sockets on, and waits until it takes requests. Where it does not, this program is
+    /// started again in its place; gives why, then. `heir` is told who goes on.
+    ///
+    /// # Errors
+    ///
+    /// Neither goes on.
+    pub(crate) fn go_on(mut self, sockets: &Sockets, heir: &Heir) -> io::Result<Option<io::Error>> {
+        heir.set(self.id());
+        let Err(error) = self.hand_over(sockets) else { return Ok(None) };
+        let mut again = Self::start(Path::new(ITSELF))
+            .map_err(|itself| io::Error::other(format!("{error}; nor does this one: {itself}")))?;
+        heir.set(again.id());
+        match again.hand_over(sockets) {
+            Ok(()) => Ok(Some(error)),
+            Err(itself) => Err(io::Error::other(format!(
+                "{error}; nor does this one, started again: {itself}"
+            ))),
+        }
+    }
+
     /// Hands the sockets on, and waits until it takes requests.
     ///
     /// # Errors
     ///
     /// It ends before, or takes too long and is killed.
-    pub(crate) fn hand_over(&mut self, sockets: &Sockets) -> io::Result<()> {
+    fn hand_over(&mut self, sockets: &Sockets) -> io::Result<()> {
         let fds = [sockets.api.as_fd(), sockets.http.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -94,8 +122,16 @@ impl Successor {
     }
 
     /// Who that is.
-    pub(crate) fn heir(&self) -> Heir {
-        Heir(self.child.id())
+    fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives it the time to say why it ends.
+    fn let_end(&mut self) {
+        let until = Instant::now() + LAST_WORDS;
+        while Instant::now() < until && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(LAST_WORDS / 100);
+        }
     }
 
     fn expect(&mut self, word: u8, limit: Duration) -> io::Result<()> {
@@ -107,7 +143,10 @@ impl Successor {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 format!("it was not ready within {limit:?}")
             }
-            Err(_) => "it ended".to_owned(),
+            Err(_) => {
+                self.let_end();
+                "it ended".to_owned()
+            }
         };
         self.child.kill().ok();
         let status = self.child.wait()?;
@@ -115,19 +154,25 @@ impl Successor {
     }
 }
 
-/// The process of a successor, which nobody waits for once it goes on: its id is no other's.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Heir(u32);
+/// The process of the successor that goes on, which nobody waits for then: its id is no other's.
+/// Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heir(Arc<AtomicU32>);
 
 impl Heir {
     /// Its process id.
-    pub(crate) fn id(self) -> u32 {
-        self.0
+    pub(crate) fn id(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// It is this one now.
+    fn set(&self, id: u32) {
+        self.0.store(id, Ordering::Relaxed);
     }
 
     /// Tells it to end, as this one was told to.
-    pub(crate) fn terminate(self) {
-        if let Some(pid) = i32::try_from(self.0).ok().and_then(Pid::from_raw) {
+    pub(crate) fn terminate(&self) {
+        if let Some(pid) = i32::try_from(self.id()).ok().and_then(Pid::from_raw) {
             kill_process(pid, Signal::TERM).ok();
         }
     }

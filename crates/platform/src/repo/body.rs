@@ -43,6 +43,16 @@ pub enum BodyError {
     /// The connection broke, or the body is not what its headers say.
     #[error("the request cannot be read: {0}")]
     Broken(#[source] io::Error),
+    /// What the app pushed takes as much as it may.
+    #[error(
+        "the app's repository takes the {} MiB that it may (TOLV_REPOSITORY_MIB): remove branches and \
+         tags, or deploys",
+        .most >> 20
+    )]
+    RepositoryFull {
+        /// Bytes.
+        most: u64,
+    },
     /// The disk has less space than is kept free.
     #[error("the disk of the platform is full ({free} MiB free, {min} MiB are kept free)")]
     DiskFull {

@@ -6,6 +6,8 @@
 use std::fs;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +27,9 @@ use super::plan::RefCommand;
 use super::quarantine::PushGuard;
 use super::socket::Socket;
 use super::turns::Turn;
-use super::{MAX_WAITING_PUSHES_PER_APP, RepoError, Repos, failed, run};
+use super::{
+    MAX_WAITING_PUSHES_PER_APP, MAX_WAITING_PUSHES_PER_TOKEN, RepoError, Repos, failed, run,
+};
 
 /// Chunks between git and a slow client.
 const CHUNKS: usize = 16;
@@ -111,6 +115,8 @@ pub struct RefResult {
 
 /// One request of git's.
 pub struct Rpc {
+    /// The name of the token that asks.
+    pub token: String,
     /// Whose repository.
     pub deploy: Deploy,
     /// What for.
@@ -127,9 +133,9 @@ pub struct Rpc {
 pub type Answer = mpsc::Receiver<Bytes>;
 
 impl Repos {
-    /// Waits until a git command of this app may run.
-    async fn turn(&self, app: &AppName) -> Result<Turn, RepoError> {
-        let turn = timeout(TURN_TIMEOUT, self.turns.acquire(app)).await;
+    /// Waits until a git command of this app may run for this token.
+    async fn turn(&self, app: &AppName, token: &str) -> Result<Turn, RepoError> {
+        let turn = timeout(TURN_TIMEOUT, self.turns.acquire(app, token)).await;
         turn.ok().flatten().ok_or(RepoError::Busy)
     }
 
@@ -180,11 +186,12 @@ impl Repos {
     /// git's.
     pub async fn advertise(
         &self,
+        token: &str,
         deploy: &Deploy,
         service: Service,
         protocol: Option<&str>,
     ) -> Result<Vec<u8>, RepoError> {
-        let _turn = self.turn(&deploy.app).await?;
+        let _turn = self.turn(&deploy.app, token).await?;
         let mut command = self.service(deploy, service, protocol);
         // To look is enough here, and needs nothing of the repository to be changed.
         command.access = GitAccess::Read;
@@ -227,9 +234,13 @@ impl Repos {
         let mut body = Incoming::new(rpc.body, rpc.gzip, max);
         // A silent client takes no turn.
         let first = body.begin().await.map_err(RepoError::Body)?;
-        let turn = self.turn(&app).await?;
+        let turn = self.turn(&app, &rpc.token).await?;
         let (chunks, answer) = mpsc::channel(CHUNKS);
-        if is_push && let Err(full) = self.disk.check() {
+        let refused = match is_push {
+            true => self.room(&app).await?.err(),
+            false => None,
+        };
+        if let Some(full) = refused {
             tasks.spawn(async move {
                 chunks.send(rpc.service.refusal(&full).into()).await.ok();
                 body.discard().await;
@@ -249,6 +260,7 @@ impl Repos {
         let begun = begun.await.map_err(|error| RepoError::Watch(io::Error::other(error)))?;
         let ((running, stdin, stdout), push) = begun?;
         let (socket, guard) = push.unzip();
+        let was_refused = Arc::new(AtomicBool::new(true));
         let watch = |error| RepoError::Watch(error);
         let stdin = pipe::Sender::from_owned_fd(stdin).map_err(watch)?;
         let mut stdout = pipe::Receiver::from_owned_fd(stdout).map_err(watch)?;
@@ -258,7 +270,16 @@ impl Repos {
         let mut running = running.map_err(|error| watch(error.into()))?;
         let git_time = self.git.limits.time;
         let disk = self.disk.clone();
-        let decide = self.bound_waiting(app, decide);
+        let decide = self.bound_waiting(app, rpc.token, decide);
+        let decide = {
+            let was_refused = Arc::clone(&was_refused);
+            move |push| async move {
+                let results = decide(push).await;
+                let any = results.iter().any(|result| result.refused.is_some());
+                was_refused.store(any, Ordering::Relaxed);
+                results
+            }
+        };
         tasks.spawn(async move {
             let mut turn = Some(turn);
             let mut last = Vec::new();
@@ -335,6 +356,10 @@ impl Repos {
             let running = running.into_inner();
             let stopped = tokio::task::spawn_blocking(move || {
                 running.stop();
+                // Where nothing was decided, git may have stored it all the same.
+                if was_refused.load(Ordering::Relaxed) {
+                    guard.iter().for_each(PushGuard::refused);
+                }
                 drop((socket, guard));
             });
             stopped.await.ok();
@@ -349,11 +374,26 @@ impl Repos {
         Ok(answer)
     }
 
+    /// Whether there is room for a push: on the disk, and in what the app's repository may take.
+    async fn room(&self, app: &AppName) -> Result<Result<(), BodyError>, RepoError> {
+        if let Err(full) = self.disk.check() {
+            return Ok(Err(full));
+        }
+        let (repos, app) = (self.clone(), app.clone());
+        let most = self.git.limits.repository;
+        let taken = tokio::task::spawn_blocking(move || repos.repository(&app).disk_use()).await;
+        match taken.map_err(|error| RepoError::Watch(io::Error::other(error)))? {
+            taken if taken >= most => Ok(Err(BodyError::RepositoryFull { most })),
+            _ => Ok(Ok(())),
+        }
+    }
+
     /// Wraps a decision: the push is refused if too many others wait for their operations, because
     /// each of them keeps a sandbox.
     fn bound_waiting<F, T>(
         &self,
         app: AppName,
+        token: String,
         decide: F,
     ) -> impl FnOnce(Push) -> Pin<Box<dyn Future<Output = Vec<RefResult>> + Send>> + Send + 'static
     where
@@ -363,12 +403,13 @@ impl Repos {
         let waiting = self.waiting.clone();
         move |push| {
             Box::pin(async move {
-                if let Some(_turn) = waiting.try_acquire(&app) {
+                if let Some(_turn) = waiting.try_acquire(&app, &token) {
                     return decide(push).await;
                 }
                 let text = format!(
                     " !     Too many pushes wait for their operations (at most \
-                     {MAX_WAITING_PUSHES_PER_APP} of one app): push again when one has finished, \
+                     {MAX_WAITING_PUSHES_PER_APP} of one app, {MAX_WAITING_PUSHES_PER_TOKEN} of one \
+                     token): push again when one has finished, \
                      or cancel one (tolv operations cancel)"
                 );
                 push.say.send(text).await.ok();
@@ -399,7 +440,8 @@ fn begin_push(
     let repository = repos.repository(app);
     // No git lives longer: what is older was left by one that was killed.
     repository.remove_old_locks(repos.git.limits.time).map_err(run)?;
-    let guard = repos.quarantines.begin(repository.dir());
+    let guard = repos.quarantines.begin(app, repository.dir(), TURN_TIMEOUT);
+    let guard = guard.ok_or(RepoError::Busy)?;
     let socket = Socket::bind(repos, repository.job(&command).spec.app_uid())?;
     let (hooks, program) = (repos.hooks(), repos.hooks().join(super::HOOK));
     let program = fs::read_link(&program).map_err(failed("read", &program))?;

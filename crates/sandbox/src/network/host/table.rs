@@ -74,7 +74,7 @@ fn connections() -> (u64, u64) {
 ///
 /// A packet that another table drops is dropped all the same, and no other table is changed.
 fn rules(table: &str, prefix: &str, (each, all): (u64, u64)) -> String {
-    let refuse = "reject with icmpx admin-prohibited";
+    let refuse = "goto refuse";
     let errors = "{ destination-unreachable, time-exceeded, parameter-problem }";
     let errors_v6 = "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }";
     // Of the machine, its links and their neighbours; then what clouds have beside 169.254.0.0/16
@@ -87,6 +87,11 @@ fn rules(table: &str, prefix: &str, (each, all): (u64, u64)) -> String {
         "table inet {table} {{
     set connections4 {{ type ipv4_addr; size 131072; flags dynamic; }}
     set connections6 {{ type ipv6_addr; size 131072; flags dynamic; }}
+    chain refuse {{
+        # Of messages about errors the kernel sends one a second to each.
+        meta l4proto tcp reject with tcp reset
+        reject with icmpx admin-prohibited
+    }}
     chain new_connections {{
         meta nfproto ipv4 add @connections4 {{ ip saddr ct count over {each} }} {refuse}
         meta nfproto ipv6 add @connections6 {{ ip6 saddr ct count over {each} }} {refuse}

@@ -67,20 +67,26 @@ pub(super) fn new_ref(commit: &str, name: &str) -> String {
 }
 
 #[test]
-fn slow_requests_of_one_app_leave_git_to_the_others() {
+fn slow_requests_of_one_token_leave_git_to_the_others() {
     let shop = Shop::site("one", &[]);
-    shop.tolv(&["create", "greedy", "--remote", "greedy"]);
-    let args = ["tokens", "create", "--role", "deploy", "--app", "greedy", "--name", "g"];
+    let mut args = vec!["tokens", "create", "--role", "deploy", "--name", "g"];
+    let apps = ["greedy0", "greedy1", "greedy2", "greedy3"];
+    for app in apps {
+        shop.tolv(&["create", app, "--remote", app]);
+        args.extend(["--app", app]);
+    }
     let made = shop.tolv(&args);
     let token = made.split_whitespace().find(|word| word.starts_with("tolv_")).unwrap();
-    let path = "/git/greedy/production.git/git-upload-pack";
-    let begin = || Slow::begin(&shop.serve, token, path, "git-protocol: version=2\r\n");
+    let begin = |n: usize| {
+        let path = format!("/git/{}/production.git/git-upload-pack", apps[n / 2 % apps.len()]);
+        Slow::begin(&shop.serve, token, &path, "git-protocol: version=2\r\n")
+    };
     let have = packet(&format!("have {}\n", "1".repeat(40)));
     let fetch = format!("{}0001{}", packet("command=fetch"), have.repeat(2000));
     // Half of them say next to nothing, the others enough for git to be started.
-    let mut held: Vec<_> = (0..32)
+    let mut held: Vec<_> = (0..64)
         .map(|n| {
-            let mut slow = begin();
+            let mut slow = begin(n);
             slow.send(if n % 2 == 0 { b"0" } else { fetch.as_bytes() }).unwrap();
             slow
         })

@@ -114,6 +114,29 @@ fn an_upgrade_refuses_no_request_and_keeps_every_process() {
     assert_eq!(before.iter().find(|pid| lives(pid)), None, "nothing is left");
 }
 
+#[test]
+fn a_kill_right_after_an_upgrade_leaves_the_addresses_to_the_next_start() {
+    let mut shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.change("server.py", SERVER);
+    shop.pushed(&["tolv", "main"]);
+    let address = SocketAddr::from(([127, 0, 0, 1], shop.serve.http()));
+    let slow = thread::spawn(move || http::get(address, "shop.localhost", "/slow"));
+    poll(SOON, "it to be in flight", || {
+        shop.tolv(&["logs", "-p", "web"]).contains(": slow").then_some(())
+    });
+    let status = shop.serve.upgrade(|serve| {
+        rustix::process::kill_process(serve.running().pid(), Signal::KILL).unwrap();
+        // The old one still answers what it has begun.
+        let mut next = serve.another();
+        http::get(address, "shop.localhost", "/go").unwrap();
+        next.signal(Signal::TERM);
+        next.wait(SOON);
+    });
+    assert!(status.success());
+    assert_eq!(slow.join().unwrap().unwrap().status, 200);
+    shop.serve.ended();
+}
+
 /// Ends the clients, also of a test that fails.
 struct Over<'a>(&'a AtomicBool);
 
@@ -124,7 +147,46 @@ impl Drop for Over<'_> {
 }
 
 #[test]
-fn what_is_under_way_is_gone_on_with() {
+fn operations_under_way_are_finished_first_and_the_others_go_on_with_the_new_one() {
+    let mut shop = Shop::new("web: python3 server.py\nrelease: sh release.sh\n", &[]);
+    shop.change("release.sh", "echo begun; until [ -e /tmp/x ]; do sleep 1; echo > /tmp/x; done");
+    for round in 0..3 {
+        shop.change("round", &round.to_string());
+        let begin = || {
+            let push = push_command(&shop.serve, &shop.dir, &["tolv", "main"]);
+            tolv_testkit::Tolv::start(&mut { push })
+        };
+        let begun = |count: usize| {
+            poll(SOON, "its release phase", || {
+                let lines = shop.ran(&["logs", "-p", "release", "--source", "app"]).out;
+                (lines.matches(": begun").count() == count).then_some(())
+            });
+        };
+        let mut pushes = vec![begin()];
+        begun(2 * round + 1);
+        // This one waits for its turn.
+        pushes.push(begin());
+        poll(SOON, "two operations", || {
+            let operations = shop.json(&["operations"]);
+            let count = |state: &str| operations.to_string().matches(state).count();
+            (count(r#""queued""#) == 1 || count(r#""running""#) == 0).then_some(())
+        });
+        let Shop { serve, .. } = &mut shop;
+        assert!(serve.upgrade(|_| {}).success());
+        for mut push in pushes {
+            assert!(push.wait(SOON).success(), "{:?}", push.lines());
+        }
+    }
+    // Each began once.
+    let lines = shop.tolv(&["logs", "-p", "release", "--source", "app", "-n", "1000"]);
+    let operations = shop.json(&["operations"]);
+    let operations = operations["items"].as_array().unwrap();
+    assert!(operations.iter().all(|operation| operation["state"] == "succeeded"), "{operations:?}");
+    assert_eq!(lines.matches(": begun").count(), operations.len(), "{lines}");
+}
+
+#[test]
+fn another_signal_cuts_off_what_is_under_way() {
     let mut shop = Shop::new("web: python3 server.py\nrelease: sh release.sh\n", &[]);
     shop.change("release.sh", "echo begun; sleep 1000");
     let push = push_command(&shop.serve, &shop.dir, &["tolv", "main"]);
@@ -132,17 +194,23 @@ fn what_is_under_way_is_gone_on_with() {
     poll(SOON, "its release phase", || {
         shop.ran(&["logs", "-p", "release"]).out.contains(": begun").then_some(())
     });
-    assert!(shop.serve.upgrade(|_| {}).success());
-    // A push hears that it goes on, and how to follow it; what was begun begins again.
-    assert!(!push.wait(SOON).success());
-    poll(SOON, "its release phase again", || {
-        let lines = shop.tolv(&["logs", "-p", "release", "--source", "app"]);
-        (lines.matches(": begun").count() == 2).then_some(())
-    });
+    shop.serve.signal(Signal::USR2);
+    shop.serve.running().wait_for_line(|line| line.contains("Upgrade: waiting for op_"), SOON);
+    // Commands are answered meanwhile.
     let operations = shop.json(&["operations"]);
-    let id = operations["items"][0]["id"].as_str().unwrap();
-    assert_eq!(operations["items"].as_array().unwrap().len(), 1, "{operations}");
-    shop.tolv(&["operations", "cancel", id]);
+    let id = operations["items"][0]["id"].as_str().unwrap().to_owned();
+    let status = shop.serve.upgrade(|serve| {
+        // The push waits for what the new one makes of it, which begins again.
+        push.wait_for_line(|line| line.contains("The platform is upgraded"), SOON);
+        poll(SOON, "its release phase again", || {
+            let lines = serve.tolv(&shop.dir, &["logs", "-p", "release", "--source", "app"]);
+            (lines.matches(": begun").count() == 2).then_some(())
+        });
+        serve.tolv(&shop.dir, &["operations", "cancel", &id]);
+        assert!(!push.wait(SOON).success());
+        assert!(push.lines().iter().any(|line| line.text.contains("(cancelled)")));
+    });
+    assert!(status.success());
 }
 
 #[test]
@@ -223,14 +291,37 @@ fn one_that_fails_at_the_last_moment_ends_no_process_of_an_app() {
     let before = pids(&shop);
     // Its settings are right, it says; then it ends.
     installed.put("printf r >&0; exit 4");
-    shop.serve.signal(Signal::USR2);
-    let wanted = "the new platform does not go on: it ended (exit status: 4)";
-    shop.serve.running().wait_for_line(|line| line.contains(wanted), SOON);
+    let status = shop.serve.upgrade(|serve| {
+        let failed = "Upgrade failed: the new platform does not go on: it ended (exit status: 4)";
+        serve.running().wait_for_line(|line| line.contains(failed), SOON);
+    });
+    assert!(status.success());
     installed.put_right();
-    assert_eq!(shop.serve.ended().code(), Some(1));
-    shop.serve.begin();
-    poll(SOON, "it is known again", || (pids(&shop) == before).then_some(()));
+    assert_eq!(pids(&shop), before);
     assert_eq!(shop.text("shop.localhost", "/"), "ok");
+    assert!(shop.serve.upgrade(|_| {}).success());
+    assert_eq!(pids(&shop), before);
+}
+
+/// What a newer version has made of the database is not this one's to go on with.
+#[test]
+fn one_that_could_not_use_the_database_is_not_handed_anything() {
+    let mut serve = Serve::start(env!("CARGO_BIN_EXE_tolv"), &[]);
+    let database = serve.state().join("db.sqlite");
+    let script = "import sqlite3, sys\n\
+        db = sqlite3.connect(sys.argv[1], timeout=20)\n\
+        db.execute(\"INSERT INTO _sqlx_migrations SELECT 9999, 'newer', installed_on, success, \"\n\
+        \"checksum, execution_time FROM _sqlx_migrations LIMIT 1\")\n\
+        db.commit()";
+    let ran = run(Command::new("python3").args(["-c", script]).arg(database));
+    assert!(ran.status.success(), "{}", ran.err);
+    let pid = serve.running().pid();
+    serve.signal(Signal::USR2);
+    let said = serve.running().wait_for_line(|line| line.contains("Upgrade failed"), SOON);
+    assert!(said.text.contains("this platform goes on"), "{}", said.text);
+    serve.running().wait_for_line(|line| line.contains("schema of another version"), SOON);
+    serve.tolv(&serve.folder("user"), &["create", "shop"]);
+    assert_eq!(serve.running().pid(), pid);
 }
 
 /// Says when it has begun and when it was told to end, for which it takes a while.

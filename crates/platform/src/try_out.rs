@@ -1,0 +1,39 @@
+//! Whether a platform could start, before it has anything to start with.
+
+use tolv_sandbox::{Machine, Spawner};
+use tolv_store::blobs::Blobs as BlobStore;
+use tolv_store::{DatabaseUrl, SecretKey, Store};
+
+use super::error::Error;
+use super::options::Options;
+use super::platform::Platform;
+
+impl Platform {
+    /// Tries what can be tried beside the platform that runs on the same state: the key, the schema of
+    /// the database, the address of the blob store, the sandbox. Changes nothing. A database that is
+    /// away is no reason not to start.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Platform::start`].
+    pub async fn try_out(options: &Options) -> Result<(), Error> {
+        let key = match &options.secret_key {
+            Some(key) => key.clone(),
+            None => SecretKey::load(&options.home.join("secret-key"))?,
+        };
+        let database = match &options.database {
+            Some(database) => database.clone(),
+            None => DatabaseUrl::file(&options.home.join("db.sqlite")),
+        };
+        match Store::connect(&database, &key)?.could_prepare().await {
+            Err(error) if !error.is_unavailable() => return Err(error.into()),
+            _ => {}
+        }
+        if let Some(blobs) = &options.blobs {
+            BlobStore::open(&blobs.url, &blobs.options)?;
+        }
+        let spawner = Spawner::start(&options.image, &["spawner"])?;
+        Machine::probe(&spawner, options.network)?.choose(options.sandbox)?;
+        Ok(())
+    }
+}
