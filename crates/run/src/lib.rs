@@ -35,6 +35,8 @@
 //! * Nothing that a process forked outlives it, and no process outlives the engine where that ends
 //!   in order. Where it is killed, processes of the formation go on if it has [`Settings::doors`],
 //!   and the next engine goes on with them; everything else ends.
+//! * Engines and shims of any two versions get along: what the next engine cannot go on with for good
+//!   answers requests until a rollout has replaced it.
 //! * A slow reader of the lines never blocks an app.
 //! * The environment's values are never printed.
 
