@@ -37,10 +37,29 @@ struct State {
 
 struct Handle {
     plan: Plan,
-    /// Outside the formation.
-    one_off: bool,
+    kind: Kind,
     stopping: bool,
     commands: mpsc::UnboundedSender<Command>,
+}
+
+/// What a process is to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One of the formation.
+    Formation,
+    /// One of the formation that another version or other settings have started: it runs until one
+    /// of [`Kind::Formation`] is up in its place.
+    Outdated,
+    /// Outside the formation.
+    OneOff,
+}
+
+/// A process that stays until it is told to stop.
+#[derive(Clone)]
+pub(crate) struct Current {
+    pub(crate) id: u64,
+    pub(crate) plan: Plan,
+    pub(crate) outdated: bool,
 }
 
 impl std::fmt::Debug for Handle {
@@ -73,16 +92,16 @@ impl Board {
         &self,
         id: u64,
         plan: &Plan,
-        one_off: bool,
+        kind: Kind,
     ) -> Option<mpsc::UnboundedReceiver<Command>> {
         let (commands, received) = mpsc::unbounded_channel();
         let mut state = self.lock();
         if state.ending {
             return None;
         }
-        let handle = Handle { plan: plan.clone(), one_off, stopping: false, commands };
+        let handle = Handle { plan: plan.clone(), kind, stopping: false, commands };
         state.handles.insert(id, handle);
-        if !one_off {
+        if kind != Kind::OneOff {
             let endpoint = Endpoint {
                 process: plan.name.clone(),
                 id,
@@ -126,11 +145,21 @@ impl Board {
     }
 
     /// The processes of the formation that were not told to stop.
-    pub(crate) fn current(&self) -> Vec<(u64, Plan)> {
+    pub(crate) fn current(&self) -> Vec<Current> {
         let state = self.lock();
-        let staying =
-            state.handles.iter().filter(|(_, handle)| !handle.one_off && !handle.stopping);
-        staying.map(|(&id, handle)| (id, handle.plan.clone())).collect()
+        let staying = state.handles.iter().filter(|(_, handle)| handle.stays());
+        let current = |(&id, Handle { plan, kind, .. }): (_, &Handle)| Current {
+            id,
+            plan: plan.clone(),
+            outdated: *kind == Kind::Outdated,
+        };
+        staying.map(current).collect()
+    }
+
+    /// Whether one of the formation is to be replaced.
+    pub(crate) fn has_outdated(&self) -> bool {
+        let is_one = |handle: &Handle| handle.kind == Kind::Outdated && handle.stays();
+        self.lock().handles.values().any(is_one)
     }
 
     /// Sends the requests to these alone; returns the web processes that had them until now.
@@ -169,6 +198,10 @@ impl Board {
 }
 
 impl Handle {
+    fn stays(&self) -> bool {
+        self.kind != Kind::OneOff && !self.stopping
+    }
+
     fn tell(&mut self, command: Command) {
         self.stopping |= command != Command::Keep;
         // Gone already: its end is on its way.

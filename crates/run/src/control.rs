@@ -9,7 +9,7 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::protocol::{Order, PACKET, Word};
+use crate::protocol::{FromShim, PACKET, ToShim, frozen};
 
 /// The control socket. The shim ends its app when this is closed.
 #[derive(Debug)]
@@ -25,7 +25,12 @@ impl Control {
     }
 
     /// The next word; nothing once the shim is gone. May be dropped at any time.
-    pub(crate) async fn word(&self) -> Option<Word> {
+    pub(crate) async fn word(&self) -> Option<FromShim> {
+        self.receive(FromShim::from_bytes).await
+    }
+
+    /// The next packet that is understood; nothing once the shim is gone.
+    async fn receive<T>(&self, understand: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
         let mut packet = [0; PACKET];
         loop {
             let read = self.0.async_io(Interest::READABLE, |socket| {
@@ -36,19 +41,41 @@ impl Control {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 Ok(0) | Err(_) => return None,
                 // A word of another version says nothing that is understood here.
-                Ok(read) => match serde_json::from_slice(&packet[..read]) {
-                    Ok(word) => return Some(word),
-                    Err(_) => continue,
-                },
+                Ok(read) => {
+                    if let Some(word) = understand(&packet[..read]) {
+                        return Some(word);
+                    }
+                }
             }
         }
     }
 
     /// Gives an order without waiting; whether there was room for it.
-    pub(crate) fn order(&self, order: &Order) -> bool {
-        let Ok(packet) = serde_json::to_vec(order) else { return false };
+    pub(crate) fn order(&self, order: impl Into<ToShim>) -> bool {
+        let packet = order.into().to_bytes();
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         send(self.0.get_ref(), &packet, flags).is_ok()
+    }
+}
+
+/// The control socket of a shim that may be of another version: it takes and gives frozen messages
+/// alone.
+#[derive(Debug)]
+pub(crate) struct FrozenControl(Control);
+
+impl FrozenControl {
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self(Control::new(socket)?))
+    }
+
+    /// The next frozen word; nothing once the shim is gone. May be dropped at any time.
+    pub(crate) async fn word(&self) -> Option<frozen::Word> {
+        self.0.receive(|packet| serde_json::from_slice(packet).ok()).await
+    }
+
+    /// Gives an order without waiting; whether there was room for it.
+    pub(crate) fn order(&self, order: frozen::Order) -> bool {
+        self.0.order(order)
     }
 }
 

@@ -9,7 +9,7 @@ use tolv_model::env::EnvName;
 use tolv_model::name::ProcessName;
 use tolv_model::run::{Argv, WindowSize};
 
-use crate::board::Command;
+use crate::board::{Command, Kind};
 use crate::local::Local;
 use crate::one_off::{Errand, Run};
 use crate::plan::Plan;
@@ -100,7 +100,7 @@ impl Local {
         let id = shared.board.next_id();
         // From before it is on the board: a stop that tells it waits for it.
         let token = shared.tasks.token();
-        let commands = shared.board.add(id, &plan, true).ok_or(Error::Stopped)?;
+        let commands = shared.board.add(id, &plan, Kind::OneOff).ok_or(Error::Stopped)?;
         let cancel = CancellationToken::new();
         let (started, is_started) = oneshot::channel();
         let (done, ended) = oneshot::channel();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::foreign::Foreign;
 use crate::orphan::{Late, Orphan};
-use crate::session::Session;
 use crate::shared::Shared;
 
 /// Stops what another platform has left running and nobody has gone on with.
@@ -28,17 +28,19 @@ pub(crate) fn stop_late(shared: &Arc<Shared>, late: Vec<Late>) {
 }
 
 async fn stop(orphan: Orphan, shared: Arc<Shared>) {
-    let process: Arc<str> = Arc::from(orphan.here.process.as_str());
-    let pump = shared.pump_of(Arc::clone(&process), process, orphan.here.release);
+    let hello = orphan.hello.as_ref();
+    let process: Arc<str> = Arc::from(hello.map_or("platform", |hello| hello.process.as_str()));
+    let release = hello.map_or(0, |hello| hello.release);
+    let pump = shared.pump_of(Arc::clone(&process), process, release);
     let Some(pump) = pump else { return orphan.kill() };
     pump.say("Process went on without the platform, and is not wanted any more");
-    let is_told = orphan.here.stopping;
+    let is_told = orphan.hello.as_ref().is_some_and(|hello| hello.stopping);
     // What cannot be stopped in order was killed.
-    let Ok(mut session) = Session::adopt(orphan, &shared, &pump) else { return };
+    let Ok(mut foreign) = Foreign::adopt(orphan, &shared, &pump) else { return };
     let grace = shared.settings.timing.grace;
     if !is_told {
         pump.say("Stopping all processes with SIGTERM");
-        session.terminate(grace);
+        foreign.terminate(grace);
     }
-    session.end(grace, &shared.killed, &pump).await;
+    foreign.end(grace, &shared.killed, &pump).await;
 }

@@ -35,6 +35,8 @@
 //! * Nothing that a process forked outlives it, and no process outlives the engine where that ends
 //!   in order. Where it is killed, processes of the formation go on if it has [`Settings::doors`],
 //!   and the next engine goes on with them; everything else ends.
+//! * Engines and shims of any two versions get along: what the next engine cannot go on with for good
+//!   answers requests until a rollout has replaced it.
 //! * A slow reader of the lines never blocks an app.
 //! * The environment's values are never printed.
 
@@ -46,6 +48,7 @@ mod connector;
 mod control;
 #[cfg(test)]
 mod fixture;
+mod foreign;
 mod job;
 mod journal;
 mod left;
@@ -54,12 +57,14 @@ mod local;
 mod maybe;
 mod one_off;
 mod orphan;
+mod outdated;
 mod plan;
 mod ports;
 mod probe;
 mod process;
 mod protocol;
 mod pump;
+mod renewal;
 mod rolling;
 mod session;
 mod shared;

@@ -15,14 +15,15 @@ use tolv_logs::store::Reader;
 use tolv_model::operation::Selection;
 use tolv_model::unit::Policy;
 
-use crate::board::{Board, Command};
+use crate::board::{Board, Command, Kind};
 use crate::journal::{Journal, Log};
 use crate::left::{self, dismiss};
 use crate::one_off::{Errand, Run};
-use crate::orphan::{self, Found, Orphan};
+use crate::orphan::{self, Found};
 use crate::plan::Plan;
 use crate::protocol::Written;
 use crate::pump::{Outlet, Teller};
+use crate::renewal::{self, Renewal};
 use crate::rolling::{self, Manner};
 use crate::shared::Shared;
 use crate::tally::Tally;
@@ -67,20 +68,17 @@ impl Local {
         let mut reader = Reader::at_end(&logs).map_err(failed)?;
         let until =
             settings.doors_until.unwrap_or_else(|| std::time::Instant::now() + orphan::PATIENCE);
-        let Found { orphans, late, killed } = match &settings.doors {
+        let Found { orphans, late } = match &settings.doors {
             Some(doors) => orphan::find(doors, until)
                 .map_err(|source| Error::Doors { path: doors.clone(), source })?,
             None => Found::default(),
         };
-        for Orphan { here, .. } in &orphans {
-            reader.skip(here.writer, here.written.written);
+        for hello in orphans.iter().filter_map(|orphan| orphan.hello.as_ref()) {
+            reader.skip(hello.writer, hello.written.written);
         }
         let tell = |text: String| {
             journal.append([&Line::tolv("platform", text)].into_iter());
         };
-        if killed > 0 {
-            tell(format!("{killed} processes of an earlier platform cannot be gone on with"));
-        }
         if !late.is_empty() {
             let late = late.len();
             tell(format!(
@@ -107,6 +105,7 @@ impl Local {
             tally,
             teller: Mutex::new(Some(teller)),
             orphans: Mutex::new(orphans),
+            renewal: Renewal::default(),
             taken,
             turn: Arc::default(),
             began: Instant::now(),
@@ -126,14 +125,15 @@ impl Local {
     pub async fn converge(&self, target: Target) -> Result<Outcome, Error> {
         let target = Arc::new(target);
         let plans = rolling::plans(&self.0.shared, &target)?;
-        let turn = Arc::clone(&self.0.shared.turn).lock_owned().await;
+        let turn = self.turn().await;
         self.roll(turn, target, plans, Manner::AllOrNothing).await
     }
 
     /// As [`Local::converge`], but a process that does not come up is no failure: it is started
     /// again and again, as one that crashed, and keeps none of the others down. For what has
     /// been running before, as after a restart of the machine, or still runs, as after a kill of
-    /// the platform: that is gone on with.
+    /// the platform: that is gone on with. What another version of the platform has started answers
+    /// requests too, until a rollout has replaced it, which begins behind this one.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Local {
     pub async fn restore(&self, target: Target) -> Result<Outcome, Error> {
         let target = Arc::new(target);
         let plans = rolling::plans(&self.0.shared, &target)?;
-        let turn = Arc::clone(&self.0.shared.turn).lock_owned().await;
+        let turn = self.turn().await;
         self.roll(turn, target, plans, Manner::AsFarAsItGoes).await
     }
 
@@ -152,10 +152,16 @@ impl Local {
     ///
     /// Those of [`Local::converge`].
     pub async fn restart(&self, processes: &Selection) -> Result<Outcome, Error> {
-        let turn = Arc::clone(&self.0.shared.turn).lock_owned().await;
+        let turn = self.turn().await;
         let Some(target) = turn.clone() else { return Ok(Outcome::default()) };
         let plans = rolling::plans(&self.0.shared, &target)?;
         self.roll(turn, target, plans, Manner::Renew(processes.clone())).await
+    }
+
+    /// Waits until no other rollout is under way; what only replaces outdated processes is undone.
+    async fn turn(&self) -> OwnedMutexGuard<Option<Arc<Target>>> {
+        self.0.shared.renewal.interrupt();
+        Arc::clone(&self.0.shared.turn).lock_owned().await
     }
 
     async fn roll(
@@ -182,6 +188,7 @@ impl Local {
             // What is not wanted has been replaced by now, as far as it could be.
             dismiss(&shared);
             drop(turn);
+            renewal::begin(&shared);
             done.send(outcome).ok();
         });
         outcome.await.unwrap_or(Err(Error::Stopped))
@@ -215,7 +222,7 @@ impl Local {
         let id = shared.board.next_id();
         // From before it is on the board: a stop that tells it waits for it.
         let _token = shared.tasks.token();
-        let commands = shared.board.add(id, &plan, true).ok_or(Error::Stopped)?;
+        let commands = shared.board.add(id, &plan, Kind::OneOff).ok_or(Error::Stopped)?;
         let cancel = stop.child_token();
         let _stop = cancel.clone().drop_guard();
         let (done, exit) = oneshot::channel();

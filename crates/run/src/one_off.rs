@@ -14,7 +14,8 @@ use crate::board::Command;
 use crate::child::exec_failure;
 use crate::maybe::maybe;
 use crate::plan::Plan;
-use crate::protocol::{Io, Order, Orders, Word};
+use crate::protocol::frozen::Word as Frozen;
+use crate::protocol::{FromShim, Io, Order, Orders, Word};
 use crate::pump::Pump;
 use crate::session::{self, Launching, Session, exit_timeout};
 use crate::shared::Shared;
@@ -117,8 +118,8 @@ impl Run {
                 biased;
                 word = session.control.word() => match word {
                     // Only at a door, and it has none.
-                    Some(Word::Here(_)) => {}
-                    Some(Word::Started { .. }) => {
+                    Some(FromShim::Frozen(Frozen::Hello(_))) => {}
+                    Some(FromShim::Versioned(Word::Started { .. })) => {
                         self.pump.say("State changed from starting to up");
                         if let Some(started) = self.errand.started.take() {
                             // Nobody waits for it any more: then it is being stopped.
@@ -126,15 +127,15 @@ impl Run {
                             started.send((handle, streams.take())).ok();
                         }
                     }
-                    Some(Word::Bell(written)) => self.pump.bell(session.writer, written),
-                    Some(Word::Memory { held, limit }) => {
+                    Some(FromShim::Versioned(Word::Bell(written))) => self.pump.bell(session.writer, written),
+                    Some(FromShim::Versioned(Word::Memory { held, limit })) => {
                         session::memory_quota(&self.pump, held, limit);
                     }
-                    Some(Word::Killed { kills, limit }) => {
+                    Some(FromShim::Versioned(Word::Killed { kills, limit })) => {
                         session::memory_kill(&self.pump, kills, limit);
                     }
-                    Some(Word::ForkRefused { limit }) => session::fork_refused(&self.pump, limit),
-                    Some(Word::ExecFailed { errno, what }) => {
+                    Some(FromShim::Versioned(Word::ForkRefused { limit })) => session::fork_refused(&self.pump, limit),
+                    Some(FromShim::Versioned(Word::ExecFailed { errno, what })) => {
                         session.over(None, &self.pump);
                         let reason = exec_failure(errno, &what);
                         let error = self.not_started(&reason);
@@ -145,7 +146,7 @@ impl Run {
                             _ => Err(error),
                         };
                     }
-                    Some(Word::Exited(ended)) => {
+                    Some(FromShim::Frozen(Frozen::Exited(ended))) => {
                         let exit = session.ended(Some(ended), &self.pump);
                         let memory = matches!(
                             session::reason(Some(ended)),
@@ -191,7 +192,7 @@ impl Run {
         self.pump.say("Stopping all processes with SIGTERM");
         if let Io::Terminal { .. } = self.errand.io {
             // As a terminal that is closed: an interactive shell does not hear SIGTERM.
-            session.control.order(&Order::Signal { signal: libc::SIGHUP });
+            session.control.order(Order::Signal { signal: libc::SIGHUP });
         }
         session.terminate(grace);
         Instant::now() + grace

@@ -2,7 +2,8 @@
 //!
 //! A shim of the formation has a door: a socket in a folder of the platform, which nobody comes to
 //! while the platform that launched it listens. Once that one is gone the next connects, hears what
-//! the shim runs, and goes on with it where it is what should run.
+//! the shim runs, and goes on with it where it is what should run. A shim of another version of the
+//! protocol says what it runs in the same words (see [`frozen`](crate::protocol::frozen)).
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -22,9 +23,12 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tolv_model::slug::Digest;
 use tolv_sandbox::Launched;
 
-use crate::protocol::{Here, PACKET, VERSION, Word};
+use crate::plan::Plan;
+use crate::protocol::frozen::{Exited, Hello, Word};
+use crate::protocol::{PACKET, version};
 
 /// For shims to say what they are. Most do at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -68,13 +72,33 @@ impl Door {
 /// A shim without a platform.
 #[derive(Debug)]
 pub(crate) struct Orphan {
-    pub(crate) here: Here,
+    /// Nothing where it said something else: then all that can be done is to stop it.
+    pub(crate) hello: Option<Hello>,
     pub(crate) control: OwnedFd,
     pub(crate) launched: Launched,
     pub(crate) door: Door,
 }
 
 impl Orphan {
+    /// Whether it runs what was digested, speaks as this platform does, and was not told to end.
+    pub(crate) fn runs(&self, plan: Digest) -> bool {
+        let runs = |hello: &Hello| {
+            hello.version == version() && hello.identity.plan == plan && !hello.stopping
+        };
+        self.hello.as_ref().is_some_and(runs)
+    }
+
+    /// Whether it is this process of this release, as another version of the platform or other
+    /// settings have started it: not what is wanted, but it answers until that is up.
+    pub(crate) fn stands_for(&self, plan: &Plan, digest: Digest) -> bool {
+        let stands = |hello: &Hello| {
+            hello.process == plan.name.to_string()
+                && hello.release == plan.target.release.number.0
+                && !hello.stopping
+        };
+        !self.runs(digest) && self.hello.as_ref().is_some_and(stands)
+    }
+
     /// Kills it, with everything below it.
     pub(crate) fn kill(self) {
         self.launched.kill();
@@ -91,7 +115,7 @@ pub(crate) struct Late {
 }
 
 impl Late {
-    /// Waits for its word; nothing where it has ended, or was killed as one of another version.
+    /// Waits for its word; nothing where it has ended.
     pub(crate) async fn answer(self) -> Option<Orphan> {
         let Self { control, door } = self;
         #[expect(unsafe_code, reason = "the descriptor has to stay open and the same")]
@@ -99,7 +123,7 @@ impl Late {
         let control = unsafe { AsyncFd::register_with_interest(control, Interest::READABLE) };
         let control = control.ok()?;
         control.readable().await.ok()?.clear_ready();
-        hear(control.into_inner(), door).ok().flatten()
+        hear(control.into_inner(), door).ok()
     }
 }
 
@@ -108,8 +132,6 @@ impl Late {
 pub(crate) struct Found {
     pub(crate) orphans: Vec<Orphan>,
     pub(crate) late: Vec<Late>,
-    /// Shims of another version of the protocol, which were killed.
-    pub(crate) killed: usize,
 }
 
 /// Kills what earlier engines with this folder for [`Settings::doors`](crate::Settings::doors) have left
@@ -155,12 +177,8 @@ pub(crate) fn find(folder: &Path, until: Instant) -> io::Result<Found> {
             found.late.push(Late { control, door });
             continue;
         }
-        match hear(control, door) {
-            Ok(Some(orphan)) => found.orphans.push(orphan),
-            Ok(None) => found.killed += 1,
-            // It ended meanwhile.
-            Err(_) => {}
-        }
+        // Otherwise it ended meanwhile.
+        found.orphans.extend(hear(control, door));
     }
     Ok(found)
 }
@@ -189,9 +207,8 @@ fn is_readable(control: &OwnedFd, until: Instant) -> io::Result<bool> {
     }
 }
 
-/// Hears a shim's first word, which is there; nothing where it is not understood: then the shim is
-/// killed, for nobody will ever be able to look after it.
-fn hear(control: OwnedFd, door: Door) -> io::Result<Option<Orphan>> {
+/// Hears a shim's first word, which is there.
+fn hear(control: OwnedFd, door: Door) -> io::Result<Orphan> {
     let mut packet = [0; PACKET];
     let (read, pid) = receive(&control, &mut packet)?;
     let launched = Launched { pid, pidfd: pidfd_open(raw(pid)?, PidfdFlags::empty())? };
@@ -203,16 +220,11 @@ fn hear(control: OwnedFd, door: Door) -> io::Result<Option<Orphan>> {
         return Err(io::ErrorKind::ConnectionReset.into());
     }
     set_socket_passcred(&control, false)?;
-    match serde_json::from_slice(packet.get(..read).unwrap_or_default()) {
-        Ok(Word::Here(here)) if here.version == VERSION => {
-            Ok(Some(Orphan { here, control, launched, door }))
-        }
-        Ok(_) | Err(_) => {
-            launched.kill();
-            door.remove();
-            Ok(None)
-        }
-    }
+    let hello = match serde_json::from_slice(packet.get(..read).unwrap_or_default()) {
+        Ok(Word::<Exited>::Hello(hello)) => Some(hello),
+        Ok(Word::Exited(_)) | Err(_) => None,
+    };
+    Ok(Orphan { hello, control, launched, door })
 }
 
 /// One packet and the pid of its sender.

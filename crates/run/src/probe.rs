@@ -139,7 +139,8 @@ impl Probe {
         outcome
     }
 
-    /// Between two attempts: `wait`, or less where the port has only now begun to listen.
+    /// Between two attempts: `wait`, or less where the port has only now begun to listen. No more:
+    /// to one that hangs, and whose queue is full, a connection is neither made nor refused.
     async fn pause(&self, check: &HealthCheck) {
         let port = match &check.action {
             CheckAction::Http { port, .. } | CheckAction::Listening { port } => {
@@ -149,11 +150,11 @@ impl Probe {
         };
         let listens =
             || async move { self.first(port, |address| self.listens(address)).await.is_ok() };
-        if listens().await {
-            // It answered, and not as it should: it gets the time that it asks for.
-            return sleep(check.wait).await;
-        }
         let begins = async {
+            if listens().await {
+                // It answered, and not as it should: it gets the time that it asks for.
+                return sleep(check.wait).await;
+            }
             let mut pause = PAUSES.0;
             while !listens().await {
                 sleep(pause).await;

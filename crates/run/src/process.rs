@@ -25,7 +25,8 @@ use crate::orphan::Orphan;
 use crate::plan::Plan;
 use crate::ports::random;
 use crate::probe::{Probe, Probed};
-use crate::protocol::{Ended, Word};
+use crate::protocol::frozen::Word as Frozen;
+use crate::protocol::{Ended, FromShim, Word};
 use crate::pump::Pump;
 use crate::session::{self, Launching, Session};
 use crate::shared::Shared;
@@ -54,7 +55,7 @@ pub(crate) struct Process {
 enum Happened {
     Command(Command),
     Launched(Result<Started, String>),
-    Word(Option<Word>),
+    Word(Option<FromShim>),
     Probed(Probed),
     Woken,
     Deaf,
@@ -194,31 +195,34 @@ impl Running {
         self.feed(Event::SpawnFailed);
     }
 
-    async fn word(&mut self, word: Option<Word>) {
+    async fn word(&mut self, word: Option<FromShim>) {
+        let word = match word {
+            Some(FromShim::Versioned(word)) => word,
+            Some(FromShim::Frozen(Frozen::Exited(ended))) => return self.exited(Some(ended)).await,
+            // Said to whoever asked, before anybody went on with it.
+            Some(FromShim::Frozen(Frozen::Hello(_))) => return,
+            None => return self.exited(None).await,
+        };
         match word {
-            Some(Word::Bell(written)) => {
+            Word::Bell(written) => {
                 if let Some(session) = &self.session {
                     self.process.pump.bell(session.writer, written);
                 }
             }
-            Some(Word::Memory { held, limit }) => {
+            Word::Memory { held, limit } => {
                 session::memory_quota(&self.process.pump, held, limit);
             }
-            Some(Word::Killed { kills, limit }) => {
+            Word::Killed { kills, limit } => {
                 session::memory_kill(&self.process.pump, kills, limit);
             }
-            Some(Word::ForkRefused { limit }) => session::fork_refused(&self.process.pump, limit),
-            // Said to whoever asked, before anybody went on with it.
-            Some(Word::Here(_)) => {}
-            Some(Word::Started { .. }) => self.started(),
-            Some(Word::ExecFailed { errno, what }) => {
+            Word::ForkRefused { limit } => session::fork_refused(&self.process.pump, limit),
+            Word::Started { .. } => self.started(),
+            Word::ExecFailed { errno, what } => {
                 if let Some(session) = self.session.take() {
                     session.over(None, &self.process.pump);
                 }
                 self.not_started(child::exec_failure(errno, &what));
             }
-            Some(Word::Exited(ended)) => self.exited(Some(ended)).await,
-            None => self.exited(None).await,
         }
     }
 

@@ -2,35 +2,52 @@
 //! `SOCK_SEQPACKET` pair, and the payload that a shim is launched with. A shim with a door gets another
 //! such socket there, once the first is at its end.
 //!
+//! Some messages are [`frozen`]: every version understands them in every other. All others belong to
+//! one version, which each of them says: `{"v":6,"is":{"arm":{"lines":3}}}`.
+//!
 //! | supervisor → shim | |
 //! |---|---|
-//! | `stop` | the signal to the leader; after the grace, kill everything |
+//! | `stop` (frozen) | the signal to the leader; after the grace, kill everything |
+//! | `heard` (frozen) | to `exited`: a shim with a door says it to each that comes until one has heard it |
 //! | `kill` | kill everything |
 //! | `signal` | the signal to the leader's process group |
 //! | `arm` | ring once when it has written more than `lines` lines |
 //! | `count` | say at once how much it has written, as a bell |
-//! | `heard` | to `exited`: a shim with a door says it to each that comes until one has heard it |
 //! | end of file | as `stop` with [`TETHER`], where the shim has no door |
 //!
 //! | shim → supervisor | |
 //! |---|---|
-//! | `here` | what it runs; the first word at the door |
+//! | `hello` (frozen) | what it runs; the first word at the door |
+//! | `exited` (frozen) | everything is gone and all output is in the log; the last word |
 //! | `started` | the app runs |
 //! | `exec_failed` | it could not be executed; the last word |
 //! | `bell` | it has written more than was armed for; how much |
 //! | `memory` | it is at its limit; what it holds, in bytes |
 //! | `killed` | the kernel has killed processes for want of memory; how many, and the limit |
 //! | `fork_refused` | it has as many processes and threads as it may; said once |
-//! | `exited` | everything is gone and all output is in the log; the last word |
 
+pub(crate) mod frozen;
+
+use std::hint::black_box;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tolv_logs::store::{self, Count};
-use tolv_model::slug::Digest;
 
-/// Changes when either side would misread the other.
-pub(crate) const VERSION: u32 = 5;
+use self::frozen::{Exited, Identity};
+
+/// The version, in the last five digits. It stands in the program as text: what a program speaks can
+/// be looked up without running it, and a test makes a program of another version of it.
+#[used]
+static PROTOCOL: [u8; 24] = *b"tolv shim protocol 00006";
+
+/// Changes when either side would misread what is not frozen, the log's records included.
+pub(crate) fn version() -> u32 {
+    // Read from where it stands, whatever the compiler knows of it.
+    let digits = &black_box(&PROTOCOL)[19..];
+    digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit.wrapping_sub(b'0')))
+}
 
 /// Grace of an app whose supervisor went away, where no other can come.
 pub(crate) const TETHER: Duration = Duration::from_millis(500);
@@ -38,30 +55,90 @@ pub(crate) const TETHER: Duration = Duration::from_millis(500);
 /// Longest packet.
 pub(crate) const PACKET: usize = 4096;
 
+/// One packet: a frozen message as it is, any other with its version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Packet<F, V> {
+    Frozen(F),
+    Versioned(V),
+}
+
 /// To the shim.
+pub(crate) type ToShim = Packet<frozen::Order, Order>;
+/// From the shim.
+pub(crate) type FromShim = Packet<frozen::Word<Ended>, Word>;
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    v: u32,
+    is: T,
+}
+
+impl<F: Serialize + DeserializeOwned, V: Serialize + DeserializeOwned> Packet<F, V> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let bytes = match self {
+            Self::Frozen(message) => serde_json::to_vec(message),
+            Self::Versioned(message) => {
+                serde_json::to_vec(&Versioned { v: version(), is: message })
+            }
+        };
+        // Numbers and strings alone: there is nothing that JSON does not have.
+        bytes.unwrap_or_default()
+    }
+
+    /// Nothing where it is of another version.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if let Ok(message) = serde_json::from_slice(bytes) {
+            return Some(Self::Frozen(message));
+        }
+        let message: Versioned<V> = serde_json::from_slice(bytes).ok()?;
+        (message.v == version()).then_some(Self::Versioned(message.is))
+    }
+}
+
+impl<V> From<frozen::Order> for Packet<frozen::Order, V> {
+    fn from(order: frozen::Order) -> Self {
+        Self::Frozen(order)
+    }
+}
+
+impl From<Order> for ToShim {
+    fn from(order: Order) -> Self {
+        Self::Versioned(order)
+    }
+}
+
+impl From<frozen::Word<Ended>> for FromShim {
+    fn from(word: frozen::Word<Ended>) -> Self {
+        Self::Frozen(word)
+    }
+}
+
+impl From<Word> for FromShim {
+    fn from(word: Word) -> Self {
+        Self::Versioned(word)
+    }
+}
+
+/// To a shim of this version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Order {
-    Stop { signal: i32, grace_ms: u64 },
     Kill,
     Signal { signal: i32 },
     Arm { lines: u64 },
     Count,
-    Heard,
 }
 
-/// From the shim.
+/// From a shim of this version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Word {
-    Here(Here),
-    Started { version: u32, pid: i32 },
+    Started { pid: i32 },
     ExecFailed { errno: i32, what: String },
     Bell(Written),
     Memory { held: u64, limit: u64 },
     Killed { kills: u64, limit: u64 },
     ForkRefused { limit: u64 },
-    Exited(Ended),
 }
 
 impl Word {
@@ -69,33 +146,6 @@ impl Word {
     pub(crate) fn exec_failed(errno: i32, what: &str) -> Self {
         Self::ExecFailed { errno, what: what.chars().take(PACKET / 8).collect() }
     }
-}
-
-/// What a shim says of itself to one who did not launch it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Here {
-    pub(crate) version: u32,
-    /// `web.1`.
-    pub(crate) process: String,
-    /// Of which release.
-    pub(crate) release: u32,
-    /// Its hand in the log.
-    pub(crate) writer: u64,
-    /// What it was launched with for this moment.
-    pub(crate) identity: Identity,
-    /// What it has written until now.
-    pub(crate) written: Written,
-    /// Whether it was told to end.
-    pub(crate) stopping: bool,
-}
-
-/// By what a process is known to whoever did not start it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity {
-    /// Of all that it is to run.
-    pub(crate) plan: Digest,
-    /// Its `$PORT`.
-    pub(crate) port: u16,
 }
 
 /// Output of one process of the formation over all its starts, or of all one-offs of a type.
@@ -107,14 +157,13 @@ pub struct Written {
     pub lost: Count,
 }
 
-/// How it all ended.
+/// How it all ended, with what this version adds to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ended {
-    /// The leader's exit code, if it exited.
-    pub(crate) code: Option<i32>,
-    /// The signal that ended it, if one did.
-    pub(crate) signal: Option<i32>,
+    #[serde(flatten)]
+    pub(crate) exited: Exited,
     /// How many processes the kernel killed for want of memory, of which nothing was said before.
+    #[serde(default)]
     pub(crate) oom_kills: u64,
     /// Whether that is how it ended.
     #[serde(default)]
@@ -122,8 +171,6 @@ pub(crate) struct Ended {
     /// What they could use together, in bytes; 0 where that has no limit.
     #[serde(default)]
     pub(crate) memory_limit: u64,
-    /// What was written to the log.
-    pub(crate) written: Written,
 }
 
 /// What a shim runs.
@@ -174,7 +221,7 @@ impl Head {
         writer: u64,
         log: store::Limits,
     ) -> Self {
-        let (version, identity, io, arguments) = (VERSION, None, Io::Log, 0);
+        let (version, identity, io, arguments) = (version(), None, Io::Log, 0);
         Self { version, process, cwd, identity, release, writer, log, io, arguments }
     }
 }
@@ -198,7 +245,7 @@ impl Orders {
         let strings = bytes[end + 1..].strip_suffix(&[0])?;
         let mut argv: Vec<Vec<u8>> = strings.split(|&b| b == 0).map(<[u8]>::to_vec).collect();
         let env = (head.arguments <= argv.len()).then(|| argv.split_off(head.arguments))?;
-        (head.version == VERSION && !argv.is_empty()).then_some(Self { head, argv, env })
+        (head.version == version() && !argv.is_empty()).then_some(Self { head, argv, env })
     }
 }
 

@@ -16,7 +16,7 @@ use tolv_logs::store::{Count, Item, Reader};
 
 use crate::control::Control;
 use crate::journal::Journal;
-use crate::protocol::{Ended, Order, Written};
+use crate::protocol::{Order, Written};
 use crate::tally::Tally;
 
 /// What the task is told.
@@ -110,6 +110,16 @@ impl Pump {
         self.teller.tell(Message::Open(writer, Arc::downgrade(control)));
     }
 
+    /// A shim that does not ring: it has `written` this much until now.
+    pub(crate) fn open_silent(&self, writer: u64, written: Written) {
+        self.teller.tally.begin(writer, &self.account, Weak::new(), written);
+    }
+
+    /// There may be lines of one that does not ring.
+    pub(crate) fn look(&self) {
+        self.teller.journal.ring();
+    }
+
     /// The shim has written this much.
     pub(crate) fn bell(&self, writer: u64, written: Written) {
         self.teller.tally.set(writer, written);
@@ -117,9 +127,8 @@ impl Pump {
         self.teller.journal.ring();
     }
 
-    /// The shim's last word, nothing where it died without one.
-    pub(crate) fn ended(&self, writer: u64, ended: Option<Ended>) {
-        let written = ended.map(|ended| ended.written);
+    /// All that the shim has written, nothing where it died without saying so.
+    pub(crate) fn ended(&self, writer: u64, written: Option<Written>) {
         self.teller.tally.end(writer, &self.account, written);
         let all = written.map(|written| written.written).unwrap_or_default();
         self.teller.tell(Message::Ended(writer, Arc::clone(&self.process), all));
@@ -202,7 +211,7 @@ async fn run(
 /// Asks a shim to ring once it has written more than this; one that is gone needs no more asking.
 fn arm(control: &Weak<Control>, lines: u64) {
     if let Some(control) = control.upgrade() {
-        control.order(&Order::Arm { lines });
+        control.order(Order::Arm { lines });
     }
 }
 

@@ -11,8 +11,9 @@ use tolv_model::name::ProcessName;
 use tolv_model::operation::Selection;
 use tolv_model::rollout::{Action, Event, Rollout};
 
-use crate::board::Command;
+use crate::board::{Command, Current, Kind};
 use crate::maybe::maybe;
+use crate::outdated;
 use crate::plan::Plan;
 use crate::process::{Process, Report};
 use crate::shared::Shared;
@@ -43,15 +44,16 @@ pub(crate) fn plans(shared: &Shared, target: &Arc<Target>) -> Result<Vec<Plan>, 
 pub(crate) enum Manner {
     /// One that fails undoes all.
     AllOrNothing,
-    /// One that fails is tried again and again.
+    /// One that fails is tried again and again, and what is outdated stays.
     AsFarAsItGoes,
     /// These are replaced though they are what is wanted; one that fails undoes all.
     Renew(Selection),
 }
 
 impl Manner {
-    fn keeps(&self, name: &ProcessName) -> bool {
+    fn keeps(&self, name: &ProcessName, outdated: bool) -> bool {
         match self {
+            Self::AllOrNothing | Self::Renew(_) if outdated => false,
             Self::AllOrNothing | Self::AsFarAsItGoes => true,
             Self::Renew(Selection::All) => false,
             Self::Renew(Selection::Type(kind)) => name.process_type != *kind,
@@ -85,15 +87,20 @@ pub(crate) async fn roll(
     manner: Manner,
     cancel: CancellationToken,
 ) -> Result<Outcome, Error> {
+    if let Manner::AsFarAsItGoes = manner {
+        outdated::take_over(&shared, &plans);
+    }
     let current = shared.board.current();
     let mut outcome = Outcome::default();
     let (mut fresh, mut wanted) = (BTreeMap::new(), BTreeSet::new());
     for plan in plans {
         let name = plan.name.clone();
-        let same = current.iter().find(|(_, running)| running.is_same(&plan));
-        match same.filter(|_| manner.keeps(&name)) {
-            Some((id, _)) => {
-                wanted.insert(*id);
+        let same = current
+            .iter()
+            .filter(|running| running.plan.is_same(&plan) && manner.keeps(&name, running.outdated));
+        match same.min_by_key(|running| running.outdated) {
+            Some(running) => {
+                wanted.insert(running.id);
                 outcome.kept.push(name);
             }
             None => {
@@ -104,12 +111,13 @@ pub(crate) async fn roll(
             }
         }
     }
-    let left = current.iter().filter(|(id, _)| !wanted.contains(id));
-    outcome.stopping = left.map(|(_, plan)| plan.name.clone()).collect();
-    let rollout = Rollout::new(current.iter().map(|(id, _)| *id), wanted.iter().copied());
+    let left = current.iter().filter(|running| !wanted.contains(&running.id));
+    outcome.stopping = left.map(|running| running.plan.name.clone()).collect();
+    let rollout = Rollout::new(current.iter().map(|running| running.id), wanted.iter().copied());
     let (reports, received) = mpsc::unbounded_channel();
     let (culprits, draining) = (BTreeMap::new(), None);
-    let first = !current.iter().any(|(_, plan)| plan.name.process_type.is_web());
+    let is_web = |running: &Current| running.plan.name.process_type.is_web();
+    let first = !current.iter().any(is_web);
     let strict = !matches!(manner, Manner::AsFarAsItGoes);
     let rolling = Rolling {
         shared,
@@ -183,7 +191,7 @@ impl Rolling {
     fn start(&self, id: u64) -> bool {
         let Some(plan) = self.fresh.get(&id).cloned() else { return false };
         let shared = &self.shared;
-        let Some(commands) = shared.board.add(id, &plan, false) else { return false };
+        let Some(commands) = shared.board.add(id, &plan, Kind::Formation) else { return false };
         shared.board.update(id, |process| process.routed = self.first);
         let Some(pump) = shared.pump(&plan, false).map(Arc::new) else { return false };
         let (shared, reports) = (Arc::clone(shared), self.reports.clone());

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 use tolv_logs::{Line, store};
 use tolv_model::env::EnvError;
 use tolv_model::size::show_bytes;
@@ -16,11 +15,11 @@ use tolv_sandbox::Launched;
 
 use crate::child::{self, Start, Started};
 use crate::control::Control;
-use crate::maybe::maybe;
 use crate::orphan::{Door, Orphan};
 use crate::plan::Plan;
 use crate::ports::{Port, random};
-use crate::protocol::{Ended, Here, Identity, Order, Orders, Word, Written};
+use crate::protocol::frozen::{self, Exited, Hello, Identity};
+use crate::protocol::{Ended, Order, Orders, Written};
 use crate::pump::Pump;
 use crate::shared::Shared;
 use crate::target::{Error, Exit, Reason};
@@ -28,7 +27,7 @@ use crate::target::{Error, Exit, Reason};
 /// Lines of a process that a message about its failure has.
 const LAST_LINES: usize = 20;
 /// For a shim to carry out an order to kill; then it is killed itself.
-const DEAF: Duration = Duration::from_secs(5);
+pub(crate) const DEAF: Duration = Duration::from_secs(5);
 /// Launches at once, of all engines: each waits on a thread, and threads cost memory.
 static LAUNCHES: Semaphore = Semaphore::const_new(16);
 /// Behind the supervisor's own grace period: only where it is too busy to keep it.
@@ -120,6 +119,14 @@ fn listen(control: OwnedFd) -> Result<Arc<Control>, String> {
     Ok(Arc::new(control))
 }
 
+/// The port that a process of another platform was told of.
+pub(crate) fn known_port(shared: &Shared, number: u16) -> Port {
+    match shared.settings.host_services {
+        Some(_) => shared.settings.ports.known(number),
+        None => shared.settings.ports.hold(number),
+    }
+}
+
 /// A shim that runs.
 pub(crate) struct Session {
     pub(crate) port: Port,
@@ -136,17 +143,14 @@ pub(crate) struct Session {
 impl Session {
     /// Goes on with a shim that another platform has launched. It is killed where that fails.
     pub(crate) fn adopt(orphan: Orphan, shared: &Shared, pump: &Pump) -> Result<Self, String> {
-        let Orphan { here, control, launched, door } = orphan;
-        let control = listen(control).inspect_err(|_| {
+        let Orphan { hello, control, launched, door } = orphan;
+        let is_known = hello.ok_or_else(|| "it did not say what it runs".to_owned());
+        let adopted = is_known.and_then(|hello| Ok((hello, listen(control)?)));
+        let (Hello { writer, identity, written, .. }, control) = adopted.inspect_err(|_| {
             launched.kill();
             door.remove();
         })?;
-        let Here { writer, identity, written, .. } = here;
-        let ports = &shared.settings.ports;
-        let port = match shared.settings.host_services {
-            Some(_) => ports.known(identity.port),
-            None => ports.hold(identity.port),
-        };
+        let port = known_port(shared, identity.port);
         pump.open(writer, &control, written);
         let (door, folder) = (Some(door), shared.settings.logs.clone());
         Ok(Self { port, control, launched, door, writer, folder, deaf_at: None })
@@ -154,52 +158,17 @@ impl Session {
 
     /// SIGTERM to the leader.
     pub(crate) fn terminate(&mut self, grace: Duration) {
-        let grace = u64::try_from((grace + LATE).as_millis()).unwrap_or(u64::MAX);
-        if !self.control.order(&Order::Stop { signal: libc::SIGTERM, grace_ms: grace }) {
+        if !self.control.order(stop_order(grace)) {
             self.kill();
         }
     }
 
     /// SIGKILL to everything.
     pub(crate) fn kill(&mut self) {
-        if self.control.order(&Order::Kill) {
+        if self.control.order(Order::Kill) {
             self.deaf_at.get_or_insert(Instant::now() + DEAF);
         } else {
             self.launched.kill();
-        }
-    }
-
-    /// Waits for the end of one that was told to; SIGKILL after the grace period or once it is
-    /// `killed`.
-    pub(crate) async fn end(mut self, grace: Duration, killed: &CancellationToken, pump: &Pump) {
-        let (mut late_at, mut killed) = (Some(Instant::now() + grace), Some(killed));
-        loop {
-            let deaf_at = self.deaf_at;
-            tokio::select! {
-                biased;
-                word = self.control.word() => match word {
-                    Some(Word::Exited(ended)) => {
-                        self.ended(Some(ended), pump);
-                        return;
-                    }
-                    None => {
-                        self.ended(None, pump);
-                        return;
-                    }
-                    Some(Word::Bell(written)) => pump.bell(self.writer, written),
-                    Some(_) => {}
-                },
-                () = maybe(late_at.map(sleep_until)) => {
-                    late_at = None;
-                    pump.say(exit_timeout(grace));
-                    self.kill();
-                }
-                () = maybe(killed.map(CancellationToken::cancelled)) => {
-                    killed = None;
-                    self.kill();
-                }
-                () = maybe(deaf_at.map(sleep_until)) => self.force(),
-            }
         }
     }
 
@@ -212,7 +181,7 @@ impl Session {
     /// Everything is gone: `ended` is the shim's last word, nothing where it died without one.
     pub(crate) fn ended(&self, ended: Option<Ended>, pump: &Pump) -> Exit {
         self.over(ended, pump);
-        let exit = exit_of(ended);
+        let exit = exit_of(ended.map(|ended| ended.exited));
         if let Some(ended) = ended.filter(|ended| ended.oom_kills > 0) {
             let (kills, limit) = (ended.oom_kills, ended.memory_limit);
             memory_kill(pump, kills, limit);
@@ -223,8 +192,8 @@ impl Session {
 
     /// Nobody is there any more, or will be once its last word is known to be heard.
     pub(crate) fn over(&self, ended: Option<Ended>, pump: &Pump) {
-        pump.ended(self.writer, ended);
-        self.control.order(&Order::Heard);
+        pump.ended(self.writer, ended.map(|ended| ended.exited.written));
+        self.control.order(frozen::Order::Heard);
         self.door.iter().for_each(Door::remove);
     }
 
@@ -240,10 +209,16 @@ async fn last_lines(folder: PathBuf, writer: u64) -> Vec<Line> {
     read.await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-fn exit_of(ended: Option<Ended>) -> Exit {
-    match ended {
-        Some(Ended { code: Some(code), .. }) => Exit::Code(code),
-        Some(Ended { signal: Some(signal), .. }) => Exit::Signal(signal),
+/// SIGTERM to the leader, and how long it has.
+pub(crate) fn stop_order(grace: Duration) -> frozen::Order {
+    let grace_ms = u64::try_from((grace + LATE).as_millis()).unwrap_or(u64::MAX);
+    frozen::Order::Stop { signal: libc::SIGTERM, grace_ms }
+}
+
+pub(crate) fn exit_of(exited: Option<Exited>) -> Exit {
+    match exited {
+        Some(Exited { code: Some(code), .. }) => Exit::Code(code),
+        Some(Exited { signal: Some(signal), .. }) => Exit::Signal(signal),
         Some(_) | None => Exit::Signal(libc::SIGKILL),
     }
 }
@@ -283,7 +258,7 @@ pub(crate) fn exit_timeout(grace: Duration) -> String {
 
 /// Why a process that ended so failed.
 pub(crate) fn reason(ended: Option<Ended>) -> Reason {
-    let exit = exit_of(ended);
+    let exit = exit_of(ended.map(|ended| ended.exited));
     match exit {
         _ if ended.is_some_and(|ended| ended.out_of_memory) => Reason::OutOfMemory(exit),
         Exit::Code(126 | 127) => Reason::CommandNotFound(exit),

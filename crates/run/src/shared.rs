@@ -13,8 +13,8 @@ use crate::board::{Board, Command};
 use crate::journal::Journal;
 use crate::orphan::Orphan;
 use crate::plan::Plan;
-use crate::protocol::Here;
 use crate::pump::{Pump, Teller};
+use crate::renewal::Renewal;
 use crate::tally::Tally;
 use crate::target::{Settings, Target};
 
@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) teller: Mutex<Option<Teller>>,
     /// What another platform has left running, and nobody has gone on with.
     pub(crate) orphans: Mutex<Vec<Orphan>>,
+    /// Replaces those of them that are outdated.
+    pub(crate) renewal: Renewal,
     /// Lines that the reader took.
     pub(crate) taken: Arc<AtomicU64>,
     /// Held by the rollout that goes on; what the last one brought up.
@@ -63,15 +65,25 @@ impl Shared {
         std::mem::take(&mut self.orphans.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// One that runs this.
+    /// One that runs exactly this.
     pub(crate) fn take_orphan(&self, plan: &Plan) -> Option<Orphan> {
         let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
         if orphans.is_empty() {
             return None;
         }
         let digest = plan.digest(self.settings.level);
-        let is_it = |Here { identity, stopping, .. }: &Here| identity.plan == digest && !stopping;
-        let place = orphans.iter().position(|orphan| is_it(&orphan.here))?;
+        let place = orphans.iter().position(|orphan| orphan.runs(digest))?;
+        Some(orphans.swap_remove(place))
+    }
+
+    /// One that is this process of this release and cannot be gone on with for good.
+    pub(crate) fn take_outdated(&self, plan: &Plan) -> Option<Orphan> {
+        let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        if orphans.is_empty() {
+            return None;
+        }
+        let digest = plan.digest(self.settings.level);
+        let place = orphans.iter().position(|orphan| orphan.stands_for(plan, digest))?;
         Some(orphans.swap_remove(place))
     }
 

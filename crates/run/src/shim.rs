@@ -42,8 +42,9 @@ use tolv_sandbox::{
     is_peer_confined, kill_descendants, reap_all, signal_descendants,
 };
 
+use crate::protocol::frozen::{self, Exited, Hello, Identity};
 use crate::protocol::{
-    Ended, Head, Here, Identity, Order, Orders, PACKET, TETHER, VERSION, Word, Written,
+    Ended, FromShim, Head, Order, Orders, PACKET, TETHER, ToShim, Word, Written, version,
 };
 use crate::shim::quota::Quota;
 use crate::shim::stdio::{Bad, Stdio};
@@ -224,12 +225,12 @@ impl Shim {
             Ok(executed) => executed,
             Err(error) => {
                 let word = Word::exec_failed(error.errno, &error.what);
-                say(&control, &word, LAST_WORD);
+                say(&control, word, LAST_WORD);
                 return Ok(None);
             }
         };
-        let started = Word::Started { version: VERSION, pid: leader.as_raw_nonzero().get() };
-        say(&control, &started, Duration::ZERO);
+        let started = Word::Started { pid: leader.as_raw_nonzero().get() };
+        say(&control, started, Duration::ZERO);
         if let Some(memory) = entered.memory() {
             memory.watch();
             // What was before it is no hint.
@@ -348,8 +349,8 @@ impl Shim {
         if self.entered.spec.level == Level::Landlock && is_peer_confined(&control) {
             return;
         }
-        let here = Here {
-            version: VERSION,
+        let hello = Hello {
+            version: version(),
             process: self.log.process.clone(),
             release: self.log.release,
             writer: self.log.writer.id(),
@@ -357,7 +358,7 @@ impl Shim {
             written: self.log.written(),
             stopping: self.stopping,
         };
-        say(&control, &Word::Here(here), LAST_WORD);
+        say(&control, frozen::Word::Hello(hello), LAST_WORD);
         self.control = Some(control);
     }
 
@@ -370,36 +371,38 @@ impl Shim {
                 // Hung up without having read a word: its orders come behind this error.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(Errno::AGAIN) => return,
-                Ok((read, _)) if read > 0 => match serde_json::from_slice(&packet[..read]) {
-                    Ok(Order::Stop { signal, grace_ms }) => {
-                        self.stop(signal, now + Duration::from_millis(grace_ms));
+                Ok((read, _)) if read > 0 => match ToShim::from_bytes(&packet[..read]) {
+                    Some(ToShim::Frozen(frozen::Order::Stop { signal, grace_ms })) => {
+                        let grace = Duration::from_millis(grace_ms);
+                        self.stop(signal, now.checked_add(grace));
                     }
-                    Ok(Order::Signal { signal }) => self.signal(signal),
-                    Ok(Order::Kill) => {
+                    Some(ToShim::Versioned(Order::Signal { signal })) => self.signal(signal),
+                    Some(ToShim::Versioned(Order::Kill)) => {
                         self.stopping = true;
                         self.kill_at = Some(now);
                     }
-                    Ok(Order::Arm { lines }) => self.armed = Some(lines),
-                    Ok(Order::Count) => {
-                        say(control, &Word::Bell(self.log.written()), Duration::ZERO);
+                    Some(ToShim::Versioned(Order::Arm { lines })) => self.armed = Some(lines),
+                    Some(ToShim::Versioned(Order::Count)) => {
+                        say(control, Word::Bell(self.log.written()), Duration::ZERO);
                     }
                     // Only of an end; or a supervisor of another version, who can still hang up.
-                    Ok(Order::Heard) | Err(_) => {}
+                    Some(ToShim::Frozen(frozen::Order::Heard)) | None => {}
                 },
                 Ok(_) | Err(_) => {
                     self.control = None;
                     self.armed = None;
                     if self.door.is_none() {
-                        self.stop(libc::SIGTERM, now + TETHER);
+                        self.stop(libc::SIGTERM, Some(now + TETHER));
                     }
                 }
             }
         }
     }
 
-    fn stop(&mut self, signal: i32, kill_at: Instant) {
+    /// Without a deadline where that is beyond the clock.
+    fn stop(&mut self, signal: i32, kill_at: Option<Instant>) {
         self.stopping = true;
-        self.kill_at = Some(self.kill_at.map_or(kill_at, |earlier| earlier.min(kill_at)));
+        self.kill_at = self.kill_at.into_iter().chain(kill_at).min();
         if self.end.is_none() {
             let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
             // Gone already is seen at the next reaping.
@@ -449,7 +452,7 @@ impl Shim {
             && let (Some(found), Some(control)) = (found, &self.control)
         {
             let word = Word::Memory { held: found.held, limit: found.limit };
-            say(control, &word, Duration::ZERO);
+            say(control, word, Duration::ZERO);
         }
     }
 
@@ -475,7 +478,7 @@ impl Shim {
             (self.forks.is_told, &self.control, processes)
             && processes.refused() > 0
         {
-            say(control, &Word::ForkRefused { limit: processes.limit() }, Duration::ZERO);
+            say(control, Word::ForkRefused { limit: processes.limit() }, Duration::ZERO);
             self.forks.is_told = true;
         }
         self.tell_kills();
@@ -489,7 +492,7 @@ impl Shim {
         if let (true, Some(control)) = (kills > self.oom_told && self.end.is_none(), &self.control)
         {
             let word = Word::Killed { kills: kills - self.oom_told, limit: memory.limit() };
-            say(control, &word, Duration::ZERO);
+            say(control, word, Duration::ZERO);
             self.oom_told = kills;
         }
     }
@@ -499,7 +502,7 @@ impl Shim {
             && let Some(control) = &self.control
         {
             self.armed = None;
-            say(control, &Word::Bell(self.log.written()), Duration::ZERO);
+            say(control, Word::Bell(self.log.written()), Duration::ZERO);
         }
     }
 
@@ -530,12 +533,12 @@ impl Shim {
         let out_of_memory = oom_kills > 0 || all > 0 && is_kill && !self.stopping;
         let memory_limit = self.entered.memory().map_or(0, Memory::limit);
         let written = self.log.written();
-        let ended = Ended { code, signal, oom_kills, out_of_memory, memory_limit, written };
-        let word = Word::Exited(ended);
+        let exited = Exited { code, signal, written };
+        let ended = Ended { exited, oom_kills, out_of_memory, memory_limit };
         let until = Instant::now() + UNHEARD;
         loop {
             if let Some(control) = &self.control {
-                say(control, &word, LAST_WORD);
+                say(control, frozen::Word::Exited(ended), LAST_WORD);
             }
             let Some(door) = &self.door else { return };
             if self.control.take().is_some_and(|control| is_heard(&control)) {
@@ -559,7 +562,7 @@ fn is_heard(control: &OwnedFd) -> bool {
             // What it said before it went is behind the second.
             Err(Errno::INTR | Errno::CONNRESET) => {}
             Ok((read, _)) if read > 0 => {
-                if matches!(serde_json::from_slice(&packet[..read]), Ok(Order::Heard)) {
+                if serde_json::from_slice(&packet[..read]).ok() == Some(frozen::Order::Heard) {
                     return true;
                 }
             }
@@ -575,8 +578,8 @@ fn is_told(processes: Option<&ProcessCount>, memory: Option<&Memory>) -> bool {
 }
 
 /// Sends one packet, waiting `patience` at most for room.
-fn say(control: &OwnedFd, word: &Word, patience: Duration) {
-    let Ok(packet) = serde_json::to_vec(word) else { return };
+fn say(control: &OwnedFd, word: impl Into<FromShim>, patience: Duration) {
+    let packet = word.into().to_bytes();
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     if send(control, &packet, flags) == Err(Errno::AGAIN) {
         let timeout = Timespec::try_from(patience).ok();

@@ -183,7 +183,7 @@ impl Handle {
     pub fn signal(&self, signal: i32) {
         if let Some(control) = self.control.upgrade() {
             // Where there is no room for it, as many wait as anybody could mean.
-            control.order(&Order::Signal { signal });
+            control.order(Order::Signal { signal });
         }
     }
 

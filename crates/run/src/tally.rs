@@ -87,7 +87,7 @@ impl Tally {
     pub(crate) async fn all(&self) -> BTreeMap<Arc<str>, Written> {
         for running in self.counts().running.values_mut() {
             let shim = running.shim.upgrade();
-            running.asked = shim.is_some_and(|shim| shim.order(&Order::Count));
+            running.asked = shim.is_some_and(|shim| shim.order(Order::Count));
         }
         let answered = async {
             loop {

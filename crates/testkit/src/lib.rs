@@ -18,6 +18,7 @@ mod s3;
 mod screen;
 pub mod serve;
 mod tolv;
+mod version;
 
 pub use free_port::free_port;
 pub use home::Home;
@@ -29,3 +30,4 @@ pub use s3::S3;
 pub use screen::Screen;
 pub use serve::Serve;
 pub use tolv::{Line, Stream, Tolv};
+pub use version::of_other_version;

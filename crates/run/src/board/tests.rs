@@ -4,7 +4,7 @@ use crate::fixture::plan;
 /// A board with these processes, by id from 1, and what each of them is told.
 fn board(names: &[&str]) -> (Board, Vec<mpsc::UnboundedReceiver<Command>>) {
     let board = Board::new();
-    let add = |name: &&str| board.add(board.next_id(), &plan(name, "x"), false).unwrap();
+    let add = |name: &&str| board.add(board.next_id(), &plan(name, "x"), Kind::Formation).unwrap();
     let commands = names.iter().map(add).collect();
     (board, commands)
 }
@@ -67,9 +67,10 @@ fn a_switch_moves_the_requests_and_says_who_had_them() {
 #[test]
 fn who_was_told_to_stop_is_no_part_of_the_formation_any_more() {
     let (board, mut commands) = board(&["web.1", "web.2"]);
-    let _one_off = board.add(board.next_id(), &plan("run.1", "x"), true).unwrap();
-    let current =
-        |board: &Board| -> Vec<u64> { board.current().into_iter().map(|(id, _)| id).collect() };
+    let _one_off = board.add(board.next_id(), &plan("run.1", "x"), Kind::OneOff).unwrap();
+    let current = |board: &Board| -> Vec<u64> {
+        board.current().into_iter().map(|current| current.id).collect()
+    };
     assert_eq!(current(&board), [1, 2]);
     assert_eq!(listed(&board).len(), 2);
     board.tell(1, Command::Keep);
@@ -84,13 +85,13 @@ fn who_was_told_to_stop_is_no_part_of_the_formation_any_more() {
 #[test]
 fn the_end_is_told_to_everyone_and_nobody_starts_after_it() {
     let (board, mut commands) = board(&["web.1", "worker.1"]);
-    let mut one_off = board.add(board.next_id(), &plan("run.1", "x"), true).unwrap();
+    let mut one_off = board.add(board.next_id(), &plan("run.1", "x"), Kind::OneOff).unwrap();
     // Gone before it was taken off.
     drop(commands.remove(1));
     assert!(!board.is_ending());
     board.end(Command::Stop);
     assert!(board.is_ending());
-    assert!(board.add(board.next_id(), &plan("web.2", "x"), false).is_none());
+    assert!(board.add(board.next_id(), &plan("web.2", "x"), Kind::Formation).is_none());
     board.end(Command::Kill);
     assert_eq!(told(&mut commands[0]), [Command::Stop, Command::Kill]);
     assert_eq!(told(&mut one_off), [Command::Stop, Command::Kill]);

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 use serde_json::{json, to_value};
 use tolv_logs::store::Count;
+use tolv_model::slug::Digest;
 
+use super::frozen::Hello;
 use super::*;
 
 fn head() -> Head {
@@ -14,15 +16,18 @@ fn any_string() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(1_u8..=255, 0..40)
 }
 
-fn any_order() -> impl Strategy<Value = Order> {
+fn any_order() -> impl Strategy<Value = ToShim> {
     prop_oneof![
-        (any::<i32>(), any::<u64>())
-            .prop_map(|(signal, grace_ms)| Order::Stop { signal, grace_ms }),
-        Just(Order::Kill),
-        Just(Order::Count),
-        Just(Order::Heard),
-        any::<i32>().prop_map(|signal| Order::Signal { signal }),
-        any::<u64>().prop_map(|lines| Order::Arm { lines }),
+        (any::<i32>(), any::<u64>()).prop_map(|(signal, grace_ms)| frozen::Order::Stop {
+            signal,
+            grace_ms
+        }
+        .into()),
+        Just(frozen::Order::Heard.into()),
+        Just(Order::Kill.into()),
+        Just(Order::Count.into()),
+        any::<i32>().prop_map(|signal| Order::Signal { signal }.into()),
+        any::<u64>().prop_map(|lines| Order::Arm { lines }.into()),
     ]
 }
 
@@ -31,21 +36,24 @@ fn any_written() -> impl Strategy<Value = Written> {
     (count(), count()).prop_map(|(written, lost)| Written { written, lost })
 }
 
-fn any_word() -> impl Strategy<Value = Word> {
+fn any_word() -> impl Strategy<Value = FromShim> {
     let ended = (any::<Option<i32>>(), any::<Option<i32>>(), any::<u64>(), any_written());
     let numbers = any::<(u32, u32, u64, u16, bool)>();
-    let here = (any::<[u8; 32]>(), numbers, ".{0,70}", any_written());
+    let hello = (any::<[u8; 32]>(), numbers, ".{0,70}", any_written());
     prop_oneof![
-        here.prop_map(|(plan, (version, release, writer, port, stopping), process, written)| {
+        hello.prop_map(|(plan, (version, release, writer, port, stopping), process, written)| {
             let identity = Identity { plan: Digest(plan), port };
-            Word::Here(Here { version, process, release, writer, identity, written, stopping })
+            let hello = Hello { version, process, release, writer, identity, written, stopping };
+            frozen::Word::Hello(hello).into()
         }),
-        (any::<u32>(), any::<i32>()).prop_map(|(version, pid)| Word::Started { version, pid }),
-        (any::<i32>(), ".{0,5000}").prop_map(|(errno, what)| Word::exec_failed(errno, &what)),
-        any_written().prop_map(Word::Bell),
-        (any::<u64>(), any::<u64>()).prop_map(|(held, limit)| Word::Memory { held, limit }),
+        any::<i32>().prop_map(|pid| Word::Started { pid }.into()),
+        (any::<i32>(), ".{0,5000}")
+            .prop_map(|(errno, what)| Word::exec_failed(errno, &what).into()),
+        any_written().prop_map(|written| Word::Bell(written).into()),
+        (any::<u64>(), any::<u64>()).prop_map(|(held, limit)| Word::Memory { held, limit }.into()),
         ended.prop_map(|(code, signal, oom_kills, written)| {
-            Word::Exited(Ended { code, signal, oom_kills, written, ..Ended::default() })
+            let exited = Exited { code, signal, written };
+            frozen::Word::Exited(Ended { exited, oom_kills, ..Ended::default() }).into()
         }),
     ]
 }
@@ -75,16 +83,16 @@ proptest! {
 
     #[test]
     fn every_order_reads_back_from_one_packet(order in any_order()) {
-        let packet = serde_json::to_vec(&order).unwrap();
+        let packet = order.to_bytes();
         prop_assert!(packet.len() <= PACKET);
-        prop_assert_eq!(serde_json::from_slice::<Order>(&packet).unwrap(), order);
+        prop_assert_eq!(ToShim::from_bytes(&packet), Some(order));
     }
 
     #[test]
     fn every_word_reads_back_from_one_packet(word in any_word()) {
-        let packet = serde_json::to_vec(&word).unwrap();
+        let packet = word.to_bytes();
         prop_assert!(packet.len() <= PACKET, "{} bytes", packet.len());
-        prop_assert_eq!(serde_json::from_slice::<Word>(&packet).unwrap(), word);
+        prop_assert_eq!(FromShim::from_bytes(&packet), Some(word));
     }
 }
 
@@ -92,7 +100,7 @@ proptest! {
 fn a_long_reason_is_cut_and_still_fits() {
     for letter in ["x", "\u{1}", "\u{1f980}"] {
         let word = Word::exec_failed(2, &letter.repeat(PACKET));
-        assert!(serde_json::to_vec(&word).unwrap().len() <= PACKET, "{letter:?}");
+        assert!(FromShim::from(word).to_bytes().len() <= PACKET, "{letter:?}");
     }
     let short = Word::exec_failed(2, "chdir /app");
     assert_eq!(short, Word::ExecFailed { errno: 2, what: "chdir /app".to_owned() });
@@ -101,7 +109,7 @@ fn a_long_reason_is_cut_and_still_fits() {
 #[test]
 fn orders_of_another_version_are_refused() {
     let argv = vec![b"sh".to_vec()];
-    let head = Head { version: VERSION + 1, ..head() };
+    let head = Head { version: version() + 1, ..head() };
     let bytes = Orders { head, argv, env: Vec::new() }.to_bytes().unwrap();
     assert_eq!(Orders::from_bytes(&bytes), None);
 }
@@ -112,24 +120,18 @@ fn nothing_to_execute_is_refused() {
     assert_eq!(Orders::from_bytes(&bytes.to_bytes().unwrap()), None);
 }
 
-/// A change here is a new `VERSION`.
+/// A change here is a new version.
 #[test]
-fn the_words_on_the_wire_are_these() {
-    assert_eq!(VERSION, 5);
-    let orders = [
-        Order::Stop { signal: 15, grace_ms: 30_000 },
-        Order::Kill,
-        Order::Arm { lines: 3 },
-        Order::Count,
-        Order::Heard,
-    ];
+fn the_words_of_this_version_are_these() {
+    assert_eq!(version(), 6);
+    assert_eq!(
+        Packet::from(Order::Arm { lines: 3 }).to_bytes(),
+        br#"{"v":6,"is":{"arm":{"lines":3}}}"#
+    );
+    let orders = [Order::Kill, Order::Arm { lines: 3 }, Order::Count, Order::Signal { signal: 2 }];
     assert_eq!(
         to_value(orders).unwrap(),
-        json!([{ "stop": { "signal": 15, "grace_ms": 30_000 } }, "kill", { "arm": { "lines": 3 } }, "count", "heard"])
-    );
-    assert_eq!(
-        to_value([Order::Signal { signal: 2 }]).unwrap(),
-        json!([{ "signal": { "signal": 2 } }])
+        json!(["kill", { "arm": { "lines": 3 } }, "count", { "signal": { "signal": 2 } }])
     );
     let terminal = Io::Terminal { rows: 24, columns: 80 };
     assert_eq!(
@@ -137,41 +139,44 @@ fn the_words_on_the_wire_are_these() {
         json!(["log", "pipes", { "terminal": { "rows": 24, "columns": 80 } }])
     );
     let written = Written { written: Count { lines: 3, bytes: 9 }, lost: Count::default() };
-    let ended = Ended { code: Some(7), written, ..Ended::default() };
-    let identity = Identity { plan: Digest([255; 32]), port: 20_001 };
-    let (process, version, release) = ("web.1".to_owned(), 4, 3);
-    let here = Here { version, process, release, writer: 7, identity, written, stopping: false };
     let words = [
-        Word::Here(here),
-        Word::Started { version: 1, pid: 2 },
+        Word::Started { pid: 2 },
         Word::exec_failed(2, "exec"),
         Word::Bell(written),
         Word::Memory { held: 5, limit: 6 },
         Word::Killed { kills: 1, limit: 6 },
         Word::ForkRefused { limit: 7 },
-        Word::Exited(ended),
     ];
     let told = json!({ "written": { "lines": 3, "bytes": 9 }, "lost": { "lines": 0, "bytes": 0 } });
     assert_eq!(
         to_value(words).unwrap(),
         json!([
-            { "here": {
-                "version": 4, "process": "web.1", "release": 3, "writer": 7, "written": told,
-                "stopping": false,
-                "identity": { "plan": "ff".repeat(32), "port": 20_001 },
-            } },
-            { "started": { "version": 1, "pid": 2 } },
+            { "started": { "pid": 2 } },
             { "exec_failed": { "errno": 2, "what": "exec" } },
             { "bell": told },
             { "memory": { "held": 5, "limit": 6 } },
             { "killed": { "kills": 1, "limit": 6 } },
             { "fork_refused": { "limit": 7 } },
-            { "exited": {
-                "code": 7, "signal": null, "oom_kills": 0, "out_of_memory": false,
-                "memory_limit": 0, "written": told,
-            } },
         ])
     );
+    let ended =
+        Ended { exited: Exited { code: Some(7), signal: None, written }, ..Ended::default() };
+    assert_eq!(
+        to_value(ended).unwrap(),
+        json!({
+            "code": 7, "signal": null, "written": told,
+            "oom_kills": 0, "out_of_memory": false, "memory_limit": 0,
+        })
+    );
+}
+
+#[test]
+fn what_another_version_says_is_not_understood() {
+    let own = ToShim::from(Order::Kill).to_bytes();
+    assert_eq!(ToShim::from_bytes(&own), Some(Order::Kill.into()));
+    for other in [r#"{"v":7,"is":"kill"}"#, r#"{"v":6,"is":"sing"}"#, r#""kill""#, "{", ""] {
+        assert_eq!(ToShim::from_bytes(other.as_bytes()), None, "{other}");
+    }
 }
 
 #[test]

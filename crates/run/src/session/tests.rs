@@ -2,14 +2,19 @@ use super::*;
 
 fn ended(code: Option<i32>, signal: Option<i32>, oom_kills: u64) -> Option<Ended> {
     let out_of_memory = oom_kills > 0;
-    Some(Ended { code, signal, oom_kills, out_of_memory, ..Ended::default() })
+    let exited = Exited { code, signal, written: Written::default() };
+    Some(Ended { exited, oom_kills, out_of_memory, memory_limit: 0 })
+}
+
+fn exited(code: Option<i32>, signal: Option<i32>) -> Option<Exited> {
+    ended(code, signal, 0).map(|ended| ended.exited)
 }
 
 #[test]
 fn an_end_is_what_the_shim_says_and_a_dead_shim_was_killed() {
-    assert_eq!(exit_of(ended(Some(3), None, 0)), Exit::Code(3));
-    assert_eq!(exit_of(ended(None, Some(15), 0)), Exit::Signal(15));
-    assert_eq!(exit_of(ended(None, None, 0)), Exit::Signal(9));
+    assert_eq!(exit_of(exited(Some(3), None)), Exit::Code(3));
+    assert_eq!(exit_of(exited(None, Some(15))), Exit::Signal(15));
+    assert_eq!(exit_of(exited(None, None)), Exit::Signal(9));
     assert_eq!(exit_of(None), Exit::Signal(9));
 }
 

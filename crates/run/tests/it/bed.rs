@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -75,8 +75,14 @@ pub(crate) fn machine() -> Machine {
 }
 
 pub(crate) fn spawner() -> Spawner {
-    Spawner::start(Path::new(env!("CARGO_BIN_EXE_run-spawner")), &[]).unwrap()
+    let program = OTHER_SPAWNER.get().map_or(Path::new(SPAWNER), PathBuf::as_path);
+    Spawner::start(program, &[]).unwrap()
 }
+
+pub(crate) const SPAWNER: &str = env!("CARGO_BIN_EXE_run-spawner");
+
+/// In a program of another version, its spawner.
+pub(crate) static OTHER_SPAWNER: OnceLock<PathBuf> = OnceLock::new();
 
 /// Numbers that `sleep` takes, and nobody else on this machine uses.
 pub(crate) fn mark() -> String {

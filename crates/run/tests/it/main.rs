@@ -18,3 +18,4 @@ mod orphan;
 mod restart;
 mod rollout;
 mod stop;
+mod versions;

@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tolv_logs::store::{Filter, tail};
 use tolv_run::{OneOff, ProcessState, Settings, Target};
 use tolv_sandbox::Level;
-use tolv_testkit::{Home, poll};
+use tolv_testkit::{Home, of_other_version, poll};
 
-use crate::bed::{Bed, SOON, answer, best, each_level, left, mark, spawner, text};
+use crate::bed::{
+    Bed, OTHER_SPAWNER, SOON, SPAWNER, answer, best, each_level, left, mark, spawner, text,
+};
+use crate::versions;
 
 /// Writes numbers, and ends with 3 once it is told to. It forks nothing: what runs stays the same.
 const COUNTER: &str = r#"exec perl -e '
@@ -28,18 +31,18 @@ fn target(bed: &Bed, number: u32) -> Target {
 }
 
 /// Does not end when it is told to.
-const STUBBORN: &str = "trap '' TERM; echo deaf; exec perl -e sleep";
+pub(crate) const STUBBORN: &str = "trap '' TERM; echo deaf; exec perl -e sleep";
 
-fn with_doors(settings: &mut Settings) {
+pub(crate) fn with_doors(settings: &mut Settings) {
     settings.doors = Some(settings.logs.with_file_name("doors"));
 }
 
 /// A program with an engine, which can be killed.
-struct Holder {
+pub(crate) struct Holder {
     program: Child,
-    home: Home,
-    level: Level,
-    mark: String,
+    pub(crate) home: Home,
+    pub(crate) level: Level,
+    pub(crate) mark: String,
 }
 
 impl Holder {
@@ -51,20 +54,46 @@ impl Holder {
     fn of(what: &str, level: Level) -> Self {
         let home = Home::new();
         let mark = mark();
-        let program = program(&format!("{what} {level} {mark} {}\n", home.path().display()));
-        Self { program, home, level, mark }
+        let orders = format!("{what} {level} {mark} {SPAWNER} {}\n", home.path().display());
+        Self { program: program(&current_exe(), &orders), home, level, mark }
+    }
+
+    /// One whose shims speak another version of their protocol, and which has `what` up.
+    pub(crate) fn of_version(by: i32, what: &str, level: Level) -> Self {
+        let home = Home::new();
+        let mark = mark();
+        let [other, spawner] = [(current_exe(), "holder"), (SPAWNER.into(), "spawner")].map(
+            |(program, name): (PathBuf, _)| {
+                let copy = home.path().join(name);
+                of_other_version(&program, &copy, by);
+                copy
+            },
+        );
+        let (spawner, folder) = (spawner.display(), home.path().display());
+        let orders = format!("{what} {level} {mark} {spawner} {folder}\n");
+        Self { program: program(&other, &orders), home, level, mark }
     }
 
     /// Another engine, which finds what is there and is killed before it does anything.
     fn look(&mut self) {
         let Self { level, mark, home, .. } = self;
-        self.program = program(&format!("look {level} {mark} {}\n", home.path().display()));
+        let orders = format!("look {level} {mark} {SPAWNER} {}\n", home.path().display());
+        self.program = program(&current_exe(), &orders);
+        self.program.kill().unwrap();
+        self.program.wait().unwrap();
+    }
+
+    /// Another engine, of this version, which is killed while it replaces what it found.
+    pub(crate) fn replace(&mut self) {
+        let Self { level, mark, home, .. } = self;
+        let orders = format!("replace {level} {mark} {SPAWNER} {}\n", home.path().display());
+        self.program = program(&current_exe(), &orders);
         self.program.kill().unwrap();
         self.program.wait().unwrap();
     }
 
     /// SIGKILL; only the formation is left.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.program.kill().unwrap();
         self.program.wait().unwrap();
         poll(SOON, "the one-off to be gone", || {
@@ -73,15 +102,15 @@ impl Holder {
     }
 
     /// The next engine.
-    fn next(&self) -> Bed {
+    pub(crate) fn next(&self) -> Bed {
         Bed::again(self.level, self.home.path(), &self.mark, with_doors)
     }
 
-    fn left(&self) -> Vec<String> {
+    pub(crate) fn left(&self) -> Vec<String> {
         left(&self.mark)
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.home.path().join(name)
     }
 }
@@ -99,9 +128,13 @@ impl Drop for Holder {
     }
 }
 
+fn current_exe() -> PathBuf {
+    std::env::current_exe().unwrap()
+}
+
 /// The program below, once it says that it is ready.
-fn program(orders: &str) -> Child {
-    let mut program = Command::new(std::env::current_exe().unwrap())
+fn program(program: &Path, orders: &str) -> Child {
+    let mut program = Command::new(program)
         .args(["--exact", "orphan::holder", "--nocapture"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -118,10 +151,24 @@ fn program(orders: &str) -> Child {
 fn holder() {
     let mut orders = String::new();
     io::stdin().read_line(&mut orders).unwrap();
-    let words: Vec<&str> = orders.trim_end().splitn(4, ' ').collect();
-    let [what, level, mark, home] = words[..] else { return };
+    let words: Vec<&str> = orders.trim_end().splitn(5, ' ').collect();
+    let [what, level, mark, spawner, home] = words[..] else { return };
+    OTHER_SPAWNER.get_or_init(|| spawner.into());
     let bed = Bed::again(level.parse().unwrap(), Path::new(home), mark, with_doors);
     if what == "look" {
+        println!("ready");
+        loop {
+            std::thread::park();
+        }
+    }
+    if what == "replace" {
+        bed.file("web.pl", "print qq(begun\\n); sleep 1000");
+        bed.runtime().block_on(bed.engine().restore(versions::target(&bed))).unwrap();
+        bed.wait_for_line("web.1", "Starting process with command `perl web.pl`");
+        poll(SOON, "all of them twice", || {
+            let all = bed.endpoints();
+            (all.len() == 6 && all.iter().all(|one| one.pid.is_some())).then_some(())
+        });
         println!("ready");
         loop {
             std::thread::park();
@@ -137,6 +184,14 @@ fn holder() {
         println!("ready");
         bed.read_to_end();
         return;
+    }
+    if what == "formation" || what == "deaf" {
+        let deaf = bed.target(1, &[("worker", STUBBORN, 1)]);
+        bed.converge(if what == "deaf" { deaf } else { versions::target(&bed) }).unwrap();
+        println!("ready");
+        loop {
+            std::thread::park();
+        }
     }
     bed.converge(target(&bed, 1)).unwrap();
     let (target, name) = (bed.target(1, &[]), "run.1".parse().unwrap());

@@ -12,6 +12,7 @@ mod helpers;
 mod hostile;
 mod interrupt;
 mod limits;
+mod liveness;
 mod logs;
 mod metrics;
 mod network;

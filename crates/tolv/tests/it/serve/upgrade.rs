@@ -323,3 +323,99 @@ fn one_that_could_not_use_the_database_is_not_handed_anything() {
     serve.tolv(&serve.folder("user"), &["create", "shop"]);
     assert_eq!(serve.running().pid(), pid);
 }
+
+/// Says when it has begun and when it was told to end, for which it takes a while.
+const WORKER: &str = "worker: trap 'echo told; sleep 0.3; echo finished; exit 0' TERM; echo begun; \
+                      while :; do sleep 0.1; done\n";
+
+/// A platform whose shims speak another version of their protocol, and the right program to be put
+/// in its place.
+fn shop_of_other_version(installed: &Installed, by: i32) -> Shop {
+    let next = installed.0.path().join("next");
+    tolv_testkit::of_other_version(Path::new(env!("CARGO_BIN_EXE_tolv")), &next, by);
+    installed.replace();
+    let serve = Serve::start(installed.path().to_str().unwrap(), &[]);
+    let shop = Shop::on(serve, &format!("web: python3 server.py\n{WORKER}"));
+    shop.change("server.py", SERVER);
+    shop.pushed(&["tolv", "main"]);
+    shop.tolv(&["scale", "web=2", "worker=1"]);
+    shop
+}
+
+/// Waits until `tolv ps` shows others and only them, and until those before have ended in order.
+fn wait_until_replaced(shop: &Shop, before: &[u64]) {
+    poll(SOON, "others in their place", || {
+        let ps = shop.json(&["ps"]);
+        let items = ps["items"].as_array().unwrap();
+        let up = items.iter().filter(|process| process["state"] == "up").count();
+        let now = pids(shop);
+        let is_new = now.iter().all(|pid| !before.contains(pid));
+        (items.len() == before.len() && up == before.len() && is_new).then_some(())
+    });
+    assert!(shop.tolv(&["ps"]).contains("web.2"));
+    poll(SOON, "the old worker's last words", || {
+        let said = shop.tolv(&["logs", "-p", "worker", "-n", "1000"]);
+        let count = |words: &str| said.matches(words).count();
+        let ended = count(": told") == 1 && count(": finished") == 1;
+        (ended && count("Process exited with status 0") == 1 && count(": begun") == 2).then_some(())
+    });
+    let said = shop.tolv(&["logs", "-n", "1000"]);
+    assert!(!said.contains("SIGKILL") && !said.contains("L10"), "{said}");
+    let lives = |pid: &u64| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !status.is_empty() && !status.contains(") Z ")
+    };
+    assert_eq!(before.iter().find(|pid| lives(pid)), None);
+}
+
+#[test]
+fn an_upgrade_to_another_version_of_the_shims_replaces_each_process_and_refuses_no_request() {
+    let installed = Installed::new();
+    let mut shop = shop_of_other_version(&installed, -1);
+    let before = pids(&shop);
+    assert_eq!(before.len(), 3);
+    installed.put_right();
+    let address = SocketAddr::from(([127, 0, 0, 1], shop.serve.http()));
+    let (over, asked) = (AtomicBool::new(false), AtomicU32::new(0));
+    thread::scope(|scope| {
+        let _over = Over(&over);
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let answer = http::get(address, "shop.localhost", "/").expect("nobody is refused");
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                asked.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        assert!(shop.serve.upgrade(|_| {}).success());
+        wait_until_replaced(&shop, &before);
+        let begun = asked.load(Ordering::Relaxed);
+        poll(SOON, "requests", || (asked.load(Ordering::Relaxed) > begun + 20).then_some(()));
+    });
+    // The next upgrade is an ordinary one.
+    let now = pids(&shop);
+    assert!(shop.serve.upgrade(|_| {}).success());
+    assert_eq!(pids(&shop), now);
+}
+
+#[test]
+fn a_platform_that_was_killed_and_is_one_of_another_version_replaces_each_process() {
+    let installed = Installed::new();
+    let mut shop = shop_of_other_version(&installed, 1);
+    let before = pids(&shop);
+    shop.serve.end(Signal::KILL);
+    installed.put_right();
+    shop.serve.begin();
+    // Those who ran before answer at once; every answer is right, until the new ones are there.
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _over = Over(&over);
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                assert_eq!(shop.text("shop.localhost", "/"), "ok");
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        wait_until_replaced(&shop, &before);
+    });
+}
