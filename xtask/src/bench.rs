@@ -9,8 +9,7 @@ use crate::steps::{Failure, Steps};
 /// Peer from PyPI; the other comes from Debian.
 const HONCHO: &str = "honcho==2.0.0";
 
-const ALL: [&str; 7] =
-    ["processes", "logs", "drains", "rebuild", "serve", "neighbour", "drill"];
+const ALL: [&str; 7] = ["processes", "logs", "drains", "rebuild", "serve", "neighbour", "drill"];
 
 /// Runs the named benches, or all.
 pub(crate) fn run(steps: &mut Steps, names: &[String]) -> Result<(), Failure> {
