@@ -237,6 +237,7 @@ fn a_database_that_is_away_or_hangs_is_told_at_once() {
         let locked = "BEGIN; LOCK TABLE operations IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600)";
         let holder = scope.spawn(|| tolv_testkit::postgres::sql(&postgres, locked).unwrap_err());
         let hung = until(&shop, "database", "fail");
+        println!("a database that hangs is told after {:?}", hung.took);
         assert!(hung.took < AT_ONCE, "{:?}", hung.took);
         assert_eq!(hung.state("lease"), "ok", "{:#}", hung.json);
         let text = hung.check("database")["summary"].as_str().unwrap();
@@ -262,6 +263,7 @@ fn a_database_that_is_away_or_hangs_is_told_at_once() {
     assert_eq!(away.state("operations"), "warn");
     assert_eq!(away.state("spawner"), "ok");
     for took in [told(&shop).took, told_over_http(&shop).took] {
+        println!("a database that is away is told after {took:?}");
         assert!(took < AT_ONCE, "{took:?}");
     }
     let samples = scraped(&shop);
