@@ -40,6 +40,7 @@ mod drains;
 mod end;
 mod error;
 mod follow;
+mod front;
 mod garbage;
 mod histogram;
 pub mod home;

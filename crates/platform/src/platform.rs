@@ -28,6 +28,7 @@ use tolv_store::{DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
 use super::controller::{self, Controller};
 use super::delay::is_delay;
 use super::error::{Error, Kind, chain};
+use super::front::Front;
 use super::kept::{Kept, Place};
 use super::lease::{Keeper, Ousted, prepare};
 use super::metrics::Counters;
@@ -80,6 +81,7 @@ pub(super) struct Inner {
     pub(super) findings: Findings,
     pub(super) probes: Probes,
     pub(super) router: Router,
+    front: Front,
     pub(super) hosts: Arc<Hosts>,
     http: SocketAddr,
     /// What the router takes connections from, until the platform ends.
@@ -171,12 +173,14 @@ impl Platform {
         }
         let prover = Prover::open(&home, &store, level);
         let listener = listen(&options.http).await?;
+        let front = Front::begin()?;
         let system = |what| move |source| Error::System { what, source };
         let http = listener.local_addr().map_err(system("ask where the router listens"))?;
         // One that was handed on is let go of with the listener.
         options.http = Http::At(http);
         let socket = listener.as_fd().try_clone_to_owned();
         let socket = socket.map_err(system("keep the router's socket"))?;
+        let listener = listener.into_std().map_err(system("keep the router's socket"))?;
         let signed = lock.sign(&match &options.codebase {
             None => format!("pid {}", std::process::id()),
             Some(codebase) => {
@@ -209,6 +213,7 @@ impl Platform {
             host_services,
             hosts: Hosts::new(router.clone(), traffic),
             router,
+            front,
             http,
             listener: Mutex::new(Some(Arc::new(socket.into()))),
             ports: tolv_run::Ports::new(),
@@ -271,10 +276,7 @@ impl Platform {
         }
         platform.0.tasks.spawn(platform.clone().tidy_up());
         // Now that every host is known: who came before has waited in the kernel's queue.
-        platform.0.tasks.spawn({
-            let router = platform.0.router.clone();
-            async move { router.serve(listener).await }
-        });
+        platform.0.front.serve(platform.0.router.clone(), listener)?;
         Ok((platform, received))
     }
 
