@@ -218,7 +218,7 @@ impl Task {
             match self.restore().await {
                 Ok(()) => break true,
                 // It was destroyed while another platform had the database.
-                Err(Error::Store(tolv_store::Error::NotFound { .. })) => {
+                Err(Error::Store(tolv_store::Error::NotFound { what: "deploy", .. })) => {
                     Kept::remove(&self.platform.0.home, &self.id).ok();
                     break false;
                 }

@@ -228,6 +228,26 @@ fn a_ledger_that_was_accepted_as_it_is_starts_and_is_gone_on_with() {
         shop.tolv(&["releases"]);
         shop.tolv(&["releases", "verify"]);
     }
+    // All of it is gone, with what runs: nothing starts, and every command has an end.
+    shop.serve.end(Signal::INT);
+    sql(&shop, "DELETE FROM outcomes; DELETE FROM releases");
+    shop.serve.begin();
+    for command in
+        [&["restart"][..], &["rollback"], &["config", "set", "A=six"], &["scale", "web=1"]]
+    {
+        let ran = shop.ran(command);
+        assert!(
+            !ran.status.success() && !ran.err.contains("finds the cause"),
+            "{command:?}: {}",
+            ran.err
+        );
+    }
+    shop.tolv(&["releases", "accept", "--confirm", "shop/production"]);
+    shop.change("index.html", "six");
+    shop.pushed(&["tolv", "main"]);
+    until_text(&shop, "shop.localhost", "six");
+    shop.change("index.html", "five");
+    shop.pushed(&["tolv", "main"]);
     // A damaged record of the end keeps one deploy down, and the others and the platform up.
     shop.serve.end(Signal::INT);
     let anchors = shop.serve.state().join("anchors");

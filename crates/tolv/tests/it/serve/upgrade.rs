@@ -297,10 +297,10 @@ fn one_that_fails_at_the_last_moment_ends_no_process_of_an_app() {
     });
     assert!(status.success());
     installed.put_right();
-    assert_eq!(pids(&shop), before);
+    poll(SOON, "it is known again", || (pids(&shop) == before).then_some(()));
     assert_eq!(shop.text("shop.localhost", "/"), "ok");
     assert!(shop.serve.upgrade(|_| {}).success());
-    assert_eq!(pids(&shop), before);
+    poll(SOON, "it is known again", || (pids(&shop) == before).then_some(()));
 }
 
 /// What a newer version has made of the database is not this one's to go on with.
