@@ -204,9 +204,13 @@ impl Store {
         }
         let unset: Vec<_> = change.unset.iter().filter(|name| config.vars.has(name)).collect();
         let next = config.with(change)?;
-        // After a rollback the newest is not the one with the highest number.
+        // After a rollback the newest is not the one with the highest number. One that a release had is
+        // not given again, whoever removed it: that release would have another config.
         let row = sqlx::query(
-            "SELECT CAST(COALESCE(MAX(version), 0) AS BIGINT) AS last FROM configs WHERE deploy = $1",
+            "SELECT CAST(COALESCE(MAX(version), 0) AS BIGINT) AS last FROM \
+             (SELECT version FROM configs WHERE deploy = $1 UNION ALL \
+              SELECT config_version FROM releases WHERE deploy = $1 AND config_version < 1000000000) \
+             AS versions",
         )
         .bind(deploy.as_str().to_owned())
         .fetch_one(&mut *write.tx)

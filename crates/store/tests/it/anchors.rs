@@ -226,6 +226,20 @@ async fn whatever_was_changed_can_be_accepted_and_is_appended_to(mut bed: Bed) {
         assert_eq!(broken(store, &deploy).await, [], "{change}: and appended to");
         store.destroy_deploy(&deploy.id).await.unwrap();
     }
+    // A version that was removed is not given again.
+    let store = &bed.store;
+    let deploy = store.create_deploy(&name, "x.localhost", None, at(1)).await.unwrap();
+    let change = set(&[("A", b"1")]);
+    store.change_config(&deploy.id, None, &change, None, at(2)).await.unwrap();
+    bed.release(&deploy, Outcome::Succeeded).await;
+    let id = deploy.id.as_str();
+    bed.raw(&format!("DELETE FROM configs WHERE deploy = '{id}'")).unwrap();
+    bed.raw(&format!("UPDATE deploys SET config_version = 0 WHERE id = '{id}'")).unwrap();
+    store.accept_ledger(&deploy.id).await.unwrap();
+    let changed = store.change_config(&deploy.id, None, &change, None, at(3)).await.unwrap();
+    assert_eq!(changed.0, 2);
+    assert_eq!(broken(store, &deploy).await, []);
+    store.destroy_deploy(&deploy.id).await.unwrap();
     // A number behind which there is none.
     let store = &bed.store;
     let deploy = store.create_deploy(&name, "x.localhost", None, at(1)).await.unwrap();
