@@ -98,18 +98,19 @@ pub struct About {
 pub struct Repos {
     folder: PathBuf,
     git: GitSandbox,
-    /// Of requests over HTTP: each git may take its memory.
-    turns: Turns,
+    /// Of requests over HTTP: each git may take its memory. Who fetches takes no push's turn.
+    pushes: Turns,
+    fetches: Turns,
     /// Of pushes whose git waits for an operation.
     waiting: Turns,
     quarantines: Quarantines,
     disk: Disk,
 }
 
-/// git commands for requests over HTTP at once, in total, of one app and of one token.
-const MAX_GIT: usize = 16;
+/// Pushes at once, and fetches at once: in total, of one app and of one token.
+const MAX_GIT: usize = 8;
 const MAX_GIT_PER_APP: usize = 4;
-const MAX_GIT_PER_TOKEN: usize = 8;
+const MAX_GIT_PER_TOKEN: usize = 4;
 /// Pushes that wait for their operations at once, in total, of one app and of one token.
 const MAX_WAITING_PUSHES: usize = 64;
 const MAX_WAITING_PUSHES_PER_APP: usize = 8;
@@ -121,7 +122,8 @@ impl Repos {
         Self {
             folder: folder.to_owned(),
             git,
-            turns: Turns::new(MAX_GIT, MAX_GIT_PER_APP, MAX_GIT_PER_TOKEN),
+            pushes: Turns::new(MAX_GIT, MAX_GIT_PER_APP, MAX_GIT_PER_TOKEN),
+            fetches: Turns::new(MAX_GIT, MAX_GIT_PER_APP, MAX_GIT_PER_TOKEN),
             waiting: Turns::new(
                 MAX_WAITING_PUSHES,
                 MAX_WAITING_PUSHES_PER_APP,
@@ -134,7 +136,8 @@ impl Repos {
 
     /// git commands at work for requests over HTTP, and the most at once.
     pub(crate) fn at_work(&self) -> (usize, usize) {
-        self.turns.taken()
+        let ((pushes, most), (fetches, more)) = (self.pushes.taken(), self.fetches.taken());
+        (pushes + fetches, most + more)
     }
 
     /// Pushes that wait for their operations, and the most at once.

@@ -67,7 +67,7 @@ enum End {
     /// Another platform has the database.
     Ousted(String),
     /// Another program goes on.
-    Upgrade(Successor),
+    Upgrade(Successor, Heir),
 }
 
 /// Runs until a signal, or until it cannot begin.
@@ -183,12 +183,29 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
             by = platform.ousted() => break End::Ousted(by),
             _ = upgrade.recv() => {}
         }
-        let program = settings.program.clone();
+        let (program, heir) = (settings.program.clone(), Heir::default());
         say(format!("Upgrade: starting {}", program.display()));
-        let started = tokio::select! {
-            () = &mut serving => break End::Told,
-            started = spawn_blocking(move || Successor::start(&program)) => started,
+        let to_start = heir.clone();
+        let trial = spawn_blocking(move || Successor::start(&program, &to_start));
+        let end = tokio::select! {
+            () = &mut serving => Err(End::Told),
+            () = told.wait() => Err(End::Told),
+            by = platform.ousted() => Err(End::Ousted(by)),
+            started = trial => Ok(started),
         };
+        let started = match end {
+            Ok(started) => started,
+            Err(end) => {
+                heir.give_up();
+                break end;
+            }
+        };
+        // Another one meanwhile meant this trial.
+        tokio::select! {
+            biased;
+            _ = upgrade.recv() => {}
+            () = std::future::ready(()) => {}
+        }
         let successor = match started.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(successor) => successor,
             Err(error) => {
@@ -204,18 +221,25 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
                 under_way.join(", ")
             ));
         }
-        tokio::select! {
-            () = &mut serving => break End::Told,
-            () = told.wait() => break End::Told,
-            by = platform.ousted() => break End::Ousted(by),
-            () = platform.finish_operations() => {}
-            () = tokio::time::sleep(OPERATIONS) => {}
-            _ = upgrade.recv() => {}
+        let end = tokio::select! {
+            biased;
+            () = told.wait() => Some(End::Told),
+            by = platform.ousted() => Some(End::Ousted(by)),
+            () = &mut serving => Some(End::Told),
+            () = platform.finish_operations() => None,
+            () = tokio::time::sleep(OPERATIONS) => None,
+            _ = upgrade.recv() => None,
+        };
+        match end {
+            Some(end) => {
+                heir.give_up();
+                break end;
+            }
+            None => break End::Upgrade(successor, heir),
         }
-        break End::Upgrade(successor);
     };
     stop.send_replace(Some(match &end {
-        End::Upgrade(_) => ANSWERS_AT_UPGRADE,
+        End::Upgrade(..) => ANSWERS_AT_UPGRADE,
         End::Told | End::Ousted(_) => ANSWERS,
     }));
     let ousted = match &end {
@@ -223,10 +247,9 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
             Failure::new(format!("another platform runs on this database now: {by}"))
                 .hint("while the database was away that one came; stop one of the two for good"),
         ),
-        End::Told | End::Upgrade(_) => None,
+        End::Told | End::Upgrade(..) => None,
     };
-    if let End::Upgrade(successor) = end {
-        let heir = Heir::default();
+    if let End::Upgrade(successor, heir) = end {
         let handed = hand_over(platform, api, (successor, heir.clone()), notices);
         let outcome = until_told_twice(told, heir, async { tokio::join!(handed, serving).0 });
         let outcome = outcome.await;

@@ -19,8 +19,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -44,7 +43,7 @@ const SETTINGS: Duration = Duration::from_secs(30);
 /// For a new program that does not go on to say why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// For a new program to take requests, however many deploys there are.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_secs(30);
 
 /// How a successor is started: `--successor` among the arguments.
 const SUCCESSOR: &str = "--successor";
@@ -71,7 +70,7 @@ impl Successor {
     /// # Errors
     ///
     /// It cannot be started, or ends before.
-    pub(crate) fn start(program: &Path) -> io::Result<Self> {
+    pub(crate) fn start(program: &Path, heir: &Heir) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         let arguments = std::env::args_os().skip(1).filter(|argument| argument != SUCCESSOR);
         let child = Command::new(program)
@@ -79,6 +78,7 @@ impl Successor {
             .arg(SUCCESSOR)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()?;
+        heir.set(child.id());
         let mut successor = Self { child, socket };
         successor.expect(READY, SETTINGS)?;
         Ok(successor)
@@ -91,13 +91,17 @@ impl Successor {
     ///
     /// Neither goes on.
     pub(crate) fn go_on(mut self, sockets: &Sockets, heir: &Heir) -> io::Result<Option<io::Error>> {
-        heir.set(self.id());
-        let Err(error) = self.hand_over(sockets) else { return Ok(None) };
-        let mut again = Self::start(Path::new(ITSELF))
+        let Err(error) = self.hand_over(sockets) else {
+            heir.is_up();
+            return Ok(None);
+        };
+        let mut again = Self::start(Path::new(ITSELF), heir)
             .map_err(|itself| io::Error::other(format!("{error}; nor does this one: {itself}")))?;
-        heir.set(again.id());
         match again.hand_over(sockets) {
-            Ok(()) => Ok(Some(error)),
+            Ok(()) => {
+                heir.is_up();
+                Ok(Some(error))
+            }
             Err(itself) => Err(io::Error::other(format!(
                 "{error}; nor does this one, started again: {itself}"
             ))),
@@ -119,11 +123,6 @@ impl Successor {
             Ok(_) | Err(Errno::PIPE) => self.expect(UP, START),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Who that is.
-    fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// Gives it the time to say why it ends.
@@ -157,23 +156,55 @@ impl Successor {
 /// The process of the successor that goes on, which nobody waits for then: its id is no other's.
 /// Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Heir(Arc<AtomicU32>);
+pub(crate) struct Heir(Arc<Mutex<Heirs>>);
+
+#[derive(Debug, Default)]
+struct Heirs {
+    id: Option<Pid>,
+    /// Whether this platform was told to end, and which process was told so for it.
+    is_told: bool,
+    told: Option<Pid>,
+}
 
 impl Heir {
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+    fn lock(&self) -> MutexGuard<'_, Heirs> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its process id; 0 where there is none yet.
+    pub(crate) fn id(&self) -> i32 {
+        self.lock().id.map_or(0, Pid::as_raw_pid)
     }
 
     /// It is this one now.
     fn set(&self, id: u32) {
-        self.0.store(id, Ordering::Relaxed);
+        self.lock().id = i32::try_from(id).ok().and_then(Pid::from_raw);
     }
 
-    /// Tells it to end, as this one was told to.
+    /// It takes requests: what this platform was told before it hears now.
+    fn is_up(&self) {
+        let heirs = self.lock();
+        let is_news = heirs.is_told && heirs.told != heirs.id;
+        drop(heirs);
+        if is_news {
+            self.terminate();
+        }
+    }
+
+    /// Tells it to end, as this one was told to, now or as soon as it takes requests.
     pub(crate) fn terminate(&self) {
-        if let Some(pid) = i32::try_from(self.id()).ok().and_then(Pid::from_raw) {
-            kill_process(pid, Signal::TERM).ok();
+        let mut heirs = self.lock();
+        heirs.is_told = true;
+        heirs.told = heirs.id;
+        if let Some(id) = heirs.id {
+            kill_process(id, Signal::TERM).ok();
+        }
+    }
+
+    /// Ends one that has nothing of the platform yet.
+    pub(crate) fn give_up(&self) {
+        if let Some(id) = self.lock().id {
+            kill_process(id, Signal::KILL).ok();
         }
     }
 }

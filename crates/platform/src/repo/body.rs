@@ -4,6 +4,8 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use flate2::write::GzDecoder;
@@ -94,6 +96,34 @@ impl Disk {
     }
 }
 
+/// How full a repository gets, by all pushes to it together.
+#[derive(Debug)]
+pub(super) struct Filling {
+    most: u64,
+    taken: u64,
+    /// Bytes of all pushes since the repository had none, and how many there were.
+    fed: Arc<AtomicU64>,
+    before: u64,
+}
+
+impl Filling {
+    /// Of one that takes so many bytes of the disk now.
+    pub(super) fn new(most: u64, taken: u64, fed: Arc<AtomicU64>) -> Self {
+        let before = fed.load(Ordering::Relaxed);
+        Self { most, taken, fed, before }
+    }
+
+    fn add(&self, bytes: usize) -> Result<(), BodyError> {
+        let bytes = bytes as u64;
+        let fed = self.fed.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let (most, is_small) = (self.most, bytes < DISK_CHECK_BYTES as u64);
+        match self.taken + (fed - self.before) > most && !is_small {
+            true => Err(BodyError::RepositoryFull { most }),
+            false => Ok(()),
+        }
+    }
+}
+
 /// A request's body. What it says is a stranger's.
 pub(super) struct Incoming {
     body: Pin<Box<dyn AsyncRead + Send>>,
@@ -137,12 +167,12 @@ impl Incoming {
         Ok(first)
     }
 
-    /// Feeds git with the whole body, of which `first` has already arrived. A push is fed while
-    /// `disk` has space.
+    /// Feeds git with the whole body, of which `first` has already arrived. A push is fed while the
+    /// disk and its repository have `room`.
     pub(super) async fn feed(
         &mut self,
         first: Vec<u8>,
-        disk: Option<&Disk>,
+        room: Option<(&Disk, &Filling)>,
         mut stdin: pipe::Sender,
     ) -> Result<(), BodyError> {
         let mut next = Some(first);
@@ -151,9 +181,10 @@ impl Incoming {
             for part in piece.chunks(CHUNK) {
                 unchecked += part.len();
                 if unchecked >= DISK_CHECK_BYTES
-                    && let Some(disk) = disk
+                    && let Some((disk, filling)) = room
                 {
                     disk.check()?;
+                    filling.add(unchecked)?;
                     unchecked = 0;
                 }
                 if stdin.write_all(part).await.is_err() {
@@ -162,6 +193,9 @@ impl Incoming {
                 }
             }
             next = self.next().await?;
+        }
+        if let Some((_, filling)) = room {
+            filling.add(unchecked)?;
         }
         Ok(())
     }

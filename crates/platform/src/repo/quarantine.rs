@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ struct Busy {
     is_untidy: bool,
     /// No push may begin.
     is_alone: bool,
+    /// Bytes that they have brought.
+    fed: Arc<AtomicU64>,
 }
 
 /// A push under way. Dropping the last one of a repository removes what killed pushes left.
@@ -44,6 +47,7 @@ pub(super) struct PushGuard {
     quarantines: Quarantines,
     repository: PathBuf,
     app: AppName,
+    fed: Arc<AtomicU64>,
 }
 
 /// As long as it is there no push to a repository is under way.
@@ -69,9 +73,10 @@ impl Quarantines {
         if is_alone(&mut busy) {
             return None;
         }
-        busy.entry(repository.to_owned()).or_default().pushes += 1;
-        let (quarantines, app) = (self.clone(), app.clone());
-        Some(PushGuard { quarantines, repository: repository.to_owned(), app })
+        let found = busy.entry(repository.to_owned()).or_default();
+        found.pushes += 1;
+        let (quarantines, app, fed) = (self.clone(), app.clone(), Arc::clone(&found.fed));
+        Some(PushGuard { quarantines, repository: repository.to_owned(), app, fed })
     }
 
     /// Keeps pushes out, unless there are some.
@@ -103,8 +108,13 @@ impl Quarantines {
 }
 
 impl PushGuard {
-    /// Something of the push was refused.
-    pub(super) fn refused(&self) {
+    /// Counts what all pushes that are under way have brought.
+    pub(super) fn fed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.fed)
+    }
+
+    /// The push leaves something that nobody needs: it was refused, or removed something.
+    pub(super) fn is_untidy(&self) {
         if let Some(found) = self.quarantines.busy().get_mut(&self.repository) {
             found.is_untidy = true;
         }

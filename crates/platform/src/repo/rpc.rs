@@ -22,7 +22,7 @@ use tolv_build::{GitAccess, GitCommand, Repository};
 use tolv_model::name::{AppName, Deploy};
 use tolv_sandbox::{ExitStatus, Mount, Running};
 
-use super::body::{BodyError, CHUNK, Incoming};
+use super::body::{BodyError, CHUNK, Filling, Incoming};
 use super::plan::RefCommand;
 use super::quarantine::PushGuard;
 use super::socket::Socket;
@@ -134,8 +134,12 @@ pub type Answer = mpsc::Receiver<Bytes>;
 
 impl Repos {
     /// Waits until a git command of this app may run for this token.
-    async fn turn(&self, app: &AppName, token: &str) -> Result<Turn, RepoError> {
-        let turn = timeout(TURN_TIMEOUT, self.turns.acquire(app, token)).await;
+    async fn turn(&self, service: Service, app: &AppName, token: &str) -> Result<Turn, RepoError> {
+        let turns = match service {
+            Service::Receive => &self.pushes,
+            Service::Upload => &self.fetches,
+        };
+        let turn = timeout(TURN_TIMEOUT, turns.acquire(app, token)).await;
         turn.ok().flatten().ok_or(RepoError::Busy)
     }
 
@@ -191,7 +195,7 @@ impl Repos {
         service: Service,
         protocol: Option<&str>,
     ) -> Result<Vec<u8>, RepoError> {
-        let _turn = self.turn(&deploy.app, token).await?;
+        let _turn = self.turn(service, &deploy.app, token).await?;
         let mut command = self.service(deploy, service, protocol);
         // To look is enough here, and needs nothing of the repository to be changed.
         command.access = GitAccess::Read;
@@ -234,20 +238,24 @@ impl Repos {
         let mut body = Incoming::new(rpc.body, rpc.gzip, max);
         // A silent client takes no turn.
         let first = body.begin().await.map_err(RepoError::Body)?;
-        let turn = self.turn(&app, &rpc.token).await?;
+        let turn = self.turn(rpc.service, &app, &rpc.token).await?;
         let (chunks, answer) = mpsc::channel(CHUNKS);
-        let refused = match is_push {
-            true => self.room(&app).await?.err(),
-            false => None,
-        };
-        if let Some(full) = refused {
+        if is_push && let Err(full) = self.disk.check() {
             tasks.spawn(async move {
                 chunks.send(rpc.service.refusal(&full).into()).await.ok();
                 body.discard().await;
             });
             return Ok(answer);
         }
+        let taken = if is_push { self.taken(&app).await? } else { 0 };
+        let most = self.git.limits.repository;
+        let is_full = taken >= most;
         let mut command = self.service(&rpc.deploy, rpc.service, rpc.protocol.as_deref());
+        if is_full {
+            // What only removes brings no pack. The last word on a setting counts.
+            let settings = command.args.iter().take_while(|word| *word != "receive-pack").count();
+            command.args.splice(settings..settings, ["-c".into(), NO_PACK.into()]);
+        }
         command.args.push(self.dir(&app).into());
         let repository = self.repository(&app);
         let begun = tokio::task::spawn_blocking({
@@ -260,7 +268,9 @@ impl Repos {
         let begun = begun.await.map_err(|error| RepoError::Watch(io::Error::other(error)))?;
         let ((running, stdin, stdout), push) = begun?;
         let (socket, guard) = push.unzip();
-        let was_refused = Arc::new(AtomicBool::new(true));
+        let is_untidy = Arc::new(AtomicBool::new(true));
+        let is_decided = Arc::new(AtomicBool::new(false));
+        let filling = guard.as_ref().map(|guard| Filling::new(most, taken, guard.fed()));
         let watch = |error| RepoError::Watch(error);
         let stdin = pipe::Sender::from_owned_fd(stdin).map_err(watch)?;
         let mut stdout = pipe::Receiver::from_owned_fd(stdout).map_err(watch)?;
@@ -272,11 +282,13 @@ impl Repos {
         let disk = self.disk.clone();
         let decide = self.bound_waiting(app, rpc.token, decide);
         let decide = {
-            let was_refused = Arc::clone(&was_refused);
-            move |push| async move {
+            let (is_untidy, is_decided) = (Arc::clone(&is_untidy), Arc::clone(&is_decided));
+            move |push: Push| async move {
+                is_decided.store(true, Ordering::Relaxed);
+                let removes = push.commands.iter().any(|command| command.new.is_none());
                 let results = decide(push).await;
                 let any = results.iter().any(|result| result.refused.is_some());
-                was_refused.store(any, Ordering::Relaxed);
+                is_untidy.store(any || removes, Ordering::Relaxed);
                 results
             }
         };
@@ -286,7 +298,8 @@ impl Repos {
             let stop = {
                 let (connected, hook) = oneshot::channel();
                 let feed = async {
-                    let fed = body.feed(first, is_push.then_some(&disk), stdin);
+                    let fed =
+                        body.feed(first, filling.as_ref().map(|filling| (&disk, filling)), stdin);
                     let fed = timeout(LONGEST, fed).await.unwrap_or(Err(BodyError::TooSlow));
                     if let Err(error) = fed {
                         return Stop::Body(error);
@@ -357,15 +370,18 @@ impl Repos {
                     if let Some(fault) = fault {
                         last = remark(&last, &fault.to_string());
                     }
+                    if is_full && !is_decided.load(Ordering::Relaxed) {
+                        last = remark(&last, &BodyError::RepositoryFull { most }.to_string());
+                    }
                 }
                 None => {}
             }
             let running = running.into_inner();
             let stopped = tokio::task::spawn_blocking(move || {
                 running.stop();
-                // Where nothing was decided, git may have stored it all the same.
-                if was_refused.load(Ordering::Relaxed) {
-                    guard.iter().for_each(PushGuard::refused);
+                // Something is refused or removed; where nothing was decided, git may have stored it.
+                if is_untidy.load(Ordering::Relaxed) {
+                    guard.iter().for_each(PushGuard::is_untidy);
                 }
                 drop((socket, guard));
             });
@@ -381,18 +397,11 @@ impl Repos {
         Ok(answer)
     }
 
-    /// Whether there is room for a push: on the disk, and in what the app's repository may take.
-    async fn room(&self, app: &AppName) -> Result<Result<(), BodyError>, RepoError> {
-        if let Err(full) = self.disk.check() {
-            return Ok(Err(full));
-        }
-        let (repos, app) = (self.clone(), app.clone());
-        let most = self.git.limits.repository;
-        let taken = tokio::task::spawn_blocking(move || repos.repository(&app).disk_use()).await;
-        match taken.map_err(|error| RepoError::Watch(io::Error::other(error)))? {
-            taken if taken >= most => Ok(Err(BodyError::RepositoryFull { most })),
-            _ => Ok(Ok(())),
-        }
+    /// Bytes of the disk that an app's repository takes.
+    async fn taken(&self, app: &AppName) -> Result<u64, RepoError> {
+        let repository = self.repository(app);
+        let taken = tokio::task::spawn_blocking(move || repository.disk_use()).await;
+        taken.map_err(|error| RepoError::Watch(io::Error::other(error)))
     }
 
     /// Wraps a decision: the push is refused if too many others wait for their operations, because
@@ -430,6 +439,8 @@ impl Repos {
     }
 }
 
+/// Lets a push through that brings nothing: every pack is longer.
+const NO_PACK: &str = "receive.maxInputSize=1";
 /// What ends an answer of git's.
 const FLUSH: &[u8] = b"0000";
 /// What a push hears whose git was killed.

@@ -328,12 +328,37 @@ fn what_refused_pushes_brought_is_gone_and_a_repository_is_bounded() {
         });
     }
     // What is there for good is bounded.
-    std::fs::write(shop.dir.join("big"), noise(13 << 20, 99)).unwrap();
-    git::commit(&shop.dir);
-    shop.pushed(&["tolv", "main:refs/heads/large"]);
+    git::git(&shop.dir, &["checkout", "-q", "--orphan", "other"]);
+    for (bytes, seed, branch) in [(11_600 << 10, 99, "large"), (900 << 10, 98, "medium")] {
+        std::fs::write(shop.dir.join(branch), noise(bytes, seed)).unwrap();
+        std::fs::write(shop.dir.join("big"), "").unwrap();
+        git::commit(&shop.dir);
+        shop.pushed(&["tolv", &format!("HEAD:refs/heads/{branch}")]);
+    }
     std::fs::write(shop.dir.join("small"), "x").unwrap();
     git::commit(&shop.dir);
-    let ran = shop.push(&["tolv", "main:refs/heads/more"]);
+    let ran = shop.push(&["tolv", "HEAD:refs/heads/more"]);
     let says = "the app's repository takes the 12 MiB that it may (TOLV_REPOSITORY_MIB)";
     assert!(!ran.status.success() && ran.err.contains(says), "{}", ran.err);
+    // What the hint says helps: a branch is removed, and there is room again.
+    shop.pushed(&["tolv", ":refs/heads/large", ":refs/heads/medium"]);
+    poll(SOON, "what was removed to go", || (repository(&shop) < 5 << 20).then_some(()));
+    shop.change("index.html", "two");
+    std::fs::write(shop.dir.join("Procfile"), "").unwrap();
+    // Pushes that come together are bounded together.
+    let branch = |n: u64| {
+        git::git(&shop.dir, &["checkout", "-q", "--orphan", &format!("b{n}")]);
+        for file in ["large", "medium"] {
+            std::fs::remove_file(shop.dir.join(file)).ok();
+        }
+        std::fs::write(shop.dir.join("big"), noise(5 << 20, n + 200)).unwrap();
+        git::commit(&shop.dir);
+        push_command(&shop.serve, &shop.dir, &["tolv", &format!("b{n}")])
+    };
+    let commands: Vec<_> = (0..4).map(branch).collect();
+    let pushes: Vec<_> = commands.into_iter().map(|mut push| push.spawn().unwrap()).collect();
+    for mut push in pushes {
+        push.wait().unwrap();
+    }
+    assert!(repository(&shop) < 16 << 20, "{}", repository(&shop));
 }

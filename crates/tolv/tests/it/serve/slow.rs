@@ -95,6 +95,9 @@ fn slow_requests_of_one_token_leave_git_to_the_others() {
     shop.pushed(&["tolv", "main"]);
     assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
     assert_eq!(shop.text("shop.localhost", "/"), "one");
+    // A push does not wait for who fetches, from its own app either.
+    shop.pushed(&["greedy0", "main"]);
+    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
     // A byte now and then keeps no request alive.
     for slow in &mut held {
         slow.send(b"0").unwrap();

@@ -126,6 +126,7 @@ fn a_kill_right_after_an_upgrade_leaves_the_addresses_to_the_next_start() {
     });
     let status = shop.serve.upgrade(|serve| {
         rustix::process::kill_process(serve.running().pid(), Signal::KILL).unwrap();
+        poll(SOON, "the kill", || std::net::TcpStream::connect(address).err());
         // The old one still answers what it has begun.
         let mut next = serve.another();
         http::get(address, "shop.localhost", "/go").unwrap();
@@ -301,6 +302,40 @@ fn one_that_fails_at_the_last_moment_ends_no_process_of_an_app() {
     assert_eq!(shop.text("shop.localhost", "/"), "ok");
     assert!(shop.serve.upgrade(|_| {}).success());
     poll(SOON, "it is known again", || (pids(&shop) == before).then_some(()));
+}
+
+/// Whoever ends the platform in an upgrade ends it, whatever the new program does.
+#[test]
+fn a_platform_that_is_told_to_end_in_an_upgrade_ends() {
+    let installed = Installed::new();
+    let got = installed.0.path().join("got");
+    for script in [
+        // It hangs before it is ready, and after it was handed everything.
+        format!("touch {}; exec sleep 1000", got.display()),
+        format!("printf r >&0; head -c1 <&0 >{}; exec sleep 1000", got.display()),
+    ] {
+        installed.put_right();
+        let serve = Serve::start(installed.path().to_str().unwrap(), &[]);
+        let mut shop = Shop::on(serve, "web: python3 server.py\n");
+        shop.change("server.py", SERVER);
+        shop.pushed(&["tolv", "main"]);
+        let before = pids(&shop);
+        installed.put(&script);
+        shop.serve.signal(Signal::USR2);
+        poll(SOON, "the new program", || std::fs::exists(&got).unwrap().then_some(()));
+        let began = std::time::Instant::now();
+        shop.serve.signal(Signal::TERM);
+        shop.serve.ended();
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        let lives = |pid: &u64| std::fs::exists(format!("/proc/{pid}")).unwrap();
+        poll(SOON, "the app to end", || (!before.iter().any(lives)).then_some(()));
+        let address = SocketAddr::from(([127, 0, 0, 1], shop.serve.http()));
+        poll(SOON, "nobody to listen", || std::net::TcpStream::connect(address).err());
+        assert_eq!(crate::processes_with(installed.path().to_str().unwrap()), Vec::<u32>::new());
+        std::fs::remove_file(&got).unwrap();
+        // What is left is swept by a start.
+        installed.put_right();
+    }
 }
 
 /// What a newer version has made of the database is not this one's to go on with.
