@@ -117,7 +117,7 @@ impl Filling {
         let bytes = bytes as u64;
         let fed = self.fed.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let (most, is_small) = (self.most, bytes < DISK_CHECK_BYTES as u64);
-        match self.taken + (fed - self.before) > most && !is_small {
+        match self.taken.saturating_add(fed - self.before) > most && !is_small {
             true => Err(BodyError::RepositoryFull { most }),
             false => Ok(()),
         }
@@ -261,6 +261,20 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pushes_fill_a_repository_together() {
+        let (mib, fed) = (1 << 20, Arc::default());
+        let filling = |taken| Filling::new(10 << 20, taken, Arc::clone(&fed));
+        let pushes = [filling(7 << 20), filling(7 << 20)];
+        assert!(pushes[0].add(2 * mib).is_ok() && pushes[1].add(mib).is_ok());
+        assert!(pushes.iter().all(|push| push.add(mib).is_err()));
+        // What only removes is small.
+        assert!(pushes[0].add(99).is_ok());
+        // What came before is in what is taken; what nobody can count is more than any bound.
+        assert!(filling(9 << 20).add(mib).is_ok());
+        assert!(filling(u64::MAX).add(mib).is_err());
+    }
 
     async fn fed(body: Vec<u8>, gzip: bool, most: u64) -> (Result<(), BodyError>, u64) {
         let (stdin, mut git) = pipe::pipe().unwrap();

@@ -114,7 +114,7 @@ impl PushGuard {
     }
 
     /// The push leaves something that nobody needs: it was refused, or removed something.
-    pub(super) fn is_untidy(&self) {
+    pub(super) fn mark_untidy(&self) {
         if let Some(found) = self.quarantines.busy().get_mut(&self.repository) {
             found.is_untidy = true;
         }

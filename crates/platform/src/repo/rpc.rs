@@ -381,7 +381,7 @@ impl Repos {
                 running.stop();
                 // Something is refused or removed; where nothing was decided, git may have stored it.
                 if is_untidy.load(Ordering::Relaxed) {
-                    guard.iter().for_each(PushGuard::is_untidy);
+                    guard.iter().for_each(PushGuard::mark_untidy);
                 }
                 drop((socket, guard));
             });
