@@ -31,6 +31,8 @@ use crate::files;
 const MAX_ANSWER: usize = 16 << 20;
 /// Most bytes of what git says about an error.
 const MAX_SAID: usize = 16 << 10;
+/// CPU weight of one git command: what an app's process has.
+const CPU_WEIGHT: u32 = 100;
 /// Processes of one git command.
 const PROCESSES: u64 = 64;
 /// Where git is looked for: what a sandbox shows of the machine.
@@ -156,6 +158,8 @@ impl Repository {
         spec.limits = Limits {
             memory: Some(limits.memory),
             processes: Some(PROCESSES),
+            // What unpacks a push has its share beside the apps, and no more.
+            cpu_weight: Some(CPU_WEIGHT),
             tmp: 64 << 20,
             ..Limits::default()
         };

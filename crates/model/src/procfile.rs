@@ -17,6 +17,8 @@ use crate::source::{Report, SourceError, quote};
 pub const FILE: &str = "Procfile";
 /// Longest command, in bytes. `execve` itself refuses strings of 128 KiB.
 pub const MAX_COMMAND: usize = 64 * 1024;
+/// Most process types of an app, and most schedules.
+pub const MAX_TYPES: usize = 256;
 
 const SHAPE: &str = "a line is `<type>: <command>`, as in `web: node server.js`";
 
@@ -51,6 +53,12 @@ impl Procfile {
                                 )
                                 .hint("remove one of the two lines, or rename its type")
                                 .also(first.clone(), "first given here");
+                        }
+                        None if seen.len() == MAX_TYPES => {
+                            report
+                                .error(span, format!("more than {MAX_TYPES} process types"))
+                                .hint("an app that has more is several apps");
+                            break;
                         }
                         None => {
                             seen.insert(process_type.clone(), span);

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use tolv_build::{GitAccess, GitCommand, GitSandbox, Repository};
 use tolv_model::name::{AppName, Deploy};
+use tolv_model::source::is_hostile;
 
 pub use body::BodyError;
 use body::Disk;
@@ -45,6 +46,8 @@ const OLD_LOCK: Duration = Duration::from_secs(2);
 const LOCKED: Duration = Duration::from_secs(6);
 /// What releases keep of a codebase.
 const KEPT: &str = "refs/tolv/kept/";
+/// Most root commits of one history, and of an app: each is looked for among those that are known.
+pub(super) const MAX_ROOTS: usize = 256;
 
 /// Why a repository did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,9 @@ pub enum RepoError {
     /// A name that no ref can have.
     #[error("`{0}` is not a name for a branch or tag")]
     BadRef(String),
+    /// A history with more beginnings than any real one.
+    #[error("the commit's history has more than {MAX_ROOTS} root commits")]
+    TooManyRoots,
 }
 
 /// What is known of a commit.
@@ -283,12 +289,16 @@ impl Repos {
     ///
     /// # Errors
     ///
-    /// git's.
+    /// [`RepoError::TooManyRoots`], and git's.
     pub fn roots(&self, app: &AppName, commit: &str) -> Result<Vec<String>, RepoError> {
-        let found = self.ask(app, &["rev-list", "--max-parents=0", commit])?.unwrap_or_default();
-        let mut roots: Vec<_> = found.lines().map(str::to_owned).collect();
-        roots.sort();
-        Ok(roots)
+        let most = format!("--max-count={}", MAX_ROOTS + 1);
+        let found = self.ask(app, &["rev-list", "--max-parents=0", &most, commit])?;
+        let mut roots: Vec<_> = found.iter().flat_map(|found| found.lines()).collect();
+        if roots.len() > MAX_ROOTS {
+            return Err(RepoError::TooManyRoots);
+        }
+        roots.sort_unstable();
+        Ok(roots.into_iter().map(str::to_owned).collect())
     }
 
     /// Moves a branch of a deploy, and keeps the commit.
@@ -451,7 +461,7 @@ fn is_ref_name(name: &str) -> bool {
         && !name.contains("@{")
         && name != "@"
         && name.split('/').all(part)
-        && !name.chars().any(|c| c.is_control() || " ~^:?*[\\\x7f".contains(c))
+        && !name.chars().any(|c| is_hostile(c) || " ~^:?*[\\\x7f".contains(c))
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RepoError {

@@ -1,7 +1,7 @@
 //! git's smart HTTP protocol: a request's body into `git`, its output back.
 //!
-//! A push belongs to the platform from the moment it begins: the task that carries it is its own,
-//! and goes on when whoever pushed is gone.
+//! A push belongs to the platform from the moment that it is decided about: the task that carries it is
+//! its own, and goes on when whoever pushed is gone. Until then git is stopped with its client.
 
 use std::fs;
 use std::io;
@@ -321,6 +321,8 @@ impl Repos {
                         () = hook => std::future::pending().await,
                         () = sleep(git_time) => Stop::Late,
                         full = disk.until_full() => Stop::Body(full),
+                        // Nothing is decided, and nobody waits for it.
+                        () = chunks.closed() => Stop::Gone,
                     }
                 };
                 let decided = async {
@@ -356,7 +358,7 @@ impl Repos {
                     let report = rpc.service.refusal(&CUT_OFF);
                     last = remark(&report, "git took too long and was stopped");
                 }
-                Some(Stop::Late) => {}
+                Some(Stop::Late | Stop::Gone) => {}
                 None if is_push => {
                     let status = timeout(SOON, ended(&mut running)).await;
                     let fault = match status {
@@ -451,6 +453,8 @@ const CUT_OFF: &str =
 enum Stop {
     /// It took too long.
     Late,
+    /// Whoever pushed is gone before there was anything to decide about.
+    Gone,
     /// Its request did not arrive whole, or the disk is full.
     Body(BodyError),
 }

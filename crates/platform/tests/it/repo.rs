@@ -82,6 +82,29 @@ fn codebases_are_told_apart_by_their_roots() {
 }
 
 #[test]
+fn a_history_of_many_roots_is_refused() {
+    let bed = Bed::new();
+    let first = bed.commit("one", "1");
+    let dir = bed.repos.dir(&app());
+    let tree = git::git(&dir, &["rev-parse", &format!("{first}^{{tree}}")]);
+    let commit = |parents: &[String]| {
+        let mut words = vec!["commit-tree", &tree, "-m", "x"];
+        parents.iter().for_each(|parent| words.extend(["-p", parent]));
+        git::git(&dir, &words)
+    };
+    let roots: Vec<_> = (0..257)
+        .map(|n| {
+            let message = format!("root {n}");
+            git::git(&dir, &["commit-tree", &tree, "-m", &message])
+        })
+        .collect();
+    let known = bed.repos.roots(&app(), &commit(&roots[..256])).unwrap();
+    assert_eq!(known.len(), 256);
+    let error = bed.repos.roots(&app(), &commit(&roots)).unwrap_err();
+    assert!(matches!(error, RepoError::TooManyRoots), "{error}");
+}
+
+#[test]
 fn what_is_released_outlives_a_force_push() {
     let bed = Bed::new();
     let production = deploy("shop/production");
@@ -104,7 +127,14 @@ fn strange_ref_names_are_refused() {
     let bed = Bed::new();
     let production = deploy("shop/production");
     let commit = bed.commit("one", "1");
-    for bad in ["refs/heads/../x", "refs/heads/a b", "refs/heads/-x/.y", "refs/heads/x.lock", ""] {
+    for bad in [
+        "refs/heads/../x",
+        "refs/heads/a b",
+        "refs/heads/-x/.y",
+        "refs/heads/x.lock",
+        "",
+        "refs/heads/\u{202e}egpj",
+    ] {
         let error = bed.repos.set_ref(&production, bad, &commit).unwrap_err();
         assert!(matches!(error, RepoError::BadRef(_)), "{bad}");
     }
