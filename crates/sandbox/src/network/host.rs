@@ -4,6 +4,7 @@
 //! spawner that was killed has left is the next one's: its rules are watched while there are apps
 //! behind them, and removed then.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -23,10 +24,12 @@ use self::table::{Forwarding, delete, is_forwarding_wanted, load, not_forwarded,
 use super::link::{self, ADDRESSES, Link};
 use super::netlink::Netlink;
 use super::nft::Watch;
+use super::rules_state::are_in_force;
 use super::{NetworkChoice, home, visit};
 use crate::level::Reason;
 use crate::sys::errno;
 
+mod gate;
 mod orphans;
 mod table;
 
@@ -67,10 +70,12 @@ pub(crate) struct HostNetwork {
     unloaded: Unloaded,
 }
 
-/// Tables that are to be loaded again: nothing keeps their apps from the machine meanwhile.
+/// Tables that are to be loaded again: the ends of their networks are shut meanwhile.
 #[derive(Debug, Default)]
 struct Unloaded {
     tables: Vec<Table>,
+    /// Networks whose ends were shut, and are not open yet.
+    shut: BTreeSet<u32>,
     /// Why, and until the next try.
     reason: Option<Reason>,
     tried: Option<Instant>,
@@ -126,6 +131,7 @@ impl HostNetwork {
         };
         let ready = network.begin();
         if ready.is_err() {
+            network.shut_what_nobody_guards();
             network.take_down();
         }
         ready.map(|()| network)
@@ -142,7 +148,7 @@ impl HostNetwork {
                 v4: is_off(FORWARD_V4) || flagged(false),
                 v6: self.v6 && (is_off(FORWARD_V6) || flagged(true)),
             };
-            load(self.table())?;
+            load(self.table(), &mut || {})?;
             self.forward()?;
             tables
         };
@@ -151,6 +157,19 @@ impl HostNetwork {
         lost.extend(adopted);
         self.put_back(lost, false);
         self.trial()
+    }
+
+    /// Where this spawner cannot look after what others have left: it has no way out without rules.
+    fn shut_what_nobody_guards(&self) {
+        let unguarded = |id: &u32| *id != self.id && orphans::is_nobodys(*id) && !are_in_force(*id);
+        for id in orphans::ids_in_use().into_iter().flatten().filter(unguarded) {
+            say(&match gate::shut(&self.netlink, id) {
+                Ok(()) => "apps of a spawner that is gone are cut off from every network: their \
+                           packet rules are lost"
+                    .to_owned(),
+                Err(reason) => format!("apps are without packet rules: {reason}"),
+            });
+        }
     }
 
     /// Readable when something of the machine's tables has changed.
@@ -180,7 +199,7 @@ impl HostNetwork {
             let (mut loaded, mut failure) = (Vec::new(), None);
             for &table in &lost {
                 self.unloaded.tables.retain(|it| *it != table);
-                match load(table) {
+                match self.restore(table, were_there) {
                     Ok(()) => loaded.push(table),
                     Err(reason) => {
                         self.unloaded.tables.push(table);
@@ -200,8 +219,8 @@ impl HostNetwork {
                 Some(reason) => {
                     if self.unloaded.reason.is_none() {
                         say(&format!(
-                            "the rules of apps' networks are lost, and are tried again; nothing starts \
-                             without them: {reason}"
+                            "the rules of apps' networks are lost, and are tried again; until they are \
+                             back apps are cut off from every network, and nothing starts: {reason}"
                         ));
                     }
                     self.unloaded.reason = Some(reason);
@@ -211,6 +230,38 @@ impl HostNetwork {
             lost = self.lost_after(&loaded);
         }
         self.unloaded.tables.extend(lost);
+    }
+
+    /// Loads a table, and opens the ends of its network where they may be shut. They are shut where
+    /// that is late or fails: not while it takes some milliseconds.
+    fn restore(&mut self, table: Table, were_there: bool) -> Result<(), Reason> {
+        let Self { netlink, unloaded, .. } = self;
+        let mut shut = || {
+            unloaded.shut.insert(table.id);
+            gate::shut(netlink, table.id)
+        };
+        let loaded = load(table, &mut || {
+            // What fails now is tried once more below.
+            if !are_in_force(table.id) {
+                shut().ok();
+            }
+        });
+        if let Err(Reason { stage, errno }) = loaded {
+            return Err(match shut() {
+                Ok(()) => Reason::new(stage, errno),
+                Err(open) => Reason::new(format!("{stage}; apps are not cut off: {open}"), errno),
+            });
+        }
+        // Those of a spawner that is gone may be shut since its time.
+        if !were_there || self.unloaded.shut.contains(&table.id) {
+            if table.id != self.id && !self.v6 {
+                // Whether a network of another spawner has IPv6 is not known.
+                gate::open(&self.netlink, table.id, true).ok();
+            }
+            gate::open(&self.netlink, table.id, self.v6)?;
+            self.unloaded.shut.remove(&table.id);
+        }
+        Ok(())
     }
 
     /// The tables that this spawner looks after: its own, and those of spawners that are gone.
@@ -230,9 +281,8 @@ impl HostNetwork {
     /// of those it is asked whether they are there.
     fn lost_after(&self, loaded: &[Table]) -> Vec<Table> {
         let news = self.lost();
-        let there = tables().ok();
         let is_lost = |table: &Table| match loaded.contains(table) {
-            true => there.as_ref().is_some_and(|there| !there.contains(table)),
+            true => !are_in_force(table.id),
             false => news.contains(table),
         };
         self.watched().filter(is_lost).collect()

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw, or fails")]
 
 mod deep;
+mod gate;
 mod isolation;
 mod life;
 mod limits;
