@@ -12,6 +12,7 @@ mod life;
 mod limits;
 mod network;
 mod probe;
+mod relay;
 
 use std::path::{Path, PathBuf};
 

@@ -17,7 +17,7 @@ const WAIT: Duration = Duration::from_secs(20);
 use crate::{output, run, shell, spawner};
 
 /// A spawner whose strict processes have networks of their own; nothing where this machine has none.
-fn networked() -> Option<Spawner> {
+pub(crate) fn networked() -> Option<Spawner> {
     let spawner = spawner();
     let machine = Machine::probe(&spawner, NetworkChoice::Auto).unwrap();
     println!("{}", machine.describe().join("\n"));
@@ -31,7 +31,7 @@ fn strict() -> Spec {
     Spec::new(Level::Strict, "network")
 }
 
-fn with(services: &[SocketAddr]) -> Spec {
+pub(crate) fn with(services: &[SocketAddr]) -> Spec {
     Spec { network: Network::Own { services: services.to_vec() }, ..strict() }
 }
 
@@ -132,7 +132,7 @@ fn background(spawner: &Spawner, script: &str) -> (Guard, IpAddr) {
     background_in(spawner, strict(), script)
 }
 
-fn background_in(spawner: &Spawner, spec: Spec, script: &str) -> (Guard, IpAddr) {
+pub(crate) fn background_in(spawner: &Spawner, spec: Spec, script: &str) -> (Guard, IpAddr) {
     let cancel = tolv_sandbox::Cancel::new().unwrap();
     let (send, receive) = std::sync::mpsc::channel();
     let (spawner, told, script) = (spawner.clone(), cancel.clone(), script.to_owned());
@@ -155,7 +155,7 @@ fn background_in(spawner: &Spawner, spec: Spec, script: &str) -> (Guard, IpAddr)
     (Guard(cancel, Some(task)), line.parse().unwrap())
 }
 
-struct Guard(tolv_sandbox::Cancel, Option<thread::JoinHandle<()>>);
+pub(crate) struct Guard(tolv_sandbox::Cancel, Option<thread::JoinHandle<()>>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -262,7 +262,7 @@ fn left(spawner_pid: u32) -> (usize, usize) {
     (mine.len(), interfaces.count())
 }
 
-fn pid_of(spawner: &Spawner) -> u32 {
+pub(crate) fn pid_of(spawner: &Spawner) -> u32 {
     let (status, pid) =
         run(spawner, Spec::new(Level::None, "network"), shell("cut -d' ' -f4 /proc/$PPID/stat"))
             .unwrap();
