@@ -389,13 +389,13 @@ impl Server<'_> {
         let sandbox = pidfd.try_clone().map_err(io("keep a pidfd"))?;
         let (forked, delay) = (Instant::now(), FIRST_RELAY_DELAY);
         let relayed = Relayed { relay, sandbox, inside, forked, delay };
-        self.relay(relayed).map_err(|(error, _)| io("fork")(error))
+        self.relay(relayed).map_err(|failed| io("fork")(failed.0))
     }
 
-    fn relay(&mut self, mut relayed: Relayed) -> Result<(), (std::io::Error, Relayed)> {
+    fn relay(&mut self, mut relayed: Relayed) -> Result<(), Box<(std::io::Error, Relayed)>> {
         relayed.forked = Instant::now();
         match sys::clone_process(0, None) {
-            Err(error) => Err((error, relayed)),
+            Err(error) => Err(Box::new((error, relayed))),
             Ok(Fork::Child) => relayed.relay.live(&relayed.sandbox, &relayed.inside),
             Ok(Fork::Parent((pid, _))) => {
                 // There is nothing below it.
@@ -428,9 +428,9 @@ impl Server<'_> {
         let due: Vec<_> = self.resting.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, relayed) in due {
             if !relayed.is_over()
-                && let Err((_, relayed)) = self.relay(relayed)
+                && let Err(failed) = self.relay(relayed)
             {
-                self.rest(relayed);
+                self.rest(failed.1);
             }
         }
     }
