@@ -213,8 +213,9 @@ impl Running {
             Reason::NotStarted(failure) => failure.shortage,
             _ => None,
         };
-        // A rollout is told, and decides.
-        if !self.probation && !self.left && shortage.is_some() {
+        // A rollout is told, and decides; who wants it down waits for this answer.
+        let is_wanted = !self.left && self.unit.phase() == Phase::Starting;
+        if !self.probation && is_wanted && shortage.is_some() {
             if self.shortage != shortage {
                 self.say(format!("Process {reason}; it is tried again every second"));
                 self.shortage = shortage;

@@ -274,7 +274,7 @@ fn without_processes_each_command_names_that_cause_and_all_works_again() {
         logs.contains("no free process; it is tried again every second").then_some(())
     });
     bound.limit("max");
-    poll(Duration::from_secs(20), "the worker to run again", || {
+    poll(SOON, "the worker to run again", || {
         let processes = shop.json(&["ps"])["items"].as_array().unwrap().clone();
         let is_up =
             |process: &serde_json::Value| process["name"] == "worker.1" && process["state"] == "up";
