@@ -354,7 +354,13 @@ impl Error {
 
     /// What was missing for it, where that is the cause.
     pub fn shortage(&self) -> Option<Shortage> {
-        shortage(self)
+        match self {
+            // These are not among their own sources: what they say is passed on as it is.
+            Self::Run(error) => error.shortage(),
+            Self::Sandbox(error) => error.shortage(),
+            Self::Repo(RepoError::Git { said, .. }) => said_by_git(said),
+            _ => shortage(self),
+        }
     }
 
     fn own_kind(&self) -> Kind {
@@ -429,13 +435,13 @@ impl Error {
     /// is the operator's, and no folder of the platform's is anybody else's to know.
     pub fn chain(&self) -> String {
         match self {
-            Self::DiskFull { .. } | Self::Repo(_) => chain(self),
-            _ if is_disk_full(self) => "the disk of the platform is full".to_owned(),
             // Of a process it is said which.
             Self::Run(_) => chain(self),
             _ if self.kind() == Kind::Exhausted => {
                 self.shortage().map_or_else(|| chain(self), |shortage| shortage.to_string())
             }
+            Self::DiskFull { .. } | Self::Repo(_) => chain(self),
+            _ if is_disk_full(self) => "the disk of the platform is full".to_owned(),
             _ => chain(self),
         }
     }
@@ -574,12 +580,6 @@ fn shortage(error: &(dyn std::error::Error + 'static)) -> Option<Shortage> {
     std::iter::successors(Some(error), |error| error.source()).find_map(|error| {
         if let Some(error) = error.downcast_ref::<tolv_sandbox::Error>() {
             return error.shortage();
-        }
-        if let Some(error) = error.downcast_ref::<tolv_run::Error>() {
-            return error.shortage();
-        }
-        if let Some(RepoError::Git { said, .. }) = error.downcast_ref::<RepoError>() {
-            return said_by_git(said);
         }
         Shortage::of_errno(error.downcast_ref::<io::Error>()?.raw_os_error()?)
     })

@@ -9,8 +9,8 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 /// The size of the reserve: more than SQLite's log grows to before it is written from its beginning.
 const RESERVE_BYTES: u64 = 8 << 20;
-/// With less free space than this a part of the reserve, as large, is given up: no transaction takes
-/// as much. The rest is for a disk that is filled again.
+/// With less free space than this as much of the reserve is given up as is missing: no transaction
+/// takes as much. The rest is for a disk that is filled again.
 const LOW_BYTES: u64 = 2 << 20;
 /// The reserve does not grow by less.
 const MIN_GROWTH_BYTES: u64 = 256 << 10;
@@ -22,7 +22,7 @@ pub(crate) fn adjust(file: &Path) {
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let size = fs::symlink_metadata(file).map_or(0, |meta| meta.len());
     if free < LOW_BYTES {
-        shrink(file, size.saturating_sub(LOW_BYTES));
+        shrink(file, size.saturating_sub(LOW_BYTES - free));
         return;
     }
     // What is left is no reason to give a part of it up again.
