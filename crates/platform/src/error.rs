@@ -352,17 +352,6 @@ impl Error {
         }
     }
 
-    /// What was missing for it, where that is the cause.
-    pub fn shortage(&self) -> Option<Shortage> {
-        match self {
-            // These are not among their own sources: what they say is passed on as it is.
-            Self::Run(error) => error.shortage(),
-            Self::Sandbox(error) => error.shortage(),
-            Self::Repo(RepoError::Git { said, .. }) => said_by_git(said),
-            _ => shortage(self),
-        }
-    }
-
     fn own_kind(&self) -> Kind {
         match self {
             Self::Store(error) if error.is_full() => Kind::Full,
@@ -575,27 +564,6 @@ fn run_hint(error: &tolv_run::Error) -> Option<String> {
     }
 }
 
-/// The first shortage among an error and its sources.
-fn shortage(error: &(dyn std::error::Error + 'static)) -> Option<Shortage> {
-    std::iter::successors(Some(error), |error| error.source()).find_map(|error| {
-        if let Some(error) = error.downcast_ref::<tolv_sandbox::Error>() {
-            return error.shortage();
-        }
-        Shortage::of_errno(error.downcast_ref::<io::Error>()?.raw_os_error()?)
-    })
-}
-
-/// git itself could not go on: it says so in the system's words.
-fn said_by_git(said: &str) -> Option<Shortage> {
-    [
-        ("Resource temporarily unavailable", Shortage::Processes),
-        ("Too many open files", Shortage::Descriptors),
-        ("Cannot allocate memory", Shortage::Memory),
-    ]
-    .into_iter()
-    .find_map(|(words, shortage)| said.contains(words).then_some(shortage))
-}
-
 /// Whether the disk is full.
 fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source()).any(|error| {
@@ -620,5 +588,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+mod shortage;
 #[cfg(test)]
 mod tests;
