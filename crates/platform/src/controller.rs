@@ -328,7 +328,7 @@ impl Task {
                 Err(error) if is_passing(&error) => {
                     if !patience.said && !matches!(error, Error::Stopping) {
                         let output = self.platform.0.outputs.begin(&operation.id);
-                        output.say(format!(" !     Waiting: {}", chain(&error)));
+                        output.say(format!(" !     Waiting: {}", error.chain()));
                     }
                     if !self.wait(&mut patience, &error).await {
                         return After::Stop;
@@ -503,7 +503,7 @@ impl Task {
         }
         if !patience.said {
             patience.said = true;
-            self.say(format!("Waiting: {}", chain(error)));
+            self.say(format!("Waiting: {}", error.chain()));
         }
         if error.kind() != Kind::Unavailable {
             patience.pause = AWAY.1;

@@ -426,7 +426,10 @@ impl Error {
         match self {
             // Of a process it is said which.
             Self::Run(_) => chain(self),
-            _ if self.kind() == Kind::Exhausted => {
+            // A connection to the database may need a thread, too.
+            _ if matches!(self.kind(), Kind::Exhausted | Kind::Unavailable)
+                && self.shortage().is_some() =>
+            {
                 self.shortage().map_or_else(|| chain(self), |shortage| shortage.to_string())
             }
             Self::DiskFull { .. } | Self::Repo(_) => chain(self),
