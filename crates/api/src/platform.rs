@@ -1,37 +1,14 @@
 //! What a running platform holds and lacks.
 
 use serde::{Deserialize, Serialize};
+pub use tolv_model::status::Health;
 use utoipa::ToSchema;
-
-/// How good something is; worse ones are greater.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Health {
-    /// As it should be.
-    Ok,
-    /// It works; somebody should look at it.
-    Warn,
-    /// It does not work.
-    Fail,
-}
-
-impl Health {
-    /// The word used in output.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warn => "warn",
-            Self::Fail => "fail",
-        }
-    }
-}
 
 /// The running platform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlatformStatus {
-    /// The worst of the checks.
+    /// The worst of the checks: ok, warn or fail.
+    #[schema(value_type = String)]
     pub state: Health,
     /// Its version.
     pub version: String,
@@ -48,7 +25,8 @@ pub struct PlatformStatus {
 pub struct PlatformCheck {
     /// What: lease, database, disk and so on.
     pub name: String,
-    /// How good it is.
+    /// How good it is: ok, warn or fail.
+    #[schema(value_type = String)]
     pub state: Health,
     /// What there is to say, in a line.
     pub summary: String,

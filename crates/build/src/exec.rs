@@ -174,12 +174,16 @@ impl Executor<'_> {
         let (done, watching) = channel::<()>();
         let ended = std::thread::scope(|scope| {
             let (cancel_here, stopped) = (cancel.clone(), &stopped);
-            scope.spawn(move || {
+            let watcher = std::thread::Builder::new().name("watch".to_owned());
+            let watching = watcher.spawn_scoped(scope, move || {
                 if let Some(why) = self.watch(grows, &watching) {
                     *stopped.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(why);
                     cancel_here.cancel();
                 }
             });
+            // Without a thread nobody would see that it grows over its budget.
+            watching
+                .map_err(|source| tolv_sandbox::Error::Io { what: "start a thread", source })?;
             let ended = tolv_sandbox::run(
                 self.spawner,
                 &job,

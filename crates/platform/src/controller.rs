@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 use tolv_model::id::{DeployId, OperationId};
@@ -52,6 +52,8 @@ pub(super) struct Controller {
     /// Whether the deploy's config asks for runtime metrics in its log.
     samples: watch::Sender<bool>,
     wake: Notify,
+    /// What should run was brought back, or nothing of it can be.
+    restored: CancellationToken,
     /// What should run is to be brought back once more.
     again: AtomicBool,
     current: Mutex<Option<Current>>,
@@ -96,6 +98,7 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
         cron: Cron::default(),
         samples: watch::Sender::new(false),
         wake: Notify::new(),
+        restored: CancellationToken::new(),
         again: AtomicBool::new(false),
         current: Mutex::default(),
         unkept: Mutex::default(),
@@ -140,6 +143,20 @@ impl Controller {
 
     pub(super) fn endpoints(&self) -> Endpoints {
         self.engine.endpoints().borrow().clone()
+    }
+
+    /// The same, once it is known what runs: right after a start the processes of the platform before
+    /// have not answered yet.
+    pub(super) async fn known_endpoints(&self) -> Endpoints {
+        let mut endpoints = self.engine.endpoints();
+        let known = async {
+            tokio::select! {
+                () = self.restored.cancelled() => {}
+                _ = endpoints.wait_for(|endpoints| !endpoints.processes.is_empty()) => {}
+            }
+        };
+        timeout(DOORS_WAIT * 2, known).await.ok();
+        self.endpoints()
     }
 
     /// The operation that is being carried out.
@@ -223,7 +240,8 @@ impl Task {
                     break false;
                 }
                 Err(error)
-                    if matches!(error.kind(), Kind::Unavailable | Kind::Full) && !has_kept =>
+                    if matches!(error.kind(), Kind::Unavailable | Kind::Full | Kind::Exhausted)
+                        && !has_kept =>
                 {
                     has_kept = true;
                     self.restore_kept().await;
@@ -231,7 +249,10 @@ impl Task {
                         break false;
                     }
                 }
-                Err(error) if is_passing(&error) || error.kind() == Kind::Full => {
+                Err(error)
+                    if is_passing(&error)
+                        || matches!(error.kind(), Kind::Full | Kind::Exhausted) =>
+                {
                     if !self.wait(&mut patience, &error).await {
                         break false;
                     }
@@ -245,6 +266,7 @@ impl Task {
                 }
             }
         };
+        self.controller.restored.cancel();
         self.controller.cron.changed();
         if restored && self.work().await == After::Gone {
             self.platform.controllers().remove(&self.id);
@@ -266,6 +288,13 @@ impl Task {
             if self.controller.again.swap(false, Ordering::Relaxed)
                 && let Err(error) = self.restore().await
             {
+                if is_passing(&error) || matches!(error.kind(), Kind::Full | Kind::Exhausted) {
+                    self.controller.again.store(true, Ordering::Relaxed);
+                    if !self.wait(&mut patience, &error).await {
+                        return After::Stop;
+                    }
+                    continue;
+                }
                 self.say(format!("Nothing is started: {}", chain(&error)));
             }
             self.controller.keep_again(&self.platform);
@@ -299,7 +328,7 @@ impl Task {
                 Err(error) if is_passing(&error) => {
                     if !patience.said && !matches!(error, Error::Stopping) {
                         let output = self.platform.0.outputs.begin(&operation.id);
-                        output.say(format!(" !     Waiting: {}", chain(&error)));
+                        output.say(format!(" !     Waiting: {}", error.chain()));
                     }
                     if !self.wait(&mut patience, &error).await {
                         return After::Stop;
@@ -355,7 +384,9 @@ impl Task {
                 let target = self.platform.target(&deploy, &release, None).await;
                 match target {
                     Ok(target) => (target, release.row.sizes),
-                    Err(error) if error.kind() == Kind::Unavailable => return Err(error),
+                    Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Exhausted) => {
+                        return Err(error);
+                    }
                     Err(error) => {
                         self.say(format!("Release {number} cannot run: {}", chain(&error)));
                         self.controller.routes.set_web(Web::Broken);
@@ -472,7 +503,7 @@ impl Task {
         }
         if !patience.said {
             patience.said = true;
-            self.say(format!("Waiting: {}", chain(error)));
+            self.say(format!("Waiting: {}", error.chain()));
         }
         if error.kind() != Kind::Unavailable {
             patience.pause = AWAY.1;

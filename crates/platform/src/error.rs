@@ -9,6 +9,7 @@ use tolv_model::ledger::Broken;
 use tolv_model::name::{Deploy, DeployName, ProcessType, ScheduleName};
 use tolv_model::operation::Outcome;
 use tolv_model::release::ReleaseNumber;
+use tolv_model::shortage::Shortage;
 
 use tolv_run::{Culprit, Exit};
 
@@ -35,6 +36,8 @@ pub enum Kind {
     Unavailable,
     /// The disk is as full as it may be.
     Full,
+    /// The machine has no process, descriptor or memory left for it.
+    Exhausted,
     /// What was sent did not arrive in time.
     Timeout,
     /// Ours.
@@ -340,7 +343,11 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self.own_kind() {
             Kind::Internal if is_disk_full(self) => Kind::Full,
-            Kind::Internal | Kind::Refused if is_spawner_gone(self) => Kind::Unavailable,
+            kind @ (Kind::Internal | Kind::Refused) => match self.shortage() {
+                Some(Shortage::Spawner) => Kind::Unavailable,
+                Some(_) => Kind::Exhausted,
+                None => kind,
+            },
             kind => kind,
         }
     }
@@ -419,6 +426,14 @@ impl Error {
     /// is the operator's, and no folder of the platform's is anybody else's to know.
     pub fn chain(&self) -> String {
         match self {
+            // Of a process it is said which.
+            Self::Run(_) => chain(self),
+            // A connection to the database may need a thread, too.
+            _ if matches!(self.kind(), Kind::Exhausted | Kind::Unavailable)
+                && self.shortage().is_some() =>
+            {
+                self.shortage().map_or_else(|| chain(self), |shortage| shortage.to_string())
+            }
             Self::DiskFull { .. } | Self::Repo(_) => chain(self),
             _ if is_disk_full(self) => "the disk of the platform is full".to_owned(),
             _ => chain(self),
@@ -428,6 +443,9 @@ impl Error {
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
+            _ if self.kind() == Kind::Exhausted => {
+                return self.shortage().map(|shortage| shortage.advice().to_owned());
+            }
             Self::Build(error) => return error.help().map(str::to_owned),
             Self::Home(HomeError::Held { .. }) => "stop that one first, or give this one a \
                                                    TOLV_HOME of its own"
@@ -494,6 +512,11 @@ impl Error {
                  accept --confirm {deploy}"
             ),
             Self::Run(error) => return run_hint(error),
+            Self::Store(error) if error.is_full() => {
+                "nothing can be recorded any more, for what is reserved for that is used up too: \
+                 remove files from the disk of the state folder, and try again"
+                    .to_owned()
+            }
             error if error.kind() == Kind::Full => {
                 "the disk of the platform is full: make some space on it; what frees space is not \
                  refused (tolv stop, tolv scale, tolv destroy)"
@@ -546,14 +569,6 @@ fn run_hint(error: &tolv_run::Error) -> Option<String> {
     }
 }
 
-/// Whether the helper that starts processes has ended: another one takes its place.
-fn is_spawner_gone(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| {
-        let error = error.downcast_ref::<tolv_sandbox::Error>();
-        matches!(error, Some(tolv_sandbox::Error::Gone(_)))
-    })
-}
-
 /// Whether the disk is full.
 fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source()).any(|error| {
@@ -578,5 +593,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+mod shortage;
 #[cfg(test)]
 mod tests;

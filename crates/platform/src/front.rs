@@ -7,6 +7,10 @@ use tokio::runtime::{Builder, Runtime};
 use tolv_router::Router;
 
 use crate::error::Error;
+use crate::spare::{KEEP_ALIVE, keep_threads};
+
+/// For the look who listens on a port of the machine.
+const SPARE_THREADS: usize = 4;
 
 /// Threads that requests pass through, for as long as the value is there.
 #[derive(Debug)]
@@ -16,9 +20,11 @@ impl Front {
     /// Starts them.
     pub(super) fn begin() -> Result<Self, Error> {
         let mut builder = Builder::new_multi_thread();
-        builder.thread_name("router").enable_all();
+        builder.thread_name("router").enable_all().thread_keep_alive(KEEP_ALIVE);
         let system = |source| Error::System { what: "start the router's threads", source };
-        Ok(Self(Some(builder.build().map_err(system)?)))
+        let runtime = builder.build().map_err(system)?;
+        drop(runtime.spawn(keep_threads(SPARE_THREADS)));
+        Ok(Self(Some(runtime)))
     }
 
     /// Lets the router take requests there, until it drains.

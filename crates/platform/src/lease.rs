@@ -58,7 +58,26 @@ impl Platform {
                 () = told.cancelled() => lease.release().await,
             }
         });
+        self.0.tasks.spawn(self.clone().tell_lease());
         *lock(&self.0.lease) = Some(Keeper { holder, release, task });
+    }
+
+    /// Says when the lease is lost, and when it is held again.
+    async fn tell_lease(self) {
+        let mut may_write = self.0.store.may_write_changes();
+        let tell = async {
+            // Its other end is the store's: it is there.
+            while may_write.wait_for(|may| !*may).await.is_ok() {
+                let lost = "The lease on the database is lost, for the database does not answer or \
+                            the connection broke: nothing is written until it is held again";
+                self.say(lost.to_owned()).await;
+                if may_write.wait_for(|may| *may).await.is_err() {
+                    return;
+                }
+                self.say("The database is back, and its lease is held again".to_owned()).await;
+            }
+        };
+        self.0.ending.run_until_cancelled(tell).await;
     }
 
     /// Whether the database was there, and was this platform's, since the start.

@@ -50,7 +50,10 @@ impl Platform {
     pub async fn processes(&self, path: &DeployPath) -> Result<Vec<Process>, Error> {
         let deploy = self.0.store.deploy(path).await?;
         let controller = self.controllers().get(&deploy.id).cloned();
-        let endpoints = controller.map(|controller| controller.endpoints()).unwrap_or_default();
+        let endpoints = match controller {
+            Some(controller) => controller.known_endpoints().await,
+            None => tolv_run::Endpoints::default(),
+        };
         let process = |endpoint| {
             let hangs = self.0.hosts.hangs(&endpoint);
             Process::new(endpoint, hangs)

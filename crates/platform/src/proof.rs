@@ -137,8 +137,13 @@ pub(super) fn before_start(platform: Weak<Inner>, app: AppId) -> tolv_run::Prove
     Arc::new(move |release| {
         let (platform, app) = (platform.upgrade().map(Platform), app.clone());
         Box::pin(async move {
-            let Some(platform) = platform else { return Err("the platform is gone".to_owned()) };
-            platform.prove(&app, release.slug).await.map_err(|error| chain(&error))
+            let Some(platform) = platform else {
+                return Err("the platform is gone".to_owned().into());
+            };
+            platform.prove(&app, release.slug).await.map_err(|error| tolv_run::StartFailure {
+                why: chain(&error),
+                shortage: error.shortage(),
+            })
         })
     })
 }

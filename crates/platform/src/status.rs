@@ -11,6 +11,7 @@
 mod checks;
 mod machine;
 mod probe;
+mod threads;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub(crate) use self::checks::checks;
 pub use self::checks::{Check, Health, worst};
 pub(crate) use self::machine::{Disk, Machine};
 use self::probe::Probe;
+pub(crate) use self::threads::ThreadLimit;
 use super::error::{Error, chain};
 use super::platform::{Platform, blocking};
 

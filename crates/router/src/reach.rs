@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use tolv_model::shortage::Shortage;
 
 use crate::access::Code;
 use crate::balance::{Load, choose};
@@ -116,9 +117,13 @@ pub(crate) async fn reach(
 /// What is missing here is the platform's fault, and not the process's.
 fn refusal(error: &io::Error) -> Failure {
     let ours = |detail| Failure { detail: Some(detail), ..Code::H99.into() };
+    match Shortage::of(error) {
+        Some(Shortage::Descriptors) => return ours("no descriptor is left"),
+        Some(Shortage::Memory) => return ours("no memory is left for a connection"),
+        Some(Shortage::Processes | Shortage::Spawner) => return ours("no process is left"),
+        None => {}
+    }
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::MFILE | Errno::NFILE) => ours("no descriptor is left"),
-        Some(Errno::NOBUFS | Errno::NOMEM) => ours("no memory is left for a connection"),
         Some(Errno::ADDRNOTAVAIL) => ours("no local port is left"),
         _ if error.kind() == io::ErrorKind::TimedOut => Code::H19.into(),
         _ => Code::H21.into(),

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use tolv_model::shortage::Shortage;
 use tolv_sandbox::{Launch, Launched, Level, Spawner, Spec, errno_text};
 
 use crate::control::pair;
@@ -14,7 +15,7 @@ use crate::orphan::Door;
 use crate::protocol::Orders;
 use crate::shim::SHIM;
 use crate::streams::{Ends, Wiring};
-use crate::target::{Exit, Reason};
+use crate::target::{Exit, Reason, StartFailure};
 
 /// Everything that a launch needs.
 #[derive(Debug)]
@@ -42,19 +43,22 @@ pub(crate) struct Started {
 ///
 /// # Errors
 ///
-/// What failed, in words.
-pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, String> {
+/// What failed.
+pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, StartFailure> {
     let Start { orders, spec, folder, doors } = start;
-    let log = open_log(&folder, &spec)
-        .map_err(|error| format!("the log folder `{}`: {error}", folder.display()))?;
+    let log = open_log(&folder, &spec).map_err(|error| {
+        StartFailure::of(format_args!("the log folder `{}`", folder.display()), &error)
+    })?;
     let payload = orders.to_bytes().map_err(|error| error.to_string())?;
-    let (control, other) = pair().map_err(|error| format!("a socket pair: {error}"))?;
+    let (control, other) = pair().map_err(|error| StartFailure::of("a socket pair", &error))?;
     let mut wiring =
-        Wiring::new(orders.head.io).map_err(|error| format!("its streams: {error}"))?;
+        Wiring::new(orders.head.io).map_err(|error| StartFailure::of("its streams", &error))?;
     let mut fds = vec![other, log];
     let opened = doors.map(|doors| {
         let opened = Door::open(&doors, orders.head.writer);
-        opened.map_err(|error| format!("a socket in `{}`: {error}", doors.display()))
+        opened.map_err(|error| {
+            StartFailure::of(format_args!("a socket in `{}`", doors.display()), &error)
+        })
     });
     let (door, listener) = opened.transpose()?.unzip();
     fds.extend(listener);
@@ -62,9 +66,9 @@ pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, String>
     let launch = Launch { body: SHIM.0, payload, fds, spec };
     let launched = spawner.launch(launch).map_err(|error| {
         door.iter().for_each(Door::remove);
-        error.to_string()
+        StartFailure { why: error.to_string(), shortage: error.shortage() }
     })?;
-    let ends = wiring.take().map_err(|error| format!("its terminal: {error}"))?;
+    let ends = wiring.take().map_err(|error| StartFailure::of("its terminal", &error))?;
     Ok(Started { launched, control, door, ends })
 }
 
@@ -85,13 +89,16 @@ fn open_log(folder: &Path, spec: &Spec) -> io::Result<OwnedFd> {
 
 /// What a failed exec means to the one who wrote the Procfile.
 pub(crate) fn exec_failure(errno: i32, what: &str) -> Reason {
+    let mut shortage = None;
     match errno {
+        // The shim's first process: an app's own limit is never that low.
+        libc::EAGAIN => shortage = Some(Shortage::Processes),
         _ if !what.starts_with("exec") => {}
         libc::ENOENT => return Reason::CommandNotFound(Exit::Code(127)),
         libc::EACCES | libc::ENOEXEC => return Reason::CommandNotFound(Exit::Code(126)),
         _ => {}
     }
-    Reason::NotStarted(format!("{what}: {}", errno_text(errno)))
+    Reason::NotStarted(StartFailure { why: format!("{what}: {}", errno_text(errno)), shortage })
 }
 
 #[cfg(test)]

@@ -30,8 +30,8 @@ struct Inner {
 enum Way {
     /// It does not run.
     Nowhere,
-    /// Its network could not be looked for.
-    Unknown(io::ErrorKind, String),
+    /// Its network could not be looked for, for want of a descriptor, say: that is tried again.
+    Unknown { shim: i32 },
     /// In its network, where nobody else is.
     Inside(NetworkNamespace),
     /// In the machine's.
@@ -55,7 +55,7 @@ impl Connector {
             Ok(Some(network)) => Way::Inside(network),
             Ok(None) => Way::Machine { shim, believed: Mutex::default() },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Way::Nowhere,
-            Err(error) => Way::Unknown(error.kind(), error.to_string()),
+            Err(_) => Way::Unknown { shim },
         })
     }
 
@@ -68,7 +68,7 @@ impl Connector {
     pub fn network(&self) -> Option<&NetworkNamespace> {
         match &self.0.way {
             Way::Inside(network) => Some(network),
-            Way::Machine { .. } | Way::Nowhere | Way::Unknown(..) => None,
+            Way::Machine { .. } | Way::Nowhere | Way::Unknown { .. } => None,
         }
     }
 
@@ -80,42 +80,51 @@ impl Connector {
     pub async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         match &self.0.way {
             Way::Nowhere => Err(io::ErrorKind::ConnectionRefused.into()),
-            Way::Unknown(kind, text) => Err(io::Error::new(*kind, text.clone())),
-            Way::Inside(network) => {
-                let socket = std::net::TcpStream::from(network.tcp_socket(&address)?);
-                TcpSocket::from_std_stream(socket).connect(address).await
-            }
-            Way::Machine { .. } => {
-                self.check(address).await?;
-                let stream = TcpStream::connect(address).await?;
-                // Nobody else has taken its place meanwhile.
-                self.check(address).await?;
-                Ok(stream)
-            }
+            Way::Unknown { shim } => match NetworkNamespace::of(*shim)? {
+                Some(network) => inside(&network, address).await,
+                None => through_machine(*shim, &Mutex::default(), address).await,
+            },
+            Way::Inside(network) => inside(network, address).await,
+            Way::Machine { shim, believed } => through_machine(*shim, believed, address).await,
         }
-    }
-
-    /// Refuses a listener that is not the process's.
-    async fn check(&self, address: SocketAddr) -> io::Result<()> {
-        let Way::Machine { believed, shim } = &self.0.way else { return Ok(()) };
-        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        let inode = listener_at(address)?.ok_or_else(refused)?;
-        if believed.lock().unwrap_or_else(PoisonError::into_inner).contains(&inode) {
-            return Ok(());
-        }
-        let shim = *shim;
-        let held = spawn_blocking(move || sockets_below(shim)).await.map_err(io::Error::other)?;
-        if !held.contains(&inode) {
-            return Err(refused());
-        }
-        believed.lock().unwrap_or_else(PoisonError::into_inner).insert(inode);
-        Ok(())
     }
 
     /// Tells the networks of processes apart that have the same address.
     pub fn id(&self) -> u64 {
         self.0.id
     }
+}
+
+async fn inside(network: &NetworkNamespace, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = std::net::TcpStream::from(network.tcp_socket(&address)?);
+    TcpSocket::from_std_stream(socket).connect(address).await
+}
+
+async fn through_machine(
+    shim: i32,
+    believed: &Mutex<HashSet<u64>>,
+    address: SocketAddr,
+) -> io::Result<TcpStream> {
+    check(shim, believed, address).await?;
+    let stream = TcpStream::connect(address).await?;
+    // Nobody else has taken its place meanwhile.
+    check(shim, believed, address).await?;
+    Ok(stream)
+}
+
+/// Refuses a listener that is not the process's.
+async fn check(shim: i32, believed: &Mutex<HashSet<u64>>, address: SocketAddr) -> io::Result<()> {
+    let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+    let inode = listener_at(address)?.ok_or_else(refused)?;
+    if believed.lock().unwrap_or_else(PoisonError::into_inner).contains(&inode) {
+        return Ok(());
+    }
+    let held = spawn_blocking(move || sockets_below(shim)).await.map_err(io::Error::other)??;
+    if !held.contains(&inode) {
+        return Err(refused());
+    }
+    believed.lock().unwrap_or_else(PoisonError::into_inner).insert(inode);
+    Ok(())
 }
 
 impl PartialEq for Connector {
@@ -130,7 +139,7 @@ impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.way {
             Way::Nowhere => f.write_str("nowhere"),
-            Way::Unknown(_, why) => f.write_str(why),
+            Way::Unknown { shim } => write!(f, "unknown, below {shim}"),
             Way::Inside(network) => network.fmt(f),
             Way::Machine { shim, .. } => write!(f, "machine, below {shim}"),
         }

@@ -85,6 +85,6 @@ pub use shim::SHIM;
 pub use streams::{Handle, Input, Output, Streams};
 pub use target::{
     Boot, Culprit, Drain, Ending, Endpoint, Endpoints, Error, Exit, OneOff, Outcome, ProcessState,
-    Prove, Reason, Settings, Target, Timing, TypeLimits,
+    Prove, Reason, Settings, StartFailure, Target, Timing, TypeLimits,
 };
 pub use usage::{Processes, Usage};

@@ -18,6 +18,7 @@ use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
 };
+use tolv_model::shortage::Shortage;
 
 /// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`.
 const BY_FAMILY: u16 = 20;
@@ -38,6 +39,7 @@ pub(crate) fn listener_at(address: SocketAddr) -> io::Result<Option<u64>> {
     match ask(address) {
         Ok(inode) => Ok(Some(inode)),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) if Shortage::of(&error).is_some() => Err(error),
         // A kernel without this interface.
         Err(_) => {
             let found = listeners_of("/proc/net")
@@ -103,7 +105,7 @@ fn question(address: SocketAddr) -> Vec<u8> {
 
 /// Where any descendant of `root` accepts TCP connections, in its network.
 pub(crate) fn listening_below(root: i32) -> Vec<SocketAddr> {
-    let inodes = sockets_below(root);
+    let inodes = sockets_below(root).unwrap_or_default();
     let mut found: Vec<_> = listeners_of(&format!("/proc/{root}/net"))
         .into_iter()
         .filter(|(_, inode)| inodes.contains(inode))
@@ -115,10 +117,23 @@ pub(crate) fn listening_below(root: i32) -> Vec<SocketAddr> {
 }
 
 /// The inodes of the sockets that descendants of a process hold.
-pub(crate) fn sockets_below(root: i32) -> HashSet<u64> {
+///
+/// # Errors
+///
+/// Something is missing to look with; a process that has ended holds none.
+pub(crate) fn sockets_below(root: i32) -> io::Result<HashSet<u64>> {
+    // Everything below looks in the same way, and takes no more.
+    match fs::read_dir(format!("/proc/{root}/task")) {
+        Err(error) if Shortage::of(&error).is_some() => return Err(error),
+        _ => {}
+    }
     let mut inodes = HashSet::new();
     for pid in descendants(root) {
-        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        let files = match fs::read_dir(format!("/proc/{pid}/fd")) {
+            Ok(files) => files,
+            Err(error) if Shortage::of(&error).is_some() => return Err(error),
+            Err(_) => continue,
+        };
         for link in files.flatten().filter_map(|file| fs::read_link(file.path()).ok()) {
             let inode = link.to_str().and_then(|text| {
                 text.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
@@ -126,7 +141,7 @@ pub(crate) fn sockets_below(root: i32) -> HashSet<u64> {
             inodes.extend(inode);
         }
     }
-    inodes
+    Ok(inodes)
 }
 
 /// The first child: below a shim, its app.

@@ -20,7 +20,7 @@ use crate::pump::Pump;
 use crate::session::{self, Launching, Session, exit_timeout};
 use crate::shared::Shared;
 use crate::streams::{Handle, Streams};
-use crate::target::{Ending, Error, Reason};
+use crate::target::{Ending, Error, Reason, StartFailure};
 
 /// For its last lines to reach their reader.
 const LAST_LINES: Duration = Duration::from_millis(250);
@@ -96,7 +96,7 @@ impl Run {
             let ends = started.ends.take();
             let session = launching.open(started, pump)?;
             let streams = ends.map(Streams::new).transpose();
-            Ok((session, streams.map_err(|error| format!("its streams: {error}"))?))
+            Ok((session, streams.map_err(|error| StartFailure::of("its streams", &error))?))
         });
         let (session, streams) =
             opened.map_err(|reason| self.not_started(&Reason::NotStarted(reason)))?;
@@ -213,7 +213,7 @@ impl Run {
         self.pump.say(format!("Process {reason}"));
         let why = match reason {
             Reason::NotStarted(why) => why.clone(),
-            other => other.to_string(),
+            other => other.to_string().into(),
         };
         Error::NotStarted { process: self.plan.name.clone(), reason: why }
     }

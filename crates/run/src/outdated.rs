@@ -147,7 +147,8 @@ impl Outdated {
 
     fn probe(&self) -> Probe {
         let (shared, plan) = (Arc::clone(&self.shared), self.plan.clone());
-        Probe { shared, plan, port: self.port(), connector: self.connector.clone() }
+        let (connector, was_short) = (self.connector.clone(), Arc::default());
+        Probe { shared, plan, port: self.port(), connector, was_short }
     }
 
     /// It is up and from now on asked whether it lives, or does not any more.

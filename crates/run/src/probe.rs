@@ -8,11 +8,13 @@ mod http;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tolv_model::health::{CheckAction, CheckKind, HealthCheck};
+use tolv_model::shortage::Shortage;
 use tolv_sandbox::{Cancel, Job, Network, run};
 
 use crate::connector::Connector;
@@ -40,6 +42,8 @@ pub(crate) struct Probe {
     pub(crate) plan: Plan,
     pub(crate) port: u16,
     pub(crate) connector: Connector,
+    /// Whether something was missing here in the last attempt: that says nothing of the process.
+    pub(crate) was_short: Arc<AtomicBool>,
 }
 
 impl Probe {
@@ -108,7 +112,16 @@ impl Probe {
     }
 
     async fn connect(&self, address: SocketAddr) -> Result<TcpStream, String> {
-        self.connector.connect(address).await.map_err(|error| error.to_string())
+        self.connector.connect(address).await.map_err(|error| {
+            self.note(Shortage::of(&error));
+            error.to_string()
+        })
+    }
+
+    fn note(&self, shortage: Option<Shortage>) {
+        if shortage.is_some() {
+            self.was_short.store(true, Ordering::Relaxed);
+        }
     }
 
     async fn listens(&self, address: SocketAddr) -> Result<(), String> {
@@ -117,10 +130,9 @@ impl Probe {
 
     async fn attempts(&self, check: &HealthCheck) -> Result<Option<SocketAddr>, String> {
         let mut outcome = Err(String::new());
-        for attempt in 0..check.attempts.max(1) {
-            if attempt > 0 {
-                self.pause(check).await;
-            }
+        let mut left = check.attempts.max(1);
+        while left > 0 {
+            self.was_short.store(false, Ordering::Relaxed);
             outcome = match &check.action {
                 // Its time is the check itself.
                 CheckAction::Uptime(time) => {
@@ -134,6 +146,14 @@ impl Probe {
             };
             if outcome.is_ok() {
                 break;
+            }
+            if self.was_short.load(Ordering::Relaxed) {
+                sleep(PAUSES.1).await;
+                continue;
+            }
+            left -= 1;
+            if left > 0 {
+                self.pause(check).await;
             }
         }
         outcome
@@ -217,7 +237,11 @@ impl Probe {
             spec.network = Network::Joined { namespace: Some(network.clone()) };
         }
         let job = Job { spec, exec, time_limit: Some(limit) };
-        let cancel = CancelOnDrop(Cancel::new().map_err(|error| error.to_string())?);
+        let cancel = Cancel::new().map_err(|error| {
+            self.note(Shortage::of(&error));
+            error.to_string()
+        });
+        let cancel = CancelOnDrop(cancel?);
         let (spawner, pulled) = (settings.spawner.clone(), cancel.0.clone());
 
         // Among the engine's tasks: its stop waits for this program too.
@@ -231,7 +255,10 @@ impl Probe {
                     format!("`{}` was ended by signal {}", argv.join(" "), signal.unwrap_or(0))
                 }
             }),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => {
+                self.note(error.shortage());
+                Err(error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         }
     }

@@ -6,14 +6,18 @@
 //! * Until the rollout switches to it (`Command::Keep`), it is on probation: a failure is
 //!   reported, and it is not restarted before the rollout has answered.
 //! * It leaves the board before it reports that it is gone.
+//! * Where the machine has nothing left to start it with, that is no failure of its own: it is started
+//!   again soon, and its unit, which waits for the child, hears of neither.
 //! * Left to the next engine (`Command::Leave`), it decides nothing any more: it lets go of its
 //!   shim once that is launched, in whatever state it is.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
+use tolv_model::shortage::Shortage;
 use tolv_model::unit::{Action, Cause, Event, Jitter, Millis, Phase, Unit};
 
 use crate::board::Command;
@@ -30,7 +34,10 @@ use crate::protocol::{Ended, FromShim, Word};
 use crate::pump::Pump;
 use crate::session::{self, Launching, Session};
 use crate::shared::Shared;
-use crate::target::{Boot, Culprit, ProcessState, Reason};
+use crate::target::{Boot, Culprit, ProcessState, Reason, StartFailure};
+
+/// Between two tries to start a process while something is missing for it.
+const SHORTAGE_DELAY: Duration = Duration::from_secs(1);
 
 /// What a process on probation tells its rollout.
 #[derive(Debug)]
@@ -54,10 +61,11 @@ pub(crate) struct Process {
 /// What happened.
 enum Happened {
     Command(Command),
-    Launched(Result<Started, String>),
+    Launched(Result<Started, StartFailure>),
     Word(Option<FromShim>),
     Probed(Probed),
     Woken,
+    Room,
     Deaf,
 }
 
@@ -76,6 +84,10 @@ struct Running {
     /// How the port of this start is reached.
     connector: Connector,
     wake_at: Option<Millis>,
+    /// When it is tried again to start it, where something was missing for that.
+    again_at: Option<Instant>,
+    /// What was missing last, and was said.
+    shortage: Option<Shortage>,
     starts: u32,
     /// Whether the shim of this start has said that the app runs.
     spawned: bool,
@@ -102,6 +114,8 @@ impl Process {
             probing: None,
             connector: Connector::nowhere(),
             wake_at: None,
+            again_at: None,
+            shortage: None,
             starts: 0,
             spawned: false,
             reported: false,
@@ -140,6 +154,7 @@ impl Running {
             word = maybe(self.session.as_ref().map(|s| s.control.word())) => Happened::Word(word),
             probed = maybe(self.probing.as_mut()) => Happened::Probed(probed),
             () = maybe(wake_at.map(sleep_until)) => Happened::Woken,
+            () = maybe(self.again_at.map(sleep_until)) => Happened::Room,
             () = maybe(deaf_at.map(sleep_until)) => Happened::Deaf,
         }
     }
@@ -147,9 +162,9 @@ impl Running {
     async fn take(&mut self, happened: Happened) {
         match happened {
             Happened::Command(Command::Keep) => self.probation = false,
-            Happened::Command(Command::Stop) => self.feed(Event::Stop),
+            Happened::Command(Command::Stop) => self.end(Event::Stop),
             Happened::Command(Command::Leave) => self.left = true,
-            Happened::Command(Command::Kill) => self.feed(Event::Kill),
+            Happened::Command(Command::Kill) => self.end(Event::Kill),
             Happened::Launched(done) => self.launched(done),
             Happened::Word(word) => self.word(word).await,
             Happened::Probed(Probed::Ready(address)) => {
@@ -170,6 +185,10 @@ impl Running {
                 self.wake_at = None;
                 self.feed(Event::Woken);
             }
+            Happened::Room => {
+                self.again_at = None;
+                self.start();
+            }
             Happened::Deaf => {
                 if let Some(session) = &mut self.session {
                     session.force();
@@ -179,7 +198,7 @@ impl Running {
         self.report().await;
     }
 
-    fn launched(&mut self, done: Result<Started, String>) {
+    fn launched(&mut self, done: Result<Started, StartFailure>) {
         let Some(launching) = self.launching.take() else { return };
         let opened = done.and_then(|started| launching.open(started, &self.process.pump));
         match opened {
@@ -190,9 +209,31 @@ impl Running {
     }
 
     fn not_started(&mut self, reason: Reason) {
+        let shortage = match &reason {
+            Reason::NotStarted(failure) => failure.shortage,
+            _ => None,
+        };
+        // A rollout is told, and decides; who wants it down waits for this answer.
+        let is_wanted = !self.left && self.unit.phase() == Phase::Starting;
+        if !self.probation && is_wanted && shortage.is_some() {
+            if self.shortage != shortage {
+                self.say(format!("Process {reason}; it is tried again every second"));
+                self.shortage = shortage;
+            }
+            self.again_at = Some(Instant::now() + SHORTAGE_DELAY);
+            return;
+        }
         self.say(format!("Process {reason}"));
         self.reason = Some(reason);
         self.feed(Event::SpawnFailed);
+    }
+
+    /// Tells the unit that somebody wants it down. There may be no child to wait for.
+    fn end(&mut self, event: Event) {
+        self.feed(event);
+        if self.again_at.take().is_some() {
+            self.feed(Event::SpawnFailed);
+        }
     }
 
     async fn word(&mut self, word: Option<FromShim>) {
@@ -237,6 +278,7 @@ impl Running {
             process.connector = connector;
         });
         self.spawned = true;
+        self.shortage = None;
         self.feed(Event::Spawned);
         if self.unit.phase() == Phase::Starting {
             self.probing = Some(Box::pin(self.probe(port).ready(self.warn())));
@@ -274,7 +316,8 @@ impl Running {
     fn probe(&self, port: u16) -> Probe {
         let Process { shared, plan, .. } = &self.process;
         let connector = self.connector.clone();
-        Probe { shared: Arc::clone(shared), plan: plan.clone(), port, connector }
+        let was_short = Arc::default();
+        Probe { shared: Arc::clone(shared), plan: plan.clone(), port, connector, was_short }
     }
 
     fn warn(&self) -> impl Fn(String) + Send + use<> {
@@ -302,7 +345,7 @@ impl Running {
     }
 
     fn spawn(&mut self) {
-        let Process { shared, plan, id, .. } = &self.process;
+        let Process { shared, plan, .. } = &self.process;
         self.starts = self.starts.saturating_add(1);
         let restarts = self.starts - 1;
         self.wake_at = None;
@@ -316,6 +359,12 @@ impl Running {
             return;
         }
         self.process.pump.say(format!("Starting process with command `{}`", plan.command));
+        self.start();
+    }
+
+    fn start(&mut self) {
+        let Process { shared, plan, id, .. } = &self.process;
+        let restarts = self.starts.saturating_sub(1);
         for refused in plan.refused_services(&shared.settings) {
             self.process.pump.say(refused);
         }
@@ -329,7 +378,7 @@ impl Running {
                 });
                 self.launching = Some(launching);
             }
-            Err(error) => self.not_started(Reason::NotStarted(error.to_string())),
+            Err(error) => self.not_started(Reason::NotStarted(error.to_string().into())),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::protocol::frozen::{self, Exited, Hello, Identity};
 use crate::protocol::{Ended, Order, Orders, Written};
 use crate::pump::Pump;
 use crate::shared::Shared;
-use crate::target::{Error, Exit, Reason};
+use crate::target::{Error, Exit, Reason, StartFailure};
 
 /// Lines of a process that a message about its failure has.
 const LAST_LINES: usize = 20;
@@ -38,7 +38,7 @@ pub(crate) struct Launching {
     port: Port,
     writer: u64,
     folder: PathBuf,
-    launch: JoinHandle<Result<Started, String>>,
+    launch: JoinHandle<Result<Started, StartFailure>>,
 }
 
 impl Launching {
@@ -90,18 +90,18 @@ impl Launching {
             }
             let _place = LAUNCHES.acquire().await;
             let launched = spawn_blocking(move || child::launch(&spawner, start)).await;
-            launched.unwrap_or_else(|error| Err(error.to_string()))
+            launched.unwrap_or_else(|error| Err(error.to_string().into()))
         });
         Ok(Self { port, writer, folder, launch })
     }
 
     /// Waits for it; may be dropped at any time, and called again.
-    pub(crate) async fn done(&mut self) -> Result<Started, String> {
-        (&mut self.launch).await.unwrap_or_else(|error| Err(error.to_string()))
+    pub(crate) async fn done(&mut self) -> Result<Started, StartFailure> {
+        (&mut self.launch).await.unwrap_or_else(|error| Err(error.to_string().into()))
     }
 
     /// What `done` gave becomes a session, whose output goes to the pump.
-    pub(crate) fn open(self, started: Started, pump: &Pump) -> Result<Session, String> {
+    pub(crate) fn open(self, started: Started, pump: &Pump) -> Result<Session, StartFailure> {
         let Started { launched, control, door, .. } = started;
         let control = listen(control)?;
         let Self { port, writer, folder, .. } = self;
@@ -114,8 +114,9 @@ impl Launching {
     }
 }
 
-fn listen(control: OwnedFd) -> Result<Arc<Control>, String> {
-    let control = Control::new(control).map_err(|error| format!("the control socket: {error}"))?;
+fn listen(control: OwnedFd) -> Result<Arc<Control>, StartFailure> {
+    let control =
+        Control::new(control).map_err(|error| StartFailure::of("the control socket", &error))?;
     Ok(Arc::new(control))
 }
 
@@ -142,9 +143,14 @@ pub(crate) struct Session {
 
 impl Session {
     /// Goes on with a shim that another platform has launched. It is killed where that fails.
-    pub(crate) fn adopt(orphan: Orphan, shared: &Shared, pump: &Pump) -> Result<Self, String> {
+    pub(crate) fn adopt(
+        orphan: Orphan,
+        shared: &Shared,
+        pump: &Pump,
+    ) -> Result<Self, StartFailure> {
         let Orphan { hello, control, launched, door } = orphan;
-        let is_known = hello.ok_or_else(|| "it did not say what it runs".to_owned());
+        let is_known =
+            hello.ok_or_else(|| StartFailure::from("it did not say what it runs".to_owned()));
         let adopted = is_known.and_then(|hello| Ok((hello, listen(control)?)));
         let (Hello { writer, identity, written, .. }, control) = adopted.inspect_err(|_| {
             launched.kill();

@@ -13,6 +13,7 @@ use tolv_logs::{Line, store};
 use tolv_model::name::{ProcessName, ProcessType};
 use tolv_model::release::{Release, ReleaseNumber};
 use tolv_model::service::HostServices;
+use tolv_model::shortage::Shortage;
 use tolv_sandbox::{Level, Limits, Mount, Spawner};
 
 use crate::connector::Connector;
@@ -26,7 +27,9 @@ pub type Drain =
 /// Proves that what a release runs is what was released: asked before each start of a process. The
 /// error says what differs.
 pub type Prove = Arc<
-    dyn Fn(Arc<Release>) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync,
+    dyn Fn(Arc<Release>) -> Pin<Box<dyn Future<Output = Result<(), StartFailure>> + Send>>
+        + Send
+        + Sync,
 >;
 
 /// How an engine works, fixed for its life.
@@ -240,11 +243,42 @@ pub struct Ending {
     pub late: bool,
 }
 
+/// Why a process could not be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartFailure {
+    /// What failed, in words.
+    pub why: String,
+    /// What was missing for it; nothing where that is not the cause.
+    pub shortage: Option<Shortage>,
+}
+
+impl StartFailure {
+    /// A system call failed in what is described.
+    pub(crate) fn of(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        Self { why: format!("{what}: {error}"), shortage: Shortage::of(error) }
+    }
+}
+
+impl From<String> for StartFailure {
+    fn from(why: String) -> Self {
+        Self { why, shortage: None }
+    }
+}
+
+impl fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.shortage {
+            Some(shortage) => shortage.fmt(f),
+            None => f.write_str(&self.why),
+        }
+    }
+}
+
 /// Why a process did not come up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// It could not be started at all.
-    NotStarted(String),
+    NotStarted(StartFailure),
     /// The shell did not find the command (127), or may not execute it (126).
     CommandNotFound(Exit),
     /// It ended before it was ready.
@@ -343,7 +377,7 @@ pub enum Error {
         /// Which.
         process: ProcessName,
         /// Why.
-        reason: String,
+        reason: StartFailure,
     },
     /// The one-off ran too long.
     #[error("`{process}` did not end within {limit:?}")]
@@ -378,6 +412,21 @@ pub enum Error {
     /// `stop` or `kill` was called.
     #[error("the engine was stopped")]
     Stopped,
+}
+
+impl Error {
+    /// What was missing to start a process, where that is the cause.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Rollout { culprit, .. } => match &culprit.reason {
+                Reason::NotStarted(failure) => failure.shortage,
+                _ => None,
+            },
+            Self::NotStarted { reason, .. } => reason.shortage,
+            Self::Log { source, .. } | Self::Doors { source, .. } => Shortage::of(source),
+            _ => None,
+        }
+    }
 }
 
 /// The phase of one process.

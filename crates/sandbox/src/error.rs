@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tolv_model::shortage::Shortage;
+
 use crate::level::{Level, Reason, errno_text};
 
 /// An error of this crate.
@@ -67,6 +69,19 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// What was missing for it, where that is the cause.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            Self::Gone(_) => Some(Shortage::Spawner),
+            Self::Enter { reason, .. } => Shortage::of_errno(reason.errno),
+            Self::Exec(failed) if failed.errno == libc::EAGAIN => Some(Shortage::Processes),
+            Self::Start { source, .. } | Self::Io { source, .. } => Shortage::of(source),
+            _ => None,
+        }
+    }
 }
 
 /// Why a program did not start: the step (or the program) and the error number.

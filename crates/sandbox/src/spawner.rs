@@ -158,9 +158,10 @@ impl Handle {
         if !Arc::ptr_eq(&helper, dead) {
             return Ok(Arc::clone(&helper));
         }
-        // One that is there could not be asked for another reason.
+        // One that is there, and did not answer, could not take in what was handed to it.
         if !dead.wait(Some(UNTIL_SEEN)) {
-            return Err(hung_up());
+            let source = io::Error::from_raw_os_error(libc::EMFILE);
+            return Err(Error::Io { what: "hand descriptors to the spawner", source });
         }
         if dead.began.elapsed() < SHORTEST_LIFE {
             return Err(Error::Gone("it has ended right after its start".to_owned()));

@@ -64,7 +64,7 @@ impl Shared {
             Kind::Exists => Code::Exists,
             Kind::Conflict => Code::Conflict,
             Kind::Refused => Code::Refused,
-            Kind::Unavailable => Code::Unavailable,
+            Kind::Unavailable | Kind::Exhausted => Code::Unavailable,
             Kind::Full => Code::Full,
             Kind::Timeout => Code::Timeout,
             Kind::Internal => Code::Internal,

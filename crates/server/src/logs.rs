@@ -24,6 +24,7 @@ use tolv_logs::{Line, Micros, Source};
 use tolv_model::access::Act;
 use tolv_model::name::AppName;
 use tolv_model::release::ReleaseNumber;
+use tolv_model::shortage::Shortage;
 use tolv_platform::Logged;
 
 use crate::Shared;
@@ -194,6 +195,10 @@ async fn read<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
     done.map_err(|error| {
+        if let Some(shortage) = Shortage::of(&error) {
+            let failure = Failure::new(Code::Unavailable, shortage.to_string());
+            return failure.hint(shortage.advice());
+        }
         (shared.0.on_fault)(format!("a log cannot be read: {error}"));
         Failure::new(Code::Internal, "the operator finds the cause in the platform's output")
     })

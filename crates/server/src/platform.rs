@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use tolv_api::{Health, PlatformCheck, PlatformStatus};
+use tolv_api::{PlatformCheck, PlatformStatus};
 use tolv_model::access::Act;
 use tolv_platform::Check;
 
@@ -22,7 +22,7 @@ pub(crate) async fn status(
     }
     let found = shared.0.platform.status().await;
     Ok(Json(PlatformStatus {
-        state: health(tolv_platform::worst(&found.checks)),
+        state: tolv_platform::worst(&found.checks),
         version: found.version.to_owned(),
         pid: found.pid,
         uptime_seconds: found.uptime.as_secs(),
@@ -30,18 +30,10 @@ pub(crate) async fn status(
     }))
 }
 
-fn health(health: tolv_platform::Health) -> Health {
-    match health {
-        tolv_platform::Health::Ok => Health::Ok,
-        tolv_platform::Health::Warn => Health::Warn,
-        tolv_platform::Health::Fail => Health::Fail,
-    }
-}
-
 fn check(found: Check) -> PlatformCheck {
     PlatformCheck {
         name: found.name.to_owned(),
-        state: health(found.health),
+        state: found.health,
         summary: found.summary,
         facts: found.facts,
     }

@@ -223,6 +223,11 @@ impl Store {
         *self.0.may_write.borrow()
     }
 
+    /// The same, for whoever waits for it to change.
+    pub fn may_write_changes(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.0.may_write.subscribe()
+    }
+
     /// The file of SQLite's database.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
@@ -234,7 +239,7 @@ impl Store {
     }
 
     /// Reserves disk space in a folder, and beside SQLite's database, for what has to be written on
-    /// a full disk. The reserve is given up there, and made again when there is space.
+    /// a full disk. A part of the reserve is given up there, and made again when there is space.
     pub fn reserve_space_in(&self, folder: &Path) {
         let mut files = vec![folder.join("reserve")];
         if let Some(file) = &self.0.file
@@ -246,7 +251,9 @@ impl Store {
         self.adjust_reserves();
     }
 
-    fn adjust_reserves(&self) {
+    /// Makes the reserve again where there is space, and gives a part of it up where there is none. May
+    /// wait for the disk.
+    pub fn adjust_reserves(&self) {
         for file in self.0.reserves.get().into_iter().flatten() {
             reserve::adjust(file);
         }

@@ -368,7 +368,7 @@ pub(crate) struct Build {
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// Show what the running platform holds and lacks instead: the one whose state folder is here
-    /// (TOLV_HOME), or the one that other commands go to
+    /// (TOLV_HOME), or the one that other commands go to; `--server` says which, and implies this
     #[arg(long)]
     pub(crate) platform: bool,
 

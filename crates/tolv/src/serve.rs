@@ -15,7 +15,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tolv_logs::{Form, Line, View};
-use tolv_platform::{Blobs, DatabaseUrl, Http, Kind, Options, Platform, Said, SecretKey, Sizing};
+use tolv_platform::{
+    Blobs, DatabaseUrl, Http, KEEP_ALIVE, Kind, Options, Platform, Said, SecretKey, Sizing,
+    keep_threads,
+};
 use tolv_server::Server;
 
 use crate::args::Serve;
@@ -61,6 +64,9 @@ impl Told {
     }
 }
 
+/// For launches, git and files while no thread can be made.
+const SPARE_THREADS: usize = 16;
+
 /// Why it stops.
 enum End {
     Told,
@@ -72,10 +78,13 @@ enum End {
 
 /// Runs until a signal, or until it cannot begin.
 pub(crate) fn serve(args: Serve, settings: &Settings) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_keep_alive(KEEP_ALIVE);
+    let runtime = match builder.build() {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&error, None),
     };
+    drop(runtime.spawn(keep_threads(SPARE_THREADS)));
     let code = match runtime.block_on(run(args, settings)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

@@ -1,5 +1,6 @@
 //! `tolv status`: what this machine gives to isolate and limit processes, what not, and why.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use tolv_sandbox::{Machine, Spawner};
@@ -9,9 +10,19 @@ use crate::cli::platform;
 use crate::output;
 use crate::settings::Settings;
 
+/// Whether the command line, and not only the environment, names a platform.
+fn names_server(words: impl Iterator<Item = OsString>) -> bool {
+    let mut words = words.take_while(|word| word != "--");
+    words.any(|word| {
+        let word = word.to_string_lossy();
+        word == "--server" || word.starts_with("--server=")
+    })
+}
+
 /// Probes and prints, or asks a platform.
 pub(crate) fn status(args: &Status, settings: &Settings) -> ExitCode {
-    if args.platform {
+    // Whoever names a platform asks about that, and not about this machine.
+    if args.platform || names_server(std::env::args_os().skip(1)) {
         return platform::status(&args.at, settings);
     }
     let machine = Spawner::start(&settings.program, &["spawner"])

@@ -378,7 +378,7 @@ fn a_file_has_bounds() {
     let variables: Vec<_> = (0..1025).map(|n| format!("\"V{n}\": \"\"")).collect();
     assert!(refused(&format!("{{\"env\": {{{}}}}}", variables.join(","))).contains("1024"));
     let long = format!("{{\"description\": \"{}\"}}", "x".repeat(crate::source::MAX_FILE));
-    assert_eq!(refused(&long), "app.json:1:1: the file has 524308 bytes, more than 524288");
+    assert_eq!(refused(&long), "app.json:1:1: the file has 524307 bytes, more than 524288");
     let negative = "{\"formation\": {\"web\": {\"size\": \"-1G\"}}}";
     assert!(refused(negative).contains("`-1G` is not a size"));
 }

@@ -45,7 +45,7 @@ fn without_such_a_process_it_is_1() {
         rollout(Reason::Exited(Exit::Code(0))),
         rollout(Reason::CommandNotFound(Exit::Code(127))),
         rollout(Reason::CommandNotFound(Exit::Code(126))),
-        rollout(Reason::NotStarted("fork".to_owned())),
+        rollout(Reason::NotStarted("fork".to_owned().into())),
         rollout(Reason::CheckFailed("GET /".to_owned())),
         rollout(Reason::Stopped),
         rollout(boot()),

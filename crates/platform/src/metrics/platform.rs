@@ -3,7 +3,7 @@
 use tolv_sandbox::RulesState;
 
 use super::text::Text;
-use crate::status::{Facts, Health, LeaseState, Machine, checks};
+use crate::status::{Facts, Health, LeaseState, Machine, ThreadLimit, checks};
 
 /// The facts as families.
 pub(super) fn about_status(text: &mut Text, facts: &Facts) {
@@ -79,7 +79,7 @@ fn about_database(text: &mut Text, facts: &Facts) {
 fn about_disk(text: &mut Text, facts: &Facts) {
     text.family("tolv_disk_min_free_bytes", "gauge", "What is kept free (TOLV_MIN_FREE).")
         .count(&[], facts.min_free);
-    let Ok(disk) = facts.disk else { return };
+    let Ok(disk) = &facts.disk else { return };
     text.family("tolv_disk_size_bytes", "gauge", "The disk of the state folder.")
         .count(&[], disk.size);
     text.family("tolv_disk_free_bytes", "gauge", "What is free of it.").count(&[], disk.free);
@@ -103,7 +103,9 @@ fn about_machine(text: &mut Text, machine: &Machine) {
         text.family("tolv_resident_memory_bytes", "gauge", "Memory of the platform's own process.")
             .count(&[], resident);
     }
-    if let Some((threads, most)) = machine.machine_threads {
+    if let Some(ThreadLimit { now: threads, most, .. }) =
+        machine.thread_limits.iter().find(|limit| limit.is_machine()).cloned()
+    {
         text.family("tolv_machine_threads", "gauge", "Threads and processes of the whole machine.")
             .count(&[], threads);
         text.family("tolv_max_machine_threads", "gauge", "The most of them.").count(&[], most);

@@ -9,33 +9,12 @@ mod text;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
+pub use tolv_model::status::Health;
 
 use self::database::{database, lease, operations};
 use self::machine::{cgroups, descriptors, disk, network, sandbox, spawner, threads};
 use self::text::{bytes, count, duration};
 use super::Facts;
-
-/// How good something is, worse ones greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Health {
-    /// As it should be.
-    Ok,
-    /// It works; somebody should look at it.
-    Warn,
-    /// It does not work.
-    Fail,
-}
-
-impl Health {
-    /// The word used in output.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warn => "warn",
-            Self::Fail => "fail",
-        }
-    }
-}
 
 /// One thing that a platform holds or lacks.
 #[derive(Clone, Debug, PartialEq)]

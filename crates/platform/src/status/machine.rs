@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
@@ -10,8 +11,13 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use tolv_sandbox::{RulesState, Spawner, SpawnerFacts, rules_of};
 
+use super::threads::{self, ThreadLimit};
+
+/// In the state folder: the file that is written to see whether the disk takes anything.
+const PROBE: &str = "probe";
+
 /// The disk of the state folder.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Disk {
     pub(crate) size: u64,
     /// For programs that are not root's, too.
@@ -20,6 +26,8 @@ pub(crate) struct Disk {
     pub(crate) files: u64,
     pub(crate) free_files: u64,
     pub(crate) is_read_only: bool,
+    /// Why a file there cannot be written; nothing where it can.
+    pub(crate) unwritable: Option<String>,
 }
 
 impl Disk {
@@ -31,8 +39,17 @@ impl Disk {
             files: stat.f_files,
             free_files: stat.f_favail,
             is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+            unwritable: write(&folder.join(PROBE)).err().map(|error| error.to_string()),
         })
     }
+}
+
+/// Writes to the disk itself, and waits for it: what is only read may be in memory, of a disk that hangs.
+fn write(file: &Path) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).mode(0o600).open(file)?;
+    file.write_all_at(&std::process::id().to_ne_bytes(), 0)?;
+    file.sync_data()
 }
 
 /// The descriptors of the platform's own process.
@@ -52,8 +69,8 @@ pub(crate) struct Machine {
     /// Bytes of memory of the platform's own process.
     pub(crate) resident: Option<u64>,
     pub(crate) threads: Option<u64>,
-    /// Threads of the whole machine, and the most that it may have.
-    pub(crate) machine_threads: Option<(u64, u64)>,
+    /// What bounds how many threads and processes there may be: the tightest first.
+    pub(crate) thread_limits: Vec<ThreadLimit>,
     pub(crate) spawner: SpawnerFacts,
     /// Whether the spawner was stopped by a signal, and answers nobody.
     pub(crate) is_spawner_stopped: bool,
@@ -73,7 +90,7 @@ impl Machine {
             descriptors: descriptors(),
             resident: field(&status, "VmRSS:").map(|kib| kib.saturating_mul(1024)),
             threads: field(&status, "Threads:"),
-            machine_threads: machine_threads(),
+            thread_limits: threads::limits(),
             spawner,
             is_spawner_stopped: is_stopped(pid),
             sandboxes: children(pid),
@@ -82,12 +99,12 @@ impl Machine {
     }
 }
 
-fn number(text: &str) -> Option<u64> {
+pub(super) fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
 /// A number of `/proc/<pid>/status`.
-fn field(status: &str, name: &str) -> Option<u64> {
+pub(super) fn field(status: &str, name: &str) -> Option<u64> {
     let value = status.lines().find_map(|line| line.strip_prefix(name))?;
     number(value.split_ascii_whitespace().next()?)
 }
@@ -116,15 +133,6 @@ fn open_descriptors() -> io::Result<u64> {
     Ok(u64::try_from(count).unwrap_or(u64::MAX).saturating_sub(1))
 }
 
-fn machine_threads() -> Option<(u64, u64)> {
-    let load = fs::read_to_string("/proc/loadavg").ok()?;
-    // `0.12 0.34 0.56 2/845 4711`
-    let threads = number(load.split_ascii_whitespace().nth(3)?.split_once('/')?.1)?;
-    let limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
-    let limits = limits.iter().filter_map(|path| number(&fs::read_to_string(path).ok()?));
-    Some((threads, limits.min()?))
-}
-
 fn is_stopped(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name may have blanks and parentheses.
@@ -150,14 +158,16 @@ mod tests {
         // Other tests of this program open and close some at the same time.
         assert!(before.open >= 3 && after.open >= 3 + u64::try_from(files.len()).unwrap());
         assert!(after.soft <= after.hard && after.open < after.soft, "{after:?}");
-        let (threads, most) = machine_threads().unwrap();
-        assert!(threads > 1 && most > threads, "{threads} of {most}");
+        let limits = threads::limits();
+        assert!(limits.iter().any(ThreadLimit::is_machine), "{limits:?}");
+        assert!(limits.iter().all(|limit| limit.now > 0 && limit.most > 0), "{limits:?}");
         let status = fs::read_to_string("/proc/self/status").unwrap();
         assert!(field(&status, "Threads:").unwrap() >= 1);
         assert!(field(&status, "VmRSS:").unwrap() > 100);
         assert_eq!(field(&status, "Nothing:"), None);
         assert!(!is_stopped(std::process::id()));
-        let disk = Disk::of(Path::new("/")).unwrap();
-        assert!(disk.free <= disk.size, "{disk:?}");
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::of(folder.path()).unwrap();
+        assert!(disk.free <= disk.size && disk.unwritable.is_none(), "{disk:?}");
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::super::platform::lock;
 
 /// For a look to have its answer: a status is told within a second.
-const LOOK_TIMEOUT: Duration = Duration::from_millis(700);
+pub(super) const LOOK_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// One thing that is looked at.
 #[derive(Debug)]

@@ -7,7 +7,9 @@ fn a_failed_exec_is_the_commands_fault_or_the_machines() {
     assert_eq!(exec_failure(libc::EACCES, "exec web"), found(126));
     assert_eq!(exec_failure(libc::ENOEXEC, "exec web"), found(126));
     match exec_failure(libc::ENOENT, "chdir /app") {
-        Reason::NotStarted(why) => assert!(why.starts_with("chdir /app: No such file"), "{why}"),
+        Reason::NotStarted(why) => {
+            assert!(why.why.starts_with("chdir /app: No such file"), "{why}")
+        }
         other => panic!("{other:?}"),
     }
     assert!(matches!(exec_failure(libc::ENOMEM, "exec web"), Reason::NotStarted(_)));

@@ -109,7 +109,7 @@ async fn a_one_off_that_cannot_be_started_says_why() {
     match engine.local.run_once(one_off).await {
         Err(Error::NotStarted { process, reason }) => {
             assert_eq!(process.to_string(), "release.1");
-            assert!(!reason.is_empty());
+            assert!(!reason.why.is_empty());
         }
         other => panic!("{other:?}"),
     }

@@ -49,7 +49,7 @@ fn a_failed_rollout_says_who_and_why() {
             "used more memory than its limit (R15, status 137)",
             true,
         ),
-        (Reason::NotStarted("fork: no".to_owned()), "could not be started: fork: no", false),
+        (Reason::NotStarted("fork: no".to_owned().into()), "could not be started: fork: no", false),
         (Reason::Stopped, "was stopped before it was ready", false),
     ] {
         let process = "web.1".parse().unwrap();

@@ -142,7 +142,7 @@ fn a_slug_that_is_gone_is_said_to_be_that() {
     fs::remove_dir_all(bed.app()).unwrap();
     let culprit = culprit(bed.converge(bed.target(1, &[("worker", IDLE, 1)])));
     let Reason::NotStarted(why) = &culprit.reason else { panic!("{culprit:?}") };
-    assert!(why.contains("there is no"), "{why}");
+    assert!(why.why.contains("there is no"), "{why}");
     assert!(bed.endpoints().is_empty());
 }
 

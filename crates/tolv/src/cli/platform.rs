@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tolv_api::client::{Client, Error};
 use tolv_api::{Code, Health, PlatformStatus, local};
@@ -23,6 +23,8 @@ const FAIL: u8 = 2;
 const NOT_KNOWN: u8 = 3;
 /// For the whole answer, which a platform gives within a second.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// The same on this machine.
+const HOME_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks and prints.
 pub(crate) fn status(at: &At, settings: &Settings) -> ExitCode {
@@ -30,9 +32,14 @@ pub(crate) fn status(at: &At, settings: &Settings) -> ExitCode {
         Ok(found) => found,
         Err(failure) => return failure.status(NOT_KNOWN).report(),
     };
-    let status: PlatformStatus = match client.get_within(TIMEOUT, "/v1/platform") {
+    let limit = if at_home.is_some() { HOME_TIMEOUT } else { TIMEOUT };
+    let asked = Instant::now();
+    let status: PlatformStatus = match client.get_within(limit, "/v1/platform") {
         Ok(status) => status,
-        Err(error) => return not_told(error, at_home).report(),
+        Err(error) => {
+            let is_late = asked.elapsed() >= limit;
+            return not_told(error, at_home, is_late.then_some(limit)).report();
+        }
     };
     let text = match at.json {
         true => match show::json(&status) {
@@ -81,13 +88,22 @@ fn client(at: &At, settings: &Settings) -> Result<(Client, Option<PathBuf>), Fai
 }
 
 /// Why there is no answer. A platform that nobody can reach has failed.
-fn not_told(error: Error, at_home: Option<PathBuf>) -> Failure {
+fn not_told(error: Error, at_home: Option<PathBuf>, late: Option<Duration>) -> Failure {
     let status = match &error {
         Error::Unreachable { .. } | Error::Broken { .. } => FAIL,
         Error::Problem(problem) if problem.code == Code::Unavailable => FAIL,
         Error::Problem(_) | Error::Odd { .. } => NOT_KNOWN,
     };
     let failure = match (error, at_home) {
+        (Error::Unreachable { .. } | Error::Broken { .. }, home) if late.is_some() => {
+            let which = home.map(|home| format!(" with its state in {}", home.display()));
+            let limit = late.unwrap_or_default().as_secs();
+            Failure::new(format!(
+                "the platform{} has not answered within {limit} seconds: it hangs, or was stopped \
+                 by a signal",
+                which.unwrap_or_default()
+            ))
+        }
         (Error::Unreachable { source, .. }, Some(home)) => Failure::new(format!(
             "the platform with its state in {} does not answer: {source}",
             home.display()

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tolv_sandbox::{Cgroups, NetworkChoice, RulesState};
 
 use super::super::super::budget::MIN_FREE_FOR_RECORDS;
-use super::super::{Facts, Used};
+use super::super::{Facts, ThreadLimit, Used};
 use super::text::{bytes, count, duration, not_known, why};
 use super::{Check, Health, check};
 
@@ -28,6 +28,9 @@ pub(super) fn disk(facts: &Facts) -> Check {
             let mut text = format!("{free} free of {size}, {kept} kept free, state in {home}");
             let health = if disk.is_read_only {
                 text.push_str("; it is read-only");
+                Health::Fail
+            } else if let Some(why) = &disk.unwritable {
+                write!(text, "; nothing can be written to it: {why}").ok();
                 Health::Fail
             } else if disk.free < min_free.max(MIN_FREE_FOR_RECORDS) {
                 text.push_str("; pushes and changes are refused");
@@ -57,6 +60,7 @@ pub(super) fn disk(facts: &Facts) -> Check {
         "files": bounded.map(|disk| disk.files),
         "free_files": bounded.map(|disk| disk.free_files),
         "read_only": disk.map(|disk| disk.is_read_only),
+        "writable": disk.map(|disk| !disk.is_read_only && disk.unwritable.is_none()),
     });
     check("disk", judged, values)
 }
@@ -88,20 +92,18 @@ pub(super) fn descriptors(facts: &Facts) -> Check {
 }
 
 pub(super) fn threads(facts: &Facts) -> Check {
-    let found = facts.machine.as_ref().map(|machine| machine.machine_threads);
-    match found {
-        Err(unknown) => check("threads", not_known(unknown), Value::Null),
-        Ok(None) => check(
-            "threads",
-            (Health::Warn, "/proc does not say how many the machine has".to_owned()),
-            Value::Null,
-        ),
-        Ok(Some((now, most))) => {
-            let text = format!("the machine has {now} of {most} threads and processes");
-            let values = json!({ "machine": now, "machine_most": most });
-            check("threads", (filled(Used { now, most }), text), values)
-        }
-    }
+    let limits = match &facts.machine {
+        Err(unknown) => return check("threads", not_known(unknown), Value::Null),
+        Ok(machine) => &machine.thread_limits,
+    };
+    let Some(tightest) = limits.first() else {
+        let text = "the system does not say how many there may be".to_owned();
+        return check("threads", (Health::Warn, text), Value::Null);
+    };
+    let ThreadLimit { whose, now, most } = tightest;
+    let text = format!("{whose} has {now} of {most} threads and processes");
+    let values = json!({ "limit": whose, "now": now, "most": most });
+    check("threads", (filled(Used { now: *now, most: *most }), text), values)
 }
 
 pub(super) fn spawner(facts: &Facts) -> Check {

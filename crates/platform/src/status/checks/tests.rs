@@ -7,9 +7,13 @@ use tolv_sandbox::{CgroupFacts, Cgroups, Level, NetworkChoice, RulesState, Spawn
 use tolv_store::{Connections, DatabaseStatus, Holder, OldestOperation};
 
 use super::super::machine::{Descriptors, Disk, Machine};
-use super::super::{Facts, LeaseState, ProcessCounts, Unknown, Used};
+use super::super::{Facts, LeaseState, ProcessCounts, ThreadLimit, Unknown, Used};
 use super::machine::RECENTLY;
 use super::*;
+
+fn threads(now: u64, most: u64) -> ThreadLimit {
+    ThreadLimit { whose: "the machine".to_owned(), now, most }
+}
 
 fn healthy() -> Facts {
     let spawner = SpawnerFacts {
@@ -24,7 +28,7 @@ fn healthy() -> Facts {
         descriptors: Descriptors { open: 50, soft: 1000, hard: 4096 },
         resident: Some(50 << 20),
         threads: Some(9),
-        machine_threads: Some((300, 32_768)),
+        thread_limits: vec![threads(300, 32_768)],
         spawner,
         is_spawner_stopped: false,
         sandboxes: Some(2),
@@ -50,6 +54,7 @@ fn healthy() -> Facts {
             files: 1000,
             free_files: 500,
             is_read_only: false,
+            unwritable: None,
         }),
         min_free: 512 << 20,
         machine: Ok(machine),
@@ -169,12 +174,12 @@ fn descriptors_and_threads_run_out() {
         [799, 800, 949, 950].map(open),
         [Health::Ok, Health::Warn, Health::Warn, Health::Fail]
     );
-    let threads = |now| {
+    let of_threads = |now| {
         health("threads", |facts| {
-            facts.machine.as_mut().unwrap().machine_threads = Some((now, 1000));
+            facts.machine.as_mut().unwrap().thread_limits = vec![threads(now, 1000)];
         })
     };
-    assert_eq!([799, 800, 950].map(threads), [Health::Ok, Health::Warn, Health::Fail]);
+    assert_eq!([799, 800, 950].map(of_threads), [Health::Ok, Health::Warn, Health::Fail]);
     let unlimited = health("descriptors", |facts| {
         facts.machine.as_mut().unwrap().descriptors.soft = u64::MAX;
     });

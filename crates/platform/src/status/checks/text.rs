@@ -3,12 +3,22 @@
 use std::time::Duration;
 
 use super::super::Unknown;
+use super::super::probe::LOOK_TIMEOUT;
 use super::Health;
 
 pub(super) fn why(unknown: &Unknown) -> String {
     match unknown {
-        Unknown::Silent(silent) => format!("has not answered for {}", milliseconds(*silent)),
+        Unknown::Silent(silent) => format!("has not answered {}", silence(*silent)),
         Unknown::Failed(error) => format!("does not answer: {error}"),
+    }
+}
+
+/// Whoever asks first knows only that the time for an answer is over; how long the silence is, those
+/// know who ask later.
+fn silence(since: Duration) -> String {
+    match since < 2 * LOOK_TIMEOUT {
+        true => format!("within {}", milliseconds(LOOK_TIMEOUT)),
+        false => format!("for {}", duration(since)),
     }
 }
 
@@ -16,7 +26,7 @@ pub(super) fn why(unknown: &Unknown) -> String {
 pub(super) fn not_known(unknown: &Unknown) -> (Health, String) {
     match unknown {
         Unknown::Silent(silent) => {
-            (Health::Warn, format!("not known: no answer for {}", milliseconds(*silent)))
+            (Health::Warn, format!("not known: no answer {}", silence(*silent)))
         }
         Unknown::Failed(error) => (Health::Warn, format!("not known: {error}")),
     }

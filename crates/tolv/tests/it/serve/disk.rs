@@ -221,6 +221,49 @@ fn after_a_full_disk_the_platform_writes_again_and_frees_space_meanwhile() {
     drop(disk);
 }
 
+/// The reserve is not used up by the first time that the disk is full.
+#[test]
+fn on_a_disk_that_is_filled_again_and_again_a_deploy_is_stopped_each_time() {
+    let Some(disk) = Small::new(150) else {
+        println!("skipped: this user may not mount a file system");
+        return;
+    };
+    let home = disk.path().join("state");
+    let min = [("TOLV_HOME", home.to_str().unwrap()), ("TOLV_MIN_FREE", "20")];
+    let shop = Shop::site("one", &min);
+    shop.pushed(&["tolv", "main"]);
+    for round in 0..3 {
+        let filler = fill(&disk);
+        shop.tolv(&["stop"]);
+        shop.tolv(&["start"]);
+        assert_eq!(shop.text("shop.localhost", "/"), "one", "round {round}");
+        // A bit of it is freed.
+        let filler = std::fs::OpenOptions::new().write(true).open(filler).unwrap();
+        let size = filler.metadata().unwrap().len();
+        filler.set_len(size - (3 << 20)).unwrap();
+    }
+    // Without a reserve nothing is promised.
+    fill(&disk);
+    std::fs::remove_file(home.join("reserve")).ok();
+    fill(&disk);
+    for _ in 0..3 {
+        let ran = shop.ran(&["config", "set", "A=1"]);
+        assert!(ran.err.contains("the disk of the platform is full"), "{}", ran.err);
+        for command in ["stop", "start"] {
+            let ran = shop.ran(&[command]);
+            assert!(ran.status.success() || ran.err.contains("is used up too"), "{}", ran.err);
+        }
+    }
+    // The reserve is there again with the space, though nobody writes.
+    std::fs::remove_file(disk.path().join("filler")).unwrap();
+    poll(SOON, "the reserve", || {
+        let reserve = std::fs::metadata(home.join("reserve"));
+        reserve.is_ok_and(|meta| meta.len() == 8 << 20).then_some(())
+    });
+    drop(shop);
+    drop(disk);
+}
+
 /// A start writes nothing that what ran before needs.
 #[test]
 fn a_start_on_a_full_disk_brings_back_what_ran() {

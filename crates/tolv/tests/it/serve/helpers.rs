@@ -192,3 +192,116 @@ fn a_push_whose_git_is_killed_ends_and_says_where_to_look() {
     assert_eq!(operations["items"][0]["state"], "running", "{operations}");
     shop.tolv(&["operations", "cancel", operations["items"][0]["id"].as_str().unwrap()]);
 }
+
+/// A cgroup that bounds the processes of those in it; gone when dropped, if nobody is in it.
+struct Bound(std::path::PathBuf);
+
+impl Bound {
+    /// Nothing where this user cannot make one that bounds forks of the spawner: those of version 2
+    /// count at the group that a fork goes to.
+    fn new() -> Option<Self> {
+        let name = format!("tolv-test-{}-{}", std::process::id(), tolv_testkit::free_port());
+        let folder = Path::new("/sys/fs/cgroup/pids").join(name);
+        std::fs::create_dir(&folder).ok()?;
+        Some(Self(folder))
+    }
+
+    fn take(&self, pid: Pid) {
+        std::fs::write(self.0.join("cgroup.procs"), pid.as_raw_nonzero().to_string()).unwrap();
+    }
+
+    fn limit(&self, most: &str) {
+        std::fs::write(self.0.join("pids.max"), most).unwrap();
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let members = std::fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        for pid in members.lines() {
+            std::fs::write("/sys/fs/cgroup/pids/cgroup.procs", pid).ok();
+        }
+        std::fs::remove_dir(&self.0).ok();
+    }
+}
+
+#[test]
+fn without_processes_each_command_names_that_cause_and_all_works_again() {
+    let Some(bound) = Bound::new() else {
+        println!("skipped: this user cannot bound processes by a cgroup of version 1");
+        return;
+    };
+    let shop = Shop::new("web: python3 server.py\nworker: sleep 1000\n", &[]);
+    shop.pushed(&["tolv", "main"]);
+    shop.tolv(&["scale", "worker=1"]);
+    let before = shop.text("shop.localhost", "/");
+    let platform = shop.serve.running().pid();
+    bound.take(platform);
+    bound.take(spawner(platform).unwrap());
+    bound.limit("1");
+    let worker = shop.json(&["ps"])["items"].as_array().unwrap().clone();
+    let worker = worker.iter().find(|process| process["name"] == "worker.1").unwrap();
+    let worker = i32::try_from(worker["pid"].as_i64().unwrap()).unwrap();
+    kill_process(Pid::from_raw(worker).unwrap(), Signal::KILL).unwrap();
+    let told = |ran: &Ran| {
+        let said = format!("{}{}", ran.out, ran.err);
+        assert!(!ran.status.success(), "{said}");
+        assert!(said.contains("the platform has no free process"), "{said}");
+        for raw in ["clone", "temporarily unavailable", "the operator finds"] {
+            assert!(!said.contains(raw), "{raw}: {said}");
+        }
+        said
+    };
+    for args in [
+        &["run", "--", "true"][..],
+        &["restart", "web"],
+        &["scale", "web=2"],
+        &["config", "set", "A=1"],
+    ] {
+        let said = told(&shop.ran(args));
+        println!("tolv {}: {said}", args.join(" "));
+    }
+    shop.change("server.py", &std::fs::read_to_string(shop.dir.join("server.py")).unwrap());
+    std::fs::write(shop.dir.join("more"), "more").unwrap();
+    git::commit(&shop.dir);
+    assert!(told(&shop.push(&["tolv", "main"])).contains("503"));
+    // What runs answers, and a status says what is missing.
+    assert_eq!(shop.text("shop.localhost", "/"), before);
+    let status = shop.ran(&["status", "--platform"]);
+    assert!(status.out.contains("fail  threads      the cgroup /tolv-test-"), "{}", status.out);
+    poll(SOON, "the worker's cause", || {
+        let logs = shop.tolv(&["logs", "-n", "200", "-p", "worker"]);
+        logs.contains("no free process; it is tried again every second").then_some(())
+    });
+    bound.limit("max");
+    poll(SOON, "the worker to run again", || {
+        let processes = shop.json(&["ps"])["items"].as_array().unwrap().clone();
+        let is_up =
+            |process: &serde_json::Value| process["name"] == "worker.1" && process["state"] == "up";
+        processes.iter().any(is_up).then_some(())
+    });
+    assert!(shop.ran(&["run", "--", "echo", "a one-off"]).out.contains("a one-off"));
+    shop.pushed(&["tolv", "main"]);
+    shop.tolv(&["restart"]);
+    drop(shop);
+}
+
+#[test]
+fn a_start_waits_for_a_spawner_that_is_not_replaced_at_once() {
+    let shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let platform = shop.serve.running().pid();
+    for args in [&["start"][..], &["config", "set", "A=1"]] {
+        if args == ["start"] {
+            shop.tolv(&["stop"]);
+        }
+        // The one that comes after the first lives too briefly for the next to follow at once.
+        let first = spawner(platform).unwrap();
+        kill_process(first, Signal::KILL).unwrap();
+        let second =
+            poll(SOON, "another spawner", || spawner(platform).filter(|new| *new != first));
+        kill_process(second, Signal::KILL).unwrap();
+        shop.tolv(args);
+        assert_eq!(shop.text("shop.localhost", "/"), "one");
+    }
+}

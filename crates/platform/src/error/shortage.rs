@@ -1,0 +1,42 @@
+//! What was missing, where that is the cause of an error.
+
+use std::io;
+
+use tolv_model::shortage::Shortage;
+
+use super::Error;
+use crate::repo::RepoError;
+
+impl Error {
+    /// What was missing for it, where that is the cause.
+    pub fn shortage(&self) -> Option<Shortage> {
+        match self {
+            // These are not among their own sources: what they say is passed on as it is.
+            Self::Run(error) => error.shortage(),
+            Self::Sandbox(error) => error.shortage(),
+            Self::Repo(RepoError::Git { said, .. }) => said_by_git(said),
+            _ => shortage(self),
+        }
+    }
+}
+
+/// The first shortage among an error and its sources.
+fn shortage(error: &(dyn std::error::Error + 'static)) -> Option<Shortage> {
+    std::iter::successors(Some(error), |error| error.source()).find_map(|error| {
+        if let Some(error) = error.downcast_ref::<tolv_sandbox::Error>() {
+            return error.shortage();
+        }
+        Shortage::of_errno(error.downcast_ref::<io::Error>()?.raw_os_error()?)
+    })
+}
+
+/// git itself could not go on: it says so in the system's words.
+fn said_by_git(said: &str) -> Option<Shortage> {
+    [
+        ("Resource temporarily unavailable", Shortage::Processes),
+        ("Too many open files", Shortage::Descriptors),
+        ("Cannot allocate memory", Shortage::Memory),
+    ]
+    .into_iter()
+    .find_map(|(words, shortage)| said.contains(words).then_some(shortage))
+}
