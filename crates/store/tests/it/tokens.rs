@@ -2,7 +2,11 @@
 
 use super::*;
 
-on_both!(somebody_can_always_administrate, a_row_that_somebody_else_wrote_is_no_token,);
+on_both!(
+    somebody_can_always_administrate,
+    a_row_that_somebody_else_wrote_is_no_token,
+    an_operation_that_somebody_else_wrote_is_not_done,
+);
 
 async fn somebody_can_always_administrate(bed: Bed) {
     let store = &bed.store;
@@ -119,4 +123,64 @@ async fn a_row_that_somebody_else_wrote_is_no_token(bed: Bed) {
     let recovered = store.recover_token("recovered", &hash("6"), "uid 0", at(2)).await.unwrap();
     assert_eq!(store.token(&recovered.id).await.unwrap(), Some(recovered));
     assert!(is_valid("6").await && !is_valid("own").await);
+}
+
+async fn an_operation_that_somebody_else_wrote_is_not_done(bed: Bed) {
+    let store = &bed.store;
+    let deploy = bed.shop().await;
+    let request = Request::Restart { processes: tolv_model::operation::Selection::All };
+    let failed = async |id: &OperationId| {
+        let next = store.next(&deploy.id).await.unwrap();
+        assert_eq!(next, None);
+        let operation = store.operation(id).await.unwrap();
+        assert_eq!(operation.state, State::Failed);
+        assert!(operation.error.unwrap().contains("changed outside of the platform"));
+    };
+    let zeros = "0".repeat(64);
+    let changes = [
+        "request = '{\"kind\":\"stop\"}'".to_owned(),
+        "actor = 'somebody'".to_owned(),
+        "created = created + 1".to_owned(),
+        format!("slug = '{zeros}'"),
+        "release = 1".to_owned(),
+        "mac = NULL".to_owned(),
+    ];
+    for change in &changes {
+        let (made, _) = store.enqueue(&deploy.id, &request, "ada", at(2)).await.unwrap();
+        assert_eq!(store.next(&deploy.id).await.unwrap().unwrap().id, made.id, "{change}");
+        bed.raw(&format!("UPDATE operations SET {change} WHERE ended IS NULL")).unwrap();
+        failed(&made.id).await;
+    }
+    // One that is over is not begun again.
+    let (made, _) = store.enqueue(&deploy.id, &request, "ada", at(3)).await.unwrap();
+    assert!(store.end(&made.id, State::Succeeded, None, at(4)).await.unwrap());
+    let id = made.id.as_str();
+    bed.raw(&format!("UPDATE operations SET ended = NULL, state = 'queued' WHERE id = '{id}'"))
+        .unwrap();
+    failed(&made.id).await;
+    // One of their own, with the code of another.
+    let (made, _) = store.enqueue(&deploy.id, &request, "ada", at(5)).await.unwrap();
+    let forged = "op_00000000000000000000";
+    bed.raw(&format!(
+        "INSERT INTO operations (id, deploy, deploy_name, request, actor, state, created, mac) \
+         SELECT '{forged}', deploy, deploy_name, request, actor, state, created, mac \
+         FROM operations WHERE id = '{}'",
+        made.id.as_str()
+    ))
+    .unwrap();
+    assert_eq!(store.next(&deploy.id).await.unwrap().unwrap().id, made.id);
+    let forged = store.operation(&forged.parse().unwrap()).await.unwrap();
+    assert_eq!(forged.state, State::Failed);
+    // What the platform itself records of one that runs keeps it whole.
+    assert!(store.begin(&made.id, at(6)).await.unwrap());
+    let slug = Slug {
+        id: SlugId(Digest([1; 32])),
+        app: deploy.app.clone(),
+        commit: None,
+        built: at(6),
+        bytes: 1,
+    };
+    store.set_slug(&made.id, &slug).await.unwrap();
+    let next = store.next(&deploy.id).await.unwrap().unwrap();
+    assert_eq!((next.id, next.slug), (made.id, Some(slug.id)));
 }
