@@ -413,6 +413,9 @@ pub struct Token {
     /// When it ends to be one.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
+    /// Whether it was written or changed outside of the platform: then it allows nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changed_outside: bool,
 }
 
 /// A token to be made.

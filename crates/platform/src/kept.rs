@@ -126,7 +126,7 @@ impl Kept {
     }
 
     fn read(path: &Path, store: &Store) -> Option<Self> {
-        let sealed = fs::read_to_string(path).ok()?;
+        let sealed = String::from_utf8(tolv_durable::read(path).ok()?).ok()?;
         let name = path.file_name()?.to_str()?;
         serde_json::from_slice(&store.unseal(&owner(name), &sealed)?).ok()
     }

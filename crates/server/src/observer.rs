@@ -99,6 +99,7 @@ async fn find(shared: &Shared, hash: Digest) -> Result<Option<Token>, Failure> {
     let limit = if known.is_some() { KNOWN_TIMEOUT } else { TOKEN_TIMEOUT };
     match timeout(limit, inner.platform.store().token_by_hash(&hash)).await {
         Ok(Ok(found)) => {
+            let found = shared.valid_token(found).await;
             inner.known_tokens.set(hash, found.as_ref());
             Ok(found)
         }
