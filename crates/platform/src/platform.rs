@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_build::GitSandbox;
@@ -113,7 +113,7 @@ pub(super) struct Inner {
     /// Nothing new begins; what runs goes on.
     pub(super) ending: CancellationToken,
     /// No operation begins any more: another platform is about to go on.
-    pub(super) holding: CancellationToken,
+    pub(super) holding: watch::Sender<bool>,
     /// No request is in flight any more.
     pub(super) quiet: CancellationToken,
     /// The last of their lines is in the log: what runs is stopped.
@@ -240,7 +240,7 @@ impl Platform {
             tasks,
             leaving: CancellationToken::new(),
             ending: CancellationToken::new(),
-            holding: CancellationToken::new(),
+            holding: watch::Sender::new(false),
             quiet: CancellationToken::new(),
             drained: CancellationToken::new(),
             collecting: tokio::sync::Mutex::default(),

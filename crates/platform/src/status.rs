@@ -243,7 +243,7 @@ impl Platform {
             let drains = Used::of(controller.drains.counts());
             facts.drains += drains.now;
             facts.failing_drains += drains.most;
-            if let Some(id) = controller.current_operation() {
+            if let Some(id) = controller.current() {
                 facts.at_work.push((controller.place.path.clone(), id.to_string()));
             }
         }
