@@ -152,7 +152,7 @@ impl Platform {
         store.anchor_in(home.join("anchors"));
         store.reserve_space_in(&home);
         store.keep_releases(options.keep_releases);
-        let kept = Kept::all(&home, &store)?;
+        let (kept, unreadable) = Kept::all(&home, &store)?;
         // What ran here before waits neither for the database nor for disk space.
         let may_wait = !kept.is_empty() && options.codebase.is_none();
         let (lease, mut delay) = match prepare(&store).await {
@@ -170,6 +170,13 @@ impl Platform {
         let machine = Machine::probe(&spawner, options.network)?;
         let (level, mut missing) = machine.choose(options.sandbox)?;
         let shares = options.sizing.of_this_machine(&machine.cgroups.bounds);
+        if unreadable > 0 {
+            missing.push(format!(
+                "what {unreadable} deploys ran before: unreadable below {}; without the database \
+                 they do not start",
+                home.display()
+            ));
+        }
         for reason in spawner.bound(shares.budget)? {
             missing.push(format!("no reserve for the platform: {reason}"));
         }
