@@ -456,7 +456,8 @@ impl Repos {
         app: &AppName,
         names: impl Iterator<Item = String>,
     ) -> Result<(), RepoError> {
-        let mut command = GitCommand::new(GitAccess::Write, ["update-ref", "--stdin"]);
+        let mut command =
+            GitCommand::new(GitAccess::Write, ["update-ref", "--no-deref", "--stdin"]);
         command.input = names.map(|name| format!("delete {name}\n")).collect::<String>().into();
         self.carry_out(app, &command)
     }

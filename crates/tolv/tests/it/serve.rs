@@ -24,6 +24,7 @@ mod restart;
 mod run;
 mod slow;
 mod status;
+mod streams;
 mod survival;
 mod tokens;
 mod upgrade;
