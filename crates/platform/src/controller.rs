@@ -85,6 +85,8 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
     settings.prove = Some(before_start(Arc::downgrade(inner), app));
     // What `up` runs ends with it, whatever ends it.
     settings.doors = inner.options.codebase.is_none().then(|| platform.doors_of(&id));
+    let is_service = inner.options.codebase.is_none();
+    settings.doors_aside = platform.doors_aside_of(&id).filter(|_| is_service);
     // All deploys of a start wait together.
     settings.doors_until = Some(inner.began + DOORS_WAIT);
     let hosts = Arc::clone(&inner.hosts);
@@ -584,9 +586,13 @@ impl Controller {
         self.routes.set_web(Web::Gone);
         self.forget_kept(platform)?;
         let (logs, doors) = (platform.log_folder(&deploy.id), platform.doors_of(&deploy.id));
+        let aside = platform.doors_aside_of(&deploy.id);
         super::platform::blocking(move || {
             let failed = |what| move |source| Error::System { what, source };
-            tolv_run::kill_left(&doors).map_err(failed("remove a destroyed deploy's processes"))?;
+            for doors in aside.iter().chain([&doors]) {
+                let killed = tolv_run::kill_left(doors);
+                killed.map_err(failed("remove a destroyed deploy's processes"))?;
+            }
             match fs::remove_dir_all(&logs) {
                 Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                     Err(failed("remove a destroyed deploy's logs")(source))

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::fs::statvfs;
 use tokio::time::sleep;
 use tolv_build::{
     TOOLCHAINS, Usage, collect, has_layer, layers_of, pack_layer, pack_slug, toolchains_usage,
@@ -18,8 +17,10 @@ use tolv_build::{
 };
 use tolv_model::id::{AppId, DeployId};
 use tolv_model::name::AppName;
+use tolv_model::shortage::Shortage;
 use tolv_model::slug::{Layer, SlugId};
 
+use super::budget::{Room, is_read_only};
 use super::error::{Error, chain};
 use super::platform::{KEYS, Platform, blocking, output_key};
 
@@ -42,11 +43,12 @@ impl Platform {
     pub async fn check_disk_space(&self) -> Result<(), Error> {
         let home = self.0.home.clone();
         let min = self.0.options.min_free;
-        let stat = statvfs(&home).map_err(|errno| Error::System {
-            what: "ask how full the disk is",
-            source: errno.into(),
-        })?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if is_read_only(&home) {
+            return Err(Error::DiskFault(Shortage::WritableDisk));
+        }
+        let room = Room::of(&home)?;
+        room.require_file()?;
+        let free = room.free;
         if free >= min {
             return Ok(());
         }

@@ -26,6 +26,7 @@ mod slow;
 mod status;
 mod survival;
 mod tokens;
+mod unwritable;
 mod upgrade;
 mod websocket;
 

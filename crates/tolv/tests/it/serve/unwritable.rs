@@ -1,0 +1,251 @@
+//! The disk of the state folder takes no new file, or became read-only.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+use tolv_testkit::Home;
+
+use super::*;
+
+/// A file system in a file, with so many inodes; gone when dropped.
+struct Loop {
+    image: Home,
+    home: Home,
+}
+
+impl Loop {
+    /// Nothing where this user may not mount.
+    fn new(inodes: u32) -> Option<Self> {
+        let (image, home) = (Home::new(), Home::new());
+        let file = image.path().join("image");
+        File::create(&file).unwrap().set_len(400 << 20).unwrap();
+        let made =
+            run(Command::new("mkfs.ext4").args(["-qF", "-N", &inodes.to_string()]).arg(&file));
+        let disk = Self { image, home };
+        (made.status.success() && disk.mount(&["-o", "loop"])).then_some(disk)
+    }
+
+    fn mount(&self, options: &[&str]) -> bool {
+        let mut command = Command::new("mount");
+        command.args(options).arg(self.image.path().join("image")).arg(self.path());
+        run(&mut command).status.success()
+    }
+
+    fn remount(&self, options: &str) {
+        poll(SOON, "nobody to write", || {
+            let ran = run(Command::new("mount").args(["-o", options]).arg(self.path()));
+            // With `abort` the kernel does it, and says that it does not like it.
+            (ran.status.success() || options.contains("abort")).then_some(())
+        });
+    }
+
+    fn path(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// What the kernel makes of a disk that fails.
+    fn abort(&self) {
+        self.remount("remount,abort");
+        File::create(self.path().join("x")).unwrap_err();
+    }
+
+    /// Uses up what there is of inodes.
+    fn use_up(&self) {
+        let folder = self.path().join("fill");
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut number = 0;
+        while File::create(folder.join(number.to_string())).is_ok() {
+            number += 1;
+        }
+    }
+
+    fn free_up(&self) {
+        std::fs::remove_dir_all(self.path().join("fill")).unwrap();
+    }
+
+    /// A shop with its state there, and a site that runs.
+    fn shop(&self) -> Shop {
+        let home = self.path().join("state");
+        let shop =
+            Shop::site("one", &[("TOLV_HOME", home.to_str().unwrap()), ("TOLV_MIN_FREE", "20")]);
+        shop.pushed(&["tolv", "main"]);
+        assert_eq!(shop.text("shop.localhost", "/"), "one");
+        shop
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        run(Command::new("umount").arg("--lazy").arg(self.path()));
+    }
+}
+
+fn disk(inodes: u32) -> Option<Loop> {
+    let disk = Loop::new(inodes);
+    if disk.is_none() {
+        println!("skipped: this user may not mount a file system");
+    }
+    disk
+}
+
+/// Of the process of an app: it is the same one for as long as this is.
+fn pid(shop: &Shop) -> u64 {
+    let found = shop.json(&["ps"]);
+    let text = found.to_string();
+    let (_, behind) = text.split_once("\"pid\":").unwrap_or_else(|| panic!("{text}"));
+    behind.split([',', '}']).next().unwrap().parse().unwrap()
+}
+
+/// What the platform's user is told, as text.
+fn status(shop: &Shop, home: &Path) -> Ran {
+    let mut command = shop.serve.command(Path::new("/"), &["status", "--platform"]);
+    command.env_remove("TOLV_SERVER").env_remove("TOLV_TOKEN").env("TOLV_HOME", home);
+    run(&mut command)
+}
+
+#[test]
+fn without_a_free_inode_an_upgrade_goes_on_and_a_start_brings_back_what_ran() {
+    let Some(disk) = disk(1500) else { return };
+    let home = disk.path().join("state");
+    let mut shop = disk.shop();
+    let before = pid(&shop);
+    disk.use_up();
+    shop.serve.upgrade(|_| {});
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    assert_eq!(pid(&shop), before);
+    let ran = shop.ran(&["config", "set", "A=1"]);
+    let says = "the disk of the platform is full: it has no room for another file";
+    assert!(!ran.status.success() && ran.err.contains(says), "{}", ran.err);
+    // A process of which nothing is left needs no file either.
+    shop.tolv(&["stop"]);
+    shop.tolv(&["start"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    let before = pid(&shop);
+    for signal in [Signal::KILL, Signal::INT] {
+        shop.serve.end(signal);
+        disk.use_up();
+        shop.serve.begin();
+        until_text(&shop, "shop.localhost", "one");
+        let told = status(&shop, &home);
+        assert!(told.out.contains("no room for another file"), "{}{}", told.out, told.err);
+        if signal == Signal::KILL {
+            assert_eq!(pid(&shop), before);
+        }
+    }
+    disk.free_up();
+    poll(SOON, "what waits for inodes is done", || {
+        shop.ran(&["config", "set", "A=1"]).status.success().then_some(())
+    });
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "two");
+    drop(shop);
+    drop(disk);
+}
+
+#[test]
+fn on_a_disk_that_became_read_only_an_upgrade_and_a_start_keep_what_runs() {
+    let Some(disk) = disk(8000) else { return };
+    let home = disk.path().join("state");
+    let mut shop = disk.shop();
+    let before = pid(&shop);
+    disk.abort();
+    let told = status(&shop, &home);
+    assert_eq!(told.status.code(), Some(2), "{}{}", told.out, told.err);
+    assert!(told.out.contains("it is read-only"), "{}{}", told.out, told.err);
+    for command in [&["config", "set", "A=1"][..], &["stop"], &["scale", "web=2"]] {
+        let ran = shop.ran(command);
+        let says = "the disk of the platform is read-only";
+        assert!(!ran.status.success() && ran.err.contains(says), "{command:?}: {}", ran.err);
+    }
+    shop.change("index.html", "two");
+    let ran = shop.push(&["tolv", "main"]);
+    let says = "the disk of the platform is read-only";
+    assert!(!ran.status.success() && ran.err.contains(says), "{}", ran.err);
+    shop.serve.upgrade(|_| {});
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    for _ in 0..2 {
+        shop.serve.end(Signal::KILL);
+        shop.serve.begin();
+        until_text(&shop, "shop.localhost", "one");
+        shop.serve
+            .running()
+            .wait_for_line(|line| line.contains("The disk of the platform is read-only"), SOON);
+        let told = status(&shop, &home);
+        assert_eq!(told.status.code(), Some(2), "{}{}", told.out, told.err);
+        assert!(told.out.contains("it is read-only"), "{}{}", told.out, told.err);
+        assert_eq!(pid(&shop), before);
+        let ran = shop.ran(&["config", "set", "A=1"]);
+        let says = "the disk of the platform is read-only";
+        assert!(!ran.status.success() && ran.err.contains(says), "{}", ran.err);
+    }
+    // A process that ends is started again.
+    kill_process(Pid::from_raw(i32::try_from(before).unwrap()).unwrap(), Signal::KILL).unwrap();
+    poll(SOON, "another process", || (pid(&shop) != before).then_some(()));
+    until_text(&shop, "shop.localhost", "one");
+    drop(shop);
+    drop(disk);
+}
+
+#[test]
+fn a_start_on_a_read_only_disk_brings_back_what_ran_and_writes_once_it_may() {
+    let Some(disk) = disk(8000) else { return };
+    let home = disk.path().join("state");
+    let mut shop = disk.shop();
+    shop.serve.end(Signal::INT);
+    disk.remount("remount,ro");
+    shop.serve.begin();
+    until_text(&shop, "shop.localhost", "one");
+    let told = status(&shop, &home);
+    assert!(told.out.contains("it is read-only"), "{}{}", told.out, told.err);
+    // Another one is kept away all the same.
+    let mut second = shop.serve.command(Path::new("/"), &["serve"]);
+    second
+        .env("TOLV_HOME", &home)
+        .env("TOLV_LISTEN", "127.0.0.1:0")
+        .env("TOLV_HTTP", "127.0.0.1:0");
+    let ran = run(&mut second);
+    assert!(ran.err.contains("another `tolv` has the state folder"), "{}{}", ran.out, ran.err);
+    disk.remount("remount,rw");
+    poll(SOON, "what waits for the disk is done", || {
+        shop.ran(&["config", "set", "A=1"]).status.success().then_some(())
+    });
+    for number in 0..8 {
+        shop.tolv(&["config", "set", &format!("A={number}")]);
+    }
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "two");
+    drop(shop);
+    drop(disk);
+}
+
+/// The new one and the old one alike cannot have the state folder for a while.
+#[test]
+fn an_upgrade_that_neither_program_can_go_on_with_at_first_ends_nothing() {
+    let mut shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let lock = File::open(shop.serve.state().join("lock")).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], shop.serve.http()));
+    let thief = std::thread::spawn(move || {
+        // It waits, and has the lock as soon as the old one lets go of it.
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            assert_eq!(http::get(address, "shop.localhost", "/").unwrap().status, 200);
+        }
+    });
+    let status = shop.serve.upgrade(|serve| {
+        let again = "this one is started again every second";
+        serve.running().wait_for_line(|line| line.contains(again), SOON);
+    });
+    assert!(status.success());
+    thief.join().unwrap();
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    shop.change("index.html", "two");
+    shop.pushed(&["tolv", "main"]);
+    assert_eq!(shop.text("shop.localhost", "/"), "two");
+}
