@@ -5,17 +5,12 @@
 //!  outputs/<deploy>.json   [[key, bytes], …] oldest first ──▶ the blobs themselves
 //! ```
 
-use std::fs::OpenOptions;
-use std::io;
-use std::path::Path;
-
-use rustix::fs::statvfs;
 use tolv_model::id::DeployId;
 use tolv_model::shortage::Shortage;
 
+use super::disk::{Room, is_read_only};
 use super::error::Error;
 use super::platform::{Platform, blocking};
-use crate::home::LOCK;
 
 /// With less free space on the disk than this nothing is recorded that does not free some.
 pub(super) const MIN_FREE_FOR_RECORDS: u64 = 4 << 20;
@@ -109,42 +104,4 @@ impl Platform {
         }
         room.require_file()
     }
-}
-
-/// What a disk has left.
-pub(super) struct Room {
-    /// Bytes.
-    pub(super) free: u64,
-    /// Files that there may be; 0 where the file system does not bound them.
-    files: u64,
-    free_files: u64,
-}
-
-impl Room {
-    pub(super) fn of(folder: &Path) -> Result<Self, Error> {
-        let stat = statvfs(folder).map_err(|errno| Error::System {
-            what: "ask how full the disk is",
-            source: errno.into(),
-        })?;
-        Ok(Self {
-            free: stat.f_bavail.saturating_mul(stat.f_frsize),
-            files: stat.f_files,
-            free_files: stat.f_favail,
-        })
-    }
-
-    /// Refuses where there is no room for another file.
-    pub(super) fn require_file(&self) -> Result<(), Error> {
-        match self.files > 0 && self.free_files == 0 {
-            true => Err(Error::NoFiles { files: self.files, free: self.free >> 20 }),
-            false => Ok(()),
-        }
-    }
-}
-
-/// Whether the disk of a state folder is read-only. A kernel that has seen an error of the disk says so
-/// to whoever opens a file to write, and nowhere else. Writes nothing, and does not wait for the disk.
-pub(super) fn is_read_only(home: &Path) -> bool {
-    let opened = OpenOptions::new().write(true).open(home.join(LOCK));
-    opened.is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
 }

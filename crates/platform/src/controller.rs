@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
@@ -42,6 +42,9 @@ const DOORS_WAIT: Duration = Duration::from_secs(2);
 /// Between two tries while the database is away: first, and most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
+/// Lines that wait for whoever follows a log that takes none.
+const UNSTORED: usize = 64;
+
 /// The handle of a deploy's task.
 pub(super) struct Controller {
     pub(super) place: Place,
@@ -49,6 +52,8 @@ pub(super) struct Controller {
     pub(super) routes: Routes,
     pub(super) drains: Arc<Drains>,
     pub(super) cron: Cron,
+    /// Lines for whoever follows the log, while the log takes none.
+    pub(super) unstored: broadcast::Sender<Line>,
     /// Whether the deploy's config asks for runtime metrics in its log.
     samples: watch::Sender<bool>,
     wake: Notify,
@@ -98,6 +103,7 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
         routes,
         drains: Arc::new(Drains::new()),
         cron: Cron::default(),
+        unstored: broadcast::Sender::new(UNSTORED),
         samples: watch::Sender::new(false),
         wake: Notify::new(),
         restored: CancellationToken::new(),

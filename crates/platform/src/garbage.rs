@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::sleep;
 use tolv_build::{
     TOOLCHAINS, Usage, collect, has_layer, layers_of, pack_layer, pack_slug, toolchains_usage,
     unpack_layer, unpack_slug, usage,
@@ -20,14 +19,12 @@ use tolv_model::name::AppName;
 use tolv_model::shortage::Shortage;
 use tolv_model::slug::{Layer, SlugId};
 
-use super::budget::{Room, is_read_only};
+use super::disk::{Room, is_read_only};
 use super::error::{Error, chain};
 use super::platform::{KEYS, Platform, blocking, output_key};
 
 /// Operations of a deploy that are remembered, as its runs are.
 const OPERATIONS: u32 = 200;
-/// Between two looks whether there is space again for what is reserved.
-const RESERVE_INTERVAL: Duration = Duration::from_secs(2);
 /// What a build has just made and nobody has recorded yet is younger than this.
 const YOUNG: Duration = Duration::from_secs(3600);
 
@@ -158,23 +155,6 @@ impl Platform {
             if let Err(error) = self.tidy(&app).await {
                 self.say(format!("The repository of {app} is not tidied: {}", chain(&error))).await;
             }
-        }
-    }
-
-    /// Makes the reserve again as soon as there is space for it, also where nothing is written.
-    pub(super) async fn keep_reserve(self) {
-        loop {
-            let pause = sleep(RESERVE_INTERVAL);
-            if self.0.ending.run_until_cancelled(pause).await.is_none() {
-                return;
-            }
-            let store = self.0.store.clone();
-            // A disk that hangs is not asked again meanwhile.
-            let adjust = move || {
-                store.adjust_reserves();
-                Ok::<_, Error>(())
-            };
-            blocking(adjust).await.ok();
         }
     }
 

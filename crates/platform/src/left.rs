@@ -52,15 +52,11 @@ impl Platform {
         Some(self.0.aside.as_ref()?.join(DOORS).join(deploy.as_str()))
     }
 
-    /// Removes the folders aside that nothing is in any more.
+    /// Removes the folder aside, once nothing runs any more.
     pub(super) fn remove_aside(&self) {
-        let Some(aside) = &self.0.aside else { return };
-        let doors = aside.join(DOORS);
-        let deploys = fs::read_dir(&doors).into_iter().flatten().flatten();
-        let folders = deploys.map(|entry| entry.path()).chain([doors, aside.clone()]);
-        for folder in folders.collect::<Vec<_>>() {
-            // It stays where something is in it.
-            fs::remove_dir(folder).ok();
+        if let Some(aside) = &self.0.aside {
+            // Mostly there is none.
+            fs::remove_dir_all(aside).ok();
         }
     }
 }

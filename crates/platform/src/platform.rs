@@ -282,7 +282,7 @@ impl Platform {
             }
         }
         platform.0.tasks.spawn(platform.clone().tidy_up());
-        platform.0.tasks.spawn(platform.clone().keep_reserve());
+        platform.0.tasks.spawn(platform.clone().watch_disk());
         // Now that every host is known: who came before has waited in the kernel's queue.
         platform.0.front.serve(platform.0.router.clone(), listener)?;
         Ok((platform, received))

@@ -91,12 +91,9 @@ fn disk(inodes: u32) -> Option<Loop> {
     disk
 }
 
-/// Of the process of an app: it is the same one for as long as this is.
+/// Of the process of the app, once there is one: it is the same one for as long as this is.
 fn pid(shop: &Shop) -> u64 {
-    let found = shop.json(&["ps"]);
-    let text = found.to_string();
-    let (_, behind) = text.split_once("\"pid\":").unwrap_or_else(|| panic!("{text}"));
-    behind.split([',', '}']).next().unwrap().parse().unwrap()
+    poll(SOON, "a process", || shop.json(&["ps"])["items"][0]["pid"].as_u64())
 }
 
 /// What the platform's user is told, as text.
@@ -186,6 +183,43 @@ fn on_a_disk_that_became_read_only_an_upgrade_and_a_start_keep_what_runs() {
     kill_process(Pid::from_raw(i32::try_from(before).unwrap()).unwrap(), Signal::KILL).unwrap();
     poll(SOON, "another process", || (pid(&shop) != before).then_some(()));
     until_text(&shop, "shop.localhost", "one");
+    drop(shop);
+    drop(disk);
+}
+
+/// Writes more than what is kept in memory.
+const LOUD: &str = "web: python3 server.py\n\
+    worker: line=$(head -c 4000 /dev/zero | tr '\\0' x); while :; do echo $line; sleep 0.005; done\n";
+
+#[test]
+fn who_follows_a_log_on_a_read_only_disk_is_told_why_there_is_nothing_and_what_is_dropped() {
+    let Some(disk) = disk(8000) else { return };
+    let home = disk.path().join("state");
+    let shop = Shop::new(LOUD, &[("TOLV_HOME", home.to_str().unwrap()), ("TOLV_MIN_FREE", "20")]);
+    shop.pushed(&["tolv", "main"]);
+    let follow = |args: &[&str]| {
+        let mut command = shop.serve.command(&shop.dir, &[&["logs", "-f"], args].concat());
+        tolv_testkit::Tolv::start(&mut command)
+    };
+    let (all, router) = (follow(&[]), follow(&["-p", "router"]));
+    all.wait_for_line(|line| line.contains("xxx"), SOON);
+    poll(SOON, "a line of the router", || {
+        shop.get("shop.localhost", "/").unwrap();
+        router.lines().iter().any(|line| line.text.contains("router")).then_some(())
+    });
+    disk.abort();
+    let fault = "The disk of the platform is read-only: what runs goes on";
+    let dropped = |line: &str| {
+        line.contains("tolv[worker.1]: Error L10 (output buffer overflow): ")
+            && line.contains("dropped, for the disk of the platform is read-only")
+    };
+    for output in [&all, shop.serve.running()] {
+        output.wait_for_line(|line| line.contains(fault), SOON);
+        output.wait_for_line(dropped, SOON);
+    }
+    router.wait_for_line(|line| line.contains(fault), SOON);
+    assert!(!router.lines().iter().any(|line| line.text.contains("worker")), "not asked for");
+    drop((all, router));
     drop(shop);
     drop(disk);
 }
