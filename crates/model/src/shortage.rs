@@ -91,10 +91,10 @@ impl Shortage {
                  what frees space is not refused (tolv stop, tolv scale, tolv destroy)"
             }
             Self::WritableDisk => {
-                "the kernel makes a disk read-only when it fails: see dmesg, repair it and mount it \
-                 again; what runs goes on meanwhile"
+                "the kernel makes a disk read-only when it fails: have the operator see dmesg, repair \
+                 the disk and mount it again"
             }
-            Self::SoundDisk => "see dmesg and tolv status --platform; what runs goes on meanwhile",
+            Self::SoundDisk => "have the operator see dmesg and tolv status --platform",
         }
     }
 }
@@ -145,5 +145,21 @@ mod tests {
             assert_eq!(Shortage::of(&Above(io::Error::from_raw_os_error(errno))), found);
         }
         assert_eq!(Shortage::of(&io::Error::other("11")), None);
+    }
+
+    #[test]
+    fn the_disk_is_at_fault_only_for_files_of_the_platforms_own() {
+        for (errno, found) in [
+            (ENOSPC, Some(Shortage::DiskSpace)),
+            (EDQUOT, Some(Shortage::DiskSpace)),
+            (EROFS, Some(Shortage::WritableDisk)),
+            (EAGAIN, None),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            assert_eq!(Shortage::of_disk(&error), found);
+            assert!(found.is_none_or(Shortage::is_disk));
+            // As of a namespace too many, and of a mount.
+            assert!(found.is_none() || Shortage::of(&error).is_none());
+        }
     }
 }

@@ -74,13 +74,45 @@ pub(super) fn is_read_only(home: &Path) -> bool {
 }
 
 /// What is wrong with a disk.
-fn fault(home: &Path) -> Option<Shortage> {
-    if is_read_only(home) {
-        return Some(Shortage::WritableDisk);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    ReadOnly,
+    Full,
+    NoFiles,
+}
+
+impl Fault {
+    fn of(home: &Path) -> Option<Self> {
+        if is_read_only(home) {
+            return Some(Self::ReadOnly);
+        }
+        let room = Room::of(home).ok()?;
+        if room.free < NOTHING_BYTES {
+            return Some(Self::Full);
+        }
+        room.is_out_of_files().then_some(Self::NoFiles)
     }
-    let room = Room::of(home).ok()?;
-    let is_full = room.free < NOTHING_BYTES || room.is_out_of_files();
-    is_full.then_some(Shortage::DiskSpace)
+
+    fn shortage(self) -> Shortage {
+        match self {
+            Self::ReadOnly => Shortage::WritableDisk,
+            Self::Full | Self::NoFiles => Shortage::DiskSpace,
+        }
+    }
+
+    /// What it means, in a line.
+    fn text(self) -> String {
+        let shortage = self.shortage();
+        let what = match self {
+            Self::ReadOnly | Self::Full => {
+                "what runs goes on; what its processes write is kept in memory, and dropped where it \
+                 is too much"
+            }
+            Self::NoFiles => "it has no room for another file; what runs goes on",
+        };
+        let fault = shortage.to_string().replacen("the disk", "The disk", 1);
+        format!("{fault}: {what}. To do: {}", shortage.advice())
+    }
 }
 
 /// What was dropped of each deploy's processes and is told already.
@@ -102,7 +134,7 @@ impl Platform {
             // A disk that hangs is not asked again meanwhile.
             let look = move || {
                 store.adjust_reserves();
-                Ok::<_, Error>(fault(&home))
+                Ok::<_, Error>(Fault::of(&home))
             };
             let Ok(found) = blocking(look).await else { continue };
             if found != now {
@@ -119,30 +151,26 @@ impl Platform {
         }
     }
 
-    async fn tell_fault(&self, before: Option<Shortage>, now: Option<Shortage>) {
+    async fn tell_fault(&self, before: Option<Fault>, now: Option<Fault>) {
         let text = match (now, before) {
-            (Some(fault), _) => format!(
-                "{}: what runs goes on; what its processes write is kept in memory, and dropped where \
-                 it is too much ({})",
-                capital(fault),
-                fault.advice()
-            ),
-            (None, Some(fault)) => format!("No longer: {fault}"),
+            (Some(fault), _) => fault.text(),
+            (None, Some(fault)) => format!("No longer: {}", fault.shortage()),
             (None, None) => return,
         };
         self.say(text.clone()).await;
         let controllers: Vec<_> = self.controllers().values().cloned().collect();
         for controller in controllers {
+            let line = Line::tolv("platform", text.as_str());
             match now {
-                Some(_) => controller.tell_unstored(Line::tolv("platform", text.as_str())),
+                Some(Fault::ReadOnly | Fault::Full) => controller.tell_unstored(line),
                 // With it goes what was kept meanwhile.
-                None => controller.engine.say(&[Line::tolv("platform", text.as_str())]),
+                Some(Fault::NoFiles) | None => controller.engine.say(&[line]),
             }
         }
     }
 
     /// Counts what was dropped, and tells what is new of it where a fault is given.
-    async fn count_dropped(&self, known: &mut Dropped, fault: Option<Shortage>) {
+    async fn count_dropped(&self, known: &mut Dropped, fault: Option<Fault>) {
         let controllers: Vec<_> = self.controllers().values().cloned().collect();
         for controller in controllers {
             for (process, written) in controller.engine.written().await {
@@ -152,8 +180,9 @@ impl Platform {
                 let new = all.saturating_sub(before);
                 if let Some(fault) = fault.filter(|_| new > 0) {
                     let lines = if new == 1 { "1 line" } else { &format!("{new} lines") };
+                    let why = fault.shortage();
                     let text =
-                        format!("Error L10 (output buffer overflow): {lines} dropped, for {fault}");
+                        format!("Error L10 (output buffer overflow): {lines} dropped, for {why}");
                     let line = Line::tolv(process, text);
                     controller.tell_unstored(line.clone());
                     let deploy = Some(controller.place.path.clone());
@@ -170,8 +199,4 @@ impl Controller {
         // Nobody may be there.
         self.unstored.send(line).ok();
     }
-}
-
-fn capital(fault: Shortage) -> String {
-    fault.to_string().replacen("the disk", "The disk", 1)
 }

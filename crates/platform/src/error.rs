@@ -309,8 +309,8 @@ pub enum Error {
     },
     /// The disk has bytes left and no room for another file.
     #[error(
-        "the disk of the platform is full: it has no room for another file (it has {files} of \
-         {files}, and {free} MiB free)"
+        "the disk of the platform is full: it has no room for another file (all {files} inodes are in \
+         use; {free} MiB are free)"
     )]
     NoFiles {
         /// How many files there may be.

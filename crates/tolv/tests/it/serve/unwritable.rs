@@ -2,9 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use tolv_testkit::Home;
 
@@ -257,29 +255,61 @@ fn a_start_on_a_read_only_disk_brings_back_what_ran_and_writes_once_it_may() {
     drop(disk);
 }
 
-/// The new one and the old one alike cannot have the state folder for a while.
+/// The new program and the old one alike cannot have the state folder for a while.
 #[test]
 fn an_upgrade_that_neither_program_can_go_on_with_at_first_ends_nothing() {
     let mut shop = Shop::site("one", &[]);
     shop.pushed(&["tolv", "main"]);
-    let lock = File::open(shop.serve.state().join("lock")).unwrap();
+    let lock = shop.serve.state().join("lock");
+    let aside = lock.with_file_name("aside");
+    std::fs::rename(&lock, &aside).unwrap();
+    std::fs::create_dir(&lock).unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], shop.serve.http()));
-    let thief = std::thread::spawn(move || {
-        // It waits, and has the lock as soon as the old one lets go of it.
-        flock(&lock, FlockOperation::LockExclusive).unwrap();
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(3) {
-            assert_eq!(http::get(address, "shop.localhost", "/").unwrap().status, 200);
-        }
-    });
-    let status = shop.serve.upgrade(|serve| {
+    let first = |serve: &tolv_testkit::Serve| {
         let again = "this one is started again every second";
         serve.running().wait_for_line(|line| line.contains(again), SOON);
-    });
-    assert!(status.success());
-    thief.join().unwrap();
+        for _ in 0..50 {
+            assert_eq!(http::get(address, "shop.localhost", "/").unwrap().status, 200);
+        }
+        std::fs::remove_dir(&lock).unwrap();
+        std::fs::rename(&aside, &lock).unwrap();
+    };
+    assert!(shop.serve.upgrade_with(first, |_| {}).success());
     assert_eq!(shop.text("shop.localhost", "/"), "one");
     shop.change("index.html", "two");
     shop.pushed(&["tolv", "main"]);
     assert_eq!(shop.text("shop.localhost", "/"), "two");
+}
+
+/// What is recorded elsewhere does not need the disk of the state folder.
+#[test]
+fn with_a_database_elsewhere_a_read_only_disk_keeps_no_deploy_from_being_stopped_and_started() {
+    let Some(disk) = disk(8000) else { return };
+    let home = disk.path().join("state");
+    let postgres = tolv_testkit::Postgres::start();
+    let extra = [
+        ("TOLV_HOME", home.to_str().unwrap()),
+        ("TOLV_MIN_FREE", "20"),
+        ("DATABASE_URL", postgres.url()),
+    ];
+    let mut shop = Shop::site("one", &extra);
+    shop.pushed(&["tolv", "main"]);
+    disk.abort();
+    for round in 0..2 {
+        shop.tolv(&["stop"]);
+        shop.tolv(&["start"]);
+        assert_eq!(shop.text("shop.localhost", "/"), "one");
+        shop.tolv(&["scale", &format!("web={}", 2 - round)]);
+        shop.tolv(&["releases", "verify"]);
+        match round {
+            0 => drop(shop.serve.upgrade(|_| {})),
+            _ => {
+                shop.serve.end(Signal::KILL);
+                shop.serve.begin();
+            }
+        }
+        until_text(&shop, "shop.localhost", "one");
+    }
+    drop(shop);
+    drop((disk, postgres));
 }
