@@ -164,6 +164,15 @@ def measure(platform, folder, seconds):
     return statistics.quantiles(times, n=100)[98] * 1000, errors, slowest
 
 
+def as_another_machine():
+    """Takes this script and the commands it calls out of what is measured: whoever asks from another
+    machine does not wait for a core of this one."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        print("clients share the cores with what they measure: SCHED_FIFO is not allowed here")
+
+
 def hoard(platform, count):
     """Idle connections to one host."""
     held = []
@@ -191,6 +200,7 @@ def main():
             neighbour = app(platform, "neighbour", {"Procfile": "web: exec python3 server.py\n",
                                                     "server.py": SERVER})
             push(platform, neighbour)
+            as_another_machine()
             procfile = "".join(f"{name}: exec python3 {name}.py\n" for name in ATTACKS)
             files = {"Procfile": procfile + "web: exec python3 server.py\n", "server.py": SERVER}
             files |= {f"{name}.py": text for name, text in ATTACKS.items()}

@@ -354,7 +354,8 @@ pub struct ConfigChange {
 pub struct Process {
     /// `web.1`.
     pub name: String,
-    /// starting, up, unresponsive (up, and no request is answered in time), crashed, stopping or down.
+    /// starting, up, draining (up, and others get its requests), unresponsive (up, and no request is
+    /// answered in time), crashed, stopping or down.
     pub state: String,
     /// Of which release.
     pub release: u32,
@@ -413,6 +414,9 @@ pub struct Token {
     /// When it ends to be one.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
+    /// Whether it was written or changed outside of the platform: then it allows nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changed_outside: bool,
 }
 
 /// A token to be made.

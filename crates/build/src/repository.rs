@@ -26,11 +26,14 @@ use tolv_sandbox::{
 use crate::Error;
 use crate::caps::{bytes, time};
 use crate::files;
+use crate::source::reader::memory;
 
 /// Most bytes of an answer that is taken in whole.
 const MAX_ANSWER: usize = 16 << 20;
 /// Most bytes of what git says about an error.
 const MAX_SAID: usize = 16 << 10;
+/// CPU weight of one git command: what an app's process has.
+const CPU_WEIGHT: u32 = 100;
 /// Processes of one git command.
 const PROCESSES: u64 = 64;
 /// Where git is looked for: what a sandbox shows of the machine.
@@ -102,13 +105,15 @@ pub struct GitCommand {
     pub mounts: Vec<Mount>,
     /// Where it ends itself: at the end of the client's patience.
     pub time: Option<Duration>,
+    /// Its standard input, where that is known before; for [`Repository::ask`].
+    pub input: Vec<u8>,
 }
 
 impl GitCommand {
     /// A command with these words.
     pub fn new<I: AsRef<OsStr>>(access: GitAccess, args: impl IntoIterator<Item = I>) -> Self {
         let args = args.into_iter().map(|word| word.as_ref().to_owned()).collect();
-        Self { access, args, env: Vec::new(), mounts: Vec::new(), time: None }
+        Self { access, args, env: Vec::new(), mounts: Vec::new(), time: None, input: Vec::new() }
     }
 }
 
@@ -156,6 +161,8 @@ impl Repository {
         spec.limits = Limits {
             memory: Some(limits.memory),
             processes: Some(PROCESSES),
+            // What unpacks a push has its share beside the apps, and no more.
+            cpu_weight: Some(CPU_WEIGHT),
             tmp: 64 << 20,
             ..Limits::default()
         };
@@ -238,7 +245,11 @@ impl Repository {
             out.extend_from_slice(chunk);
             if out.len() > MAX_ANSWER { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let ended = self.stream(command, None, &mut take, &cancel);
+        let input = match command.input.is_empty() {
+            true => None,
+            false => Some(memory(&command.input).map_err(Error::io("write", "git's input"))?),
+        };
+        let ended = self.stream(command, input, &mut take, &cancel);
         if out.len() > MAX_ANSWER {
             return Err(Error::Limit { what: "git's answer".into(), limit: "16 MiB".into() });
         }

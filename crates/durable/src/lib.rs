@@ -9,7 +9,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,33 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         fs::remove_file(&aside).ok();
     })?;
     sync_folder_of(path)
+}
+
+/// The most that [`read()`] reads.
+const MAX_READ: u64 = 64 << 20;
+
+/// Reads a file that [`write()`] wrote. Anything else in its place is not opened: a pipe would block
+/// until somebody writes to it, and a link leads elsewhere.
+///
+/// # Errors
+///
+/// The file system's; [`io::ErrorKind::InvalidData`] where it is no regular file, or larger than
+/// 64 MiB.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+    // This opens the name alone: nothing waits, and no link is followed.
+    let name = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = fstat(&name)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file"));
+    }
+    let file = File::open(format!("/proc/self/fd/{}", name.as_raw_fd()))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_READ + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_READ {
+        true => Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 64 MiB")),
+        false => Ok(bytes),
+    }
 }
 
 /// Makes a symbolic link, in place of a file or link that is there.

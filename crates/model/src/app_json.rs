@@ -35,11 +35,15 @@ use crate::env::{EnvName, MAX_VALUE};
 use crate::formation::{Formation, MAX_QUANTITY};
 use crate::health::HealthCheck;
 use crate::name::ProcessType;
+use crate::procfile::MAX_TYPES;
 use crate::size::{Size, SizeError, Sizes};
 use crate::source::{Report, SourceError, Warning, quote};
 
 /// The name of the file, in the root of an app.
 pub const FILE: &str = "app.json";
+
+/// Most variables of the environment that the file gives.
+const MAX_VARIABLES: usize = 1024;
 
 /// Keys of the file that are read.
 const KNOWN: &[&str] = &[
@@ -161,19 +165,39 @@ impl AppJson {
         if let Some(place) = object.get("scripts") {
             self.postdeploy = scripts(&place, report);
         }
-        if let Some(variables) = object.get("env").and_then(|place| place.object(report)) {
+        if let Some(variables) =
+            few(object, "env", MAX_VARIABLES, report).and_then(|place| place.object(report))
+        {
             self.env = env(&variables, report);
         }
-        if let Some(types) = object.get("formation").and_then(|place| place.object(report)) {
+        if let Some(types) =
+            few(object, "formation", MAX_TYPES, report).and_then(|place| place.object(report))
+        {
             self.formation = formation(&types, report);
         }
-        if let Some(place) = object.get("healthchecks") {
+        if let Some(place) = few(object, "healthchecks", MAX_TYPES, report) {
             self.health_checks = checks::read(&place, report);
         }
-        if let Some(place) = object.get("cron") {
+        if let Some(place) = few(object, "cron", MAX_TYPES, report) {
             self.cron = cron::read(&place, report);
         }
     }
+}
+
+/// What stands under a key, if it is not longer than it may be.
+fn few<'n>(
+    object: &Object<'n>,
+    key: &str,
+    most: usize,
+    report: &mut Report<'_>,
+) -> Option<Place<'n>> {
+    let place = object.get(key)?;
+    let count = place.len();
+    if count > most {
+        report.error(place.span(), format!("`{key}` has {count} entries, more than {most}"));
+        return None;
+    }
+    Some(place)
 }
 
 /// Keys that other platforms act upon.
@@ -318,7 +342,7 @@ fn size(place: &Place<'_>, report: &mut Report<'_>) -> Option<Size> {
     let text = place.string(report)?;
     match text.parse() {
         Ok(size) => Some(size),
-        Err(SizeError::Syntax(_)) => {
+        Err(SizeError::Syntax(_)) if text.trim().starts_with(char::is_alphabetic) => {
             let message = format!("`{}` is `\"{}\"`, which has no effect", place.path, quote(text));
             report.warn(place.span(), message).hint(
                 "write one of Heroku's names, as `\"standard-2x\"`, or a figure, as `\"768M\"`",

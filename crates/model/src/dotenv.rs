@@ -64,7 +64,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<(EnvName, Vec<u8>)>, SourceError> {
     };
     if matches!(text, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
         reader.report.error(0..2, "the file is UTF-16").hint("save it as UTF-8");
-    } else {
+    } else if reader.report.is_whole() {
         while reader.at < text.len() {
             reader.line();
         }

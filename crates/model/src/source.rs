@@ -22,6 +22,8 @@ use miette::{Diagnostic, LabeledSpan, MietteError, MietteSpanContents, Severity}
 
 const MARK: &[u8] = "\u{feff}".as_bytes();
 const LONGEST_QUOTE: usize = 60;
+/// Most bytes of a file that a person writes. Every release carries what its files say.
+pub const MAX_FILE: usize = 512 * 1024;
 
 /// One thing that is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,7 +246,9 @@ impl Diagnostic for Warning {
 #[derive(Debug)]
 pub(crate) struct Report<'a> {
     file: &'static str,
+    /// No more than [`MAX_FILE`] of them.
     bytes: &'a [u8],
+    size: usize,
     mark: usize,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
@@ -257,7 +261,9 @@ impl<'a> Report<'a> {
             Some(rest) => (MARK.len(), rest),
             None => (0, bytes),
         };
-        Self { file, bytes, mark, errors: Vec::new(), warnings: Vec::new() }
+        let size = bytes.len();
+        let bytes = &bytes[..size.min(MAX_FILE)];
+        Self { file, bytes, size, mark, errors: Vec::new(), warnings: Vec::new() }
     }
 
     /// The file without its byte order mark. Spans handed to this type count from its start.
@@ -294,8 +300,20 @@ impl<'a> Report<'a> {
         (line, 1 + characters(&head[line_start..]))
     }
 
+    /// Whether the whole file is here; otherwise the error that it is too large.
+    pub(crate) fn is_whole(&mut self) -> bool {
+        if self.size > MAX_FILE {
+            let message = format!("the file has {} bytes, more than {MAX_FILE}", self.size);
+            self.error(0..0, message).hint("move what is long into files of its own");
+        }
+        self.size <= MAX_FILE
+    }
+
     /// The whole text if it is UTF-8; otherwise an error for each place where it is not.
     pub(crate) fn utf8(&mut self) -> Option<&'a str> {
+        if !self.is_whole() {
+            return None;
+        }
         if let Ok(text) = std::str::from_utf8(self.bytes) {
             return Some(text);
         }
@@ -409,7 +427,7 @@ pub(crate) fn drawable(bytes: &[u8]) -> String {
 }
 
 /// Control characters, and those that turn the order of a line around or cannot be seen.
-fn is_hostile(letter: char) -> bool {
+pub fn is_hostile(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

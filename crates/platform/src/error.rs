@@ -416,7 +416,9 @@ impl Error {
             | Self::DiskFault(_)
             | Self::Repo(RepoError::Body(BodyError::DiskFull { .. })) => Kind::Full,
             Self::Repo(RepoError::Body(BodyError::TooSlow)) => Kind::Timeout,
-            Self::Repo(RepoError::Body(_)) => Kind::Invalid,
+            Self::Repo(RepoError::Body(_) | RepoError::BadRef(_) | RepoError::TooManyRoots) => {
+                Kind::Invalid
+            }
             Self::Stopping | Self::Repo(RepoError::Busy) => Kind::Unavailable,
             Self::Home(_)
             | Self::OtherHome { .. }

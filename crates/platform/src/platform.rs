@@ -1,6 +1,6 @@
 //! What can be asked of the platform.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_build::GitSandbox;
@@ -23,7 +23,9 @@ use tolv_model::slug::SlugId;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
-use tolv_store::{DatabaseUrl, Deploy, Operation, Releasing, SecretKey, Store};
+use tolv_store::{
+    DatabaseUrl, Deploy, ForgedToken, Operation, Releasing, SecretKey, Store, StoredToken,
+};
 
 use super::controller::{self, Controller};
 use super::delay::is_delay;
@@ -49,6 +51,11 @@ use crate::routes::Hosts;
 
 /// Lines on their way to standard output; a slow reader leaves the rest in the logs.
 const LINES: usize = 1024;
+
+/// Tokens that are read at once.
+const TOKENS_AT_ONCE: usize = 200;
+/// Tokens that are reported as changed outside of the platform; the list of tokens has them all.
+const MAX_FORGED_TOKENS: usize = 100;
 
 /// How long an answer is kept for a request that is sent again.
 pub(super) const KEYS: SignedDuration = SignedDuration::from_hours(24);
@@ -98,6 +105,8 @@ pub(super) struct Inner {
     pub(super) quota: Arc<Quota>,
     pub(super) counters: Counters,
     pub(super) prover: Prover,
+    /// Ids of tokens that were reported as changed outside of the platform.
+    forged_tokens: Mutex<HashSet<String>>,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
     pub(super) tasks: TaskTracker,
@@ -106,7 +115,7 @@ pub(super) struct Inner {
     /// Nothing new begins; what runs goes on.
     pub(super) ending: CancellationToken,
     /// No operation begins any more: another platform is about to go on.
-    pub(super) holding: CancellationToken,
+    pub(super) holding: watch::Sender<bool>,
     /// No request is in flight any more.
     pub(super) quiet: CancellationToken,
     /// The last of their lines is in the log: what runs is stopped.
@@ -145,7 +154,7 @@ impl Platform {
         store.anchor_in(home.join("anchors"));
         store.reserve_space_in(&home);
         store.keep_releases(options.keep_releases);
-        let kept = Kept::all(&home, &store)?;
+        let (kept, unreadable) = Kept::all(&home, &store)?;
         // What ran here before waits neither for the database nor for disk space.
         let may_wait = !kept.is_empty() && options.codebase.is_none();
         let mut delay = None;
@@ -170,6 +179,13 @@ impl Platform {
         let machine = Machine::probe(&spawner, options.network)?;
         let (level, mut missing) = machine.choose(options.sandbox)?;
         let shares = options.sizing.of_this_machine(&machine.cgroups.bounds);
+        if unreadable > 0 {
+            missing.push(format!(
+                "what {unreadable} deploys ran before: unreadable below {}; without the database \
+                 they do not start",
+                home.display()
+            ));
+        }
         for reason in spawner.bound(shares.budget)? {
             missing.push(format!("no reserve for the platform: {reason}"));
         }
@@ -232,12 +248,13 @@ impl Platform {
             shares,
             counters: Counters::default(),
             prover,
+            forged_tokens: Mutex::default(),
             controllers: Mutex::default(),
             lines,
             tasks,
             leaving: CancellationToken::new(),
             ending: CancellationToken::new(),
-            holding: CancellationToken::new(),
+            holding: watch::Sender::new(false),
             quiet: CancellationToken::new(),
             drained: CancellationToken::new(),
             collecting: tokio::sync::Mutex::default(),
@@ -473,6 +490,7 @@ impl Platform {
         for (path, why) in self.0.store.unreadable_deploys().await? {
             self.say(format!("Deploy {path} cannot be started: {}", chain(&why))).await;
         }
+        self.check_tokens().await?;
         for deploy in self.0.store.all_deploys().await? {
             self.control(Place::of(&deploy))?;
         }
@@ -482,6 +500,54 @@ impl Platform {
     fn wake(&self, deploy: &DeployId) {
         if let Some(controller) = self.controllers().get(deploy) {
             controller.wake();
+        }
+    }
+
+    /// Says in the log and in the audit log that a token was changed outside of the platform; once
+    /// each while this platform runs.
+    pub async fn report_forged_token(&self, forged: &ForgedToken) {
+        let is_new = {
+            let mut reported = lock(&self.0.forged_tokens);
+            reported.len() < MAX_FORGED_TOKENS && reported.insert(forged.id.clone())
+        };
+        if !is_new {
+            return;
+        }
+        let short = |text: &str| text.chars().take(60).collect::<String>();
+        let (id, name) = (short(&forged.id), short(&forged.name));
+        let detail = format!("{id:?} ({name:?})");
+        self.say(format!(
+            "Token {detail} was changed outside of the platform and is refused: tolv tokens revoke ID"
+        ))
+        .await;
+        let (store, now) = (&self.0.store, Timestamp::now());
+        let line = store.audit("platform", "token.forged", None, None, &detail, now).await;
+        let settled = match line {
+            Ok(line) => store.set_audit_outcome(&line, "refused").await,
+            Err(error) => Err(error),
+        };
+        if settled.is_err() {
+            // It is said again at its next use.
+            lock(&self.0.forged_tokens).remove(&forged.id);
+        }
+    }
+
+    /// Reports every token that was changed outside of the platform.
+    async fn check_tokens(&self) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let page = self.0.store.tokens(after.as_deref(), TOKENS_AT_ONCE).await?;
+            for stored in &page {
+                if let StoredToken::Forged(forged) = stored {
+                    self.report_forged_token(forged).await;
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == TOKENS_AT_ONCE && !last.id().is_empty() => {
+                    after = Some(last.id().to_owned());
+                }
+                _ => return Ok(()),
+            }
         }
     }
 

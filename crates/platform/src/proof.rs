@@ -5,7 +5,6 @@
 //! proven is kept in the state folder, sealed with the secret key.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -36,7 +35,8 @@ type LastProof = Arc<tokio::sync::Mutex<Option<Instant>>>;
 impl Prover {
     /// What an earlier platform on this state folder has proven.
     pub(super) fn open(home: &Path, store: &Store, level: Level) -> Self {
-        let sealed = fs::read_to_string(home.join(FILE)).ok();
+        let sealed = tolv_durable::read(&home.join(FILE)).ok();
+        let sealed = sealed.and_then(|sealed| String::from_utf8(sealed).ok());
         let bytes = sealed.and_then(|sealed| store.unseal(FILE, &sealed));
         // Without it every byte is read again.
         let proofs = bytes.map(|bytes| Proofs::from_bytes(&bytes)).unwrap_or_default();

@@ -11,6 +11,7 @@ use tolv_store::{App, Deploy, Ledger};
 
 use super::error::{Error, chain};
 use super::platform::{Platform, blocking};
+use crate::repo::{MAX_ROOTS, RepoError};
 
 /// Where a deploy stands among those of its app (factor I).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,8 +169,8 @@ impl Platform {
     ) -> Result<String, Error> {
         let app = self.store().app(&deploy.name.app).await?;
         let (repos, path) = (self.repos().clone(), deploy.name.clone());
-        let known = app.roots.clone();
-        let (commit, roots) = blocking(move || {
+        let known = app.roots;
+        let (commit, new) = blocking(move || {
             let found = repos.resolve(&path, &rev)?;
             let Some(commit) = found else {
                 return Err(Error::NoCommit { rev, deploy: path });
@@ -178,11 +179,15 @@ impl Platform {
             if !new_root && !crate::repo::shares_root(&known, &roots) {
                 return Err(Error::OtherCodebase { app: path.app.to_string() });
             }
-            Ok((commit, roots))
+            let new: Vec<_> = roots.into_iter().filter(|root| !known.contains(root)).collect();
+            if known.len() + new.len() > MAX_ROOTS {
+                return Err(RepoError::TooManyRoots.into());
+            }
+            Ok((commit, new))
         })
         .await?;
-        if roots.iter().any(|root| !app.roots.contains(root)) {
-            self.store().add_roots(&app.id, &roots).await?;
+        if !new.is_empty() {
+            self.store().add_roots(&app.id, &new).await?;
         }
         Ok(commit)
     }

@@ -33,8 +33,17 @@ pub enum Ended {
 
 /// Collects every child that has ended, without waiting.
 pub fn reap_all() -> Vec<(Pid, Ended)> {
+    reap_all_and(&mut |_| {})
+}
+
+/// As [`reap_all`]; `stopped` hears of every child that a signal has stopped since.
+pub(crate) fn reap_all_and(stopped: &mut dyn FnMut(Pid)) -> Vec<(Pid, Ended)> {
     let mut ended = Vec::new();
-    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+        if status.stopped() {
+            stopped(pid);
+            continue;
+        }
         let how = match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Ended::Exited(code),
             (None, Some(signal)) => Ended::Signaled(signal),

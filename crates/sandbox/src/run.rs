@@ -117,6 +117,11 @@ pub fn start(spawner: &Spawner, job: &Job, stdio: [OwnedFd; 3]) -> Result<Runnin
 }
 
 impl Running {
+    /// Its pid on the machine.
+    pub fn pid(&self) -> i32 {
+        self.launched.pid
+    }
+
     /// Takes in what the sandbox has reported, without waiting; its end once it is empty.
     ///
     /// # Errors

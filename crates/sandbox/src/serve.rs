@@ -34,8 +34,11 @@ use crate::{ids, init, rules};
 const RETRY: Duration = Duration::from_millis(10);
 /// Between two looks at what spawners that were killed have left, while there is something of it.
 const SWEEP_DELAY: Duration = Duration::from_secs(3);
-/// Forks of one relay after its first.
-const MAX_RELAY_TRIES: u32 = 100;
+/// Until a relay is forked again that has ended at once, doubled each time.
+const FIRST_RELAY_DELAY: Duration = Duration::from_millis(10);
+const LONGEST_RELAY_DELAY: Duration = Duration::from_millis(250);
+/// A relay that has lived so long is no such one.
+const RELAY_LIFE: Duration = Duration::from_secs(1);
 /// After the end of everything, for such cgroups.
 const LAST_TRIES: Duration = Duration::from_secs(1);
 
@@ -57,6 +60,9 @@ struct Server<'a> {
     trees: Trees,
     networks: Networks,
     children: BTreeMap<i32, Child>,
+    /// Relays that have ended before their sandboxes, until they are forked again. Their listeners
+    /// hold clients back meanwhile.
+    resting: Vec<(Instant, Relayed)>,
     /// Cgroups of children that have ended.
     leaving: Vec<Group>,
     /// Whether a spawner that was killed has left something that is in use.
@@ -78,8 +84,18 @@ struct Relayed {
     sandbox: OwnedFd,
     /// The groups of the app.
     inside: Inside,
-    /// How often it may be forked again: one that cannot live is not tried for ever.
-    tries: u32,
+    /// When it was forked, or that was tried, the last time.
+    forked: Instant,
+    /// Until it is forked again, where it does not live.
+    delay: Duration,
+}
+
+impl Relayed {
+    fn is_over(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::new(&self.sandbox, PollFlags::IN)];
+        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
 }
 
 impl<'a> Server<'a> {
@@ -102,6 +118,7 @@ impl<'a> Server<'a> {
             trees: Trees::detect(),
             networks: Networks::default(),
             children: BTreeMap::new(),
+            resting: Vec::new(),
             leaving: Vec::new(),
             has_left: true,
             swept: Instant::now(),
@@ -121,6 +138,7 @@ impl<'a> Server<'a> {
             mend = self.networks.mend();
             self.sweep();
             self.collect();
+            self.fork_relays();
             if readable {
                 self.hear();
             }
@@ -137,7 +155,9 @@ impl<'a> Server<'a> {
             (true, true) => Some(SWEEP_DELAY),
             (true, false) => None,
         };
-        let timeout = timeout.into_iter().chain(most).min();
+        let relay = self.resting.iter().map(|(at, _)| *at).min();
+        let relay = relay.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.into_iter().chain(most).chain(relay).min();
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(self.socket.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
@@ -161,10 +181,18 @@ impl<'a> Server<'a> {
     /// Ends what a dead child left and removes its cgroup.
     fn collect(&mut self) {
         self.signals.drain();
-        for (pid, _) in reap::reap_all() {
+        let children = &self.children;
+        let ended = reap::reap_all_and(&mut |pid| {
+            // Nobody has a use for a relay that stands still: its app waits for answers.
+            let child = children.get(&pid.as_raw_nonzero().get());
+            if child.is_some_and(|child| child.relay.is_some()) {
+                kill_process(pid, Signal::CONT).ok();
+            }
+        });
+        for (pid, _) in ended {
             if let Some(child) = self.children.remove(&pid.as_raw_nonzero().get()) {
                 if let Some(relayed) = child.relay {
-                    self.relay_again(relayed);
+                    self.rest(relayed);
                     continue;
                 }
                 // Behind a pid namespace the kernel has killed them already.
@@ -359,13 +387,17 @@ impl Server<'_> {
             return Ok(());
         }
         let sandbox = pidfd.try_clone().map_err(io("keep a pidfd"))?;
-        self.relay(Relayed { relay, sandbox, inside, tries: MAX_RELAY_TRIES }).map_err(io("fork"))
+        let (forked, delay) = (Instant::now(), FIRST_RELAY_DELAY);
+        let relayed = Relayed { relay, sandbox, inside, forked, delay };
+        self.relay(relayed).map_err(|failed| io("fork")(failed.0))
     }
 
-    fn relay(&mut self, relayed: Relayed) -> std::io::Result<()> {
-        match sys::clone_process(0, None)? {
-            Fork::Child => relayed.relay.live(&relayed.sandbox, &relayed.inside),
-            Fork::Parent((pid, _)) => {
+    fn relay(&mut self, mut relayed: Relayed) -> Result<(), Box<(std::io::Error, Relayed)>> {
+        relayed.forked = Instant::now();
+        match sys::clone_process(0, None) {
+            Err(error) => Err(Box::new((error, relayed))),
+            Ok(Fork::Child) => relayed.relay.live(&relayed.sandbox, &relayed.inside),
+            Ok(Fork::Parent((pid, _))) => {
                 // There is nothing below it.
                 let (group, level) = (Group::default(), Level::Strict);
                 self.children.insert(pid, Child { group, level, relay: Some(relayed) });
@@ -374,15 +406,32 @@ impl Server<'_> {
         }
     }
 
-    /// One that has ended before its sandbox was killed, by the kernel for want of memory, say.
-    fn relay_again(&mut self, mut relayed: Relayed) {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut fds = [PollFd::new(&relayed.sandbox, PollFlags::IN)];
-        let is_over = poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0);
-        if !is_over && relayed.tries > 0 {
-            relayed.tries -= 1;
-            // Without a process to be had, clients are refused as by a service that is down.
-            self.relay(relayed).ok();
+    /// One that has ended before its sandbox was killed, by the kernel for want of memory, say, or
+    /// could not be forked. However often that happens, it is there again as soon as it can be.
+    fn rest(&mut self, mut relayed: Relayed) {
+        if relayed.is_over() {
+            return;
+        }
+        let mut at = Instant::now();
+        if relayed.forked.elapsed() < RELAY_LIFE {
+            at += relayed.delay;
+            relayed.delay = (relayed.delay * 2).min(LONGEST_RELAY_DELAY);
+        } else {
+            relayed.delay = FIRST_RELAY_DELAY;
+        }
+        self.resting.push((at, relayed));
+    }
+
+    /// Forks the relays whose time has come.
+    fn fork_relays(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> = self.resting.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, relayed) in due {
+            if !relayed.is_over()
+                && let Err(failed) = self.relay(relayed)
+            {
+                self.rest(failed.1);
+            }
         }
     }
 }

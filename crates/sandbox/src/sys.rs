@@ -32,6 +32,20 @@ struct MountAttr {
     userns_fd: u64,
 }
 
+/// `struct sched_attr` of sched_setattr(2), its first version.
+#[repr(C)]
+#[derive(Default)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x1;
@@ -140,6 +154,35 @@ pub(crate) fn mount_set(fd: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Re
         )
     };
     check(i32::try_from(result).unwrap_or(-1))
+}
+
+/// Sets the time slice of the calling thread in nanoseconds (ordinary policy; before Linux 6.12 it
+/// changes nothing).
+pub(crate) fn set_slice(nanoseconds: u64, nice: i32) -> io::Result<()> {
+    let attr = SchedAttr {
+        size: u32::try_from(size_of::<SchedAttr>()).unwrap_or(u32::MAX),
+        policy: libc::SCHED_OTHER.cast_unsigned(),
+        nice,
+        runtime: nanoseconds,
+        ..SchedAttr::default()
+    };
+    #[expect(unsafe_code, reason = "sched_setattr has no safe wrapper")]
+    // SAFETY: `attr` lives across the call, and says its own size.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, ptr::from_ref(&attr), 0) };
+    check(i32::try_from(result).unwrap_or(-1))
+}
+
+/// The time slice of the calling thread in nanoseconds.
+#[cfg(test)]
+pub(crate) fn slice_of_this_thread() -> io::Result<u64> {
+    let mut attr = SchedAttr::default();
+    let size = size_of::<SchedAttr>();
+    #[expect(unsafe_code, reason = "sched_getattr has no safe wrapper")]
+    // SAFETY: the kernel writes at most as many bytes as `attr` has.
+    let result =
+        unsafe { libc::syscall(libc::SYS_sched_getattr, 0, ptr::from_mut(&mut attr), size, 0) };
+    check(i32::try_from(result).unwrap_or(-1))?;
+    Ok(attr.runtime)
 }
 
 /// Replaces this process; returns only what went wrong.

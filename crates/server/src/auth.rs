@@ -13,7 +13,7 @@ use tolv_api::Code;
 use tolv_model::access::Act;
 use tolv_model::name::{AppName, Deploy as DeployPath};
 use tolv_platform::{Actor, token_hash};
-use tolv_store::Token;
+use tolv_store::{StoredToken, Token};
 
 use crate::Shared;
 use crate::error::Failure;
@@ -57,6 +57,19 @@ const FREES_SPACE: [&str; 14] = [
     "token.revoke",
 ];
 
+impl Shared {
+    /// The token that was found. One that was changed outside of the platform is none, and reported.
+    pub(crate) async fn valid_token(&self, found: Option<StoredToken>) -> Option<Token> {
+        match found? {
+            StoredToken::Valid(token) => Some(token),
+            StoredToken::Forged(forged) => {
+                self.0.platform.report_forged_token(&forged).await;
+                None
+            }
+        }
+    }
+}
+
 impl Caller {
     /// Whose bearer token the headers have.
     pub(crate) async fn of(headers: &HeaderMap, shared: &Shared) -> Result<Self, Failure> {
@@ -81,6 +94,7 @@ impl Caller {
         }
         let found = shared.0.platform.store().token_by_hash(&hash).await;
         let found = found.map_err(|error| shared.failure(error))?;
+        let found = shared.valid_token(found).await;
         let token = found.ok_or_else(|| none("the token is not valid"))?;
         if token.expires.is_some_and(|expires| expires <= Timestamp::now()) {
             return Err(none("the token has expired"));

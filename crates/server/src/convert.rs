@@ -109,6 +109,22 @@ pub(crate) fn token(token: store::Token) -> api::Token {
         apps: token.grant.apps.names(),
         created: token.created,
         expires: token.expires,
+        changed_outside: false,
+    }
+}
+
+pub(crate) fn stored_token(stored: store::StoredToken) -> api::Token {
+    match stored {
+        store::StoredToken::Valid(valid) => token(valid),
+        store::StoredToken::Forged(forged) => api::Token {
+            id: forged.id,
+            name: forged.name,
+            role: "none".to_owned(),
+            apps: Some(Vec::new()),
+            created: forged.created,
+            expires: None,
+            changed_outside: true,
+        },
     }
 }
 

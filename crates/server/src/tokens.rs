@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use tolv_api::{AuditLine, NewToken, Page, Token, TokenMade, Whoami};
 use tolv_model::access::{Act, Grant, GrantedApps};
-use tolv_model::id::{AuditId, TokenId};
+use tolv_model::id::AuditId;
 
 use crate::auth::Caller;
 use crate::error::Failure;
@@ -34,10 +34,11 @@ pub(crate) async fn list(
     paging: Paging,
 ) -> Result<Json<Page<Token>>, Failure> {
     caller.may(Act::Own, None)?;
-    let after = paging.cursor::<TokenId>()?;
-    let found = shared.0.platform.store().tokens(after.as_ref(), paging.limit + 1).await;
+    // The id of what somebody else put there is any text.
+    let after = paging.cursor::<String>()?;
+    let found = shared.0.platform.store().tokens(after.as_deref(), paging.limit + 1).await;
     let found = found.map_err(|error| shared.failure(error))?;
-    Ok(Json(paging.page(found, |token| token.id.to_string(), convert::token)))
+    Ok(Json(paging.page(found, |token| token.id().to_owned(), convert::stored_token)))
 }
 
 pub(crate) async fn create(
@@ -87,10 +88,10 @@ pub(crate) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Failure> {
     caller.may(Act::Own, None)?;
-    let id: TokenId = parse(&id)?;
-    caller.note(&shared, "token.revoke", (None, None), id.as_str()).await?;
+    caller.note(&shared, "token.revoke", (None, None), &id).await?;
     let revoked = shared.0.platform.store().revoke_token(&id).await;
     revoked.map_err(|error| shared.failure(error))?;
+    shared.0.known_tokens.forget(&id);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -121,9 +121,14 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Puts a file in the place of an earlier one; when it returns, a power failure leaves the new one.
+/// A folder in its place is moved aside with what is in it.
 fn put(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder)?;
+    if fs::symlink_metadata(path).is_ok_and(|stat| stat.is_dir()) && fs::remove_dir(path).is_err() {
+        let number: u64 = crate::random().map(u64::from_le_bytes).map_err(io::Error::other)?;
+        fs::rename(path, path.with_added_extension(format!("displaced-{number:016x}")))?;
+    }
     tolv_durable::write(path, text.as_bytes(), 0o600)
 }
 
@@ -136,14 +141,12 @@ impl Store {
 
     /// What is in a sealed file.
     fn read_sealed(&self, path: &Path, owner: &str) -> io::Result<Sealed> {
-        let sealed = match fs::read_to_string(path) {
-            Ok(sealed) => sealed,
+        let sealed = match tolv_durable::read(path) {
+            Ok(sealed) => String::from_utf8_lossy(&sealed).into_owned(),
             Err(error) => {
                 return match error.kind() {
                     io::ErrorKind::NotFound => Ok(Sealed::Nothing),
-                    io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory => {
-                        Ok(Sealed::Damaged(error.to_string()))
-                    }
+                    io::ErrorKind::InvalidData => Ok(Sealed::Damaged(error.to_string())),
                     _ => Err(error),
                 };
             }

@@ -31,7 +31,10 @@ fn app(row: &AnyRow) -> Result<App, Error> {
 
 fn deploy(row: &AnyRow) -> Result<Deploy, Error> {
     let row = Columns(row);
-    let current = row.maybe_number("current_release")?;
+    // What no release can be is none: the ledger says which one is current, and an audit of it that
+    // this column says otherwise.
+    let current = row.maybe_number("current_release").ok().flatten();
+    let current = current.and_then(|number| u32::try_from(number).ok());
     Ok(Deploy {
         id: row.parsed("id")?,
         app: row.parsed("app")?,
@@ -40,10 +43,7 @@ fn deploy(row: &AnyRow) -> Result<Deploy, Error> {
         branch: row.maybe_text("branch")?,
         created: row.time("created")?,
         config_version: row.u32("config_version")?,
-        current: current
-            .map(|_| row.u32("current_release"))
-            .transpose()?
-            .map(tolv_model::release::ReleaseNumber),
+        current: current.map(tolv_model::release::ReleaseNumber),
         commit: row.maybe_text("commit_id")?,
         formation: row.json("formation")?,
         sizes: row.json("sizes")?,
@@ -413,7 +413,7 @@ impl Store {
             .await?;
         if let Some(row) = named {
             // Another app of its name is none of theirs.
-            forget_app(&mut write, &Columns(&row).parsed("name")?).await?;
+            forget_app(self, &mut write, &Columns(&row).parsed("name")?).await?;
         }
         for statement in ["DELETE FROM slugs WHERE app = $1", "DELETE FROM apps WHERE id = $1"] {
             sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;

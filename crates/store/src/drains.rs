@@ -1,6 +1,6 @@
 //! Drains: where a deploy's lines go besides, and how far each has come.
 //!
-//! Who knows a drain's URL may write to its receiver: it is sealed, bound to its drain. What is
+//! Who knows a drain's URL may write to its receiver: it is sealed, bound to its drain and deploy. What is
 //! sealed also says whether a platform admin added the drain, so that nobody else can say so.
 
 use jiff::Timestamp;
@@ -14,8 +14,8 @@ use crate::types::{Drain, DrainProgress};
 /// In front of the URL of a drain that a platform admin added.
 const BY_OPERATOR: &str = "operator ";
 
-fn owner(id: &DrainId) -> String {
-    format!("drain {id}")
+fn owner(id: &DrainId, deploy: &DeployId) -> String {
+    format!("drain {id} of {deploy}")
 }
 
 fn count(number: i64, name: &'static str) -> Result<u64, Error> {
@@ -33,7 +33,8 @@ impl Store {
         let id: DrainId = row.parsed("id")?;
         let bad =
             || Error::corrupt("a drain")(format!("{id} was changed, or sealed with another key"));
-        let url = self.unseal(&owner(&id), &row.text("sealed")?).ok_or_else(bad)?;
+        let deploy: DeployId = row.parsed("deploy")?;
+        let url = self.unseal(&owner(&id, &deploy), &row.text("sealed")?).ok_or_else(bad)?;
         let text = String::from_utf8(url).map_err(|_| bad())?;
         let (url, by_operator) = match text.strip_prefix(BY_OPERATOR) {
             Some(url) => (url.to_owned(), true),
@@ -43,7 +44,7 @@ impl Store {
         Ok(Drain {
             url,
             by_operator,
-            deploy: row.parsed("deploy")?,
+            deploy,
             created: row.time("created")?,
             progress: DrainProgress {
                 place: row.text("place")?,
@@ -72,7 +73,7 @@ impl Store {
     ) -> Result<Drain, Error> {
         let id = DrainId::new(now, self.random()?);
         let mark = if by_operator { BY_OPERATOR } else { "" };
-        let sealed = self.seal(&owner(&id), format!("{mark}{url}").as_bytes())?;
+        let sealed = self.seal(&owner(&id, deploy), format!("{mark}{url}").as_bytes())?;
         let mut write = self.write().await?;
         let there = sqlx::query("SELECT id FROM drains WHERE deploy = $1")
             .bind(deploy.as_str().to_owned())

@@ -38,6 +38,7 @@ mod ledger;
 mod operations;
 mod releases;
 mod reserve;
+mod row_mac;
 mod runs;
 mod secret;
 mod status;
@@ -54,7 +55,7 @@ pub use runs::{NewRun, Run};
 pub use secret::{SecretKey, random};
 pub use status::{Connections, DatabaseStatus, OldestOperation};
 pub use types::{
-    App, AuditLine, CopyFrom, Deploy, Drain, DrainProgress, Idempotent, NewRelease, Operation,
-    Release, Releasing, Slug, Token,
+    App, AuditLine, CopyFrom, Deploy, Drain, DrainProgress, ForgedToken, Idempotent, NewRelease,
+    Operation, Release, Releasing, Slug, StoredToken, Token,
 };
 pub use url::{DatabaseUrl, DatabaseUrlError};

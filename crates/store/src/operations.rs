@@ -9,7 +9,16 @@ use tolv_model::slug::SlugId;
 
 use crate::db::{Columns, Store, Transaction, limit, micros, to_json};
 use crate::error::Error;
+use crate::row_mac::{Authenticated, Field};
 use crate::types::{Operation, Slug};
+
+/// What decides what an operation does, for as long as it is not over: then the code is removed, so
+/// that one that is over cannot be begun again.
+const OPERATIONS: Authenticated = Authenticated {
+    table: "operations",
+    texts: &["id", "deploy", "request", "actor", "slug"],
+    numbers: &["created", "release"],
+};
 
 /// Operations of a deploy that may wait at once.
 const MAX_QUEUED: usize = 100;
@@ -43,6 +52,67 @@ fn operation(row: &AnyRow) -> Result<Operation, Error> {
             .map(ReleaseNumber),
         error: row.maybe_text("error")?,
     })
+}
+
+fn forged() -> Error {
+    Error::corrupt("an operation")("it was changed outside of the platform".to_owned())
+}
+
+/// The operation of a row that is not over and that this platform wrote.
+fn unfinished(store: &Store, row: &AnyRow) -> Result<Operation, Error> {
+    match OPERATIONS.holds(store, row) {
+        true => operation(row),
+        false => Err(forged()),
+    }
+}
+
+/// Changes a column of an operation that is not over.
+async fn set(
+    store: &Store,
+    tx: &mut Transaction,
+    id: &OperationId,
+    change: Column,
+) -> Result<(), Error> {
+    let id = id.as_str().to_owned();
+    let read = "SELECT * FROM operations WHERE id = $1";
+    let row = sqlx::query(read).bind(id.clone()).fetch_one(&mut **tx).await?;
+    if !OPERATIONS.holds(store, &row) {
+        return Err(match Columns(&row).maybe_number("ended") {
+            Ok(Some(_)) => Error::corrupt("an operation")("it has already finished".to_owned()),
+            _ => forged(),
+        });
+    }
+    let changed = match change {
+        Column::Slug(slug) => {
+            sqlx::query("UPDATE operations SET slug = $1 WHERE id = $2").bind(slug)
+        }
+        Column::Release(number) => sqlx::query("UPDATE operations SET release = $1 WHERE id = $2")
+            .bind(i64::from(number.0)),
+    };
+    changed.bind(id.clone()).execute(&mut **tx).await?;
+    let row = sqlx::query(read).bind(id.clone()).fetch_one(&mut **tx).await?;
+    sqlx::query("UPDATE operations SET mac = $1 WHERE id = $2")
+        .bind(OPERATIONS.mac_of(store, &row))
+        .bind(id)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// What becomes known of an operation while it runs.
+enum Column {
+    Slug(String),
+    Release(ReleaseNumber),
+}
+
+/// Records the release that an operation made.
+pub(crate) async fn set_release(
+    store: &Store,
+    tx: &mut Transaction,
+    id: &OperationId,
+    number: ReleaseNumber,
+) -> Result<(), Error> {
+    set(store, tx, id, Column::Release(number)).await
 }
 
 fn slug(row: &AnyRow) -> Result<Slug, Error> {
@@ -102,16 +172,21 @@ impl Store {
             None => now,
         };
         let id = OperationId::new(now, self.random()?);
+        let request = to_json(request)?;
+        let texts = [id.as_str(), deploy.as_str(), &request, actor].map(Field::from);
+        let rest = [Field::Null, micros(now).into(), Field::Null];
+        let mac = OPERATIONS.mac(self, &[texts.as_slice(), &rest].concat());
         let made = sqlx::query(
-            "INSERT INTO operations (id, deploy, deploy_name, request, actor, state, created) \
-             SELECT $1, id, app_name || '/' || name, $2, $3, 'queued', CAST($4 AS BIGINT) \
+            "INSERT INTO operations (id, deploy, deploy_name, request, actor, state, created, mac) \
+             SELECT $1, id, app_name || '/' || name, $2, $3, 'queued', CAST($4 AS BIGINT), $6 \
              FROM deploys WHERE id = $5",
         )
         .bind(id.as_str().to_owned())
-        .bind(to_json(request)?)
+        .bind(request)
         .bind(actor.to_owned())
         .bind(micros(now))
         .bind(deploy.as_str().to_owned())
+        .bind(mac)
         .execute(&mut **tx)
         .await?;
         match made.rows_affected() {
@@ -141,13 +216,17 @@ impl Store {
         .await?;
         let mut superseded = Vec::new();
         for row in &queued {
-            let old = operation(row)?;
+            // One that somebody else changed fails when it is its turn.
+            let Ok(old) = unfinished(self, row) else { continue };
             if old.request.is_superseded_by(request) {
-                sqlx::query("UPDATE operations SET state = 'superseded', ended = $1 WHERE id = $2")
-                    .bind(micros(now))
-                    .bind(old.id.as_str().to_owned())
-                    .execute(&mut *write.tx)
-                    .await?;
+                sqlx::query(
+                    "UPDATE operations SET state = 'superseded', ended = $1, mac = NULL \
+                     WHERE id = $2",
+                )
+                .bind(micros(now))
+                .bind(old.id.as_str().to_owned())
+                .execute(&mut *write.tx)
+                .await?;
                 superseded.push(old.id);
             }
         }
@@ -296,7 +375,8 @@ impl Store {
         Ok(forgotten)
     }
 
-    /// The oldest operation of a deploy that is not over. One that cannot be read has failed.
+    /// The oldest operation of a deploy that is not over. One that cannot be read, or was
+    /// changed outside of the platform, has failed.
     ///
     /// # Errors
     ///
@@ -310,13 +390,13 @@ impl Store {
             .fetch_optional(self.pool())
             .await?;
             let Some(row) = row else { return Ok(None) };
-            match operation(&row) {
+            match unfinished(self, &row) {
                 Ok(operation) => return Ok(Some(operation)),
                 // It cannot be done by anybody, and those behind it wait.
                 Err(error) => {
                     let mut write = self.write().await?;
                     sqlx::query(
-                        "UPDATE operations SET state = 'failed', ended = $1, error = $2 \
+                        "UPDATE operations SET state = 'failed', ended = $1, error = $2, mac = NULL \
                          WHERE id = $3 AND ended IS NULL",
                     )
                     .bind(micros(Timestamp::now()))
@@ -368,11 +448,7 @@ impl Store {
         .bind(i64::try_from(slug.bytes).unwrap_or(i64::MAX))
         .execute(&mut *write.tx)
         .await?;
-        sqlx::query("UPDATE operations SET slug = $1 WHERE id = $2")
-            .bind(hex)
-            .bind(id.as_str().to_owned())
-            .execute(&mut *write.tx)
-            .await?;
+        set(self, &mut write.tx, id, Column::Slug(hex)).await?;
         write.commit().await
     }
 
@@ -458,7 +534,7 @@ pub(crate) async fn end(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let ended = sqlx::query(
-        "UPDATE operations SET state = $1, error = $2, ended = $3 \
+        "UPDATE operations SET state = $1, error = $2, ended = $3, mac = NULL \
          WHERE id = $4 AND ended IS NULL",
     )
     .bind(state.as_str())

@@ -134,6 +134,11 @@ impl Store {
         if let Some(row) = made {
             let number = ReleaseNumber(Columns(&row).u32("number")?);
             write.rollback().await?;
+            // The operation says so too: its row is authenticated.
+            if self.operation(&new.operation).await?.release != Some(number) {
+                let why = "another operation made it".to_owned();
+                return Err(Broken::Unreadable(number, why).into());
+            }
             return self.release(&new.deploy, number).await;
         }
         let (last, prev) = end_of(&mut write.tx, &new.deploy).await?;
@@ -189,11 +194,7 @@ impl Store {
         .bind(to_json(&row.sizes)?)
         .execute(&mut *write.tx)
         .await?;
-        sqlx::query("UPDATE operations SET release = $1 WHERE id = $2")
-            .bind(i64::from(number))
-            .bind(new.operation.as_str().to_owned())
-            .execute(&mut *write.tx)
-            .await?;
+        operations::set_release(self, &mut write.tx, &new.operation, row.number).await?;
         self.commit_append(write, &new.deploy, (last, prev), Some(row.number), hash).await?;
         self.release(&new.deploy, ReleaseNumber(number)).await
     }
@@ -329,7 +330,7 @@ impl Store {
             prev = put_outcome(&mut write.tx, &self.0.ledger_key, &settled).await?;
         }
         sqlx::query(
-            "UPDATE operations SET state = $1, error = $2, ended = $3 \
+            "UPDATE operations SET state = $1, error = $2, ended = $3, mac = NULL \
              WHERE deploy = $4 AND ended IS NULL",
         )
         .bind(State::Cancelled.as_str())

@@ -174,15 +174,36 @@ impl SecretKey {
     pub(crate) fn ledger_key(&self) -> LedgerKey {
         hmac(&self.0, &[b"tolv ledger"]).into()
     }
+
+    /// The code of a row of the database, under a key of its own.
+    fn row_code(&self, row: &[u8]) -> Hmac<Sha256> {
+        code(&hmac(&self.0, &[b"tolv rows"]), &[row])
+    }
+
+    /// What authenticates a row, in hex.
+    pub(crate) fn row_mac(&self, row: &[u8]) -> String {
+        let bytes: [u8; 32] = self.row_code(row).finalize().into_bytes().into();
+        tolv_model::slug::Digest(bytes).to_string()
+    }
+
+    /// Whether it authenticates a row.
+    pub(crate) fn is_row_mac(&self, row: &[u8], mac: &str) -> bool {
+        let mac = mac.parse::<tolv_model::slug::Digest>();
+        mac.is_ok_and(|mac| self.row_code(row).verify_slice(&mac.0).is_ok())
+    }
 }
 
 /// HMAC-SHA256 (RFC 2104).
 fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    code(key, parts).finalize().into_bytes().into()
+}
+
+fn code(key: &[u8; 32], parts: &[&[u8]]) -> Hmac<Sha256> {
     let mut block = [0; 64];
     block[..key.len()].copy_from_slice(key);
     let mut code = <Hmac<Sha256> as Mac>::new(&block.into());
     parts.iter().for_each(|part| code.update(part));
-    code.finalize().into_bytes().into()
+    code
 }
 
 fn chunk_nonce(prefix: &[u8; PREFIX], number: usize, is_last: bool) -> Option<[u8; NONCE]> {

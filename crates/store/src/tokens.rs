@@ -2,6 +2,9 @@
 //!
 //! A platform that somebody can administrate stays so: the last token that is for everything and
 //! never expires cannot be revoked. What decides that is read in the transaction that writes.
+//!
+//! Each row is authenticated with the platform's key: one that was changed or made by somebody else
+//! is not a token.
 
 use std::collections::BTreeSet;
 
@@ -15,12 +18,56 @@ use tolv_model::slug::Digest;
 use crate::audit::NewLine;
 use crate::db::{Columns, Store, Write, limit, micros};
 use crate::error::Error;
-use crate::types::Token;
+use crate::row_mac::Authenticated;
+use crate::types::{ForgedToken, StoredToken, Token};
+
+const TOKENS: Authenticated = Authenticated {
+    table: "tokens",
+    texts: &["id", "name", "hash", "role", "apps"],
+    numbers: &["created", "expires"],
+};
 
 /// Between the names of apps in a column; no name has one.
 const SEPARATOR: &str = ",";
 
-fn token(row: &AnyRow) -> Result<Token, Error> {
+/// The token of a row that this platform wrote; nothing where somebody else did.
+fn token(store: &Store, row: &AnyRow) -> Result<Option<Token>, Error> {
+    match TOKENS.holds(store, row) {
+        true => contents(row).map(Some),
+        false => Ok(None),
+    }
+}
+
+fn stored(store: &Store, row: &AnyRow) -> Result<StoredToken, Error> {
+    Ok(match token(store, row)? {
+        Some(token) => StoredToken::Valid(token),
+        None => {
+            let row = Columns(row);
+            StoredToken::Forged(ForgedToken {
+                id: row.text("id").unwrap_or_default(),
+                name: row.text("name").unwrap_or_default(),
+                created: row.time("created").unwrap_or(Timestamp::UNIX_EPOCH),
+            })
+        }
+    })
+}
+
+fn mac(store: &Store, token: &Token, hash: &str) -> String {
+    TOKENS.mac(
+        store,
+        &[
+            token.id.as_str().into(),
+            token.name.as_str().into(),
+            hash.into(),
+            token.grant.role.as_str().into(),
+            column(&token.grant.apps).into(),
+            micros(token.created).into(),
+            token.expires.map(micros).into(),
+        ],
+    )
+}
+
+fn contents(row: &AnyRow) -> Result<Token, Error> {
     let row = Columns(row);
     let apps = match row.maybe_text("apps")? {
         None => GrantedApps::All,
@@ -47,7 +94,12 @@ fn column(apps: &GrantedApps) -> Option<String> {
 }
 
 /// Inserts a token whose apps all exist.
-async fn insert(write: &mut Write<'_>, token: &Token, hash: &Digest) -> Result<(), Error> {
+async fn insert(
+    store: &Store,
+    write: &mut Write<'_>,
+    token: &Token,
+    hash: &Digest,
+) -> Result<(), Error> {
     if let GrantedApps::Only(apps) = &token.grant.apps {
         for app in apps {
             let found = sqlx::query("SELECT id FROM apps WHERE name = $1")
@@ -58,8 +110,8 @@ async fn insert(write: &mut Write<'_>, token: &Token, hash: &Digest) -> Result<(
         }
     }
     sqlx::query(
-        "INSERT INTO tokens (id, name, hash, role, apps, created, expires) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO tokens (id, name, hash, role, apps, created, expires, mac) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(token.id.as_str().to_owned())
     .bind(token.name.clone())
@@ -68,30 +120,35 @@ async fn insert(write: &mut Write<'_>, token: &Token, hash: &Digest) -> Result<(
     .bind(column(&token.grant.apps))
     .bind(micros(token.created))
     .bind(token.expires.map(micros))
+    .bind(mac(store, token, &hash.to_string()))
     .execute(&mut *write.tx)
     .await?;
     Ok(())
 }
 
 /// Takes a destroyed app out of every token; one that was for no other goes with it.
-pub(crate) async fn forget_app(write: &mut Write<'_>, app: &AppName) -> Result<(), Error> {
+pub(crate) async fn forget_app(
+    store: &Store,
+    write: &mut Write<'_>,
+    app: &AppName,
+) -> Result<(), Error> {
     let rows = sqlx::query("SELECT * FROM tokens WHERE apps IS NOT NULL")
         .fetch_all(&mut *write.tx)
         .await?;
     for row in &rows {
-        let Token { id, grant: Grant { apps: GrantedApps::Only(mut apps), .. }, .. } = token(row)?
-        else {
-            continue;
-        };
+        let Some(mut token) = token(store, row)? else { continue };
+        let GrantedApps::Only(apps) = &mut token.grant.apps else { continue };
         if !apps.remove(app) {
             continue;
         }
-        let id = id.as_str().to_owned();
-        let change = match apps.is_empty() {
+        let is_for_none = apps.is_empty();
+        let id = token.id.as_str().to_owned();
+        let change = match is_for_none {
             true => sqlx::query("DELETE FROM tokens WHERE id = $1").bind(id),
-            false => sqlx::query("UPDATE tokens SET apps = $2 WHERE id = $1")
+            false => sqlx::query("UPDATE tokens SET apps = $2, mac = $3 WHERE id = $1")
                 .bind(id)
-                .bind(column(&GrantedApps::Only(apps))),
+                .bind(column(&token.grant.apps))
+                .bind(mac(store, &token, &Columns(row).text("hash")?)),
         };
         change.execute(&mut *write.tx).await?;
     }
@@ -116,12 +173,13 @@ impl Store {
         let id = TokenId::new(now, self.random()?);
         let token = Token { id, name, grant, created: now, expires };
         let mut write = self.write().await?;
-        insert(&mut write, &token, hash).await?;
+        insert(self, &mut write, &token, hash).await?;
         write.commit().await?;
         Ok(token)
     }
 
-    /// Records a platform's first token, for everything; nothing where there is any token.
+    /// Records a platform's first token, for everything; nothing where there is any token that this
+    /// platform made.
     ///
     /// # Errors
     ///
@@ -136,11 +194,11 @@ impl Store {
         let grant = Grant::PLATFORM_ADMIN;
         let token = Token { id, name: name.to_owned(), grant, created: now, expires: None };
         let mut write = self.write().await?;
-        let any = sqlx::query("SELECT id FROM tokens LIMIT 1").fetch_optional(&mut *write.tx);
-        if any.await?.is_some() {
+        let rows = sqlx::query("SELECT * FROM tokens").fetch_all(&mut *write.tx).await?;
+        if rows.iter().any(|row| TOKENS.holds(self, row)) {
             return Ok(None);
         }
-        insert(&mut write, &token, hash).await?;
+        insert(self, &mut write, &token, hash).await?;
         write.commit().await?;
         Ok(Some(token))
     }
@@ -170,7 +228,7 @@ impl Store {
         let audit_id = self.random()?;
         let mut write = self.write().await?;
         line.insert(&mut write, audit_id, now).await?;
-        insert(&mut write, &token, hash).await?;
+        insert(self, &mut write, &token, hash).await?;
         write.commit().await?;
         Ok(token)
     }
@@ -180,15 +238,16 @@ impl Store {
     /// # Errors
     ///
     /// The database's.
-    pub async fn token_by_hash(&self, hash: &Digest) -> Result<Option<Token>, Error> {
+    pub async fn token_by_hash(&self, hash: &Digest) -> Result<Option<StoredToken>, Error> {
         let row = sqlx::query("SELECT * FROM tokens WHERE hash = $1")
             .bind(hash.to_string())
             .fetch_optional(self.pool())
             .await?;
-        row.as_ref().map(token).transpose()
+        row.as_ref().map(|row| stored(self, row)).transpose()
     }
 
-    /// The token with this id, an expired one too; nothing where it was revoked.
+    /// The token with this id, an expired one too; nothing where it was revoked, or changed outside
+    /// of the platform.
     ///
     /// # Errors
     ///
@@ -198,52 +257,60 @@ impl Store {
             .bind(id.as_str().to_owned())
             .fetch_optional(self.pool())
             .await?;
-        row.as_ref().map(token).transpose()
+        row.as_ref().map(|row| token(self, row)).transpose().map(Option::flatten)
     }
 
-    /// Tokens, the oldest first, behind `after`.
+    /// Tokens, the oldest first, behind `after`; also what somebody else put in their place.
     ///
     /// # Errors
     ///
     /// The database's.
-    pub async fn tokens(&self, after: Option<&TokenId>, most: usize) -> Result<Vec<Token>, Error> {
+    pub async fn tokens(
+        &self,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<StoredToken>, Error> {
         let rows = sqlx::query("SELECT * FROM tokens WHERE id > $1 ORDER BY id LIMIT $2")
-            .bind(after.map_or("", TokenId::as_str).to_owned())
+            .bind(after.unwrap_or_default().to_owned())
             .bind(limit(most))
             .fetch_all(self.pool())
             .await?;
-        rows.iter().map(token).collect()
+        rows.iter().map(|row| stored(self, row)).collect()
     }
 
-    /// Revokes a token at once.
+    /// Revokes a token at once; or removes what somebody else put in the place of one.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`]; [`Error::LastAdmin`] where no other token that never expires can
     /// administrate the platform.
-    pub async fn revoke_token(&self, id: &TokenId) -> Result<(), Error> {
+    pub async fn revoke_token(&self, id: &str) -> Result<(), Error> {
         let mut write = self.write().await?;
         let row = sqlx::query("SELECT * FROM tokens WHERE id = $1")
-            .bind(id.as_str().to_owned())
+            .bind(id.to_owned())
             .fetch_optional(&mut *write.tx)
             .await?;
-        let missing = || Error::NotFound { what: "token", name: id.to_string() };
-        let found = token(&row.ok_or_else(missing)?)?;
-        if found.grant == Grant::PLATFORM_ADMIN && found.expires.is_none() {
-            let other = sqlx::query(
-                "SELECT id FROM tokens WHERE id <> $1 AND role = $2 \
-                 AND apps IS NULL AND expires IS NULL LIMIT 1",
+        let missing = || Error::NotFound { what: "token", name: id.to_owned() };
+        let found = token(self, &row.ok_or_else(missing)?)?;
+        let is_admin =
+            |token: &Token| token.grant == Grant::PLATFORM_ADMIN && token.expires.is_none();
+        if let Some(found) = found
+            && is_admin(&found)
+        {
+            let others = sqlx::query(
+                "SELECT * FROM tokens WHERE id <> $1 AND role = $2 \
+                 AND apps IS NULL AND expires IS NULL",
             )
-            .bind(id.as_str().to_owned())
+            .bind(id.to_owned())
             .bind(Role::Admin.as_str())
-            .fetch_optional(&mut *write.tx)
+            .fetch_all(&mut *write.tx)
             .await?;
-            if other.is_none() {
-                return Err(Error::LastAdmin(id.clone()));
+            if !others.iter().any(|row| TOKENS.holds(self, row)) {
+                return Err(Error::LastAdmin(found.id));
             }
         }
         sqlx::query("DELETE FROM tokens WHERE id = $1")
-            .bind(id.as_str().to_owned())
+            .bind(id.to_owned())
             .execute(&mut *write.tx)
             .await?;
         write.commit().await

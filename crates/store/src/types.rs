@@ -172,6 +172,44 @@ pub struct Token {
     pub expires: Option<Timestamp>,
 }
 
+/// What is in the place of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredToken {
+    /// A token that this platform wrote.
+    Valid(Token),
+    /// A row that was written or changed outside of the platform: it allows nothing.
+    Forged(ForgedToken),
+}
+
+impl StoredToken {
+    /// The token; nothing where it is none.
+    pub fn valid(self) -> Option<Token> {
+        match self {
+            Self::Valid(token) => Some(token),
+            Self::Forged(_) => None,
+        }
+    }
+
+    /// Its id, as it is stored.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Valid(token) => token.id.as_str(),
+            Self::Forged(forged) => &forged.id,
+        }
+    }
+}
+
+/// A row of tokens that was written or changed outside of the platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForgedToken {
+    /// Its id, as it is stored: any text.
+    pub id: String,
+    /// Its name, as it is stored; empty where it has none.
+    pub name: String,
+    /// When it claims to have been made.
+    pub created: Timestamp,
+}
+
 /// Who did what to what, when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditLine {

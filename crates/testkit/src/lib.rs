@@ -10,6 +10,7 @@ mod free_port;
 pub mod git;
 mod home;
 pub mod http;
+mod machine;
 mod poll;
 pub mod postgres;
 pub mod receiver;
@@ -22,6 +23,7 @@ mod version;
 
 pub use free_port::free_port;
 pub use home::Home;
+pub use machine::OwnMachine;
 pub use poll::poll;
 pub use postgres::Postgres;
 pub use receiver::Receiver;

@@ -49,11 +49,13 @@ fn main() -> ExitCode {
     match parsed.command {
         Command::Serve(args) => {
             raise_descriptors();
+            tolv_sandbox::take_short_slices();
             serve::serve(args, &settings)
         }
         Command::Platform(command) => cli::run(command, &settings),
         Command::Up(args) => {
             raise_descriptors();
+            tolv_sandbox::take_short_slices();
             up::up(args, &settings)
         }
         Command::Build(args) => build::build(args, &settings),

@@ -40,6 +40,15 @@ impl<'n> Place<'n> {
         matches!(self.node.value, Value::Object(_))
     }
 
+    /// Members of an object, elements of an array.
+    pub(super) fn len(&self) -> usize {
+        match &self.node.value {
+            Value::Object(members) => members.len(),
+            Value::Array(nodes) => nodes.len(),
+            _ => 0,
+        }
+    }
+
     pub(super) fn object(&self, report: &mut Report<'_>) -> Option<Object<'n>> {
         let Value::Object(members) = &self.node.value else {
             self.wrong("an object in `{` and `}`", None, report);

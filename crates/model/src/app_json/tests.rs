@@ -359,9 +359,28 @@ fn schedules() {
 
 #[test]
 fn a_file_full_of_problems_is_no_book() {
-    let members: Vec<_> = (0..50_000).map(|number| format!("\"key {number}\": 1")).collect();
+    let members: Vec<_> = (0..20_000).map(|number| format!("\"key {number}\": 1")).collect();
     let app = app(&format!("{{{}}}", members.join(", ")));
     assert_eq!(app.warnings.len(), crate::source::MOST_PROBLEMS);
+}
+
+#[test]
+fn a_file_has_bounds() {
+    let refused = |text: &str| AppJson::parse(text.as_bytes()).unwrap_err().to_string();
+    let types = |most: usize| {
+        let types: Vec<_> = (0..most).map(|n| format!("\"t{n}\": {{\"quantity\": 1}}")).collect();
+        format!("{{\"formation\": {{{}}}}}", types.join(", "))
+    };
+    assert_eq!(app(&types(256)).formation.len(), 256);
+    assert!(refused(&types(257)).contains("`formation` has 257 entries, more than 256"));
+    let jobs = vec!["{\"command\": \"true\", \"schedule\": \"0 0 * * *\"}"; 257].join(", ");
+    assert!(refused(&format!("{{\"cron\": [{jobs}]}}")).contains("more than 256"));
+    let variables: Vec<_> = (0..1025).map(|n| format!("\"V{n}\": \"\"")).collect();
+    assert!(refused(&format!("{{\"env\": {{{}}}}}", variables.join(","))).contains("1024"));
+    let long = format!("{{\"description\": \"{}\"}}", "x".repeat(crate::source::MAX_FILE));
+    assert_eq!(refused(&long), "app.json:1:1: the file has 524307 bytes, more than 524288");
+    let negative = "{\"formation\": {\"web\": {\"size\": \"-1G\"}}}";
+    assert!(refused(negative).contains("`-1G` is not a size"));
 }
 
 proptest! {

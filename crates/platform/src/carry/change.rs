@@ -111,7 +111,7 @@ impl Carry<'_> {
             self.platform.target(&self.deploy, &release, None).await?;
         }
         let restarted = tokio::select! {
-            restarted = self.controller.engine.restart(processes) => restarted,
+            restarted = self.tell_waits(self.controller.engine.restart(processes)) => restarted,
             stopped = self.stopped() => return Err(stopped),
         };
         self.rolled(restarted.map(drop))?;

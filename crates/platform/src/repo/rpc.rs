@@ -1,7 +1,7 @@
 //! git's smart HTTP protocol: a request's body into `git`, its output back.
 //!
-//! A push belongs to the platform from the moment it begins: the task that carries it is its own,
-//! and goes on when whoever pushed is gone.
+//! A push belongs to the platform from the moment that it is decided about: the task that carries it is
+//! its own, and goes on when whoever pushed is gone. Until then git is stopped with its client.
 
 use std::fs;
 use std::io;
@@ -321,6 +321,8 @@ impl Repos {
                         () = hook => std::future::pending().await,
                         () = sleep(git_time) => Stop::Late,
                         full = disk.until_full() => Stop::Body(full),
+                        // Nothing is decided, and nobody waits for it.
+                        () = chunks.closed() => Stop::Gone,
                     }
                 };
                 let decided = async {
@@ -343,6 +345,10 @@ impl Repos {
                 }
             };
             let mut can_read = true;
+            let cut_off = || match is_decided.load(Ordering::Relaxed) {
+                true => rpc.service.refusal(&CUT_OFF),
+                false => rpc.service.refusal(&UNDECIDED),
+            };
             match stop {
                 Some(Stop::Body(error)) => {
                     // git finds that its input has ended and removes what it stored. What it says
@@ -353,10 +359,9 @@ impl Repos {
                     can_read = !matches!(error, BodyError::TooSlow | BodyError::Broken(_));
                 }
                 Some(Stop::Late) if is_push => {
-                    let report = rpc.service.refusal(&CUT_OFF);
-                    last = remark(&report, "git took too long and was stopped");
+                    last = remark(&cut_off(), "git took too long and was stopped");
                 }
-                Some(Stop::Late) => {}
+                Some(Stop::Late | Stop::Gone) => {}
                 None if is_push => {
                     let status = timeout(SOON, ended(&mut running)).await;
                     let fault = match status {
@@ -365,7 +370,7 @@ impl Repos {
                     };
                     // Its client waits for a whole answer, for ever.
                     if last != FLUSH {
-                        last = rpc.service.refusal(&CUT_OFF);
+                        last = cut_off();
                     }
                     if let Some(fault) = fault {
                         last = remark(&last, &fault.to_string());
@@ -443,14 +448,17 @@ impl Repos {
 const NO_PACK: &str = "receive.maxInputSize=1";
 /// What ends an answer of git's.
 const FLUSH: &[u8] = b"0000";
-/// What a push hears whose git was killed.
+/// What a push hears whose git has ended early: once it was decided about, and before.
 const CUT_OFF: &str =
     "git has ended before its answer: see `tolv operations` for what became of it";
+const UNDECIDED: &str = "git has ended before its answer: nothing was moved";
 
 /// Why a git command is stopped before its end.
 enum Stop {
     /// It took too long.
     Late,
+    /// Whoever pushed is gone before there was anything to decide about.
+    Gone,
     /// Its request did not arrive whole, or the disk is full.
     Body(BodyError),
 }

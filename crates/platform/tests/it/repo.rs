@@ -59,8 +59,14 @@ fn names_mean_commits_of_ones_own_deploy() {
     for nonsense in ["", "--all", "nobody", "HEAD^{/x}", "a..b", "refs/../x"] {
         assert_eq!(resolve(&staging, nonsense), None, "{nonsense}");
     }
+    for n in 0..30 {
+        let name = format!("refs/namespaces/staging/refs/tags/v{n}");
+        git::git(&bed.repos.dir(&app()), &["update-ref", &name, &commit]);
+    }
     bed.repos.remove_deploy(&staging).unwrap();
     assert_eq!(resolve(&staging, "main"), None);
+    let refs = git::git(&bed.repos.dir(&app()), &["for-each-ref", "refs/namespaces/staging/"]);
+    assert_eq!(refs, "");
     bed.repos.create(&app()).unwrap();
     assert_eq!(resolve(&production, &commit), Some(commit), "making it again changes nothing");
 }
@@ -79,6 +85,29 @@ fn codebases_are_told_apart_by_their_roots() {
     assert_eq!(bed.repos.ahead_behind(&app(), &two, &other).unwrap(), (2, 1));
     assert_eq!(bed.repos.describe(&app(), &two).unwrap().unwrap().subject, "A commit");
     assert_eq!(bed.repos.describe(&app(), &"0".repeat(40)).unwrap(), None);
+}
+
+#[test]
+fn a_history_of_many_roots_is_refused() {
+    let bed = Bed::new();
+    let first = bed.commit("one", "1");
+    let dir = bed.repos.dir(&app());
+    let tree = git::git(&dir, &["rev-parse", &format!("{first}^{{tree}}")]);
+    let commit = |parents: &[String]| {
+        let mut words = vec!["commit-tree", &tree, "-m", "x"];
+        parents.iter().for_each(|parent| words.extend(["-p", parent]));
+        git::git(&dir, &words)
+    };
+    let roots: Vec<_> = (0..257)
+        .map(|n| {
+            let message = format!("root {n}");
+            git::git(&dir, &["commit-tree", &tree, "-m", &message])
+        })
+        .collect();
+    let known = bed.repos.roots(&app(), &commit(&roots[..256])).unwrap();
+    assert_eq!(known.len(), 256);
+    let error = bed.repos.roots(&app(), &commit(&roots)).unwrap_err();
+    assert!(matches!(error, RepoError::TooManyRoots), "{error}");
 }
 
 #[test]
@@ -104,7 +133,14 @@ fn strange_ref_names_are_refused() {
     let bed = Bed::new();
     let production = deploy("shop/production");
     let commit = bed.commit("one", "1");
-    for bad in ["refs/heads/../x", "refs/heads/a b", "refs/heads/-x/.y", "refs/heads/x.lock", ""] {
+    for bad in [
+        "refs/heads/../x",
+        "refs/heads/a b",
+        "refs/heads/-x/.y",
+        "refs/heads/x.lock",
+        "",
+        "refs/heads/\u{202e}egpj",
+    ] {
         let error = bed.repos.set_ref(&production, bad, &commit).unwrap_err();
         assert!(matches!(error, RepoError::BadRef(_)), "{bad}");
     }

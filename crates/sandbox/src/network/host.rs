@@ -4,9 +4,10 @@
 //! spawner that was killed has left is the next one's: its rules are watched while there are apps
 //! behind them, and removed then.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -15,31 +16,27 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::thread::{UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use self::orphans::Orphans;
 pub(super) use self::table::Table;
-use self::table::{Forwarding, delete, is_forwarding_wanted, load, not_forwarded, tables};
-use super::link::{self, ADDRESSES, Link};
+use self::table::{Forwarding, delete, is_forwarding_wanted, load, tables};
+use super::link::{ADDRESSES, Link};
 use super::netlink::Netlink;
 use super::nft::Watch;
-use super::{NetworkChoice, home, visit};
+use super::rules_state::are_in_force;
+use super::{NetworkChoice, home};
 use crate::level::Reason;
 use crate::sys::errno;
 
+mod gate;
 mod orphans;
 mod table;
+mod trial;
 
 /// Until rules that could not be loaded are tried again.
 const RELOAD_DELAY: Duration = Duration::from_millis(250);
 /// Numbers that are taken by others before a free one is found.
 const TRIES: usize = 64;
-/// For a packet of the trial to come through a machine that lets it.
-const TRIAL: Duration = Duration::from_secs(2);
-/// Until the trial's packet is sent again.
-const RESEND: Duration = Duration::from_millis(100);
-/// Where the trial's packet goes: nobody on the internet has it.
-const TRIAL_TARGET: [u8; 3] = [203, 0, 113];
 /// Where spawners take turns; the machine's start clears it.
 const LOCK: &str = "/run/tolv-network";
 /// For the turn, which others have for some milliseconds.
@@ -67,10 +64,12 @@ pub(crate) struct HostNetwork {
     unloaded: Unloaded,
 }
 
-/// Tables that are to be loaded again: nothing keeps their apps from the machine meanwhile.
+/// Tables that are to be loaded again: the ends of their networks are shut meanwhile.
 #[derive(Debug, Default)]
 struct Unloaded {
     tables: Vec<Table>,
+    /// Networks whose ends were shut, and are not open yet.
+    shut: BTreeSet<u32>,
     /// Why, and until the next try.
     reason: Option<Reason>,
     tried: Option<Instant>,
@@ -126,6 +125,7 @@ impl HostNetwork {
         };
         let ready = network.begin();
         if ready.is_err() {
+            network.shut_what_nobody_guards();
             network.take_down();
         }
         ready.map(|()| network)
@@ -142,7 +142,7 @@ impl HostNetwork {
                 v4: is_off(FORWARD_V4) || flagged(false),
                 v6: self.v6 && (is_off(FORWARD_V6) || flagged(true)),
             };
-            load(self.table())?;
+            load(self.table(), &mut || {})?;
             self.forward()?;
             tables
         };
@@ -151,6 +151,19 @@ impl HostNetwork {
         lost.extend(adopted);
         self.put_back(lost, false);
         self.trial()
+    }
+
+    /// Where this spawner cannot look after what others have left: it has no way out without rules.
+    fn shut_what_nobody_guards(&self) {
+        let unguarded = |id: &u32| *id != self.id && orphans::is_nobodys(*id) && !are_in_force(*id);
+        for id in orphans::ids_in_use().into_iter().flatten().filter(unguarded) {
+            say(&match gate::shut(&self.netlink, id) {
+                Ok(()) => "apps of a spawner that is gone are cut off from every network: their \
+                           packet rules are lost"
+                    .to_owned(),
+                Err(reason) => format!("apps are without packet rules: {reason}"),
+            });
+        }
     }
 
     /// Readable when something of the machine's tables has changed.
@@ -180,7 +193,7 @@ impl HostNetwork {
             let (mut loaded, mut failure) = (Vec::new(), None);
             for &table in &lost {
                 self.unloaded.tables.retain(|it| *it != table);
-                match load(table) {
+                match self.restore(table, were_there) {
                     Ok(()) => loaded.push(table),
                     Err(reason) => {
                         self.unloaded.tables.push(table);
@@ -200,8 +213,8 @@ impl HostNetwork {
                 Some(reason) => {
                     if self.unloaded.reason.is_none() {
                         say(&format!(
-                            "the rules of apps' networks are lost, and are tried again; nothing starts \
-                             without them: {reason}"
+                            "the rules of apps' networks are lost, and are tried again; until they are \
+                             back apps are cut off from every network, and nothing starts: {reason}"
                         ));
                     }
                     self.unloaded.reason = Some(reason);
@@ -211,6 +224,38 @@ impl HostNetwork {
             lost = self.lost_after(&loaded);
         }
         self.unloaded.tables.extend(lost);
+    }
+
+    /// Loads a table, and opens the ends of its network where they may be shut. They are shut where
+    /// that is late or fails: not while it takes some milliseconds.
+    fn restore(&mut self, table: Table, were_there: bool) -> Result<(), Reason> {
+        let Self { netlink, unloaded, .. } = self;
+        let mut shut = || {
+            unloaded.shut.insert(table.id);
+            gate::shut(netlink, table.id)
+        };
+        let loaded = load(table, &mut || {
+            // What fails now is tried once more below.
+            if !are_in_force(table.id) {
+                shut().ok();
+            }
+        });
+        if let Err(Reason { stage, errno }) = loaded {
+            return Err(match shut() {
+                Ok(()) => Reason::new(stage, errno),
+                Err(open) => Reason::new(format!("{stage}; apps are not cut off: {open}"), errno),
+            });
+        }
+        // Those of a spawner that is gone may be shut since its time.
+        if !were_there || self.unloaded.shut.contains(&table.id) {
+            if table.id != self.id && !self.v6 {
+                // Whether a network of another spawner has IPv6 is not known.
+                gate::open(&self.netlink, table.id, true).ok();
+            }
+            gate::open(&self.netlink, table.id, self.v6)?;
+            self.unloaded.shut.remove(&table.id);
+        }
+        Ok(())
     }
 
     /// The tables that this spawner looks after: its own, and those of spawners that are gone.
@@ -230,9 +275,8 @@ impl HostNetwork {
     /// of those it is asked whether they are there.
     fn lost_after(&self, loaded: &[Table]) -> Vec<Table> {
         let news = self.lost();
-        let there = tables().ok();
         let is_lost = |table: &Table| match loaded.contains(table) {
-            true => there.as_ref().is_some_and(|there| !there.contains(table)),
+            true => !are_in_force(table.id),
             false => news.contains(table),
         };
         self.watched().filter(is_lost).collect()
@@ -319,103 +363,11 @@ impl HostNetwork {
     fn name(&self, link: Link) -> String {
         format!("{}{:05x}", interfaces(self.id), link.number)
     }
-
-    /// A packet from a namespace through the machine to another one, which stands for the internet,
-    /// and its answer.
-    fn trial(&mut self) -> Result<(), Reason> {
-        let failed = |stage: &'static str| {
-            move |error: io::Error| Reason::new(format!("trial: {stage}"), errno(&error))
-        };
-        let app = namespace().map_err(failed("make a network namespace"))?;
-        let internet = namespace().map_err(failed("make a network namespace"))?;
-        let link = self.connect(&app)?;
-        visit(&app, || Ok(link.enter())).map_err(failed("enter a namespace"))??;
-        let mut done = Err(Reason::new("trial", libc::EEXIST));
-        for _ in 0..TRIES {
-            done = self.trial_between(&app, &internet);
-            // Another spawner is at its own, with the same address.
-            if done.as_ref().err().is_none_or(|reason| reason.errno != libc::EEXIST) {
-                break;
-            }
-        }
-        done
-    }
-
-    fn trial_between(&self, app: &fs::File, internet: &fs::File) -> Result<(), Reason> {
-        // The other one is no namespace of an app, and has an address of the internet's.
-        let number = random();
-        let outside = format!("to{number:08x}");
-        let there = Link { number: number % ADDRESSES, v6: false, mtu: self.mtu };
-        let target = Ipv4Addr::from([
-            TRIAL_TARGET[0],
-            TRIAL_TARGET[1],
-            TRIAL_TARGET[2],
-            2 + u8::try_from(number % 126).unwrap_or(0) * 2,
-        ]);
-        there.make_unrouted(&self.netlink, &outside, internet.as_fd())?;
-        let done = self.send_through(app, internet, (there, &outside), target);
-        link::remove(&self.netlink, &outside).ok();
-        done
-    }
-
-    fn send_through(
-        &self,
-        app: &fs::File,
-        internet: &fs::File,
-        (there, outside): (Link, &str),
-        target: Ipv4Addr,
-    ) -> Result<(), Reason> {
-        let failed = |stage: &'static str| {
-            move |error: io::Error| Reason::new(format!("trial: {stage}"), errno(&error))
-        };
-        let ours = Ipv4Addr::from(u32::from(target) + 1);
-        link::set_address(&self.netlink, outside, &ours.octets()).map_err(failed("address"))?;
-        link::set_route(&self.netlink, outside, &target.octets()).map_err(failed("route"))?;
-        let receiver = visit(internet, || {
-            let entered = there.enter_as(&target.octets());
-            entered.map_err(|reason| io::Error::from_raw_os_error(reason.errno))?;
-            UdpSocket::bind((target, 0))
-        });
-        let receiver = receiver.map_err(failed("listen"))?;
-        let sender =
-            visit(app, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).map_err(failed("bind"))?;
-        receiver.set_read_timeout(Some(RESEND)).map_err(failed("time-out"))?;
-        sender.set_read_timeout(Some(RESEND)).map_err(failed("time-out"))?;
-        let to = receiver.local_addr().map_err(failed("address"))?;
-        let until = Instant::now() + TRIAL;
-        let mut byte = [0];
-        // One packet may be lost while the interfaces come up.
-        while Instant::now() < until {
-            sender.send_to(b"?", to).map_err(failed("send"))?;
-            let Ok((_, from)) = receiver.recv_from(&mut byte) else { continue };
-            receiver.send_to(b"!", from).map_err(failed("answer"))?;
-            if sender.recv_from(&mut byte).is_ok() {
-                return Ok(());
-            }
-        }
-        Err(Reason::new(not_forwarded(), 0))
-    }
 }
 
 /// Standard error is the platform's; nobody may be there to read it.
 fn say(text: &str) {
     rustix::io::write(rustix::stdio::stderr(), format!("tolv: {text}\n").as_bytes()).ok();
-}
-
-/// A new network namespace.
-fn namespace() -> io::Result<fs::File> {
-    let home = home()?;
-    #[expect(unsafe_code, reason = "unshare is unsafe for what other flags do")]
-    // SAFETY: a network namespace has no memory and no descriptors of this process.
-    unsafe {
-        unshare_unsafe(UnshareFlags::NEWNET)?;
-    }
-    let made = fs::File::open("/proc/thread-self/ns/net");
-    let network = Some(rustix::thread::LinkNameSpaceType::Network);
-    if move_into_link_name_space(home.as_fd(), network).is_err() {
-        std::process::abort();
-    }
-    made
 }
 
 /// The turn of one spawner among all of this machine: what one removes, another may be adding.

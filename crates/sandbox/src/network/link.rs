@@ -87,14 +87,14 @@ impl Link {
         name: &str,
         namespace: BorrowedFd<'_>,
     ) -> Result<(), Reason> {
-        let pair = Message::new(libc::RTM_NEWLINK, NEW, &interface(0, 0))
+        let pair = Message::new(libc::RTM_NEWLINK, NEW, &interface(0, 0, 0))
             .with(libc::IFLA_IFNAME, &text(name))
             .with(libc::IFLA_MTU, &self.mtu.to_ne_bytes())
             .with(libc::IFLA_ADDRESS, &self.hardware_address())
             .nest(libc::IFLA_LINKINFO, |info| {
                 info.with(libc::IFLA_INFO_KIND, b"veth").nest(libc::IFLA_INFO_DATA, |data| {
                     data.nest(VETH_INFO_PEER, |peer| {
-                        peer.raw(&interface(0, 0))
+                        peer.raw(&interface(0, 0, 0))
                             .with(libc::IFLA_IFNAME, &text(INSIDE))
                             .with(libc::IFLA_MTU, &self.mtu.to_ne_bytes())
                             .with(libc::IFLA_ADDRESS, &self.hardware_address())
@@ -146,8 +146,24 @@ fn loopback(netlink: &Netlink) -> Result<(), Reason> {
 
 /// Removes an interface, and its other end with it.
 pub(crate) fn remove(netlink: &Netlink, name: &str) -> io::Result<()> {
-    let message = Message::new(libc::RTM_DELLINK, 0, &interface(0, 0));
+    let message = Message::new(libc::RTM_DELLINK, 0, &interface(0, 0, 0));
     netlink.ask(message.with(libc::IFLA_IFNAME, &text(name)))
+}
+
+/// Sets an interface of this namespace down.
+pub(crate) fn set_down(netlink: &Netlink, index: u32) -> io::Result<()> {
+    netlink.ask(flags(index, 0, IFF_UP))
+}
+
+/// Sets the machine's end of a pair up again, with its routes. What is there already stays.
+pub(crate) fn set_up(netlink: &Netlink, index: u32, link: Link) -> io::Result<()> {
+    netlink.ask(up(index, true))?;
+    let routed = |octets: &[u8]| match netlink.ask(route(index, octets)) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        routed => routed,
+    };
+    routed(&link.v4().octets())?;
+    link.v6().map_or(Ok(()), |v6| routed(&v6.octets()))
 }
 
 /// Brings an interface of this namespace up and gives it an address.
@@ -180,18 +196,22 @@ fn text(name: &str) -> Vec<u8> {
     [name.as_bytes(), &[0]].concat()
 }
 
-/// `struct ifinfomsg`.
-fn interface(index: u32, flags: u32) -> [u8; 16] {
+/// `struct ifinfomsg`: the flags, and which of them are to be changed.
+fn interface(index: u32, flags: u32, changed: u32) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
     bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
-    bytes[12..16].copy_from_slice(&flags.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&changed.to_ne_bytes());
     bytes
 }
 
+fn flags(index: u32, flags: u32, changed: u32) -> Message {
+    Message::new(libc::RTM_NEWLINK, 0, &interface(index, flags, changed))
+}
+
 fn up(index: u32, without_arp: bool) -> Message {
-    let flags = if without_arp { IFF_UP | IFF_NOARP } else { IFF_UP };
-    Message::new(libc::RTM_NEWLINK, 0, &interface(index, flags))
+    let set = if without_arp { IFF_UP | IFF_NOARP } else { IFF_UP };
+    flags(index, set, set)
 }
 
 fn family(octets: &[u8]) -> u8 {

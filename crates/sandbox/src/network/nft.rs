@@ -17,6 +17,8 @@ use crate::sys::errno;
 const PROGRAMS: [&str; 4] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/bin/nft"];
 /// For nft to end; it takes some milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// After this it is late.
+const LATE: Duration = Duration::from_millis(50);
 /// What is read of its output.
 const MAX_OUTPUT: usize = 4 << 20;
 
@@ -26,10 +28,22 @@ const MAX_OUTPUT: usize = 4 << 20;
 ///
 /// It is not installed, refuses, or does not end in time: then it is killed.
 pub(crate) fn run(args: &[&str], input: Option<&str>) -> Result<String, Reason> {
+    run_watched(args, input, &mut || {})
+}
+
+/// As [`run`]; `late` is called once where it takes longer than it should.
+pub(crate) fn run_watched(
+    args: &[&str],
+    input: Option<&str>,
+    late: &mut dyn FnMut(),
+) -> Result<String, Reason> {
     let Some(program) = PROGRAMS.into_iter().find(|program| Path::new(program).exists()) else {
         return Err(Reason::new("nft is not installed (package nftables)", libc::ENOENT));
     };
-    let failed = |error: io::Error| Reason::new("run nft", errno(&error));
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::TimedOut => Reason::new("nft does not end", libc::ETIMEDOUT),
+        _ => Reason::new("run nft", errno(&error)),
+    };
     let mut child = Command::new(program)
         .args(args)
         .env_clear()
@@ -38,7 +52,7 @@ pub(crate) fn run(args: &[&str], input: Option<&str>) -> Result<String, Reason> 
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    let ended = finish(&mut child, input);
+    let ended = finish(&mut child, input, late);
     if ended.is_err() {
         // Gone already is what is wanted.
         child.kill().ok();
@@ -54,8 +68,13 @@ pub(crate) fn run(args: &[&str], input: Option<&str>) -> Result<String, Reason> 
 }
 
 /// Gives it its input and takes its output, to the end of both.
-fn finish(child: &mut Child, input: Option<&str>) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    let deadline = Instant::now() + TIMEOUT;
+fn finish(
+    child: &mut Child,
+    input: Option<&str>,
+    late: &mut dyn FnMut(),
+) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let began = Instant::now();
+    let (deadline, mut late_at) = (began + TIMEOUT, Some(began + LATE));
     if let (Some(mut stdin), Some(text)) = (child.stdin.take(), input) {
         // A few KiB: it fits into the pipe.
         stdin.write_all(text.as_bytes())?;
@@ -64,6 +83,10 @@ fn finish(child: &mut Child, input: Option<&str>) -> io::Result<(Vec<u8>, Vec<u8
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut buffer = [0; 8192];
     while stdout.is_some() || stderr.is_some() {
+        if late_at.is_some_and(|at| at <= Instant::now()) {
+            late_at = None;
+            late();
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || out.len() > MAX_OUTPUT {
             return Err(io::ErrorKind::TimedOut.into());
@@ -71,7 +94,8 @@ fn finish(child: &mut Child, input: Option<&str>) -> io::Result<(Vec<u8>, Vec<u8
         let fds = stdout.iter().map(|end| end.as_fd()).chain(stderr.iter().map(|end| end.as_fd()));
         let mut fds: Vec<_> =
             fds.map(|fd: BorrowedFd<'_>| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let timeout = Timespec::try_from(left).ok();
+        let until_late = late_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = Timespec::try_from(until_late.map_or(left, |late| late.min(left))).ok();
         if poll(&mut fds, timeout.as_ref()).is_err() {
             continue;
         }

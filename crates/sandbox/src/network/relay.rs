@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_linger, socket_error};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 
 use super::visit;
 use crate::cgroup::Inside;
@@ -26,6 +26,8 @@ use crate::sys;
 const NOBODY: u32 = 65_534;
 /// Connections at once; more wait in the listeners' own queues.
 const MAX_CONNECTIONS: usize = 512;
+/// Descriptors beside those of connections: listeners, the sandbox, questions.
+const OTHER_DESCRIPTORS: usize = 128;
 /// Questions by UDP at once; more are dropped, as a network would.
 const MAX_QUESTIONS: usize = 64;
 /// For a name server to answer.
@@ -94,6 +96,7 @@ impl Relay {
         keep.extend(self.udp.iter().map(|(socket, _)| socket.as_raw_fd()));
         keep.extend(inside.raw_fds());
         sys::close_all_but(&keep)?;
+        let most = most_connections();
         inside.enter(false).map_err(|reason| io::Error::from_raw_os_error(reason.errno))?;
         let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
         rustix::thread::set_thread_groups(&[])?;
@@ -103,6 +106,7 @@ impl Relay {
         Serving {
             relay: self,
             sandbox,
+            most,
             connections: Vec::new(),
             questions: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
@@ -114,10 +118,28 @@ impl Relay {
     }
 }
 
+/// As many as there are descriptors for; what the spawner was started with may be few.
+fn most_connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = u64::try_from(2 * MAX_CONNECTIONS + OTHER_DESCRIPTORS).unwrap_or(u64::MAX);
+    let most = limit.maximum.unwrap_or(wanted).min(wanted);
+    let most = match limit.current {
+        Some(current) if current < most => {
+            let more = Rlimit { current: Some(most), maximum: limit.maximum };
+            if setrlimit(Resource::Nofile, more).is_ok() { most } else { current }
+        }
+        _ => most,
+    };
+    let most = usize::try_from(most).unwrap_or(0).saturating_sub(OTHER_DESCRIPTORS) / 2;
+    most.clamp(1, MAX_CONNECTIONS)
+}
+
 /// One process's work, a poll loop.
 struct Serving<'a> {
     relay: &'a Relay,
     sandbox: &'a OwnedFd,
+    /// Connections at once.
+    most: usize,
     connections: Vec<Connection>,
     questions: Vec<Question>,
     buffer: Vec<u8>,
@@ -168,7 +190,7 @@ impl Serving<'_> {
             places.push(Place::Sandbox);
             fds.push(PollFd::new(self.sandbox, PollFlags::IN));
         }
-        if self.connections.len() < MAX_CONNECTIONS && self.rest_until.is_none() {
+        if self.connections.len() < self.most && self.rest_until.is_none() {
             for (number, (listener, _)) in self.relay.tcp.iter().enumerate() {
                 places.push(Place::Listener(number));
                 fds.push(PollFd::new(listener, PollFlags::IN));
@@ -197,6 +219,8 @@ impl Serving<'_> {
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
         if poll(&mut fds, timeout.as_ref()).is_err() {
+            // The kernel has no memory for the list: not to be asked again at once.
+            std::thread::sleep(RETRY_DELAY);
             return Vec::new();
         }
         let ready = places.into_iter().zip(&fds).map(|(place, fd)| (place, fd.revents()));
@@ -219,7 +243,7 @@ impl Serving<'_> {
 
     fn accept(&mut self, number: usize) {
         let Some((listener, target)) = self.relay.tcp.get(number) else { return };
-        while self.connections.len() < MAX_CONNECTIONS {
+        while self.connections.len() < self.most {
             match listener.accept() {
                 Ok((inner, _)) => match Connection::begin(inner, *target) {
                     Ok(connection) => self.connections.push(connection),

@@ -52,6 +52,16 @@ pub enum RulesState {
 ///
 /// The system's: a program without root's powers may not ask.
 pub fn rules_of(spawner: u32) -> io::Result<RulesState> {
+    state_of(|table| table.pid == spawner)
+}
+
+/// Whether the rules of a network are in force.
+pub(super) fn are_in_force(id: u32) -> bool {
+    state_of(|table| table.id == id).is_ok_and(|state| state == RulesState::Loaded)
+}
+
+/// The state of the table that is meant.
+fn state_of(is_meant: impl Fn(Table) -> bool) -> io::Result<RulesState> {
     let flags = SocketFlags::CLOEXEC;
     let protocol = Some(netlink::NETFILTER);
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
@@ -62,7 +72,7 @@ pub fn rules_of(spawner: u32) -> io::Result<RulesState> {
     loop {
         let (read, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
         let is_last = each_message(&buffer[..read.min(buffer.len())], |attributes| {
-            if let Some(found) = state_in(attributes, spawner) {
+            if let Some(found) = state_in(attributes, &is_meant) {
                 state = found;
             }
         })?;
@@ -105,8 +115,8 @@ fn each_message(mut messages: &[u8], mut see: impl FnMut(&[u8])) -> io::Result<b
     Ok(false)
 }
 
-/// The state of a table, where it is that of the spawner.
-fn state_in(mut attributes: &[u8], spawner: u32) -> Option<RulesState> {
+/// The state of a table, where it is the one that is meant.
+fn state_in(mut attributes: &[u8], is_meant: impl Fn(Table) -> bool) -> Option<RulesState> {
     let (mut is_ours, mut is_dormant) = (false, false);
     while let Some(&[a, b, c, d]) = attributes.first_chunk() {
         let length = usize::from(u16::from_ne_bytes([a, b]));
@@ -115,7 +125,7 @@ fn state_in(mut attributes: &[u8], spawner: u32) -> Option<RulesState> {
             NAME => {
                 let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
                 let name = str::from_utf8(name).unwrap_or_default();
-                is_ours = Table::parse(name).is_some_and(|table| table.pid == spawner);
+                is_ours = Table::parse(name).is_some_and(&is_meant);
             }
             FLAGS => {
                 let flags = value.try_into().map_or(0, u32::from_be_bytes);
@@ -152,7 +162,9 @@ mod tests {
 
     fn state(messages: &[u8]) -> io::Result<Option<RulesState>> {
         let mut state = None;
-        each_message(messages, |attributes| state = state_in(attributes, 4711).or(state))?;
+        each_message(messages, |attributes| {
+            state = state_in(attributes, |table| table.pid == 4711).or(state)
+        })?;
         Ok(state)
     }
 

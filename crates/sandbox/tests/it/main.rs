@@ -6,11 +6,13 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw, or fails")]
 
 mod deep;
+mod gate;
 mod isolation;
 mod life;
 mod limits;
 mod network;
 mod probe;
+mod relay;
 
 use std::path::{Path, PathBuf};
 

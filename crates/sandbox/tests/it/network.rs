@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use tolv_sandbox::{Level, Machine, Network, NetworkChoice, NetworkNamespace, Spawner, Spec};
-use tolv_testkit::poll;
+use tolv_testkit::{OwnMachine, poll};
 
 /// For what comes at once on a machine that is not busy.
 const WAIT: Duration = Duration::from_secs(20);
@@ -17,7 +17,7 @@ const WAIT: Duration = Duration::from_secs(20);
 use crate::{output, run, shell, spawner};
 
 /// A spawner whose strict processes have networks of their own; nothing where this machine has none.
-fn networked() -> Option<Spawner> {
+pub(crate) fn networked() -> Option<Spawner> {
     let spawner = spawner();
     let machine = Machine::probe(&spawner, NetworkChoice::Auto).unwrap();
     println!("{}", machine.describe().join("\n"));
@@ -31,7 +31,7 @@ fn strict() -> Spec {
     Spec::new(Level::Strict, "network")
 }
 
-fn with(services: &[SocketAddr]) -> Spec {
+pub(crate) fn with(services: &[SocketAddr]) -> Spec {
     Spec { network: Network::Own { services: services.to_vec() }, ..strict() }
 }
 
@@ -132,7 +132,7 @@ fn background(spawner: &Spawner, script: &str) -> (Guard, IpAddr) {
     background_in(spawner, strict(), script)
 }
 
-fn background_in(spawner: &Spawner, spec: Spec, script: &str) -> (Guard, IpAddr) {
+pub(crate) fn background_in(spawner: &Spawner, spec: Spec, script: &str) -> (Guard, IpAddr) {
     let cancel = tolv_sandbox::Cancel::new().unwrap();
     let (send, receive) = std::sync::mpsc::channel();
     let (spawner, told, script) = (spawner.clone(), cancel.clone(), script.to_owned());
@@ -155,7 +155,7 @@ fn background_in(spawner: &Spawner, spec: Spec, script: &str) -> (Guard, IpAddr)
     (Guard(cancel, Some(task)), line.parse().unwrap())
 }
 
-struct Guard(tolv_sandbox::Cancel, Option<thread::JoinHandle<()>>);
+pub(crate) struct Guard(tolv_sandbox::Cancel, Option<thread::JoinHandle<()>>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -255,14 +255,13 @@ fn left(spawner_pid: u32) -> (usize, usize) {
     let mine: Vec<_> =
         tables.lines().filter(|line| line.contains(&format!("_{spawner_pid}_"))).collect();
     let id = mine.first().and_then(|line| line.split('_').nth(1)).unwrap_or("none").to_owned();
-    let interfaces = std::fs::read_dir("/sys/class/net")
-        .unwrap()
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("tv{id}-")));
+    let devices = std::fs::read_to_string("/proc/net/dev").unwrap();
+    let prefix = format!("tv{id}-");
+    let interfaces = devices.lines().filter(|line| line.trim_start().starts_with(&prefix));
     (mine.len(), interfaces.count())
 }
 
-fn pid_of(spawner: &Spawner) -> u32 {
+pub(crate) fn pid_of(spawner: &Spawner) -> u32 {
     let (status, pid) =
         run(spawner, Spec::new(Level::None, "network"), shell("cut -d' ' -f4 /proc/$PPID/stat"))
             .unwrap();
@@ -272,6 +271,8 @@ fn pid_of(spawner: &Spawner) -> u32 {
 
 #[test]
 fn nothing_is_left_after_the_end_and_a_killed_one_is_cleaned_up_after() {
+    // Other spawners of the test's machine may be quicker.
+    let Some(_machine) = OwnMachine::enter() else { return };
     let Some(spawner) = networked() else { return };
     let pid = pid_of(&spawner);
     output(&spawner, strict(), "true");
@@ -292,6 +293,8 @@ fn nothing_is_left_after_the_end_and_a_killed_one_is_cleaned_up_after() {
 
 #[test]
 fn datagrams_to_the_machine_are_refused_too() {
+    // Addresses of the test's machine come and go with other spawners' trials.
+    let Some(_machine) = OwnMachine::enter() else { return };
     let Some(spawner) = networked() else { return };
     let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();

@@ -1,5 +1,6 @@
 //! Where a ledger ends, outside the database.
 
+use std::io::BufRead as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ on_both!(
     a_ledger_that_is_ahead_of_its_anchor_holds_where_every_row_does,
     a_crash_between_anchor_and_commit_breaks_nothing,
     a_slow_anchor_blocks_neither_tasks_nor_readers,
+    what_is_no_file_in_the_place_of_an_anchor_is_told_and_replaced,
     a_ledger_is_read_while_it_is_appended_to,
 );
 
@@ -183,6 +185,9 @@ const CHANGES: &[&str] = &[
     "UPDATE configs SET sealed = 'nothing' WHERE version = 1",
     "DELETE FROM configs WHERE version = 1",
     "UPDATE deploys SET current_release = 1",
+    "UPDATE deploys SET current_release = NULL",
+    "UPDATE deploys SET current_release = -1",
+    "UPDATE deploys SET current_release = 1099511627776",
 ];
 
 async fn whatever_was_changed_can_be_accepted_and_is_appended_to(mut bed: Bed) {
@@ -192,7 +197,12 @@ async fn whatever_was_changed_can_be_accepted_and_is_appended_to(mut bed: Bed) {
     bed.raw(&format!("DROP TRIGGER releases_are_fixed{table}")).unwrap();
     bed.shop().await;
     let name = path("shop/staging");
-    for change in CHANGES {
+    // A column of PostgreSQL has one type.
+    let texts: &[_] = match &bed.postgres {
+        Some(_) => &[],
+        None => &["UPDATE deploys SET current_release = 'nothing'"],
+    };
+    for change in CHANGES.iter().chain(texts) {
         let store = &bed.store;
         let deploy = store.create_deploy(&name, "x.localhost", None, at(1)).await.unwrap();
         store.change_config(&deploy.id, None, &set(&[("A", b"1")]), None, at(2)).await.unwrap();
@@ -337,10 +347,22 @@ async fn a_slow_anchor_blocks_neither_tasks_nor_readers(mut bed: Bed) {
     let other = store.create_deploy(&other, "staging.localhost", None, at(1)).await.unwrap();
     bed.release(&other, Outcome::Succeeded).await;
     let file = bed.anchors().join("shop.production");
-    let sealed = std::fs::read(&file).unwrap();
-    std::fs::remove_file(&file).unwrap();
-    // Opening it blocks until the other end is opened.
-    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    // Opening it blocks for as long as another process has a lease of it (`fcntl`, F_SETLEASE).
+    let script = "import fcntl, signal, sys\n\
+        signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+        file = open(sys.argv[1], 'r+')\n\
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+        print('held', flush=True)\nsys.stdin.read()\n";
+    let mut holder = std::process::Command::new("/usr/bin/python3")
+        .args(["-c", script])
+        .arg(&file)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut held = String::new();
+    std::io::BufReader::new(holder.stdout.take().unwrap()).read_line(&mut held).unwrap();
+    assert_eq!(held, "held\n");
     let request = Request::Rollback { to: ReleaseNumber(1), no_release_phase: false };
     let operation = store.enqueue(&slow.id, &request, "ada", at(2)).await.unwrap().0;
     let new = new_release(&operation.id, &slow, 0);
@@ -360,9 +382,9 @@ async fn a_slow_anchor_blocks_neither_tasks_nor_readers(mut bed: Bed) {
             () = others => {}
         }
     }
-    std::fs::write(&file, &sealed).unwrap();
-    std::fs::remove_file(&file).unwrap();
-    std::fs::write(&file, &sealed).unwrap();
+    // It ends with its input, and the lease with it.
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
     store.append(&new).await.unwrap();
     assert_eq!(broken(store, &slow).await, []);
 }
@@ -391,4 +413,44 @@ async fn a_ledger_is_read_while_it_is_appended_to(mut bed: Bed) {
     }
     assert!(reads > 0);
     assert_eq!(broken(&bed.store, &deploy).await, []);
+}
+
+async fn what_is_no_file_in_the_place_of_an_anchor_is_told_and_replaced(mut bed: Bed) {
+    bed.store = bed.start(&bed.anchors()).await;
+    let store = &bed.store;
+    let deploy = bed.shop().await;
+    let file = bed.anchors().join("shop.production");
+    let other = bed.home.path().join("other");
+    bed.release(&deploy, Outcome::Succeeded).await;
+    for kind in ["a pipe", "a folder", "a folder with a file", "a link", "a socket"] {
+        let sealed = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        match kind {
+            "a pipe" => {
+                let made = std::process::Command::new("mkfifo").arg(&file).status();
+                assert!(made.unwrap().success());
+            }
+            "a link" => {
+                // To the anchor itself: what it holds is right, and who may change it is not known.
+                std::fs::write(&other, &sealed).unwrap();
+                std::os::unix::fs::symlink(&other, &file).unwrap();
+            }
+            "a socket" => drop(std::os::unix::net::UnixListener::bind(&file).unwrap()),
+            _ => std::fs::create_dir(&file).unwrap(),
+        }
+        if kind == "a folder with a file" {
+            std::fs::write(file.join("x"), "x").unwrap();
+        }
+        let limit = Duration::from_secs(20);
+        let found = tokio::time::timeout(limit, store.ledger(&deploy.id, true)).await;
+        let found = found.unwrap_or_else(|_| panic!("{kind}: it hangs")).unwrap().broken;
+        let why = |broken: &ledger::Broken| broken.to_string().contains("not a regular file");
+        assert!(found.iter().any(why), "{kind}: {found:?}");
+        tokio::time::timeout(limit, store.accept_ledger(&deploy.id)).await.unwrap().unwrap();
+        assert_eq!(broken(store, &deploy).await, [], "{kind}");
+        assert!(std::fs::symlink_metadata(&file).unwrap().is_file(), "{kind}");
+        bed.release(&deploy, Outcome::Succeeded).await;
+        assert_eq!(broken(store, &deploy).await, [], "{kind}");
+    }
+    assert!(other.exists(), "where a link leads nothing is changed");
 }

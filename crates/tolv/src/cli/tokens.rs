@@ -94,6 +94,11 @@ pub(super) fn tokens(args: Tokens, settings: &Settings) -> Done {
                 return Ok(json(&page)?.into_bytes());
             }
             let row = |token: &Token| {
+                if token.changed_outside {
+                    let note = "changed outside of the platform: allows nothing".to_owned();
+                    let dash = || "-".to_owned();
+                    return vec![token.id.clone(), token.name.clone(), dash(), dash(), note];
+                }
                 vec![
                     token.id.clone(),
                     token.name.clone(),

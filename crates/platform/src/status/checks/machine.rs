@@ -199,17 +199,26 @@ pub(super) fn network(facts: &Facts) -> Check {
     }
     let own = "each process has its own";
     let rules = facts.machine.as_ref().map(|machine| machine.rules.as_ref());
+    let is_shut = facts
+        .machine
+        .as_ref()
+        .is_ok_and(|machine| machine.spawner.is_running && !machine.is_spawner_stopped);
+    // The spawner shuts the apps' networks; without it nobody does.
+    let meanwhile = match is_shut {
+        true => "apps are cut off from every network until they are, and none starts",
+        false => "and no spawner is there to load them: apps reach the machine",
+    };
     let (judged, state) = match rules {
         Err(unknown) => (not_known(unknown), None),
         Ok(Some(Ok(RulesState::Loaded))) => {
             ((Health::Ok, format!("{own}; the packet rules are loaded")), Some("loaded"))
         }
         Ok(Some(Ok(RulesState::Dormant))) => {
-            let text = format!("{own}; the packet rules are switched off: apps reach the machine");
+            let text = format!("{own}; the packet rules are not in force: {meanwhile}");
             ((Health::Fail, text), Some("dormant"))
         }
         Ok(Some(Ok(RulesState::Missing))) => {
-            let text = format!("{own}; the packet rules are not loaded: apps reach the machine");
+            let text = format!("{own}; the packet rules are not loaded: {meanwhile}");
             ((Health::Fail, text), Some("missing"))
         }
         Ok(Some(Err(error))) => {

@@ -16,7 +16,7 @@ pub(super) struct Forwarding {
 /// A table of a spawner, by its name: `tolv_<id>_<pid>_<forwarding>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::network) struct Table {
-    pub(super) id: u32,
+    pub(in crate::network) id: u32,
     pub(in crate::network) pid: u32,
     pub(super) forwarding: Forwarding,
 }
@@ -43,12 +43,13 @@ impl Table {
     }
 }
 
-/// Loads the rules of a spawner's interfaces, in the place of what is left of them.
-pub(super) fn load(table: Table) -> Result<(), Reason> {
+/// Loads the rules of a spawner's interfaces, in the place of what is left of them. `late` is called
+/// where that takes longer than it should.
+pub(super) fn load(table: Table, late: &mut dyn FnMut()) -> Result<(), Reason> {
     let name = table.name();
     let rules = rules(&name, &interfaces(table.id), connections());
     let text = format!("table inet {name}\ndelete table inet {name}\n{rules}");
-    nft::run(&["-f", "-"], Some(&text)).map(drop)
+    nft::run_watched(&["-f", "-"], Some(&text), late).map(drop)
 }
 
 /// Removes a table. Another spawner may have done so meanwhile, and what is left is removed by the

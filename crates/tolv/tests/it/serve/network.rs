@@ -2,6 +2,8 @@
 
 use std::net::TcpListener;
 
+use tolv_testkit::OwnMachine;
+
 use super::*;
 
 /// An app that looks for what is not its own: it answers with what it found.
@@ -132,4 +134,50 @@ fn a_service_of_the_machine_is_reached_where_config_and_operator_say_so() {
     assert!(ran.status.success(), "{}{}", ran.out, ran.err);
     listener.set_nonblocking(true).unwrap();
     poll(SOON, "the connection of the app", || listener.accept().ok());
+}
+
+/// While the packet rules are lost and cannot be loaded, apps are cut off from every network; their
+/// requests, and their answers, go by the loopback of their networks.
+#[test]
+fn requests_are_answered_while_the_packet_rules_cannot_be_loaded() {
+    let Some(machine) = OwnMachine::enter() else { return };
+    let shop = Shop::new("web: python3 server.py\n", &[]);
+    assert!(is_strict_with_networks(&shop));
+    shop.pushed(&["tolv", "main"]);
+    machine.wait_for_ends(1, true);
+    let platform = || shop.ran(&["status", "--platform"]);
+    assert!(platform().out.contains("; the packet rules are loaded"), "{}", platform().out);
+
+    machine.break_nft("exit 1");
+    machine.nft(&["flush", "ruleset"]);
+    let mut asked = 0;
+    poll(SOON, "the app to be cut off", || {
+        assert!(shop.text("shop.localhost", "/").starts_with("web.1 "));
+        asked += 1;
+        machine.ends().iter().all(|(_, is_up)| !is_up).then_some(())
+    });
+    for _ in 0..50 {
+        assert!(shop.text("shop.localhost", "/").starts_with("web.1 "));
+    }
+    let told = platform();
+    let line =
+        "the packet rules are not loaded: apps are cut off from every network until they are";
+    assert!(told.out.contains(line) && !told.status.success(), "{}", told.out);
+    shop.serve.running().wait_for_line(
+        |line| line.contains("the rules of apps' networks are lost") && line.contains("cut off"),
+        SOON,
+    );
+
+    machine.mend_nft();
+    poll(SOON, "the app's network to be open", || {
+        assert!(shop.text("shop.localhost", "/").starts_with("web.1 "));
+        asked += 1;
+        machine.ends().iter().all(|(_, is_up)| *is_up).then_some(())
+    });
+    println!("{asked} requests around it");
+    shop.serve.running().wait_for_line(|line| line.contains("and are back"), SOON);
+    assert!(platform().out.contains("; the packet rules are loaded"), "{}", platform().out);
+    let lines = shop.serve.running().lines();
+    let lost = lines.iter().filter(|it| it.text.contains("rules of apps' networks are lost"));
+    assert_eq!(lost.count(), 1, "told once");
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tolv_testkit::http::Response;
 
@@ -404,4 +405,62 @@ fn what_listens_in_clear_beyond_the_machine_says_so() {
     let own = Serve::start(env!("CARGO_BIN_EXE_tolv"), &[]);
     let lines = own.running().lines();
     assert!(!lines.iter().any(|line| line.text.contains("is not encrypted")), "{lines:?}");
+}
+
+#[test]
+fn who_can_write_to_the_database_is_not_an_admin() {
+    let mut api = Api::new();
+    let database = api.serve.state().join("db.sqlite");
+    let dir = api.serve.folder("anywhere");
+    let change = |statement: &str| {
+        let script = "import sqlite3, sys\n\
+            db = sqlite3.connect(sys.argv[1], timeout=20)\n\
+            assert db.execute(sys.argv[2]).rowcount == 1\ndb.commit()\n";
+        let mut python = Command::new("/usr/bin/python3");
+        let ran = run(python.args(["-c", script]).arg(&database).arg(statement));
+        assert!(ran.status.success(), "{}", ran.err);
+    };
+    let viewer = api.token("view", Some("shop"));
+    let status =
+        |api: &Api, token: &str, path: &str| api.as_token(token, "GET", path, &Value::Null).status;
+    assert_eq!(status(&api, &viewer, "/v1/whoami"), 200);
+    change("UPDATE tokens SET role = 'admin', apps = NULL WHERE role = 'view'");
+    assert_eq!(status(&api, &viewer, "/v1/tokens"), 401, "an edited row");
+    // A row of their own, with the hash of a secret of their own (SHA-256, by Python's `hashlib`).
+    let own = format!("tolv_{}", "a".repeat(40));
+    let hashed = run(Command::new("/usr/bin/python3").args([
+        "-c",
+        "import hashlib, sys; print(hashlib.sha256(sys.argv[1].encode()).hexdigest())",
+        &own,
+    ]));
+    let hash = hashed.out.trim();
+    change(&format!(
+        "INSERT INTO tokens (id, name, hash, role, created) \
+         VALUES ('tok_00000000000000000000', 'mine', '{hash}', 'admin', 1)"
+    ));
+    for path in ["/v1/whoami", "/v1/tokens", "/metrics"] {
+        assert_eq!(status(&api, &own, path), 401, "{path}");
+    }
+    let said = "was changed outside of the platform and is refused";
+    api.serve.running().wait_for_line(|line| line.contains(said), SOON);
+    let audit = body(&api.owner("GET", "/v1/audit", &Value::Null));
+    let lines = audit["items"].as_array().unwrap().iter();
+    let lines: Vec<_> = lines.filter(|line| line["action"] == "token.forged").collect();
+    assert_eq!(lines.len(), 2, "{audit}");
+    assert!(lines[0]["detail"].as_str().unwrap().contains("tok_00000000000000000000"));
+    let listed = api.serve.tolv(&dir, &["tokens"]);
+    assert_eq!(listed.matches("changed outside of the platform").count(), 2, "{listed}");
+    // They do not count as tokens that can administrate, and go as any other.
+    let owner = body(&api.owner("GET", "/v1/tokens", &Value::Null));
+    let owner = owner["items"].as_array().unwrap().iter().find(|token| token["name"] == "owner");
+    let owner = owner.unwrap()["id"].as_str().unwrap().to_owned();
+    assert_eq!(api.owner("DELETE", &format!("/v1/tokens/{owner}"), &Value::Null).status, 409);
+    // The next start names them again.
+    api.serve.end(Signal::INT);
+    api.serve.begin();
+    api.serve.running().wait_for_line(|line| line.contains(said), SOON);
+    assert_eq!(status(&api, &own, "/v1/whoami"), 401);
+    api.serve.tolv(&dir, &["tokens", "revoke", "tok_00000000000000000000"]);
+    let listed = api.serve.tolv(&dir, &["tokens"]);
+    assert_eq!(listed.matches("changed outside of the platform").count(), 1, "{listed}");
 }
