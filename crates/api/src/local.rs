@@ -3,16 +3,66 @@
 //!
 //! An app may run as that user too, so the socket alone proves nothing: who asks has read the token
 //! in a file beside it, which no sandbox shows.
+//!
+//! While the disk of the state folder takes no new socket, they are in a [folder aside](aside).
 
-use std::fs::{self, File, OpenOptions};
+use std::env;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use tolv_model::slug::Digest;
+
 /// What requests to the socket have for an address.
 pub const URL: &str = "http://127.0.0.1";
+
+/// The folder for the sockets of the platform with its state in `home`, while the disk of `home` takes
+/// none: in memory, and its user's alone. It may not be there yet. Nothing where this machine has no
+/// place for it.
+pub fn aside(home: &Path) -> Option<PathBuf> {
+    let home = home.canonicalize().ok()?;
+    let user = fs::metadata("/proc/self").ok()?.uid();
+    let base = match (user, env::var_os("XDG_RUNTIME_DIR")) {
+        (0, _) => PathBuf::from("/run"),
+        (_, Some(folder)) if !folder.is_empty() => PathBuf::from(folder),
+        (user, _) => PathBuf::from(format!("/run/user/{user}")),
+    };
+    // Nobody else puts anything there.
+    let meta = fs::metadata(&base).ok()?;
+    let is_ours = meta.is_dir() && meta.uid() == user && meta.mode() & 0o022 == 0;
+    let digest = Digest::of(home.as_os_str().as_bytes()).to_string();
+    is_ours.then(|| base.join(format!("tolv-{}", &digest[..16])))
+}
+
+/// Makes that folder, and gives it.
+///
+/// # Errors
+///
+/// There is no place for it, or it cannot be made.
+pub fn make_aside(home: &Path) -> io::Result<PathBuf> {
+    let folder = aside(home).ok_or(io::ErrorKind::NotFound)?;
+    match DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => fs::set_permissions(&folder, Permissions::from_mode(0o700))?,
+    }
+    Ok(folder)
+}
+
+/// Where the socket and the token of the platform with its state in `home` may be.
+pub fn folders(home: &Path) -> impl Iterator<Item = PathBuf> {
+    [home.to_owned()].into_iter().chain(aside(home))
+}
+
+/// The one of them with the socket of a platform that runs.
+pub fn reachable(home: &Path) -> Option<PathBuf> {
+    folders(home).find(|folder| connect(&socket(folder)).is_ok())
+}
 
 /// Where the socket is, below the state folder.
 pub fn socket(home: &Path) -> PathBuf {

@@ -34,7 +34,7 @@ pub enum Code {
     UnsupportedMediaType,
     /// The idempotency key was used for another request.
     KeyReused,
-    /// The disk is as full as it may be.
+    /// The disk is as full as it may be, or takes nothing for another reason.
     Full,
     /// The database is away; try again.
     Unavailable,
@@ -77,7 +77,7 @@ impl Code {
             Self::TooLarge => "the request is too large",
             Self::UnsupportedMediaType => "the request has another media type than is taken",
             Self::KeyReused => "the idempotency key belongs to another request",
-            Self::Full => "the disk is full",
+            Self::Full => "the disk takes nothing",
             Self::Unavailable => "not now",
             Self::Internal => "the platform failed",
         }

@@ -11,6 +11,9 @@ const ENOMEM: i32 = 12;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const ENOBUFS: i32 = 105;
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
+const EDQUOT: i32 = 122;
 
 /// Something that there is none of any more, and that may be there again later. Nobody who asked is
 /// at fault.
@@ -24,6 +27,12 @@ pub enum Shortage {
     Memory,
     /// The helper that starts sandboxed processes has ended; another one takes its place.
     Spawner,
+    /// Room on the disk, for bytes or for one more file.
+    DiskSpace,
+    /// A disk that may be written to: it is read-only.
+    WritableDisk,
+    /// A disk without errors.
+    SoundDisk,
 }
 
 impl Shortage {
@@ -36,6 +45,21 @@ impl Shortage {
             ENOMEM | ENOBUFS => Some(Self::Memory),
             _ => None,
         }
+    }
+
+    /// What the error of a file of the platform's own means for its disk. The same numbers mean other
+    /// things of other calls.
+    pub fn of_disk(error: &io::Error) -> Option<Self> {
+        match error.raw_os_error()? {
+            ENOSPC | EDQUOT => Some(Self::DiskSpace),
+            EROFS => Some(Self::WritableDisk),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the disk.
+    pub fn is_disk(self) -> bool {
+        matches!(self, Self::DiskSpace | Self::WritableDisk | Self::SoundDisk)
     }
 
     /// The first one among an error and its sources.
@@ -62,6 +86,15 @@ impl Shortage {
                  the machine more memory"
             }
             Self::Spawner => "try again in some seconds",
+            Self::DiskSpace => {
+                "make some space on the disk of the state folder, for bytes and for files (df, df -i); \
+                 what frees space is not refused (tolv stop, tolv scale, tolv destroy)"
+            }
+            Self::WritableDisk => {
+                "the kernel makes a disk read-only when it fails: have the operator see dmesg, repair \
+                 the disk and mount it again"
+            }
+            Self::SoundDisk => "have the operator see dmesg and tolv status --platform",
         }
     }
 }
@@ -73,6 +106,9 @@ impl fmt::Display for Shortage {
             Self::Descriptors => "the platform has no free descriptor",
             Self::Memory => "the platform has no free memory",
             Self::Spawner => "the platform's spawner is being started again",
+            Self::DiskSpace => "the disk of the platform is full",
+            Self::WritableDisk => "the disk of the platform is read-only",
+            Self::SoundDisk => "the disk of the platform gives errors",
         })
     }
 }
@@ -109,5 +145,21 @@ mod tests {
             assert_eq!(Shortage::of(&Above(io::Error::from_raw_os_error(errno))), found);
         }
         assert_eq!(Shortage::of(&io::Error::other("11")), None);
+    }
+
+    #[test]
+    fn the_disk_is_at_fault_only_for_files_of_the_platforms_own() {
+        for (errno, found) in [
+            (ENOSPC, Some(Shortage::DiskSpace)),
+            (EDQUOT, Some(Shortage::DiskSpace)),
+            (EROFS, Some(Shortage::WritableDisk)),
+            (EAGAIN, None),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            assert_eq!(Shortage::of_disk(&error), found);
+            assert!(found.is_none_or(Shortage::is_disk));
+            // As of a namespace too many, and of a mount.
+            assert!(found.is_none() || Shortage::of(&error).is_none());
+        }
     }
 }

@@ -5,9 +5,10 @@
 //!  outputs/<deploy>.json   [[key, bytes], …] oldest first ──▶ the blobs themselves
 //! ```
 
-use rustix::fs::statvfs;
 use tolv_model::id::DeployId;
+use tolv_model::shortage::Shortage;
 
+use super::disk::{Room, is_read_only};
 use super::error::Error;
 use super::platform::{Platform, blocking};
 
@@ -91,19 +92,16 @@ impl Platform {
         self.check_free(MIN_FREE_FOR_RECORDS)
     }
 
-    /// Refuses where the disk has less free space than `min` bytes.
+    /// Refuses where the disk has less free space than `min` bytes, takes no more files, or nothing.
     fn check_free(&self, min: u64) -> Result<(), Error> {
-        let stat = statvfs(&self.0.home).map_err(|errno| Error::System {
-            what: "ask how full the disk is",
-            source: errno.into(),
-        })?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        match free >= min {
-            true => Ok(()),
-            false => {
-                let advice = "free some room on the disk of the state folder".to_owned();
-                Err(Error::DiskFull { free: free >> 20, min: min >> 20, advice })
-            }
+        let room = Room::of(&self.0.home)?;
+        if is_read_only(&self.0.home) {
+            return Err(Error::DiskFault(Shortage::WritableDisk));
         }
+        if room.free < min {
+            let advice = "free some room on the disk of the state folder".to_owned();
+            return Err(Error::DiskFull { free: room.free >> 20, min: min >> 20, advice });
+        }
+        room.require_file()
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
@@ -43,6 +43,9 @@ const DOORS_WAIT: Duration = Duration::from_secs(2);
 /// Between two tries while the database is away: first, and most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
+/// Lines that wait for whoever follows a log that takes none.
+const UNSTORED: usize = 64;
+
 /// The handle of a deploy's task.
 pub(super) struct Controller {
     pub(super) place: Place,
@@ -50,6 +53,8 @@ pub(super) struct Controller {
     pub(super) routes: Routes,
     pub(super) drains: Arc<Drains>,
     pub(super) cron: Cron,
+    /// Lines for whoever follows the log, while the log takes none.
+    pub(super) unstored: broadcast::Sender<Line>,
     /// Whether the deploy's config asks for runtime metrics in its log.
     samples: watch::Sender<bool>,
     wake: Notify,
@@ -86,6 +91,8 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
     settings.prove = Some(before_start(Arc::downgrade(inner), app));
     // What `up` runs ends with it, whatever ends it.
     settings.doors = inner.options.codebase.is_none().then(|| platform.doors_of(&id));
+    let is_service = inner.options.codebase.is_none();
+    settings.doors_aside = platform.doors_aside_of(&id).filter(|_| is_service);
     // All deploys of a start wait together.
     settings.doors_until = Some(inner.began + DOORS_WAIT);
     let hosts = Arc::clone(&inner.hosts);
@@ -97,6 +104,7 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
         routes,
         drains: Arc::new(Drains::new()),
         cron: Cron::default(),
+        unstored: broadcast::Sender::new(UNSTORED),
         samples: watch::Sender::new(false),
         wake: Notify::new(),
         restored: CancellationToken::new(),
@@ -593,9 +601,13 @@ impl Controller {
         self.routes.set_web(Web::Gone);
         self.forget_kept(platform)?;
         let (logs, doors) = (platform.log_folder(&deploy.id), platform.doors_of(&deploy.id));
+        let aside = platform.doors_aside_of(&deploy.id);
         super::platform::blocking(move || {
             let failed = |what| move |source| Error::System { what, source };
-            tolv_run::kill_left(&doors).map_err(failed("remove a destroyed deploy's processes"))?;
+            for doors in aside.iter().chain([&doors]) {
+                let killed = tolv_run::kill_left(doors);
+                killed.map_err(failed("remove a destroyed deploy's processes"))?;
+            }
             match fs::remove_dir_all(&logs) {
                 Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                     Err(failed("remove a destroyed deploy's logs")(source))

@@ -1,9 +1,9 @@
-//! A start while the database is unreachable, or the disk is full: what waits for them.
+//! A start while the database is unreachable, or the disk takes nothing: what waits for them.
 
 use tokio::time::sleep;
 
 use super::error::{Error, Kind};
-use super::lease::prepare;
+use super::lease::take;
 use super::platform::Platform;
 
 /// Between two tries of a database that was away at the start.
@@ -15,26 +15,27 @@ pub(super) fn is_delay(error: &Error) -> bool {
 }
 
 impl Platform {
-    /// Waits for a database that was unreachable at the start, or for disk space.
+    /// Waits for a database that was unreachable at the start, or for the disk.
     pub(super) async fn catch_up(self, delay: Error) {
         let ready = async || {
-            // Taken already where it was the disk that was full.
+            // Taken already where it was the disk.
             if !self.has_lease() {
-                self.hold(prepare(&self.0.store).await?);
+                self.hold(take(&self.0.store).await?);
             }
+            self.0.store.prepare().await?;
+            self.0.repos.set_up(&self.0.options.host.program)?;
             self.control_all().await
         };
-        let full = delay.kind() == Kind::Full;
-        let (begin, end) = match full {
-            true => {
-                let why = delay.chain();
-                let what = "apps that ran before are running; the rest waits for disk space";
-                (
-                    format!("The disk of the platform is full ({why}): {what}"),
-                    "There is space again",
-                )
-            }
-            false => {
+        let (begin, end) = match delay.kind() {
+            Kind::Full => (
+                format!(
+                    "{}: apps that ran before are running; the rest waits for the disk, and is \
+                     tried again every second",
+                    delay.chain().replacen("the disk", "The disk", 1)
+                ),
+                "The disk takes files again",
+            ),
+            _ => {
                 let what = "The database is away: what ran before runs, the API waits";
                 (what.to_owned(), "The database is back")
             }

@@ -21,6 +21,7 @@ impl Platform {
         self.finish_requests().await;
         self.settle().await;
         self.release_lease().await;
+        self.remove_aside();
     }
 
     /// Begins no operation any more, and waits until none is under way; those that are queued are the

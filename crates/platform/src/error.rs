@@ -34,7 +34,7 @@ pub enum Kind {
     Refused,
     /// The database is away; try again.
     Unavailable,
-    /// The disk is as full as it may be.
+    /// The disk is as full as it may be, or takes nothing for another reason.
     Full,
     /// The machine has no process, descriptor or memory left for it.
     Exhausted,
@@ -307,6 +307,20 @@ pub enum Error {
         /// What to free.
         advice: String,
     },
+    /// The disk has bytes left and no room for another file.
+    #[error(
+        "the disk of the platform is full: it has no room for another file (all {files} inodes are in \
+         use; {free} MiB are free)"
+    )]
+    NoFiles {
+        /// How many files there may be.
+        files: u64,
+        /// Free now.
+        free: u64,
+    },
+    /// The disk takes nothing.
+    #[error("{0}")]
+    DiskFault(Shortage),
     /// A text in the database that this version cannot read.
     #[error("the record of slug {0} cannot be read")]
     Unreadable(String),
@@ -342,9 +356,10 @@ impl Error {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
         match self.own_kind() {
-            Kind::Internal if is_disk_full(self) => Kind::Full,
+            Kind::Internal if self.disk_fault().is_some() => Kind::Full,
             kind @ (Kind::Internal | Kind::Refused) => match self.shortage() {
                 Some(Shortage::Spawner) => Kind::Unavailable,
+                Some(shortage) if shortage.is_disk() => Kind::Full,
                 Some(_) => Kind::Exhausted,
                 None => kind,
             },
@@ -354,7 +369,7 @@ impl Error {
 
     fn own_kind(&self) -> Kind {
         match self {
-            Self::Store(error) if error.is_full() => Kind::Full,
+            Self::Store(error) if error.disk_fault().is_some() => Kind::Full,
             Self::Store(error) if error.is_unavailable() => Kind::Unavailable,
             Self::Store(tolv_store::Error::Exists { .. }) => Kind::Exists,
             Self::Store(tolv_store::Error::NotFound { .. }) => Kind::NotFound,
@@ -396,9 +411,10 @@ impl Error {
             | Self::ReleasePhase { .. }
             | Self::Cancelled
             | Self::Run(_) => Kind::Refused,
-            Self::DiskFull { .. } | Self::Repo(RepoError::Body(BodyError::DiskFull { .. })) => {
-                Kind::Full
-            }
+            Self::DiskFull { .. }
+            | Self::NoFiles { .. }
+            | Self::DiskFault(_)
+            | Self::Repo(RepoError::Body(BodyError::DiskFull { .. })) => Kind::Full,
             Self::Repo(RepoError::Body(BodyError::TooSlow)) => Kind::Timeout,
             Self::Repo(RepoError::Body(_) | RepoError::BadRef(_) | RepoError::TooManyRoots) => {
                 Kind::Invalid
@@ -434,9 +450,8 @@ impl Error {
             {
                 self.shortage().map_or_else(|| chain(self), |shortage| shortage.to_string())
             }
-            Self::DiskFull { .. } | Self::Repo(_) => chain(self),
-            _ if is_disk_full(self) => "the disk of the platform is full".to_owned(),
-            _ => chain(self),
+            Self::DiskFull { .. } | Self::NoFiles { .. } | Self::Repo(_) => chain(self),
+            _ => self.disk_fault().map_or_else(|| chain(self), |fault| fault.to_string()),
         }
     }
 
@@ -512,15 +527,13 @@ impl Error {
                  accept --confirm {deploy}"
             ),
             Self::Run(error) => return run_hint(error),
-            Self::Store(error) if error.is_full() => {
+            Self::Store(error) if error.disk_fault() == Some(Shortage::DiskSpace) => {
                 "nothing can be recorded any more, for what is reserved for that is used up too: \
                  remove files from the disk of the state folder, and try again"
                     .to_owned()
             }
             error if error.kind() == Kind::Full => {
-                "the disk of the platform is full: make some space on it; what frees space is not \
-                 refused (tolv stop, tolv scale, tolv destroy)"
-                    .to_owned()
+                error.disk_fault().unwrap_or(Shortage::DiskSpace).advice().to_owned()
             }
             _ => return None,
         };
@@ -567,15 +580,6 @@ fn run_hint(error: &tolv_run::Error) -> Option<String> {
         )),
         _ => None,
     }
-}
-
-/// Whether the disk is full.
-fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| {
-        error.downcast_ref::<io::Error>().is_some_and(|error| {
-            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        })
-    })
 }
 
 /// An error and all its sources on one line.

@@ -10,23 +10,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::fs::statvfs;
-use tokio::time::sleep;
 use tolv_build::{
     TOOLCHAINS, Usage, collect, has_layer, layers_of, pack_layer, pack_slug, toolchains_usage,
     unpack_layer, unpack_slug, usage,
 };
 use tolv_model::id::{AppId, DeployId};
 use tolv_model::name::AppName;
+use tolv_model::shortage::Shortage;
 use tolv_model::slug::{Layer, SlugId};
 
+use super::disk::{Room, is_read_only};
 use super::error::{Error, chain};
 use super::platform::{KEYS, Platform, blocking, output_key};
 
 /// Operations of a deploy that are remembered, as its runs are.
 const OPERATIONS: u32 = 200;
-/// Between two looks whether there is space again for what is reserved.
-const RESERVE_INTERVAL: Duration = Duration::from_secs(2);
 /// What a build has just made and nobody has recorded yet is younger than this.
 const YOUNG: Duration = Duration::from_secs(3600);
 
@@ -42,11 +40,12 @@ impl Platform {
     pub async fn check_disk_space(&self) -> Result<(), Error> {
         let home = self.0.home.clone();
         let min = self.0.options.min_free;
-        let stat = statvfs(&home).map_err(|errno| Error::System {
-            what: "ask how full the disk is",
-            source: errno.into(),
-        })?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if is_read_only(&home) {
+            return Err(Error::DiskFault(Shortage::WritableDisk));
+        }
+        let room = Room::of(&home)?;
+        room.require_file()?;
+        let free = room.free;
         if free >= min {
             return Ok(());
         }
@@ -160,23 +159,6 @@ impl Platform {
             if let Err(error) = self.tidy(&app).await {
                 self.say(format!("The repository of {app} is not tidied: {}", chain(&error))).await;
             }
-        }
-    }
-
-    /// Makes the reserve again as soon as there is space for it, also where nothing is written.
-    pub(super) async fn keep_reserve(self) {
-        loop {
-            let pause = sleep(RESERVE_INTERVAL);
-            if self.0.ending.run_until_cancelled(pause).await.is_none() {
-                return;
-            }
-            let store = self.0.store.clone();
-            // A disk that hangs is not asked again meanwhile.
-            let adjust = move || {
-                store.adjust_reserves();
-                Ok::<_, Error>(())
-            };
-            blocking(adjust).await.ok();
         }
     }
 

@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+/// The file whose lock is held, in the state folder.
+pub(crate) const LOCK: &str = "lock";
+
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
@@ -41,6 +44,8 @@ pub enum HomeError {
 pub struct Home {
     root: PathBuf,
     lock: File,
+    /// The disk took no writer when it was opened: the lock bears another one's name, or none.
+    is_read_only: bool,
 }
 
 impl Home {
@@ -62,17 +67,24 @@ impl Home {
         if !ignore.exists() {
             fs::write(&ignore, "*\n").map_err(unusable(&ignore))?;
         }
-        let path = root.join("lock");
-        let mut lock = OpenOptions::new()
-            .create(true)
-            .read(true)
-            .write(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(unusable(&path))?;
+        let path = root.join(LOCK);
+        let mut options = OpenOptions::new();
+        let options = options.create(true).read(true).write(true).truncate(false).mode(0o600);
+        let opened = options.open(&path).map(|lock| (lock, false));
+        let opened = match opened {
+            // A lock writes nothing: what ran before is brought back on a read-only disk too.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                File::open(&path).map(|lock| (lock, true))
+            }
+            opened => opened,
+        };
+        let (mut lock, is_read_only) = opened.map_err(unusable(&path))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { root, lock }),
+            Ok(()) => Ok(Self { root, lock, is_read_only }),
+            Err(rustix::io::Errno::WOULDBLOCK) if is_read_only => {
+                let holder = "a process that could not write its name, for the disk is read-only";
+                Err(HomeError::Held { holder: holder.to_owned() })
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
                 lock.read_to_string(&mut holder).map_err(unusable(&path))?;
@@ -91,18 +103,21 @@ impl Home {
         &self.root
     }
 
-    /// Writes who holds the lock, for the error of a second comer.
+    /// Writes who holds the lock, for the error of a second comer; on a read-only disk nothing.
     ///
     /// # Errors
     ///
     /// [`HomeError::Unusable`] when the lock file cannot be written.
     pub fn sign(&mut self, holder: &str) -> Result<(), HomeError> {
+        if self.is_read_only {
+            return Ok(());
+        }
         let write = |lock: &mut File| {
             lock.set_len(0)?;
             lock.rewind()?;
             writeln!(lock, "{holder}")
         };
-        let path = self.root.join("lock");
+        let path = self.root.join(LOCK);
         write(&mut self.lock).map_err(|source| HomeError::Unusable { path, source })
     }
 }

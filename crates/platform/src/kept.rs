@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use tolv_model::formation::Formation;
 use tolv_model::id::{AppId, DeployId};
 use tolv_model::name::{Deploy as DeployPath, ProcessType};
 use tolv_model::release::{Release, ReleaseNumber};
+use tolv_model::shortage::Shortage;
 use tolv_model::size::Sizes;
 use tolv_model::slug::SlugId;
 use tolv_run::Target;
@@ -64,6 +65,14 @@ fn owner(id: &str) -> String {
     format!("running {id}")
 }
 
+/// Writes over a file that is there, for which the disk needs room for no other.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::options().write(true).open(path)?;
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()
+}
+
 fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::System { what, source }
 }
@@ -97,7 +106,13 @@ impl Kept {
         }
         let write = |text: &str| {
             fs::create_dir_all(folder(home))?;
-            tolv_durable::write(&path, text.as_bytes(), 0o600)
+            match tolv_durable::write(&path, text.as_bytes(), 0o600) {
+                // What was kept before is not what runs: one that a crash cuts off is no worse.
+                Err(error) if Shortage::of_disk(&error) == Some(Shortage::DiskSpace) => {
+                    overwrite(&path, text.as_bytes()).map_err(|_| error)
+                }
+                written => written,
+            }
         };
         let bytes = serde_json::to_vec(&kept).map_err(io::Error::other);
         let bytes = bytes.map_err(failed("keep what a deploy runs"))?;

@@ -37,13 +37,11 @@ pub(super) struct Keeper {
     task: JoinSet<()>,
 }
 
-/// Takes the lease; before it nothing in the database is touched. Then brings the database up to date.
-pub(super) async fn prepare(store: &Store) -> Result<Lease, Error> {
+/// Takes the lease; before it nothing in the database is touched.
+pub(super) async fn take(store: &Store) -> Result<Lease, Error> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let holder = Holder { pid: std::process::id(), host, since: Timestamp::now() };
-    let lease = store.lease(&holder, REACH).await?;
-    store.prepare().await?;
-    Ok(lease)
+    Ok(store.lease(&holder, REACH).await?)
 }
 
 impl Platform {

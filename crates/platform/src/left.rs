@@ -19,18 +19,22 @@ impl Platform {
         let failed = |source| Error::System { what: "look for processes left running", source };
         let known: HashSet<String> =
             self.controllers().keys().map(|id| id.as_str().to_owned()).collect();
-        let folder = self.0.home.join(DOORS);
+        let folders = [Some(&self.0.home), self.0.aside.as_ref()];
+        let folders: Vec<_> = folders.into_iter().flatten().map(|home| home.join(DOORS)).collect();
         blocking(move || {
-            let entries = match fs::read_dir(folder) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(failed(error)),
-            };
-            for entry in entries {
-                let entry = entry.map_err(failed)?;
-                let is_known = entry.file_name().to_str().is_some_and(|name| known.contains(name));
-                if !is_known {
-                    tolv_run::kill_left(&entry.path()).map_err(failed)?;
+            for folder in folders {
+                let entries = match fs::read_dir(folder) {
+                    Ok(entries) => entries,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(failed(error)),
+                };
+                for entry in entries {
+                    let entry = entry.map_err(failed)?;
+                    let is_known =
+                        entry.file_name().to_str().is_some_and(|name| known.contains(name));
+                    if !is_known {
+                        tolv_run::kill_left(&entry.path()).map_err(failed)?;
+                    }
                 }
             }
             Ok(())
@@ -41,5 +45,18 @@ impl Platform {
     /// Where the processes of a deploy are found by the next platform, where this one is killed.
     pub(super) fn doors_of(&self, deploy: &DeployId) -> PathBuf {
         self.0.home.join(DOORS).join(deploy.as_str())
+    }
+
+    /// The same of processes that were started while the disk took no socket.
+    pub(super) fn doors_aside_of(&self, deploy: &DeployId) -> Option<PathBuf> {
+        Some(self.0.aside.as_ref()?.join(DOORS).join(deploy.as_str()))
+    }
+
+    /// Removes the folder aside, once nothing runs any more.
+    pub(super) fn remove_aside(&self) {
+        if let Some(aside) = &self.0.aside {
+            // Mostly there is none.
+            fs::remove_dir_all(aside).ok();
+        }
     }
 }

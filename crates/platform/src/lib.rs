@@ -36,6 +36,7 @@ mod controller;
 mod cron;
 mod delay;
 mod descriptors;
+mod disk;
 mod drains;
 mod end;
 mod error;

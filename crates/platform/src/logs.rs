@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tolv_logs::Line;
 use tolv_logs::store::{Item, Reader};
 use tolv_model::id::DeployId;
@@ -16,7 +16,7 @@ use super::error::Error;
 use super::platform::{Platform, blocking};
 
 /// The log of a deploy.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Logged {
     /// To read.
     pub log: Log,
@@ -24,6 +24,8 @@ pub struct Logged {
     pub written: BTreeMap<Arc<str>, Written>,
     /// Most bytes of it.
     pub limit: u64,
+    /// Lines for whoever follows it, while it takes none.
+    pub unstored: broadcast::Receiver<Line>,
 }
 
 impl Platform {
@@ -33,9 +35,10 @@ impl Platform {
     ///
     /// There is no such deploy.
     pub async fn log(&self, path: &DeployPath) -> Result<Logged, Error> {
-        let engine = self.controller(path).await?.engine.clone();
+        let controller = self.controller(path).await?;
+        let (engine, unstored) = (&controller.engine, controller.unstored.subscribe());
         let written = engine.written().await;
-        Ok(Logged { log: engine.log(), written, limit: engine.logs_bytes() })
+        Ok(Logged { log: engine.log(), written, limit: engine.logs_bytes(), unstored })
     }
 
     /// Where the log of a deploy is.

@@ -1,7 +1,7 @@
 //! What a platform is told, and what it says.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tolv_logs::Line;
@@ -44,6 +44,9 @@ pub enum Http {
 pub struct Options {
     /// The state folder.
     pub home: PathBuf,
+    /// For sockets while the disk of the state folder, which is given, takes none: a folder in memory
+    /// that is this platform's alone, and need not be there yet.
+    pub aside: fn(&Path) -> Option<PathBuf>,
     /// The database; `db.sqlite` in the state folder without it.
     pub database: Option<DatabaseUrl>,
     /// The key of the config; the file `secret-key` in the state folder without it.

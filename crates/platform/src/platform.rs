@@ -29,10 +29,10 @@ use tolv_store::{
 
 use super::controller::{self, Controller};
 use super::delay::is_delay;
-use super::error::{Error, Kind, chain};
+use super::error::{Error, chain};
 use super::front::Front;
 use super::kept::{Kept, Place};
-use super::lease::{Keeper, Ousted, prepare};
+use super::lease::{Keeper, Ousted, take};
 use super::metrics::Counters;
 use super::options::{Http, Options, Said};
 use super::output::Outputs;
@@ -73,6 +73,8 @@ pub struct Platform(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) options: Options,
     pub(super) home: PathBuf,
+    /// For sockets while the disk of `home` takes none.
+    pub(super) aside: Option<PathBuf>,
     /// Held until the next platform may have the state folder.
     pub(super) lock: Mutex<Option<Home>>,
     pub(super) began: Instant,
@@ -155,11 +157,18 @@ impl Platform {
         let (kept, unreadable) = Kept::all(&home, &store)?;
         // What ran here before waits neither for the database nor for disk space.
         let may_wait = !kept.is_empty() && options.codebase.is_none();
-        let (lease, mut delay) = match prepare(&store).await {
-            Ok(lease) => (Some(lease), None),
-            Err(error) if may_wait && is_delay(&error) => (None, Some(error)),
-            Err(error) => return Err(error),
+        let mut delay = None;
+        let mut wait = |error: Error| match may_wait && is_delay(&error) {
+            true => {
+                delay.get_or_insert(error);
+                Ok(())
+            }
+            false => Err(error),
         };
+        let lease = take(&store).await.map(Some).or_else(|error| wait(error).map(|()| None))?;
+        if lease.is_some() {
+            store.prepare().await.map_err(Error::from).or_else(&mut wait)?;
+        }
         let folder = home.join("blobs");
         let blobs = match &options.blobs {
             Some(blobs) => BlobStore::open(&blobs.url, &blobs.options)?,
@@ -185,7 +194,7 @@ impl Platform {
         let git = GitSandbox { spawner: spawner.clone(), level, limits: options.git };
         let repos = Repos::at(&home.join("git"), git, options.min_free);
         if options.codebase.is_none() {
-            repos.set_up(&options.host.program)?;
+            repos.set_up(&options.host.program).map_err(Error::from).or_else(&mut wait)?;
         }
         let prover = Prover::open(&home, &store, level);
         let listener = listen(&options.http).await?;
@@ -204,16 +213,14 @@ impl Platform {
                 format!("pid {}, http://{url}", std::process::id())
             }
         });
-        match signed.map_err(Error::from) {
-            // The lock is held all the same; the name is for the message of a second comer.
-            Err(error) if may_wait && error.kind() == Kind::Full => {}
-            signed => signed?,
-        }
+        // The lock is held all the same; the name is for the message of a second comer.
+        signed.map_err(Error::from).or_else(wait)?;
         let (lines, received) = mpsc::channel(LINES);
         let traffic = Arc::default();
         let (router, access) = access::router(Arc::clone(&traffic));
         let tasks = TaskTracker::new();
         let platform = Self(Arc::new(Inner {
+            aside: (options.aside)(&home),
             home,
             lock: Mutex::new(Some(lock)),
             began: Instant::now(),
@@ -292,7 +299,7 @@ impl Platform {
             }
         }
         platform.0.tasks.spawn(platform.clone().tidy_up());
-        platform.0.tasks.spawn(platform.clone().keep_reserve());
+        platform.0.tasks.spawn(platform.clone().watch_disk());
         // Now that every host is known: who came before has waited in the kernel's queue.
         platform.0.front.serve(platform.0.router.clone(), listener)?;
         Ok((platform, received))

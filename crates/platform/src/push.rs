@@ -81,7 +81,8 @@ impl Platform {
         }
         match error {
             Error::OtherCodebase { .. } => "another codebase".to_owned(),
-            Error::DiskFull { .. } => "no space left".to_owned(),
+            Error::DiskFull { .. } | Error::NoFiles { .. } => "no space left".to_owned(),
+            Error::DiskFault(_) => "the disk is read-only".to_owned(),
             Error::Stopping => "the platform is stopping".to_owned(),
             _ => "refused".to_owned(),
         }

@@ -23,7 +23,7 @@ mod turns;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -177,10 +177,16 @@ impl Repos {
         }
         // git looks into the hooks' folder as the uid that its sandbox has.
         for (folder, mode) in [(&self.folder, 0o700), (&pushes, 0o700), (&hooks, 0o755)] {
-            let mode = fs::Permissions::from_mode(mode);
-            fs::set_permissions(folder, mode).map_err(failed("chmod", folder))?;
+            let is = fs::metadata(folder).map_err(failed("read", folder))?.mode() & 0o7777;
+            if is != mode {
+                let mode = fs::Permissions::from_mode(mode);
+                fs::set_permissions(folder, mode).map_err(failed("chmod", folder))?;
+            }
         }
         let link = hooks.join(HOOK);
+        if fs::read_link(&link).is_ok_and(|known| known == program) {
+            return Ok(());
+        }
         // A new one over the old: a push that goes on meanwhile finds one of them.
         tolv_durable::link(&link, program).map_err(failed("create", &link))
     }

@@ -11,7 +11,7 @@ use super::platform::Platform;
 impl Platform {
     /// Tries what can be tried beside the platform that runs on the same state: the key, the schema of
     /// the database, the address of the blob store, the sandbox. Changes nothing. A database that is
-    /// away is no reason not to start.
+    /// away, or a disk that takes nothing, is no reason not to start.
     ///
     /// # Errors
     ///
@@ -26,13 +26,17 @@ impl Platform {
             None => DatabaseUrl::file(&options.home.join("db.sqlite")),
         };
         match Store::connect(&database, &key)?.could_prepare().await {
-            Err(error) if !error.is_unavailable() => return Err(error.into()),
+            // A start goes on without both, with what ran before.
+            Err(error) if !error.is_unavailable() && error.disk_fault().is_none() => {
+                return Err(error.into());
+            }
             _ => {}
         }
         if let Some(blobs) = &options.blobs {
             BlobStore::open(&blobs.url, &blobs.options)?;
         }
         let spawner = Spawner::start(&options.image, &["spawner"])?;
+        spawner.hide(&options.home)?;
         Machine::probe(&spawner, options.network)?.choose(options.sandbox)?;
         Ok(())
     }

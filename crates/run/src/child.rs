@@ -24,8 +24,9 @@ pub(crate) struct Start {
     pub(crate) spec: Spec,
     /// The folder of the deploy's log.
     pub(crate) folder: PathBuf,
-    /// The folder of its doors; nothing where the orders have no identity for one.
-    pub(crate) doors: Option<PathBuf>,
+    /// The folders for its door, of which the first that takes it has it; none where the orders have no
+    /// identity for one.
+    pub(crate) doors: Vec<PathBuf>,
 }
 
 /// A shim that was launched.
@@ -47,20 +48,14 @@ pub(crate) struct Started {
 pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, StartFailure> {
     let Start { orders, spec, folder, doors } = start;
     let log = open_log(&folder, &spec).map_err(|error| {
-        StartFailure::of(format_args!("the log folder `{}`", folder.display()), &error)
+        StartFailure::of_file(format_args!("the log folder `{}`", folder.display()), &error)
     })?;
     let payload = orders.to_bytes().map_err(|error| error.to_string())?;
     let (control, other) = pair().map_err(|error| StartFailure::of("a socket pair", &error))?;
     let mut wiring =
         Wiring::new(orders.head.io).map_err(|error| StartFailure::of("its streams", &error))?;
     let mut fds = vec![other, log];
-    let opened = doors.map(|doors| {
-        let opened = Door::open(&doors, orders.head.writer);
-        opened.map_err(|error| {
-            StartFailure::of(format_args!("a socket in `{}`", doors.display()), &error)
-        })
-    });
-    let (door, listener) = opened.transpose()?.unzip();
+    let (door, listener) = open_door(&doors, orders.head.writer)?.unzip();
     fds.extend(listener);
     fds.append(&mut wiring.theirs);
     let launch = Launch { body: SHIM.0, payload, fds, spec };
@@ -70,6 +65,25 @@ pub(crate) fn launch(spawner: &Spawner, start: Start) -> Result<Started, StartFa
     })?;
     let ends = wiring.take().map_err(|error| StartFailure::of("its terminal", &error))?;
     Ok(Started { launched, control, door, ends })
+}
+
+/// In the first folder whose disk takes it.
+fn open_door(folders: &[PathBuf], writer: u64) -> Result<Option<(Door, OwnedFd)>, StartFailure> {
+    let mut failed = None;
+    for folder in folders {
+        match Door::open(folder, writer) {
+            Ok(door) => return Ok(Some(door)),
+            Err(error) => {
+                let is_disk = Shortage::of_disk(&error).is_some();
+                let what = format_args!("a socket in `{}`", folder.display());
+                let failure = failed.get_or_insert(StartFailure::of_file(what, &error));
+                if !is_disk {
+                    return Err(failure.clone());
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(None), Err)
 }
 
 fn open_log(folder: &Path, spec: &Spec) -> io::Result<OwnedFd> {

@@ -68,11 +68,13 @@ impl Local {
         let mut reader = Reader::at_end(&logs).map_err(failed)?;
         let until =
             settings.doors_until.unwrap_or_else(|| std::time::Instant::now() + orphan::PATIENCE);
-        let Found { orphans, late } = match &settings.doors {
-            Some(doors) => orphan::find(doors, until)
-                .map_err(|source| Error::Doors { path: doors.clone(), source })?,
-            None => Found::default(),
-        };
+        let Found { mut orphans, mut late } = Found::default();
+        for doors in settings.doors.iter().chain(&settings.doors_aside) {
+            let found = orphan::find(doors, until)
+                .map_err(|source| Error::Doors { path: doors.clone(), source })?;
+            orphans.extend(found.orphans);
+            late.extend(found.late);
+        }
         for hello in orphans.iter().filter_map(|orphan| orphan.hello.as_ref()) {
             reader.skip(hello.writer, hello.written.written);
         }

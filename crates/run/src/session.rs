@@ -45,7 +45,8 @@ impl Launching {
     /// Begins a launch of a process that the next platform goes on with, where there is to be one.
     pub(crate) fn begin(shared: &Arc<Shared>, plan: &Plan) -> Result<Self, Error> {
         let settings = &shared.settings;
-        Self::launch(shared, plan, settings.doors.clone(), |port, orders| {
+        let doors = settings.doors.iter().chain(&settings.doors_aside).cloned().collect();
+        Self::launch(shared, plan, doors, |port, orders| {
             let identity = || Identity { plan: plan.digest(settings.level), port };
             orders.head.identity = settings.doors.is_some().then(identity);
             Ok(())
@@ -58,13 +59,13 @@ impl Launching {
         plan: &Plan,
         change: impl FnOnce(&mut Orders) -> Result<(), EnvError>,
     ) -> Result<Self, Error> {
-        Self::launch(shared, plan, None, |_, orders| change(orders))
+        Self::launch(shared, plan, Vec::new(), |_, orders| change(orders))
     }
 
     fn launch(
         shared: &Arc<Shared>,
         plan: &Plan,
-        doors: Option<PathBuf>,
+        doors: Vec<PathBuf>,
         change: impl FnOnce(u16, &mut Orders) -> Result<(), EnvError>,
     ) -> Result<Self, Error> {
         let settings = &shared.settings;

@@ -59,6 +59,8 @@ pub struct Settings {
     /// Folder of this engine alone, by which the processes of the formation are found by the next
     /// engine on it, where this one is killed; made where missing. Without one they end with it.
     pub doors: Option<PathBuf>,
+    /// Another folder for the same, on another disk: where that of `doors` takes nothing new.
+    pub doors_aside: Option<PathBuf>,
     /// Until when those behind the doors may say what they are; two seconds from the making of the
     /// engine where it is not set. Engines that begin together share one.
     pub doors_until: Option<Instant>,
@@ -81,6 +83,7 @@ impl Settings {
             host_services: None,
             ports: Ports::new(),
             doors: None,
+            doors_aside: None,
             doors_until: None,
             prove: None,
         }
@@ -257,6 +260,12 @@ impl StartFailure {
     pub(crate) fn of(what: impl fmt::Display, error: &std::io::Error) -> Self {
         Self { why: format!("{what}: {error}"), shortage: Shortage::of(error) }
     }
+
+    /// As [`StartFailure::of`], in a file of the platform's own: the disk may be what is missing.
+    pub(crate) fn of_file(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        let shortage = Shortage::of_disk(error).or_else(|| Shortage::of(error));
+        Self { shortage, ..Self::of(what, error) }
+    }
 }
 
 impl From<String> for StartFailure {
@@ -423,7 +432,9 @@ impl Error {
                 _ => None,
             },
             Self::NotStarted { reason, .. } => reason.shortage,
-            Self::Log { source, .. } | Self::Doors { source, .. } => Shortage::of(source),
+            Self::Log { source, .. } | Self::Doors { source, .. } => {
+                Shortage::of_disk(source).or_else(|| Shortage::of(source))
+            }
             _ => None,
         }
     }

@@ -186,14 +186,38 @@ fn gives(level: Level) -> &'static str {
     }
 }
 
+/// Where a try may write, while the disk of the state folder takes nothing: what runs on that disk was
+/// there before, and goes on.
+const ELSEWHERE: [&str; 3] = ["/tmp", "/run", "/dev/shm"];
+
 /// A folder that a try may write to, gone with it.
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(within: &Path, level: Level) -> std::io::Result<Self> {
+    /// In the state folder; where that is on a disk that takes no new folder and file, elsewhere.
+    fn new(hidden: Option<&Path>, level: Level) -> Result<Self, Reason> {
+        let mut refused = None;
+        for within in hidden.into_iter().chain(ELSEWHERE.map(Path::new)) {
+            match Self::within(within, level) {
+                Ok(scratch) => return Ok(scratch),
+                Err(error) => {
+                    let stage = format!("make a folder in {}", within.display());
+                    refused.get_or_insert(Reason::new(stage, sys::errno(&error)));
+                }
+            }
+        }
+        Err(refused.unwrap_or_else(|| Reason::new("make a folder", libc::ENOENT)))
+    }
+
+    fn within(within: &Path, level: Level) -> std::io::Result<Self> {
         let path = within.join(format!("probe-{}-{level}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
+        let scratch = Self(path);
+        // A disk may have room for the folder and for nothing in it.
+        let file = scratch.0.join("space");
+        fs::write(&file, "x")?;
+        fs::remove_file(file)?;
+        Ok(scratch)
     }
 }
 
@@ -206,13 +230,9 @@ impl Drop for Scratch {
 
 /// Runs a program in a level that writes to a mount, as every build and process does.
 fn attempt(spawner: &Spawner, level: Level) -> Result<Option<Reason>, Error> {
-    let within = spawner.hidden().unwrap_or(Path::new("/tmp"));
-    let scratch = match Scratch::new(within, level) {
+    let scratch = match Scratch::new(spawner.hidden(), level) {
         Ok(scratch) => scratch,
-        Err(error) => {
-            let stage = format!("make a folder in {}", within.display());
-            return Ok(Some(Reason::new(stage, sys::errno(&error))));
-        }
+        Err(reason) => return Ok(Some(reason)),
     };
     let mut spec = Spec::new(level, "probe");
     spec.mounts.push(Mount::read_write(&scratch.0, "/probe"));

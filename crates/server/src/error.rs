@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tolv_api::problem::MEDIA_TYPE;
 use tolv_api::{Code, Problem};
+use tolv_model::shortage::Shortage;
 use tolv_platform::{Error, Kind};
 
 use crate::Shared;
@@ -74,11 +75,9 @@ impl Shared {
             return Failure::new(code, "the operator finds the cause in the platform's output");
         }
         let mut detail = error.chain();
-        if code == Code::Full && !matches!(error, Error::DiskFull { .. }) {
-            let full = "the disk of the platform is full";
-            if !detail.starts_with(full) {
-                detail = format!("{full}: {detail}");
-            }
+        if code == Code::Full && !detail.starts_with("the disk of the platform ") {
+            let fault = error.disk_fault().unwrap_or(Shortage::DiskSpace);
+            detail = format!("{fault}: {detail}");
         }
         Failure(Box::new(Problem::new(code, detail).with_hint(error.hint())))
     }

@@ -37,6 +37,7 @@ mod whole;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -53,6 +54,7 @@ use tolv_api::local;
 use tolv_model::access::{Grant, Role};
 use tolv_model::id::TokenId;
 use tolv_model::name::AppName;
+use tolv_model::shortage::Shortage;
 use tolv_model::slug::Digest;
 use tolv_platform::{Error, Platform, new_token_text, token_hash};
 use tolv_store::Token;
@@ -223,15 +225,16 @@ impl Server {
     ///
     /// The system's.
     pub fn listen_at_home(&self) -> io::Result<UnixListener> {
-        let listener = self.bind_at_home()?;
+        let home = self.0.0.platform.home();
+        let listener = Self::bind_in(home)?;
         if let Some(own) = &self.0.0.local {
-            local::write_token(self.0.0.platform.home(), &own.text)?;
+            local::write_token(home, &own.text)?;
         }
         Ok(listener)
     }
 
-    fn bind_at_home(&self) -> io::Result<UnixListener> {
-        let path = local::socket(self.0.0.platform.home());
+    fn bind_in(folder: &Path) -> io::Result<UnixListener> {
+        let path = local::socket(folder);
         if let Some(folder) = path.parent() {
             match DirBuilder::new().mode(0o700).create(folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -260,20 +263,26 @@ impl Server {
     }
 
     /// Listens there, with the token of an earlier platform where there is one: a full disk takes
-    /// no new one.
+    /// no new one. Where the disk takes no socket, the folder aside has both.
     fn open_home(&self) -> Result<UnixListener, Error> {
         let system = |source| Error::System { what: "listen in the state folder", source };
-        let listener = self.bind_at_home().map_err(system)?;
         let home = self.0.0.platform.home();
-        let kept = local::token(home).filter(|text| is_token_text(text));
-        let text = match kept {
-            Some(text) => text,
-            None => {
-                let text = new_token_text()?;
-                local::write_token(home, &text).map_err(system)?;
-                text
+        let is_disk = |error: &io::Error| Shortage::of_disk(error).is_some();
+        let (listener, folder) = match Self::bind_in(home) {
+            Err(error) if is_disk(&error) => {
+                let aside = local::make_aside(home).map_err(|_| system(error))?;
+                (Self::bind_in(&aside).map_err(system)?, aside)
             }
+            bound => (bound.map_err(system)?, home.to_owned()),
         };
+        let kept = local::token(home).filter(|text| is_token_text(text));
+        let text = match &kept {
+            Some(text) => text.clone(),
+            None => new_token_text()?,
+        };
+        if kept.is_none() || folder != home {
+            local::write_token(&folder, &text).map_err(system)?;
+        }
         self.0.0.home_token.get_or_init(|| token_hash(&text));
         Ok(listener)
     }

@@ -16,7 +16,7 @@ use futures_util::stream::unfold;
 use jiff::Timestamp;
 use regex::bytes::RegexBuilder;
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tolv_api::{Code, LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats, Value};
 use tolv_logs::store::{self, Count, Cursor, Filter, Found, Item, Reader};
@@ -138,7 +138,7 @@ pub(crate) async fn show(
     let folder = logged.log.folder().to_owned();
     if asked.follow {
         let app = parse(&app)?;
-        return Ok(follow(&shared, caller, app, &logged, place, filter).await?.into_response());
+        return Ok(follow(&shared, caller, app, logged, place, filter).await?.into_response());
     }
     let limit = |limit: Option<usize>| match limit.unwrap_or(LIMIT.0) {
         limit if (1..=LIMIT.1).contains(&limit) => Ok(limit),
@@ -204,6 +204,9 @@ async fn read<T: Send + 'static>(
     })
 }
 
+/// In whose name the platform speaks of all processes.
+const PLATFORM: &str = "platform";
+
 /// Whoever follows a log, between two events.
 struct Follower {
     filter: Filter,
@@ -214,6 +217,7 @@ struct Follower {
     skip: u64,
     events: VecDeque<Item>,
     stored: watch::Receiver<u64>,
+    unstored: broadcast::Receiver<Line>,
     ending: CancellationToken,
 }
 
@@ -221,7 +225,7 @@ async fn follow(
     shared: &Shared,
     caller: Caller,
     app: AppName,
-    logged: &Logged,
+    logged: Logged,
     place: Option<Place>,
     filter: Filter,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>> + use<>>, Failure> {
@@ -238,6 +242,7 @@ async fn follow(
         reader: Some(reader),
         events: VecDeque::new(),
         stored: logged.log.stored(),
+        unstored: logged.unstored,
         ending: shared.0.ending.clone(),
     };
     let events = unfold(follower, |mut follower| async move {
@@ -268,9 +273,20 @@ impl Follower {
             self.reader = Some(reader);
             self.events.extend(items);
             if self.events.is_empty() && !more.ok()? {
-                let changed = self.stored.changed();
-                // The log's hand is gone with its deploy.
-                self.ending.run_until_cancelled(changed).await?.ok()?;
+                tokio::select! {
+                    () = self.ending.cancelled() => return None,
+                    // The log's hand is gone with its deploy.
+                    changed = self.stored.changed() => changed.ok()?,
+                    Ok(line) = self.unstored.recv() => {
+                        let is_all = &*line.process == PLATFORM;
+                        if !is_all && !self.filter.takes_missed(Source::App, &line.process) {
+                            continue;
+                        }
+                        // It has no place in the log, and is nothing to go on behind.
+                        let data = serde_json::to_string(&wire(line)).ok()?;
+                        return Some(Event::default().event("line").data(data));
+                    }
+                }
             }
         }
     }
@@ -322,7 +338,7 @@ pub(crate) async fn stats(
     caller: Caller,
     Path((app, deploy)): Path<(String, String)>,
 ) -> Result<Json<LogStats>, Failure> {
-    let Logged { log, written, limit } = seen(&shared, &caller, &app, &deploy).await?;
+    let Logged { log, written, limit, .. } = seen(&shared, &caller, &app, &deploy).await?;
     let folder = log.folder().to_owned();
     let size = read(&shared, move || store::size(&folder)).await?;
     let count = |Count { lines, bytes }| LogCount { lines, bytes };

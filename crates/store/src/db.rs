@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use tolv_model::ledger::LedgerKey;
 
 use crate::error::Error;
+use crate::lease::require_writable;
 use crate::reserve;
 use crate::secret::{SecretKey, random};
 use crate::url::{DatabaseUrl, Place};
@@ -412,10 +413,20 @@ impl Store {
             may_write.wait_for(|may| *may).await.ok();
             let one = self.0.writing.lock().await;
             self.adjust_reserves();
-            let connection = self.0.pool.acquire().await?;
-            let mut tx = Transaction { connection, has_ended: false };
-            tx.execute(self.0.begin).await?;
-            Ok(Write { tx, _one: one })
+            if let Some(file) = &self.0.file {
+                require_writable(file)?;
+            }
+            let mut opened_read_only = 0;
+            loop {
+                let connection = self.0.pool.acquire().await?;
+                let mut tx = Transaction { connection, has_ended: false };
+                match tx.execute(self.0.begin).await.map_err(Error::from) {
+                    Ok(_) => return Ok(Write { tx, _one: one }),
+                    // Made while the disk was read-only: it ends here, and another takes its place.
+                    Err(Error::ReadOnly(_)) if opened_read_only < POOL => opened_read_only += 1,
+                    Err(error) => return Err(error),
+                }
+            }
         };
         // One wait for both: who waits for the lock may do so behind those who wait for a
         // database that is away.

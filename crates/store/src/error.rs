@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tolv_model::env::EnvError;
 use tolv_model::id::TokenId;
+use tolv_model::shortage::Shortage;
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,12 @@ pub enum Error {
     /// The disk of the database is full.
     #[error("the disk of the platform is full")]
     Full(#[source] sqlx::Error),
+    /// The disk of the database takes nothing: it is read-only.
+    #[error("the disk of the platform is read-only")]
+    ReadOnly(#[source] sqlx::Error),
+    /// The disk of the database cannot be read or written, for whatever reason.
+    #[error("the disk of the platform gives errors")]
+    Disk(#[source] sqlx::Error),
     /// The folder of the database.
     #[error("the folder of the database cannot be opened")]
     Folder(#[source] io::Error),
@@ -155,14 +162,23 @@ impl Error {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// Whether the disk is full, and it may be done once there is space.
-    pub fn is_full(&self) -> bool {
+    /// What is wrong with the disk, where that is the cause: it may be done once that is over.
+    pub fn disk_fault(&self) -> Option<Shortage> {
         match self {
-            Self::Full(_) => true,
-            Self::Folder(source) | Self::Anchor { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
-            _ => false,
+            Self::Full(_) => Some(Shortage::DiskSpace),
+            Self::ReadOnly(_) => Some(Shortage::WritableDisk),
+            Self::Disk(_) => Some(Shortage::SoundDisk),
+            Self::Folder(source) | Self::Anchor { source, .. } => Shortage::of_disk(source),
+            _ => None,
+        }
+    }
+
+    /// From the disk of the database.
+    pub(crate) fn of_disk(error: io::Error) -> Self {
+        match Shortage::of_disk(&error) {
+            Some(Shortage::WritableDisk) => Self::ReadOnly(sqlx::Error::Io(error)),
+            Some(_) => Self::Full(sqlx::Error::Io(error)),
+            None => Self::Folder(error),
         }
     }
 
@@ -192,6 +208,14 @@ impl From<sqlx::Error> for Error {
                     // 4874: no space for the index of its log.
                     "13" | "4874" if sqlite => Self::Full(error),
                     "53100" => Self::Full(error),
+                    code if sqlite => match code.parse::<i32>().map(|code| code & 0xff) {
+                        Ok(8) => Self::ReadOnly(error),
+                        // An error of the system, or a file that cannot be opened.
+                        Ok(10 | 14) => Self::Disk(error),
+                        _ => Self::Database(error),
+                    },
+                    // PostgreSQL: an error of the system; 58030 of a read or a write.
+                    "58030" => Self::Disk(error),
                     "53300" | "55P03" | "40001" | "40P01" => Self::Unavailable(error),
                     code if code.starts_with("08") || code.starts_with("57P") => {
                         Self::Unavailable(error)

@@ -103,7 +103,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Held`] with its holder, [`Error::Unavailable`], [`Error::Full`], [`Error::Folder`].
+    /// [`Error::Held`] with its holder, [`Error::Unavailable`], [`Error::Full`], [`Error::ReadOnly`],
+    /// [`Error::Folder`].
     pub async fn lease(&self, holder: &Holder, reach: Duration) -> Result<Lease, Error> {
         self.let_write(false);
         let until = Instant::now() + PATIENCE;
@@ -245,14 +246,16 @@ fn named(text: &str) -> String {
 
 /// The locked file beside a database of SQLite's.
 fn lock(database: &Path, holder: &Holder) -> Result<File, Error> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::StorageFull => Error::Full(sqlx::Error::Io(error)),
-        _ => Error::Folder(error),
-    };
+    let failed = Error::of_disk;
     let mut options = OpenOptions::new();
     let options = options.create(true).truncate(false).read(true).write(true).mode(0o600);
     let path = beside(database);
-    let mut file = options.open(&path).map_err(failed)?;
+    let mut file = match options.open(&path) {
+        // It is there since the first start, and a lock writes nothing.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+        opened => opened,
+    }
+    .map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) if !is_at(&file, &path) => {
             // It was removed in between: whoever comes next locks another file.
@@ -269,6 +272,22 @@ fn lock(database: &Path, holder: &Holder) -> Result<File, Error> {
             Err(Error::Held(named(&String::from_utf8_lossy(&text))))
         }
         Err(errno) => Err(failed(errno.into())),
+    }
+}
+
+/// Whether the disk of a database of SQLite's is read-only. A kernel that has seen an error of the disk
+/// says so to whoever opens a file to write, and nowhere else.
+///
+/// # Errors
+///
+/// [`Error::ReadOnly`].
+pub(crate) fn require_writable(database: &Path) -> Result<(), Error> {
+    // Not the database: its locks would end with any descriptor of it.
+    match File::options().write(true).open(beside(database)) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Err(Error::ReadOnly(sqlx::Error::Io(error)))
+        }
+        _ => Ok(()),
     }
 }
 

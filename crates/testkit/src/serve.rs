@@ -132,9 +132,25 @@ impl Serve {
     /// When there is none, or the old one does not end.
     #[track_caller]
     pub fn upgrade(&mut self, between: impl FnOnce(&Self)) -> ExitStatus {
+        self.upgrade_with(|_| {}, between)
+    }
+
+    /// As [`Serve::upgrade`], with something to do before it is handed over.
+    ///
+    /// # Panics
+    ///
+    /// When there is none, or the old one does not end.
+    #[track_caller]
+    pub fn upgrade_with(
+        &mut self,
+        first: impl FnOnce(&Self),
+        between: impl FnOnce(&Self),
+    ) -> ExitStatus {
         let running = self.running.as_mut().expect("it runs");
         let mut before = running.lines().len();
         running.upgrade(Signal::USR2);
+        first(self);
+        let running = self.running.as_mut().expect("it runs");
         let handed = running.wait_for_line(
             |line| {
                 let is_new = before == 0;

@@ -147,7 +147,7 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     say(format!("Apps at http://APP.{domain}:{}, router on {http}", http.port()));
     let token = match platform.first_token().await {
         // It is not the first start, then.
-        Err(error) if error.kind() == Kind::Unavailable => None,
+        Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Full) => None,
         token => {
             token.map_err(|error| Failure { hint: error.hint(), ..Failure::new(error.chain()) })?
         }
@@ -317,10 +317,13 @@ async fn hand_over(
     // Before it: afterwards there is none any more.
     let Some(http) = platform.listener() else { return Ok(()) };
     platform.leave().await;
-    let told = heir.clone();
+    let (told, said) = (heir.clone(), notices.clone());
+    let say = move |text| {
+        said.send(text).ok();
+    };
     let handed = spawn_blocking(move || {
         let sockets = Sockets { api, http: http.try_clone()? };
-        successor.go_on(&sockets, &told)
+        successor.go_on(&sockets, &told, say)
     });
     let handed = handed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
     let handed = handed.map_err(|error| {
@@ -377,6 +380,7 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
         return Err(Failure::new(format!("`{}` is not a domain in lower case", args.domain)));
     }
     Ok(Options {
+        aside: tolv_api::local::aside,
         home: settings.serve_home(),
         database,
         secret_key,

@@ -61,6 +61,7 @@ fn options(args: Up, settings: &Settings) -> Result<Options, Error> {
     let codebase = Codebase::open(&args.dir, args.env_file.as_deref(), args.formation)?;
     Ok(Options {
         home: settings.home_of(&args.dir),
+        aside: |_| None,
         database: None,
         secret_key: None,
         blobs: None,

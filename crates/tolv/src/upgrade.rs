@@ -8,8 +8,9 @@
 //! ```
 //!
 //! They talk over the new one's standard input. Where the new one fails before it is ready, the old
-//! one goes on; where it fails after that, the old program is started again in the same way: the
-//! sockets stay open and what runs goes on answering. The words are the same in every version.
+//! one goes on; where it fails after that, the old program is started again in the same way, again and
+//! again until it takes requests: the sockets stay open and what runs goes on answering. The words are
+//! the same in every version.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
@@ -44,6 +45,8 @@ const SETTINGS: Duration = Duration::from_secs(30);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// For a new program to take requests, however many deploys there are.
 const START: Duration = Duration::from_secs(30);
+/// Between two tries to start this program again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// How a successor is started: `--successor` among the arguments.
 const SUCCESSOR: &str = "--successor";
@@ -85,26 +88,39 @@ impl Successor {
     }
 
     /// Hands the sockets on, and waits until it takes requests. Where it does not, this program is
-    /// started again in its place; gives why, then. `heir` is told who goes on.
+    /// started in its place, until it does or `heir` is told to end; gives why, then. `heir` is told who
+    /// goes on, and `say` that this is tried again.
     ///
     /// # Errors
     ///
     /// Neither goes on.
-    pub(crate) fn go_on(mut self, sockets: &Sockets, heir: &Heir) -> io::Result<Option<io::Error>> {
+    pub(crate) fn go_on(
+        mut self,
+        sockets: &Sockets,
+        heir: &Heir,
+        say: impl Fn(String),
+    ) -> io::Result<Option<io::Error>> {
         let Err(error) = self.hand_over(sockets) else {
             heir.is_up();
             return Ok(None);
         };
-        let mut again = Self::start(Path::new(ITSELF), heir)
-            .map_err(|itself| io::Error::other(format!("{error}; nor does this one: {itself}")))?;
-        match again.hand_over(sockets) {
-            Ok(()) => {
+        let mut is_said = false;
+        loop {
+            let again = Self::start(Path::new(ITSELF), heir);
+            let Err(itself) = again.and_then(|mut again| again.hand_over(sockets)) else {
                 heir.is_up();
-                Ok(Some(error))
+                return Ok(Some(error));
+            };
+            let text = format!("{error}; nor does this one, started again: {itself}");
+            if heir.is_told() {
+                return Err(io::Error::other(text));
             }
-            Err(itself) => Err(io::Error::other(format!(
-                "{error}; nor does this one, started again: {itself}"
-            ))),
+            if !is_said {
+                is_said = true;
+                let what = "this one is started again every second, what runs goes on";
+                say(format!("Upgrade failed: the new platform does not go on: {text}; {what}"));
+            }
+            std::thread::sleep(RETRY_DELAY);
         }
     }
 
@@ -212,6 +228,11 @@ impl Heir {
         if is_news {
             self.terminate();
         }
+    }
+
+    /// Whether this platform was told to end.
+    fn is_told(&self) -> bool {
+        self.lock().is_told
     }
 
     /// Tells it to end, as this one was told to, now or as soon as it takes requests.

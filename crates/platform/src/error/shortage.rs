@@ -18,6 +18,23 @@ impl Error {
             _ => shortage(self),
         }
     }
+
+    /// What is wrong with the disk of the platform, where that is the cause.
+    pub fn disk_fault(&self) -> Option<Shortage> {
+        match self {
+            Self::Store(error) if error.disk_fault().is_some() => error.disk_fault(),
+            Self::DiskFault(fault) => Some(*fault),
+            Self::DiskFull { .. } | Self::NoFiles { .. } => Some(Shortage::DiskSpace),
+            // It has the disk from a place of its own.
+            Self::Run(error) => error.shortage().filter(|shortage| shortage.is_disk()),
+            _ => disk_fault(self),
+        }
+    }
+}
+
+fn disk_fault(error: &(dyn std::error::Error + 'static)) -> Option<Shortage> {
+    std::iter::successors(Some(error), |error| error.source())
+        .find_map(|error| Shortage::of_disk(error.downcast_ref::<io::Error>()?))
 }
 
 /// The first shortage among an error and its sources.

@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use tolv_model::shortage::Shortage;
 use tolv_sandbox::{RulesState, Spawner, SpawnerFacts, rules_of};
 
 use super::threads::{self, ThreadLimit};
@@ -33,13 +34,17 @@ pub(crate) struct Disk {
 impl Disk {
     pub(super) fn of(folder: &Path) -> io::Result<Self> {
         let stat = statvfs(folder)?;
+        let refused = write(&folder.join(PROBE)).err();
+        // Of a disk that failed the kernel says so to whoever writes, and nowhere else.
+        let is_read_only = stat.f_flag.contains(StatVfsMountFlags::RDONLY)
+            || refused.as_ref().and_then(Shortage::of_disk) == Some(Shortage::WritableDisk);
         Ok(Self {
             size: stat.f_blocks.saturating_mul(stat.f_frsize),
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
             files: stat.f_files,
             free_files: stat.f_favail,
-            is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
-            unwritable: write(&folder.join(PROBE)).err().map(|error| error.to_string()),
+            is_read_only,
+            unwritable: refused.map(|error| error.to_string()),
         })
     }
 }

@@ -75,9 +75,9 @@ fn client(at: &At, settings: &Settings) -> Result<(Client, Option<PathBuf>), Fai
                 around.chain([settings.serve_home()]).collect()
             }
         };
-        let home = homes.into_iter().find(|home| local::connect(&local::socket(home)).is_ok());
-        if let Some(home) = home {
-            return Ok((Client::local(&home), Some(home)));
+        let found = |home: PathBuf| Some((local::reachable(&home)?, home));
+        if let Some((folder, home)) = homes.into_iter().find_map(found) {
+            return Ok((Client::local(&folder), Some(home)));
         }
     }
     let target = Target::of(at, settings).map_err(|failure| Failure {

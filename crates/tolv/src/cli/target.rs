@@ -78,8 +78,8 @@ impl Local {
                 here.ancestors().map(|dir| settings.home_of(dir)).collect()
             }
         };
-        let home = homes.into_iter().find(|home| local::connect(&local::socket(home)).is_ok())?;
-        let client = Client::local(&home);
+        let folder = homes.into_iter().find_map(|home| local::reachable(&home))?;
+        let client = Client::local(&folder);
         let me: Whoami = client.get("/v1/whoami").ok()?;
         let app = me.apps?.first()?.parse().ok()?;
         Some(Self { client, deploy: DeployPath { app, name: DeployName::local() } })

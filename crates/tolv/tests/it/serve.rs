@@ -27,6 +27,7 @@ mod status;
 mod streams;
 mod survival;
 mod tokens;
+mod unwritable;
 mod upgrade;
 mod websocket;
 

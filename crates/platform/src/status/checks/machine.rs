@@ -29,14 +29,14 @@ pub(super) fn disk(facts: &Facts) -> Check {
             let health = if disk.is_read_only {
                 text.push_str("; it is read-only");
                 Health::Fail
+            } else if disk.files > 0 && disk.free_files == 0 {
+                text.push_str("; it has no room for another file; pushes and changes are refused");
+                Health::Fail
             } else if let Some(why) = &disk.unwritable {
                 write!(text, "; nothing can be written to it: {why}").ok();
                 Health::Fail
             } else if disk.free < min_free.max(MIN_FREE_FOR_RECORDS) {
                 text.push_str("; pushes and changes are refused");
-                Health::Fail
-            } else if disk.files > 0 && disk.free_files == 0 {
-                text.push_str("; it has no room for another file");
                 Health::Fail
             } else if disk.files > 0 && disk.free_files < disk.files / 50 {
                 let left = count(disk.free_files, "more file");
