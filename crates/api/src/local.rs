@@ -6,7 +6,6 @@
 //!
 //! While the disk of the state folder takes no new socket, they are in a [folder aside](aside).
 
-use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
@@ -28,10 +27,9 @@ pub const URL: &str = "http://127.0.0.1";
 pub fn aside(home: &Path) -> Option<PathBuf> {
     let home = home.canonicalize().ok()?;
     let user = fs::metadata("/proc/self").ok()?.uid();
-    let base = match (user, env::var_os("XDG_RUNTIME_DIR")) {
-        (0, _) => PathBuf::from("/run"),
-        (_, Some(folder)) if !folder.is_empty() => PathBuf::from(folder),
-        (user, _) => PathBuf::from(format!("/run/user/{user}")),
+    let base = match user {
+        0 => PathBuf::from("/run"),
+        user => PathBuf::from(format!("/run/user/{user}")),
     };
     // Nobody else puts anything there.
     let meta = fs::metadata(&base).ok()?;
