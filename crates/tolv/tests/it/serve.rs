@@ -15,6 +15,7 @@ mod limits;
 mod liveness;
 mod logs;
 mod metrics;
+mod names;
 mod network;
 mod power;
 mod proof;
