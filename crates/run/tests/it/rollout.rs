@@ -135,8 +135,10 @@ fn a_new_one_that_fails_leaves_the_old_as_it_was() {
         let broken = "[ $DYNO = web.1 ] && exec perl web.pl; echo 'no such table' >&2; exit 9";
         let target = bed.target(2, &[("web", broken, 2), ("worker", IDLE, 1)]);
         match bed.converge(target) {
-            Err(Error::Rollout { release, culprit }) => {
+            Err(Error::Rollout { release, culprit, undone }) => {
                 assert_eq!(release, ReleaseNumber(2));
+                let undone: Vec<_> = undone.iter().map(ToString::to_string).collect();
+                assert_eq!(undone, ["web.1", "worker.1"]);
                 assert_eq!(culprit.process.to_string(), "web.2");
                 assert_eq!(culprit.reason, Reason::Exited(Exit::Code(9)));
                 assert_eq!(culprit.exit(), Some(Exit::Code(9)));

@@ -8,6 +8,7 @@ mod database;
 mod deploys;
 mod disk;
 mod drains;
+mod ending;
 mod helpers;
 mod hostile;
 mod interrupt;
