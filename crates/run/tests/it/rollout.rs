@@ -164,7 +164,7 @@ fn a_new_one_that_was_ready_and_fails_before_the_switch_counts_as_failed() {
     let worker = "sleep 0.4; exit 6";
     match bed.converge(bed.target(2, &[("web", GATED, 1), ("worker", worker, 1)])) {
         Err(Error::Rollout { culprit, .. }) => {
-            assert_eq!(culprit.reason, Reason::Exited(Exit::Code(6)));
+            assert_eq!(culprit.reason, Reason::ExitedAfterUp(Exit::Code(6)));
         }
         other => panic!("{other:?}"),
     }
