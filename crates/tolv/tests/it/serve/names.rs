@@ -8,7 +8,7 @@ use tolv_testkit::OwnMachine;
 use super::*;
 
 /// A name server that answers each question for an address with the one that it is given, by UDP and
-/// TCP; one that is given `refuse` refuses.
+/// TCP; one that is given `refuse` refuses, and `silent` says nothing.
 const NAME_SERVER: &str = r#"
 import socket, struct, sys, threading
 
@@ -36,13 +36,16 @@ threading.Thread(target=serve_tcp, daemon=True).start()
 print('ready', flush=True)
 while True:
     question, client = udp.recvfrom(4096)
-    udp.sendto(answer(question), client)
+    if sys.argv[2] != 'silent':
+        udp.sendto(answer(question), client)
 "#;
 
 /// An app that resolves the name of the path, a hundred times, and says the address and how many
-/// microseconds each took. Before it, `tcp/` asks by TCP.
+/// microseconds each took. Before it, `tcp/` asks by TCP; `flood` is a thousand questions at once.
 const RESOLVER: &str = r#"
 import http.server, os, socket, struct, time
+
+ASKED = b'\1\0\0\1\0\0\0\0\0\0\1x\0\0\1\0\1'
 
 def by_tcp(name):
     labels = b''.join(bytes([len(l)]) + l.encode() for l in name.split('.'))
@@ -59,7 +62,11 @@ class Resolve(http.server.BaseHTTPRequestHandler):
         name = self.path.strip('/')
         began = time.monotonic()
         try:
-            if name.startswith('tcp/'):
+            if name == 'flood':
+                s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                for n in range(1000): s.sendto(struct.pack('>H', n) + ASKED, ('127.0.0.1', 53))
+                said = 'asked'
+            elif name.startswith('tcp/'):
                 said = by_tcp(name[4:])
             else:
                 said = socket.gethostbyname(name)
@@ -111,6 +118,7 @@ fn names_resolve_on_when_the_machines_resolver_changes() {
     let first = NameServer::start(python(), "127.0.0.53", "192.0.2.53");
     let _second = NameServer::start(python(), "127.0.0.54", "192.0.2.54");
     let _refuses = NameServer::start(python(), "127.0.0.55", "refuse");
+    let _silent = NameServer::start(python(), "127.0.0.56", "silent");
     let [direct, _] = OwnMachine::INTERNET;
     let _direct = NameServer::start(machine.on_the_internet("python3"), direct, "192.0.2.2");
     move_there(&format!("nameserver {direct}\nsearch lan\noptions ndots:1\n"));
@@ -145,6 +153,14 @@ fn names_resolve_on_when_the_machines_resolver_changes() {
     move_there(&format!("nameserver 127.0.0.53\nnameserver 127.0.0.55\nnameserver {direct}\n"));
     assert_eq!(resolves("four.example"), "192.0.2.2");
     assert_eq!(resolves("tcp/four.example"), "192.0.2.2");
+
+    // It is silent, and has a thousand questions already.
+    move_there("nameserver 127.0.0.56\n");
+    assert_eq!(resolves("flood"), "asked");
+    move_there(&format!("nameserver 127.0.0.56\nnameserver {direct}\n"));
+    let (said, took) = asked("silent.example");
+    assert_eq!(said, "192.0.2.2");
+    assert!((1_900_000..5_000_000).contains(&took), "{took}");
 
     // Nobody answers: a failure, and at once. Then there is no file, a file that is half there, and
     // something that is no file: the last known one is asked.
