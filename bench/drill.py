@@ -37,6 +37,8 @@ from serve import Platform
 RATE = 200
 WEBSOCKETS = 10
 STREAMS = 3
+# What everything that is launched is below, on cgroup v1.
+MEMORY = Path("/sys/fs/cgroup/memory/tolv")
 
 GUNICORN = """\
 def app(environ, start_response):
@@ -390,12 +392,24 @@ def no_processes(drill):
     (group / "pids.max").write_text("max")
 
 
+@contextlib.contextmanager
+def no_memory(drill):
+    """Apps, builds and git have hardly a page more than they hold; the largest of them is killed."""
+    limit = MEMORY / "memory.limit_in_bytes"
+    before = limit.read_text()
+    limit.write_text(str(int((MEMORY / "memory.usage_in_bytes").read_text()) + (1 << 20)))
+    yield
+    limit.write_text(before)
+
+
 def taken_away(drill):
     """What the platform lives on is gone for two seconds, while a push is tried."""
     rows = []
     faults = {"descriptors": no_descriptors, "disk": no_disk}
     if Path("/sys/fs/cgroup/pids").is_dir():
         faults["processes"] = no_processes
+    if (MEMORY / "memory.usage_in_bytes").exists():
+        faults["memory"] = no_memory
     for name, fault in faults.items():
         is_refused = False
         with fault(drill):

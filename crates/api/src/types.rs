@@ -354,7 +354,8 @@ pub struct ConfigChange {
 pub struct Process {
     /// `web.1`.
     pub name: String,
-    /// starting, up, unresponsive (up, and no request is answered in time), crashed, stopping or down.
+    /// starting, up, draining (up, and others get its requests), unresponsive (up, and no request is
+    /// answered in time), crashed, stopping or down.
     pub state: String,
     /// Of which release.
     pub release: u32,

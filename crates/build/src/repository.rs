@@ -26,6 +26,7 @@ use tolv_sandbox::{
 use crate::Error;
 use crate::caps::{bytes, time};
 use crate::files;
+use crate::source::reader::memory;
 
 /// Most bytes of an answer that is taken in whole.
 const MAX_ANSWER: usize = 16 << 20;
@@ -104,13 +105,15 @@ pub struct GitCommand {
     pub mounts: Vec<Mount>,
     /// Where it ends itself: at the end of the client's patience.
     pub time: Option<Duration>,
+    /// Its standard input, where that is known before; for [`Repository::ask`].
+    pub input: Vec<u8>,
 }
 
 impl GitCommand {
     /// A command with these words.
     pub fn new<I: AsRef<OsStr>>(access: GitAccess, args: impl IntoIterator<Item = I>) -> Self {
         let args = args.into_iter().map(|word| word.as_ref().to_owned()).collect();
-        Self { access, args, env: Vec::new(), mounts: Vec::new(), time: None }
+        Self { access, args, env: Vec::new(), mounts: Vec::new(), time: None, input: Vec::new() }
     }
 }
 
@@ -242,7 +245,11 @@ impl Repository {
             out.extend_from_slice(chunk);
             if out.len() > MAX_ANSWER { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let ended = self.stream(command, None, &mut take, &cancel);
+        let input = match command.input.is_empty() {
+            true => None,
+            false => Some(memory(&command.input).map_err(Error::io("write", "git's input"))?),
+        };
+        let ended = self.stream(command, input, &mut take, &cancel);
         if out.len() > MAX_ANSWER {
             return Err(Error::Limit { what: "git's answer".into(), limit: "16 MiB".into() });
         }

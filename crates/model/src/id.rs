@@ -31,6 +31,17 @@ fn make(prefix: &str, now: Timestamp, random: u64) -> String {
     format!("{prefix}_{}", (0..LENGTH).map(letter).collect::<String>())
 }
 
+/// The moment that an id was made with; the epoch for what is none.
+fn moment(text: &str) -> Timestamp {
+    let letters = text.rsplit('_').next().unwrap_or_default().bytes();
+    let bits = letters.fold(0u128, |bits, letter| {
+        let five = ALPHABET.iter().position(|&known| known == letter).unwrap_or(0);
+        bits << 5 | five as u128
+    });
+    let time = i64::try_from((bits >> 52) & ((1 << 48) - 1)).unwrap_or(0);
+    Timestamp::from_millisecond(time).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 fn check(prefix: &'static str, text: &str) -> Result<(), IdError> {
     let rest = text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_'));
     match rest {
@@ -50,6 +61,11 @@ macro_rules! id {
             /// A new id: `now` decides its place among the others, `random` makes it unique.
             pub fn new(now: Timestamp, random: u64) -> Self {
                 Self(make($prefix, now, random))
+            }
+
+            /// The moment that decides its place, in whole milliseconds.
+            pub fn moment(&self) -> Timestamp {
+                moment(&self.0)
             }
 
             /// The id as text.

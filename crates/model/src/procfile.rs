@@ -17,6 +17,8 @@ use crate::source::{Report, SourceError, quote};
 pub const FILE: &str = "Procfile";
 /// Longest command, in bytes. `execve` itself refuses strings of 128 KiB.
 pub const MAX_COMMAND: usize = 64 * 1024;
+/// Most bytes of all commands together: every release carries them.
+pub const MAX_COMMANDS: usize = 128 * 1024;
 /// Most process types of an app, and most schedules.
 pub const MAX_TYPES: usize = 256;
 
@@ -68,6 +70,11 @@ impl Procfile {
                     }
                 }
                 offset += line.len();
+            }
+            let size: usize = procfile.types.values().map(String::len).sum();
+            if size > MAX_COMMANDS {
+                let message = format!("the commands have {size} bytes, more than {MAX_COMMANDS}");
+                report.error(0..0, message).hint("write scripts into files of their own");
             }
             if procfile.types.is_empty() && !report.failed() {
                 report.error(0..0, "no process type is given").hint(SHAPE);
@@ -147,4 +154,23 @@ fn entry<'a>(
         return None;
     }
     Some((process_type, span, command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_bounds() {
+        let parse = |text: &str| Procfile::parse(text.as_bytes());
+        let lines = |count: usize| (0..count).map(|n| format!("t{n}: true\n")).collect::<String>();
+        assert_eq!(parse(&lines(MAX_TYPES)).unwrap().types.len(), MAX_TYPES);
+        let error = parse(&lines(1_000_000)).unwrap_err().to_string();
+        assert!(error.contains("more than 524288"), "{error}");
+        let error = parse(&lines(MAX_TYPES + 2)).unwrap_err().to_string();
+        assert_eq!(error, "Procfile:257:1: more than 256 process types");
+        let long = "x".repeat(MAX_COMMAND);
+        let error = parse(&format!("a: {long}\nb: {long}\nc: x\n")).unwrap_err().to_string();
+        assert_eq!(error, "Procfile:1:1: the commands have 131073 bytes, more than 131072");
+    }
 }

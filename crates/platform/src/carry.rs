@@ -7,9 +7,12 @@
 mod build;
 mod change;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tolv_build::Source;
 use tolv_logs::Line;
@@ -20,7 +23,7 @@ use tolv_model::operation::{Outcome, Request, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::size::Sizes;
 use tolv_model::slug::{SlugId, short};
-use tolv_run::{OneOff, Target};
+use tolv_run::{Endpoints, OneOff, Target};
 use tolv_store::{Deploy, NewRelease, Operation, Release};
 
 use super::controller::{After, Controller, is_passing};
@@ -30,6 +33,8 @@ use super::output::Output;
 use super::platform::{Platform, blocking, output_key};
 use super::routes::Web;
 
+/// How long the old processes' requests are waited for before that is said.
+const LONG_WAIT: Duration = Duration::from_secs(3);
 /// Processes that a line names.
 const MAX_LISTED: usize = 20;
 
@@ -356,7 +361,7 @@ impl Carry<'_> {
             // Of what was stopped, the old never run beside the new.
             let is_wanted = |kind: &ProcessType| formation.0.get(kind).is_some_and(|&n| n > 0);
             self.ending(is_wanted).await;
-            self.controller.engine.converge(target.clone()).await
+            self.tell_waits(self.controller.engine.converge(target.clone())).await
         };
         let converged = tokio::select! {
             converged = converging => converged,
@@ -392,6 +397,40 @@ impl Carry<'_> {
         tokio::select! {
             () = self.ending(is_meant) => Ok(()),
             stopped = self.stopped() => Err(stopped),
+        }
+    }
+
+    /// Replaces processes, and says which of the old ones are waited for, where that takes long: they
+    /// answer the requests that they have.
+    async fn tell_waits<T>(&self, rollout: impl Future<Output = T>) -> T {
+        let mut endpoints = self.controller.engine.endpoints();
+        let tell = async {
+            loop {
+                let drains = |endpoints: &Endpoints| endpoints.draining().next().is_some();
+                if endpoints.wait_for(drains).await.is_err() {
+                    return;
+                }
+                sleep(LONG_WAIT).await;
+                let waits: BTreeSet<_> = endpoints
+                    .borrow_and_update()
+                    .draining()
+                    .map(|endpoint| endpoint.process.to_string())
+                    .collect();
+                if !waits.is_empty() {
+                    let names = waits.into_iter().collect::<Vec<_>>().join(", ");
+                    let text =
+                        format!("Waiting for requests in flight: {names} (30 seconds at most)");
+                    self.head(&text);
+                    self.tell(text);
+                    return;
+                }
+            }
+        };
+        tokio::pin!(rollout);
+        tokio::select! {
+            biased;
+            done = &mut rollout => done,
+            () = tell => rollout.await,
         }
     }
 

@@ -11,7 +11,7 @@
 use std::fs;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -35,6 +35,7 @@ use super::metrics::samples;
 use super::options::Said;
 use super::platform::{Platform, lock};
 use super::proof::before_start;
+use super::task::survive;
 use crate::routes::{Routes, Web, routed};
 
 /// For what ran under an earlier platform to say so.
@@ -59,8 +60,8 @@ pub(super) struct Controller {
     current: Mutex<Option<Current>>,
     /// What runs and could not be kept: the disk is full.
     unkept: Mutex<Option<(Target, Sizes)>>,
-    /// Nothing is under way, and nothing begins any more: another platform is about to go on.
-    resting: CancellationToken,
+    /// Whether nothing is under way, and nothing begins: another platform is about to go on.
+    resting: watch::Sender<bool>,
     /// The task has ended.
     pub(super) ended: CancellationToken,
 }
@@ -102,7 +103,7 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
         again: AtomicBool::new(false),
         current: Mutex::default(),
         unkept: Mutex::default(),
-        resting: CancellationToken::new(),
+        resting: watch::Sender::new(false),
         ended: CancellationToken::new(),
     });
     inner.tasks.spawn(forward(Arc::clone(&controller), lines, inner.lines.clone()));
@@ -125,7 +126,8 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
     let (drains, log) = (Arc::clone(&controller.drains), controller.engine.log());
     inner.tasks.spawn(drains.run(platform.clone(), id.clone(), path, log));
     let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
-    inner.tasks.spawn(task.run());
+    let teller = task.clone();
+    inner.tasks.spawn(survive(move || task.clone().run(), move |fault| teller.fault(fault)));
     Ok(controller)
 }
 
@@ -159,30 +161,25 @@ impl Controller {
         self.endpoints()
     }
 
-    /// The operation that is being carried out.
-    pub(super) fn current_operation(&self) -> Option<OperationId> {
-        lock(&self.current).as_ref().map(|current| current.id.clone())
-    }
-
     /// Whether the operation was running here, and is being undone now.
     pub(super) fn cancel(&self, id: &OperationId) -> bool {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = lock(&self.current);
         let found = current.as_ref().filter(|current| current.id == *id);
         found.inspect(|current| current.cancel.cancel()).is_some()
     }
 
     /// Waits until nothing is under way, once nothing begins any more.
     pub(super) async fn rests(&self) {
+        let mut resting = self.resting.subscribe();
         tokio::select! {
-            () = self.resting.cancelled() => {}
+            _ = resting.wait_for(|resting| *resting) => {}
             () = self.ended.cancelled() => {}
         }
     }
 
     /// The operation that is being carried out.
     pub(super) fn current(&self) -> Option<OperationId> {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().map(|current| current.id.clone())
+        lock(&self.current).as_ref().map(|current| current.id.clone())
     }
 
     /// Waits for the end of the task.
@@ -191,7 +188,7 @@ impl Controller {
     }
 
     fn set_current(&self, current: Option<Current>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
+        *lock(&self.current) = current;
     }
 }
 
@@ -206,6 +203,7 @@ async fn forward(
     }
 }
 
+#[derive(Clone)]
 struct Task {
     platform: Platform,
     controller: Arc<Controller>,
@@ -284,6 +282,7 @@ impl Task {
 
     async fn work(&self) -> After {
         let mut patience = Patience::new();
+        let mut held = self.platform.0.holding.subscribe();
         loop {
             if self.controller.again.swap(false, Ordering::Relaxed)
                 && let Err(error) = self.restore().await
@@ -298,10 +297,14 @@ impl Task {
                 self.say(format!("Nothing is started: {}", chain(&error)));
             }
             self.controller.keep_again(&self.platform);
-            if self.platform.0.holding.is_cancelled() {
-                self.controller.resting.cancel();
-                self.platform.0.ending.cancelled().await;
-                return After::Stop;
+            // Before it is asked whether to hold: who waits for the rest asks the other way round.
+            self.controller.resting.send_replace(false);
+            if *held.borrow_and_update() {
+                self.controller.resting.send_replace(true);
+                tokio::select! {
+                    () = self.platform.0.ending.cancelled() => return After::Stop,
+                    _ = held.changed() => continue,
+                }
             }
             let next = self.platform.0.store.next(&self.id).await.map_err(Error::from);
             let next = match next {
@@ -313,7 +316,7 @@ impl Task {
                 patience = Patience::new();
                 tokio::select! {
                     () = self.controller.wake.notified() => continue,
-                    () = self.platform.0.holding.cancelled() => continue,
+                    _ = held.changed() => continue,
                     () = sleep(AWAY.1), if self.controller.has_unkept() => continue,
                     () = self.platform.0.ending.cancelled() => return After::Stop,
                 }
@@ -492,6 +495,12 @@ impl Task {
         })
     }
 
+    /// What it was at is not under way any more; the task begins again from what is recorded.
+    fn fault(&self, fault: String) {
+        lock(&self.controller.current).take();
+        self.say(fault);
+    }
+
     fn say(&self, text: String) {
         self.controller.engine.say(&[Line::tolv("platform", text)]);
     }
@@ -508,8 +517,8 @@ impl Task {
         if error.kind() != Kind::Unavailable {
             patience.pause = AWAY.1;
         }
-        if self.platform.0.holding.is_cancelled() {
-            self.controller.resting.cancel();
+        if *self.platform.0.holding.borrow() {
+            self.controller.resting.send_replace(true);
         }
         let pause = sleep(patience.pause);
         patience.pause = (patience.pause * 2).min(AWAY.1);

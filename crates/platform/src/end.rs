@@ -26,11 +26,17 @@ impl Platform {
     /// Begins no operation any more, and waits until none is under way; those that are queued are the
     /// next platform's. [`Platform::leave`] comes after it.
     pub async fn finish_operations(&self) {
-        self.0.holding.cancel();
+        self.0.holding.send_replace(true);
         let controllers: Vec<_> = self.controllers().values().cloned().collect();
         for controller in controllers {
             controller.rests().await;
         }
+    }
+
+    /// After [`Platform::finish_operations`], or instead of its end: there is no next platform after
+    /// all, and this one begins operations as before.
+    pub fn begin_operations(&self) {
+        self.0.holding.send_replace(false);
     }
 
     /// The operations that are under way.

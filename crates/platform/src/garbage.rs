@@ -79,8 +79,12 @@ impl Platform {
         self.0.tasks.spawn(async move {
             let keep = platform.0.options.keep_releases;
             let forgotten = platform.forget_operations(&deploy, OPERATIONS, keep).await;
-            let Ok(_one) = platform.0.collecting.try_lock() else { return };
-            if let Err(error) = forgotten.and(platform.collect().await) {
+            let collected = match platform.0.collecting.try_lock() {
+                Ok(_one) => platform.collect().await,
+                // Whoever is at it collects this too.
+                Err(_) => Ok(()),
+            };
+            if let Err(error) = forgotten.and(collected) {
                 platform.say(format!("Garbage is not collected: {}", chain(&error))).await;
             }
         });

@@ -131,15 +131,25 @@ impl Kept {
         serde_json::from_slice(&store.unseal(&owner(name), &sealed)?).ok()
     }
 
-    /// The deploys that something is kept of.
-    pub(super) fn all(home: &Path, store: &Store) -> Result<Vec<Place>, Error> {
+    /// The deploys that something is kept of, and how many files cannot be read.
+    pub(super) fn all(home: &Path, store: &Store) -> Result<(Vec<Place>, usize), Error> {
         let list = match fs::read_dir(folder(home)) {
             Ok(list) => list,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
             Err(error) => return Err(failed("read what deploys ran")(error)),
         };
-        let read = |entry: fs::DirEntry| Self::read(&entry.path(), store);
-        Ok(list.flatten().filter_map(read).map(|kept| kept.place).collect())
+        let (mut places, mut unreadable) = (Vec::new(), 0);
+        // Others are halves of files that a kill left.
+        let is_own = |entry: &fs::DirEntry| {
+            entry.file_name().to_str().is_some_and(|name| name.parse::<DeployId>().is_ok())
+        };
+        for entry in list.flatten().filter(is_own) {
+            match Self::read(&entry.path(), store) {
+                Some(kept) => places.push(kept.place),
+                None => unreadable += 1,
+            }
+        }
+        Ok((places, unreadable))
     }
 
     /// Forgets a deploy.

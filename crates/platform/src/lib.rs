@@ -67,6 +67,7 @@ mod sizing;
 mod spare;
 mod status;
 mod target;
+mod task;
 mod tokens;
 mod traffic;
 mod try_out;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_build::GitSandbox;
@@ -113,7 +113,7 @@ pub(super) struct Inner {
     /// Nothing new begins; what runs goes on.
     pub(super) ending: CancellationToken,
     /// No operation begins any more: another platform is about to go on.
-    pub(super) holding: CancellationToken,
+    pub(super) holding: watch::Sender<bool>,
     /// No request is in flight any more.
     pub(super) quiet: CancellationToken,
     /// The last of their lines is in the log: what runs is stopped.
@@ -152,7 +152,7 @@ impl Platform {
         store.anchor_in(home.join("anchors"));
         store.reserve_space_in(&home);
         store.keep_releases(options.keep_releases);
-        let kept = Kept::all(&home, &store)?;
+        let (kept, unreadable) = Kept::all(&home, &store)?;
         // What ran here before waits neither for the database nor for disk space.
         let may_wait = !kept.is_empty() && options.codebase.is_none();
         let (lease, mut delay) = match prepare(&store).await {
@@ -170,6 +170,13 @@ impl Platform {
         let machine = Machine::probe(&spawner, options.network)?;
         let (level, mut missing) = machine.choose(options.sandbox)?;
         let shares = options.sizing.of_this_machine(&machine.cgroups.bounds);
+        if unreadable > 0 {
+            missing.push(format!(
+                "what {unreadable} deploys ran before: unreadable below {}; without the database \
+                 they do not start",
+                home.display()
+            ));
+        }
         for reason in spawner.bound(shares.budget)? {
             missing.push(format!("no reserve for the platform: {reason}"));
         }
@@ -240,7 +247,7 @@ impl Platform {
             tasks,
             leaving: CancellationToken::new(),
             ending: CancellationToken::new(),
-            holding: CancellationToken::new(),
+            holding: watch::Sender::new(false),
             quiet: CancellationToken::new(),
             drained: CancellationToken::new(),
             collecting: tokio::sync::Mutex::default(),

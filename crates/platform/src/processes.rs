@@ -1,5 +1,7 @@
 //! What runs of a deploy, as its users see it.
 
+use std::collections::BTreeSet;
+
 use tolv_model::name::{Deploy as DeployPath, ProcessName};
 use tolv_model::release::ReleaseNumber;
 use tolv_run::{Endpoint, ProcessState};
@@ -13,7 +15,8 @@ use super::platform::Platform;
 pub struct Process {
     /// `web.1`; during a rollout the old and the new one are both there.
     pub name: ProcessName,
-    /// starting, up, unresponsive (up, and no request is answered in time), crashed, stopping or down.
+    /// starting, up, draining (up, and others get its requests), unresponsive (up, and no request is
+    /// answered in time), crashed, stopping or down.
     pub state: &'static str,
     /// Which release it is of.
     pub release: ReleaseNumber,
@@ -26,9 +29,10 @@ pub struct Process {
 }
 
 impl Process {
-    fn new(endpoint: Endpoint, hangs: bool) -> Self {
+    fn new(endpoint: Endpoint, drains: bool, hangs: bool) -> Self {
         let state = match endpoint.state {
             ProcessState::Starting => "starting",
+            ProcessState::Up if drains => "draining",
             ProcessState::Up if hangs => "unresponsive",
             ProcessState::Up => "up",
             ProcessState::Crashed => "crashed",
@@ -54,9 +58,11 @@ impl Platform {
             Some(controller) => controller.known_endpoints().await,
             None => tolv_run::Endpoints::default(),
         };
-        let process = |endpoint| {
+        let draining: BTreeSet<_> = endpoints.draining().map(|endpoint| endpoint.id).collect();
+        let process = |endpoint: Endpoint| {
             let hangs = self.0.hosts.hangs(&endpoint);
-            Process::new(endpoint, hangs)
+            let drains = draining.contains(&endpoint.id);
+            Process::new(endpoint, drains, hangs)
         };
         Ok(endpoints.processes.into_iter().map(process).collect())
     }

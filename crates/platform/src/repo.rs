@@ -46,6 +46,8 @@ const OLD_LOCK: Duration = Duration::from_secs(2);
 const LOCKED: Duration = Duration::from_secs(6);
 /// What releases keep of a codebase.
 const KEPT: &str = "refs/tolv/kept/";
+/// Refs that one command removes.
+const REFS_AT_ONCE: usize = 50_000;
 /// Most root commits of one history, and of an app: each is looked for among those that are known.
 pub(super) const MAX_ROOTS: usize = 256;
 
@@ -209,16 +211,20 @@ impl Repos {
 
     /// A command that changes refs or objects.
     fn tell(&self, app: &AppName, args: &[&str]) -> Result<(), RepoError> {
-        let repository = self.repository(app);
-        let (command, began) = (GitCommand::new(GitAccess::Write, args), Instant::now());
+        self.carry_out(app, &GitCommand::new(GitAccess::Write, args))
+    }
+
+    fn carry_out(&self, app: &AppName, command: &GitCommand) -> Result<(), RepoError> {
+        let (repository, began) = (self.repository(app), Instant::now());
         loop {
-            let answer = repository.ask(&command).map_err(run)?;
+            let answer = repository.ask(command).map_err(run)?;
             if answer.code == 0 {
                 break;
             }
             // Another command's, for a moment, or one that a kill left.
             if !answer.said.contains(".lock': File exists") || began.elapsed() > LOCKED {
-                let what = args.first().copied().unwrap_or_default().to_owned();
+                let what = command.args.first().map(|word| word.to_string_lossy().into_owned());
+                let what = what.unwrap_or_default();
                 let said = if answer.said.is_empty() { "refused".into() } else { answer.said };
                 return Err(RepoError::Git { what, said });
             }
@@ -398,8 +404,9 @@ impl Repos {
         let kept = self.ask(app, &["for-each-ref", "--format=%(refname)", KEPT])?;
         let kept = kept.unwrap_or_default();
         let kept: BTreeSet<_> = kept.lines().filter_map(|name| name.strip_prefix(KEPT)).collect();
-        for commit in kept.iter().filter(|commit| !commits.contains(**commit)) {
-            self.tell(app, &["update-ref", "-d", &format!("{KEPT}{commit}")])?;
+        let mut gone = kept.iter().filter(|commit| !commits.contains(**commit)).peekable();
+        if gone.peek().is_some() {
+            self.delete_refs(app, gone.map(|commit| format!("{KEPT}{commit}")))?;
         }
         for commit in commits.iter().filter(|commit| !kept.contains(commit.as_str())) {
             // It may have been collected long ago.
@@ -432,11 +439,26 @@ impl Repos {
             return Ok(());
         }
         let own = namespace(deploy);
-        let refs = self.ask(&deploy.app, &["for-each-ref", "--format=%(refname)", &own])?;
-        for name in refs.unwrap_or_default().lines() {
-            self.tell(&deploy.app, &["update-ref", "-d", name])?;
+        let some = format!("--count={REFS_AT_ONCE}");
+        loop {
+            let refs = self.ask(&deploy.app, &["for-each-ref", "--format=%(refname)", &some, &own]);
+            let refs = refs?.unwrap_or_default();
+            if refs.is_empty() {
+                return Ok(());
+            }
+            self.delete_refs(&deploy.app, refs.lines().map(str::to_owned))?;
         }
-        Ok(())
+    }
+
+    /// Removes refs by their full names, in one command.
+    fn delete_refs(
+        &self,
+        app: &AppName,
+        names: impl Iterator<Item = String>,
+    ) -> Result<(), RepoError> {
+        let mut command = GitCommand::new(GitAccess::Write, ["update-ref", "--stdin"]);
+        command.input = names.map(|name| format!("delete {name}\n")).collect::<String>().into();
+        self.carry_out(app, &command)
     }
 }
 

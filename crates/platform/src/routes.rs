@@ -172,16 +172,16 @@ impl Routes {
     }
 
     /// Publishes, then waits until each of `old` has answered its requests. WebSockets are closed by
-    /// then; what is left of the tunnels ends when its process, which is told to, closes it.
+    /// then; what is left of tunnels and streams ends when its process, which is told to, closes it.
     pub(crate) async fn drain(&self, old: Vec<Endpoint>) {
         self.publish();
         let mut draining = JoinSet::new();
         for endpoint in old {
             let (router, backend) = (self.hosts.router.clone(), backend(&endpoint));
             draining.spawn(async move {
-                let websockets = WebSockets { router: router.clone(), backend: backend.clone() };
+                let lasting = Lasting { router: router.clone(), backend: backend.clone() };
                 router.answered(&backend).await;
-                drop(websockets);
+                drop(lasting);
                 timeout(TUNNELS, router.unused(&backend)).await.ok();
             });
         }
@@ -189,16 +189,16 @@ impl Routes {
     }
 }
 
-/// The WebSockets of a process that is to go: they are closed when this is dropped, also where that is
+/// The WebSockets and streams of a process that is to go: they are closed when this is dropped, also where that is
 /// since the process is not waited for any longer.
-struct WebSockets {
+struct Lasting {
     router: Router,
     backend: Backend,
 }
 
-impl Drop for WebSockets {
+impl Drop for Lasting {
     fn drop(&mut self) {
-        self.router.close_websockets(&self.backend);
+        self.router.close_lasting(&self.backend);
     }
 }
 

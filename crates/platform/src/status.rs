@@ -240,10 +240,10 @@ impl Platform {
                 };
                 *count += 1;
             }
-            let drains = Used::of(controller.drains.counts());
-            facts.drains += drains.now;
-            facts.failing_drains += drains.most;
-            if let Some(id) = controller.current_operation() {
+            let (drains, failing) = controller.drains.counts();
+            facts.drains += drains as u64;
+            facts.failing_drains += failing as u64;
+            if let Some(id) = controller.current() {
                 facts.at_work.push((controller.place.path.clone(), id.to_string()));
             }
         }

@@ -12,6 +12,7 @@
 //!    └──────────┴── closed unused ──▶ a new connection, once
 //! ```
 
+use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::futures::Notified;
+use tokio::time::sleep;
 
 use crate::access::Code;
 use crate::body::{Decoder, Encoder};
@@ -26,7 +28,7 @@ use crate::framing::Framing;
 use crate::head::{Bad, ResponseHead, Scanner, Sender};
 use crate::headers::{self, Client, Origin};
 use crate::inner::Inner;
-use crate::live::Live;
+use crate::live::{InFlight, Live};
 use crate::message::{Request, Response};
 use crate::patience::{Download, Upload};
 use crate::pump::{Broken, Direction, Outgoing, Progress, Pump, fill_from};
@@ -109,6 +111,30 @@ enum Received {
     Switched { is_websocket: bool },
 }
 
+/// For a stream of events, once its process is to go: that gets SIGTERM before, and may say goodbye.
+const STREAM_OF_PROCESS: Duration = Duration::from_secs(4);
+/// The same where the router itself ends.
+const STREAM_OF_ROUTER: Duration = Duration::from_secs(2);
+
+/// Whether an answer lasts until one of both ends has enough of it (WHATWG HTML, server-sent events):
+/// its client connects again by itself.
+fn is_event_stream(response: &Response) -> bool {
+    let kind = response.head.fields.first("content-type").unwrap_or_default();
+    let kind = kind.split(|&byte| byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+}
+
+/// What a process says before its answer's body.
+enum AnswerHead {
+    Whole(Bytes),
+    /// The connection is over. A process that reads a request and ends, or closes, says so by FIN; the
+    /// kernel resets a connection with bytes that nobody read (RFC 9293 §3.10.7.4): they were not
+    /// worked on.
+    Over {
+        is_unread: bool,
+    },
+}
+
 pub(crate) struct Exchange<'a> {
     router: &'a Inner,
     request: &'a Request,
@@ -171,13 +197,15 @@ impl<'a> Exchange<'a> {
         read: &mut BytesMut,
         reached: Reached,
     ) -> Result<bool, Miss> {
-        let Reached { request: mut in_flight, mut stream, used } = reached;
+        let Reached { request: in_flight, mut stream, used } = reached;
         let limits = self.way.time_outs(self.router);
         let progress = &self.progress;
         progress.restart();
         let (mut from, mut to) = client.split();
         let (mut process_from, mut process_to) = stream.split();
         let mut answer = BytesMut::new();
+        let live = in_flight.live();
+        let lasting_close = live.lasting_close();
         let received = tokio::select! {
             biased;
             received = self.receive(&in_flight, &mut process_from, &mut answer, &mut to, used) => {
@@ -189,6 +217,9 @@ impl<'a> Exchange<'a> {
                 code => code.into(),
             }),
             () = self.router.cut.cancelled() => Err(Code::H99.into()),
+            () = self.end_stream(&in_flight, lasting_close) => {
+                Ok(Received::Whole { reusable: false, close: true })
+            }
         }?;
         match received {
             Received::Whole { reusable, close } => {
@@ -205,9 +236,8 @@ impl<'a> Exchange<'a> {
             }
             Received::Switched { is_websocket } => {
                 let closing = is_websocket.then(Closing::default);
-                let live = in_flight.live();
-                let websockets_close = live.websockets_close();
-                in_flight.become_tunnel();
+                let lasting_close = live.lasting_close();
+                in_flight.become_lasting();
                 let up = Flow {
                     direction: Direction::Up,
                     from: &mut from,
@@ -230,7 +260,7 @@ impl<'a> Exchange<'a> {
                     _ = async { tokio::try_join!(up.copy(), down.copy()) } => Ok(false),
                     code = progress.silence(&limits) => Err(code.into()),
                     () = self.router.cut.cancelled() => Err(Code::H99.into()),
-                    in_time = self.close(closing.as_ref(), websockets_close) => match in_time {
+                    in_time = self.close(closing.as_ref(), lasting_close) => match in_time {
                         true => Ok(false),
                         false => Err(unclosed().into()),
                     },
@@ -241,16 +271,34 @@ impl<'a> Exchange<'a> {
 
     /// Closes a WebSocket when the router drains or its process is to go: whether the client took
     /// part in that.
-    async fn close(&self, closing: Option<&Closing>, websockets_close: Notified<'_>) -> bool {
+    async fn close(&self, closing: Option<&Closing>, lasting_close: Notified<'_>) -> bool {
         let Some(closing) = closing else { return std::future::pending().await };
         let code = tokio::select! {
-            () = websockets_close => SERVICE_RESTART,
+            () = lasting_close => SERVICE_RESTART,
             () = self.router.draining.cancelled() => match self.router.handed_on.is_cancelled() {
                 true => SERVICE_RESTART,
                 false => GOING_AWAY,
             },
         };
         closing.close(code).await
+    }
+
+    /// Returns once an answer that is a stream of events has had its time, since its process is to go or
+    /// the router drains. After [`Router::hand_on`](crate::Router::hand_on) somebody else serves
+    /// already, and it may last as long as any request.
+    async fn end_stream(&self, in_flight: &InFlight, lasting_close: Notified<'_>) {
+        let pause = tokio::select! {
+            () = lasting_close => STREAM_OF_PROCESS,
+            () = self.router.draining.cancelled() => match self.router.handed_on.is_cancelled() {
+                true => return std::future::pending().await,
+                false => STREAM_OF_ROUTER,
+            },
+        };
+        sleep(pause).await;
+        // Its answer may have only begun.
+        while !in_flight.is_lasting() {
+            sleep(STREAM_OF_ROUTER).await;
+        }
     }
 
     /// Sends the head and the body, then watches the client. Returns only what ends the exchange.
@@ -292,7 +340,7 @@ impl<'a> Exchange<'a> {
     /// Passes interim answers on, then the answer. `used`: the connection served a request before.
     async fn receive(
         &self,
-        live: &Live,
+        in_flight: &InFlight,
         from: &mut ReadHalf<'_>,
         answer: &mut BytesMut,
         to: &mut WriteHalf<'_>,
@@ -302,12 +350,16 @@ impl<'a> Exchange<'a> {
         let to_head = self.request.is_head();
         let mut first = true;
         let response = loop {
-            let Some(raw) = self.answer_head(from, answer).await? else {
-                let stale = used && first && answer.is_empty() && self.request.is_repeatable();
-                return Err(if stale { Miss::Stale } else { Code::H13.into() });
+            let raw = match self.answer_head(from, answer).await? {
+                AnswerHead::Whole(raw) => raw,
+                AnswerHead::Over { is_unread } => {
+                    let stale = used && first && is_unread && answer.is_empty();
+                    let stale = stale && self.request.is_repeatable();
+                    return Err(if stale { Miss::Stale } else { Code::H13.into() });
+                }
             };
             first = false;
-            if live.answers() {
+            if in_flight.answers() {
                 self.progress.set_recovered();
             }
             let head = ResponseHead::parse(raw).map_err(not_http)?;
@@ -331,6 +383,9 @@ impl<'a> Exchange<'a> {
                 _ => break response,
             }
         };
+        if is_event_stream(&response) {
+            in_flight.become_lasting();
+        }
         let told = matches!(response.framing, Framing::Empty | Framing::Length(_));
         // An answer that came before the request was over, and is no success, ends the upload.
         let early = self.progress.upload() != Upload::Over && response.head.status >= 300;
@@ -366,17 +421,25 @@ impl<'a> Exchange<'a> {
         &self,
         from: &mut ReadHalf<'_>,
         answer: &mut BytesMut,
-    ) -> Result<Option<Bytes>, Failure> {
+    ) -> Result<AnswerHead, Failure> {
         let limits = self.router.settings.limits();
         let mut scanner = Scanner::default();
         loop {
             if let Some(length) =
                 scanner.find(answer, &limits, Sender::Process).map_err(not_http)?
             {
-                return Ok(Some(answer.split_to(length).freeze()));
+                return Ok(AnswerHead::Whole(answer.split_to(length).freeze()));
             }
             match fill_from(from, answer).await {
-                Ok(0) | Err(_) => return Ok(None),
+                // Behind the end came a reset: what was sent met a connection that was closed already.
+                Ok(0) => {
+                    let is_unread = matches!(from.as_ref().take_error(), Ok(Some(_)));
+                    return Ok(AnswerHead::Over { is_unread });
+                }
+                Err(error) => {
+                    let is_unread = error.kind() == io::ErrorKind::ConnectionReset;
+                    return Ok(AnswerHead::Over { is_unread });
+                }
                 Ok(_) => {
                     self.progress.set_download(Download::Reading);
                     self.progress.touch();

@@ -40,9 +40,11 @@ const NOT_NOMINATED: [&str; 6] =
 
 /// Fields of a request that the router sets, and `Proxy`, which would become the process's
 /// `HTTP_PROXY`. Compared with `_` as `-`, as CGI-like interfaces see them.
-const OWN: [&str; 8] = [
+const OWN: [&str; 10] = [
+    "content-length",
     "host",
     "proxy",
+    "transfer-encoding",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-port",

@@ -16,8 +16,8 @@
 //! # Invariants
 //!
 //! * Every request that was read, or could not be read, ends in exactly one [`AccessLine`].
-//! * A request reaches a process at most once, unless it is idempotent, has no body and the
-//!   connection it went out on had been closed before a byte came back.
+//! * A request is read by a process at most once. It is sent again, once, only if it is idempotent, has
+//!   no body, and went out on a used connection that was closed without reading it.
 //! * A backend that left the table gets no request that had not chosen it before; when
 //!   [`Router::unused`] resolves, none is in flight on it.
 //!

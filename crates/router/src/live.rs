@@ -30,12 +30,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Live {
     pub(crate) backend: Backend,
     in_flight: AtomicUsize,
-    /// How many of them are tunnels by now, such as WebSockets.
-    tunnels: AtomicUsize,
+    /// How many of them may last for ever: tunnels such as WebSockets, and streams of events.
+    lasting: AtomicUsize,
     removed: AtomicBool,
-    /// Woken when a request ends or becomes a tunnel, and no other is in flight.
+    /// Woken when a request ends or is found to be a lasting one, and no other is in flight.
     ended: Notify,
-    /// Tells the WebSockets of this moment that they are to be closed.
+    /// Tells the WebSockets and streams of this moment that they are to be closed.
     closing: Notify,
     quarantined_until: Mutex<Option<Instant>>,
     health: Mutex<Health>,
@@ -55,7 +55,7 @@ struct Idle {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     live: Arc<Live>,
-    is_tunnel: bool,
+    is_lasting: AtomicBool,
 }
 
 impl InFlight {
@@ -64,13 +64,17 @@ impl InFlight {
         Arc::clone(&self.live)
     }
 
-    /// It has become a tunnel, which may last for as long as its two ends like.
-    pub(crate) fn become_tunnel(&mut self) {
-        if !self.is_tunnel {
-            self.is_tunnel = true;
-            self.live.tunnels.fetch_add(1, Ordering::SeqCst);
+    /// It has become a tunnel or a stream of events, which lasts for as long as its two ends like.
+    pub(crate) fn become_lasting(&self) {
+        if !self.is_lasting.swap(true, Ordering::SeqCst) {
+            self.live.lasting.fetch_add(1, Ordering::SeqCst);
             self.live.tell();
         }
+    }
+
+    /// Whether it has.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.is_lasting.load(Ordering::SeqCst)
     }
 }
 
@@ -83,9 +87,9 @@ impl std::ops::Deref for InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        // Never more tunnels than requests, whoever looks between the two.
-        if self.is_tunnel {
-            self.live.tunnels.fetch_sub(1, Ordering::SeqCst);
+        // Never more of them than requests, whoever looks between the two.
+        if self.is_lasting() {
+            self.live.lasting.fetch_sub(1, Ordering::SeqCst);
         }
         self.live.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.live.tell();
@@ -97,7 +101,7 @@ impl Live {
         Self {
             backend,
             in_flight: AtomicUsize::new(0),
-            tunnels: AtomicUsize::new(0),
+            lasting: AtomicUsize::new(0),
             removed: AtomicBool::new(false),
             ended: Notify::new(),
             closing: Notify::new(),
@@ -114,15 +118,15 @@ impl Live {
     /// Counts a request in; `None` when the backend has left the table meanwhile.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<InFlight> {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let request = InFlight { live: Arc::clone(self), is_tunnel: false };
+        let request = InFlight { live: Arc::clone(self), is_lasting: AtomicBool::new(false) };
         (!self.removed.load(Ordering::SeqCst)).then_some(request)
     }
 
-    /// Requests in flight that will be answered: those that are no tunnels.
+    /// Requests in flight that come to an end by themselves.
     fn unanswered(&self) -> usize {
         // In this order: a request that ends in between is not counted as less than none.
-        let tunnels = self.tunnels.load(Ordering::SeqCst);
-        self.in_flight().saturating_sub(tunnels)
+        let lasting = self.lasting.load(Ordering::SeqCst);
+        self.in_flight().saturating_sub(lasting)
     }
 
     /// Wakes who waits, where there may be a reason.
@@ -137,18 +141,18 @@ impl Live {
         self.wait_until(|live| live.in_flight() == 0).await;
     }
 
-    /// Resolves once every request is answered; tunnels may be left.
+    /// Resolves once every request is answered; tunnels and streams may be left.
     pub(crate) async fn answered(&self) {
         self.wait_until(|live| live.unanswered() == 0).await;
     }
 
-    /// Closes the WebSockets that are open, each by a close frame.
-    pub(crate) fn close_websockets(&self) {
+    /// Closes the WebSockets that are open, each by a close frame, and ends the streams soon.
+    pub(crate) fn close_lasting(&self) {
         self.closing.notify_waiters();
     }
 
-    /// Resolves at the first [`Live::close_websockets`] after this call, whenever it is polled.
-    pub(crate) fn websockets_close(&self) -> Notified<'_> {
+    /// Resolves at the first [`Live::close_lasting`] after this call, whenever it is polled.
+    pub(crate) fn lasting_close(&self) -> Notified<'_> {
         self.closing.notified()
     }
 

@@ -155,7 +155,12 @@ fn checked_host(host: &[u8]) -> Result<String, Bad> {
                     | b']'
             )
     };
-    let text = std::str::from_utf8(host).ok().filter(|_| host.iter().all(plain));
+    // What stands in brackets is an IPv6 address, and has colons of its own.
+    let is_port = |port: &str| port.contains(']') || port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_right = |text: &&str| {
+        host.iter().all(plain) && text.rsplit_once(':').is_none_or(|(_, port)| is_port(port))
+    };
+    let text = std::str::from_utf8(host).ok().filter(is_right);
     Ok(text.ok_or(Bad("bad Host"))?.to_owned())
 }
 

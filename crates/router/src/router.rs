@@ -93,8 +93,8 @@ impl Router {
         }
     }
 
-    /// Resolves once `backend` has answered every request; tunnels such as WebSockets, which may last
-    /// for ever, may be left. Final only when it has left the table.
+    /// Resolves once `backend` has answered every request; tunnels such as WebSockets and streams of
+    /// events, which may last for ever, may be left. Final only when it has left the table.
     pub async fn answered(&self, backend: &Backend) {
         if let Some(live) = self.0.registry.get(backend) {
             live.answered().await;
@@ -103,10 +103,10 @@ impl Router {
 
     /// Closes the WebSockets of `backend` with a close frame (1012, "service restart") to either side,
     /// between two frames. What is left after 30 seconds is cut. Bytes that are no frames are left
-    /// alone, as are other tunnels.
-    pub fn close_websockets(&self, backend: &Backend) {
+    /// alone, as are other tunnels. Streams of events (`text/event-stream`) end 4 seconds later.
+    pub fn close_lasting(&self, backend: &Backend) {
         if let Some(live) = self.0.registry.get(backend) {
-            live.close_websockets();
+            live.close_lasting();
         }
     }
 
@@ -118,7 +118,8 @@ impl Router {
 
     /// Stops taking connections, lets each open one finish its request, and after `grace` cuts
     /// what is left. WebSockets get a close frame at once: 1012 ("service restart") after
-    /// [`Router::hand_on`], else 1001 ("going away"). Resolves when every connection is closed and every access line written.
+    /// [`Router::hand_on`], else 1001 ("going away"). Streams of events end after 2 seconds, unless it
+    /// was handed on. Resolves when every connection is closed and every access line written.
     pub async fn drain(&self, grace: Duration) -> Drained {
         self.0.draining.cancel();
         self.0.tasks.close();

@@ -497,6 +497,18 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// The web processes that get no request any more, since others were switched to, and still answer
+    /// those that they have.
+    pub fn draining(&self) -> impl Iterator<Item = &Endpoint> {
+        let newest = self.web().map(|endpoint| endpoint.id).max();
+        self.processes.iter().filter(move |endpoint| {
+            !endpoint.routed
+                && endpoint.state == ProcessState::Up
+                && endpoint.process.process_type.is_web()
+                && newest.is_some_and(|newest| endpoint.id < newest)
+        })
+    }
+
     /// The web processes that may get requests now.
     pub fn web(&self) -> impl Iterator<Item = &Endpoint> {
         self.processes

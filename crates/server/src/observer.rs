@@ -46,6 +46,11 @@ impl KnownTokens {
         self.lock().iter().find(|(known, _)| known == hash).map(|(_, token)| token.clone())
     }
 
+    /// A token that is revoked is not what it was when it was seen last.
+    pub(crate) fn forget(&self, id: &str) {
+        self.lock().retain(|(_, token)| token.id.as_str() != id);
+    }
+
     /// What the database says of a token now.
     fn set(&self, hash: Digest, token: Option<&Token>) {
         let mut known = self.lock();
@@ -131,5 +136,8 @@ mod tests {
         known.set(hash(1), None);
         assert!(known.get(&hash(1)).is_none(), "it was revoked");
         assert_eq!(known.lock().len(), MAX_KNOWN - 1);
+        let id = known.get(&hash(2)).unwrap().id;
+        known.forget(id.as_str());
+        assert!(known.lock().iter().all(|(_, token)| token.id != id));
     }
 }

@@ -91,6 +91,7 @@ pub(crate) async fn revoke(
     caller.note(&shared, "token.revoke", (None, None), &id).await?;
     let revoked = shared.0.platform.store().revoke_token(&id).await;
     revoked.map_err(|error| shared.failure(error))?;
+    shared.0.known_tokens.forget(&id);
     Ok(StatusCode::NO_CONTENT)
 }
 

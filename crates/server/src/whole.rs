@@ -70,7 +70,9 @@ async fn once(shared: Shared, request: Request, next: Next) -> Result<Response, 
     }
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
     let (parts, body) = response.into_parts();
-    let body = to_bytes(body, BODY).await.unwrap_or_default();
+    let body = to_bytes(body, BODY).await.map_err(|error| {
+        Failure::new(Code::Internal, format!("it is done, but its answer cannot be kept: {error}"))
+    })?;
     let text = String::from_utf8_lossy(&body);
     let ended = store.idempotent_end(token, &key, parts.status.as_u16(), &text).await;
     ended.map_err(|error| shared.failure(error))?;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use tolv_model::cron::CronOutcome;
-use tolv_model::id::{CronRunId, DeployId};
+use tolv_model::id::{CronRunId, DeployId, IdError};
 use tolv_model::name::ScheduleName;
 use tolv_model::release::ReleaseNumber;
 
@@ -103,16 +103,19 @@ impl Store {
     pub async fn record_cron_run(&self, new: &NewCronRun<'_>) -> Result<Option<Recorded>, Error> {
         let mut write = self.write().await?;
         // Ids decide the order, and clocks stand still for a millisecond or go back.
-        let newest = sqlx::query(
-            "SELECT MAX(created) AS last FROM cron_runs WHERE deploy = $1 AND name = $2",
-        )
-        .bind(new.deploy.as_str().to_owned())
-        .bind(new.name.as_str().to_owned())
-        .fetch_one(&mut *write.tx)
-        .await?;
+        let newest =
+            sqlx::query("SELECT MAX(id) AS last FROM cron_runs WHERE deploy = $1 AND name = $2")
+                .bind(new.deploy.as_str().to_owned())
+                .bind(new.name.as_str().to_owned())
+                .fetch_one(&mut *write.tx)
+                .await?;
         let step = jiff::SignedDuration::from_millis(1);
-        let place = match Columns(&newest).maybe_time("last")? {
-            Some(last) => new.now.max(last.checked_add(step).unwrap_or(last)),
+        let place = match Columns(&newest).maybe_text("last")? {
+            Some(last) => {
+                let last = last.parse().map_err(|error: IdError| error.to_string());
+                let last: CronRunId = last.map_err(Error::corrupt("a run's id"))?;
+                new.now.max(last.moment().checked_add(step).unwrap_or(new.now))
+            }
             None => new.now,
         };
         let id = CronRunId::new(place, self.random()?);
@@ -131,7 +134,7 @@ impl Store {
         .bind(i64::from(new.release.0))
         .bind(new.command.to_owned())
         .bind(new.outcome.as_str())
-        .bind(micros(place))
+        .bind(micros(new.now))
         .bind(ended)
         .execute(&mut *write.tx)
         .await?;

@@ -175,9 +175,13 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error as E;
         match &error {
-            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => {
-                Self::Unavailable(error)
-            }
+            // Protocol: what answered is no PostgreSQL, such as a proxy in front of one that is down.
+            E::Io(_)
+            | E::Tls(_)
+            | E::Protocol(_)
+            | E::PoolTimedOut
+            | E::PoolClosed
+            | E::WorkerCrashed => Self::Unavailable(error),
             E::Database(database) => {
                 let code = database.code().unwrap_or_default();
                 // PostgreSQL: connection (08), shutdown and start-up (57P), too many connections;

@@ -235,6 +235,13 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
             () = told.wait() => Some(End::Told),
             by = platform.ousted() => Some(End::Ousted(by)),
             () = &mut serving => Some(End::Told),
+            () = successor.is_gone() => {
+                platform.begin_operations();
+                let why = spawn_blocking(move || successor.why()).await;
+                let why = why.unwrap_or_else(io::Error::other);
+                say(format!("Upgrade failed, this platform goes on: {why}"));
+                continue;
+            }
             () = platform.finish_operations() => None,
             () = tokio::time::sleep(OPERATIONS) => None,
             _ = upgrade.recv() => None,

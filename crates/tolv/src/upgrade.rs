@@ -125,6 +125,28 @@ impl Successor {
         }
     }
 
+    /// Returns once it has ended, or let go of this one.
+    pub(crate) async fn is_gone(&self) {
+        let watch = || {
+            let socket = self.socket.try_clone()?;
+            socket.set_nonblocking(true)?;
+            tokio::net::UnixStream::from_std(socket)
+        };
+        match watch() {
+            Ok(watched) => drop(watched.readable().await),
+            // It is asked at the end, as always.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Why one that is gone does not go on.
+    pub(crate) fn why(mut self) -> io::Error {
+        match self.expect(GO, LAST_WORDS) {
+            Err(error) => error,
+            Ok(()) => io::ErrorKind::InvalidData.into(),
+        }
+    }
+
     /// Gives it the time to say why it ends.
     fn let_end(&mut self) {
         let until = Instant::now() + LAST_WORDS;
@@ -134,6 +156,7 @@ impl Successor {
     }
 
     fn expect(&mut self, word: u8, limit: Duration) -> io::Result<()> {
+        self.socket.set_nonblocking(false)?;
         self.socket.set_read_timeout(Some(limit))?;
         let mut said = [0];
         let why = match self.socket.read_exact(&mut said) {

@@ -106,7 +106,7 @@ pub(crate) fn file(
 
 /// A file without a name, to be read.
 pub(crate) fn memory(bytes: &[u8]) -> std::io::Result<OwnedFd> {
-    let mut list = File::from(memfd_create(c"objects", MemfdFlags::CLOEXEC)?);
+    let mut list = File::from(memfd_create(c"input", MemfdFlags::CLOEXEC)?);
     list.write_all(bytes)?;
     list.rewind()?;
     Ok(list.into())

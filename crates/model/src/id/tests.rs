@@ -12,6 +12,7 @@ proptest! {
     fn ids_round_trip_and_sort_by_age(a in 0_i64..1 << 47, b in 0_i64..1 << 47, r: u64, s: u64) {
         let (one, two) = (OperationId::new(at(a), r), OperationId::new(at(b), s));
         prop_assert_eq!(&one.as_str().parse::<OperationId>().unwrap(), &one);
+        prop_assert_eq!(one.moment(), at(a));
         if a != b {
             prop_assert_eq!(a < b, one < two);
         }

@@ -120,7 +120,7 @@ impl Carry<'_> {
             self.head(format!("Restarting {}", listed(&selected)));
         }
         let restarted = tokio::select! {
-            restarted = self.controller.engine.restart(processes) => restarted,
+            restarted = self.tell_waits(self.controller.engine.restart(processes)) => restarted,
             stopped = self.stopped() => return Err(stopped),
         };
         self.rolled(restarted.map(drop))?;

@@ -345,6 +345,10 @@ impl Repos {
                 }
             };
             let mut can_read = true;
+            let cut_off = || match is_decided.load(Ordering::Relaxed) {
+                true => rpc.service.refusal(&CUT_OFF),
+                false => rpc.service.refusal(&UNDECIDED),
+            };
             match stop {
                 Some(Stop::Body(error)) => {
                     // git finds that its input has ended and removes what it stored. What it says
@@ -355,8 +359,7 @@ impl Repos {
                     can_read = !matches!(error, BodyError::TooSlow | BodyError::Broken(_));
                 }
                 Some(Stop::Late) if is_push => {
-                    let report = rpc.service.refusal(&CUT_OFF);
-                    last = remark(&report, "git took too long and was stopped");
+                    last = remark(&cut_off(), "git took too long and was stopped");
                 }
                 Some(Stop::Late | Stop::Gone) => {}
                 None if is_push => {
@@ -367,7 +370,7 @@ impl Repos {
                     };
                     // Its client waits for a whole answer, for ever.
                     if last != FLUSH {
-                        last = rpc.service.refusal(&CUT_OFF);
+                        last = cut_off();
                     }
                     if let Some(fault) = fault {
                         last = remark(&last, &fault.to_string());
@@ -445,9 +448,10 @@ impl Repos {
 const NO_PACK: &str = "receive.maxInputSize=1";
 /// What ends an answer of git's.
 const FLUSH: &[u8] = b"0000";
-/// What a push hears whose git was killed.
+/// What a push hears whose git has ended early: once it was decided about, and before.
 const CUT_OFF: &str =
     "git has ended before its answer: see `tolv operations` for what became of it";
+const UNDECIDED: &str = "git has ended before its answer: nothing was moved";
 
 /// Why a git command is stopped before its end.
 enum Stop {

@@ -59,8 +59,14 @@ fn names_mean_commits_of_ones_own_deploy() {
     for nonsense in ["", "--all", "nobody", "HEAD^{/x}", "a..b", "refs/../x"] {
         assert_eq!(resolve(&staging, nonsense), None, "{nonsense}");
     }
+    for n in 0..30 {
+        let name = format!("refs/namespaces/staging/refs/tags/v{n}");
+        git::git(&bed.repos.dir(&app()), &["update-ref", &name, &commit]);
+    }
     bed.repos.remove_deploy(&staging).unwrap();
     assert_eq!(resolve(&staging, "main"), None);
+    let refs = git::git(&bed.repos.dir(&app()), &["for-each-ref", "refs/namespaces/staging/"]);
+    assert_eq!(refs, "");
     bed.repos.create(&app()).unwrap();
     assert_eq!(resolve(&production, &commit), Some(commit), "making it again changes nothing");
 }

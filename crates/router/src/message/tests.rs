@@ -66,6 +66,8 @@ fn an_ambiguous_body_is_refused() {
 fn the_target_and_the_host_agree() {
     for (text, host, path) in [
         ("GET /a?b HTTP/1.1\nHost: Shop:80\n\n", Some("Shop:80"), "/a?b"),
+        ("GET / HTTP/1.1\nHost: [::1]\n\n", Some("[::1]"), "/"),
+        ("GET / HTTP/1.1\nHost: [::1]:80\n\n", Some("[::1]:80"), "/"),
         ("GET //a HTTP/1.1\nHost: a\n\n", Some("a"), "//a"),
         ("GET / HTTP/1.1\nHost:\n\n", Some(""), "/"),
         ("GET / HTTP/1.0\n\n", None, "/"),
@@ -85,6 +87,8 @@ fn the_target_and_the_host_agree() {
         ("GET / HTTP/1.1\nHost: a b\n\n", "bad Host"),
         ("GET / HTTP/1.1\nHost: a/b\n\n", "bad Host"),
         ("GET / HTTP/1.1\nHost: a@b\n\n", "bad Host"),
+        ("GET / HTTP/1.1\nHost: a:evil\n\n", "bad Host"),
+        ("GET http://a:8a/ HTTP/1.1\nHost: a:8a\n\n", "bad Host"),
         ("GET http://b/ HTTP/1.1\nHost: a\n\n", "Host differs from the request target"),
         ("GET http:///a HTTP/1.1\nHost: a\n\n", "bad request target"),
         ("GET a HTTP/1.1\nHost: a\n\n", "bad request target"),

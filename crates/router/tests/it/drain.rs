@@ -149,3 +149,57 @@ async fn who_comes_while_it_ends_is_answered_or_refused_and_never_reset() {
         four().await;
     }
 }
+
+/// A stream of events that has begun, at both its ends.
+async fn streaming(edge: &Edge, app: &App) -> (Wire, Wire) {
+    let mut client = edge.client().await;
+    client.get("/events").await;
+    let (mut process, _) = app.request().await;
+    let head = "HTTP/1.1 200 OK\nContent-Type: text/event-stream; charset=utf-8";
+    process.send_head(head).await;
+    process.send("data: 1\n\n").await;
+    client.head().await;
+    assert_eq!(client.exact(14).await, "9\r\ndata: 1\n\n\r\n");
+    (client, process)
+}
+
+#[tokio::test]
+async fn a_stream_of_events_holds_no_process_back_that_is_to_go() {
+    let (old, new) = (App::new("web.1").await, App::new("web.2").await);
+    let edge = Edge::before(&old).await;
+    let (mut client, mut process) = streaming(&edge, &old).await;
+    // Another request is waited for.
+    let mut other = edge.client().await;
+    other.get("/slow").await;
+    let (mut slow, _) = old.request().await;
+    edge.route(State::Up, &[&new.backend]);
+    let (mut fresh_client, mut fresh) = streaming(&edge, &new).await;
+    let (router, backend) = (edge.router.clone(), old.backend.clone());
+    let mut answered = Box::pin(async move { router.answered(&backend).await });
+    assert!(tokio::time::timeout(SHORT, &mut answered).await.is_err());
+    slow.answer("done").await;
+    assert_eq!(other.take().await.body, "done");
+    soon("all answers but the stream's end", answered).await;
+    // It ends with its process, or soon.
+    edge.router.close_lasting(&old.backend);
+    process.send("data: 2\n\n").await;
+    assert_eq!(client.exact(14).await, "9\r\ndata: 2\n\n\r\n");
+    client.closed().await;
+    process.closed().await;
+    soon("its end", edge.router.unused(&old.backend)).await;
+    // Another process's goes on.
+    fresh.send("data: 2\n\n").await;
+    assert_eq!(fresh_client.exact(14).await, "9\r\ndata: 2\n\n\r\n");
+}
+
+#[tokio::test]
+async fn a_stream_of_events_holds_no_drain_up() {
+    let app = App::new("web.1").await;
+    let mut edge = Edge::before(&app).await;
+    let (mut client, mut process) = streaming(&edge, &app).await;
+    let router = edge.router.clone();
+    assert_eq!(soon("the drain", router.drain(LONG)).await.cut, 0);
+    client.closed().await;
+    process.closed().await;
+    edge.success(200).await;
+}

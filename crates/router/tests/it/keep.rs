@@ -96,8 +96,9 @@ async fn a_request_that_does_no_harm_is_sent_again_when_its_connection_was_stale
     client.take().await;
     edge.success(200).await;
 
+    // The process closes it as the request comes, and has not read it.
     client.get("/2").await;
-    first.head().await;
+    first.until_readable().await;
     drop(first);
     let (mut second, head) = app.request().await;
     assert_eq!(head.line, "GET /2 HTTP/1.1");
@@ -112,6 +113,30 @@ async fn a_request_that_does_no_harm_is_sent_again_when_its_connection_was_stale
     drop(second);
     assert_eq!(client.take().await.status, 503);
     edge.failure("H13", 503).await;
+}
+
+#[tokio::test]
+async fn a_request_that_a_process_has_read_is_no_other_one_s() {
+    let app = App::new("web.1").await;
+    let mut edge = Edge::before(&app).await;
+    let mut client = edge.client().await;
+    client.get("/1").await;
+    let (mut process, _) = app.request().await;
+    process.answer("1").await;
+    client.take().await;
+    edge.success(200).await;
+    // It works on it, and is killed.
+    client.get("/2").await;
+    process.head().await;
+    drop(process);
+    assert_eq!(client.take().await.status, 503);
+    edge.failure("H13", 503).await;
+    // The next one is the next request.
+    client.get("/3").await;
+    let (mut process, head) = app.request().await;
+    assert_eq!(head.line, "GET /3 HTTP/1.1");
+    process.answer("3").await;
+    assert_eq!(client.take().await.body, "3");
 }
 
 #[tokio::test]

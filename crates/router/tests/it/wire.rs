@@ -78,6 +78,11 @@ impl Wire {
         self.send_head(&format!("GET {path} HTTP/1.1\nHost: shop.test")).await;
     }
 
+    /// Waits for bytes to be there, and reads none.
+    pub(crate) async fn until_readable(&mut self) {
+        soon("bytes", self.stream.peek(&mut [0])).await.unwrap();
+    }
+
     /// Answers a request with `body`.
     pub(crate) async fn answer(&mut self, body: &str) {
         let length = body.len();

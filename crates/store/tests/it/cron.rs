@@ -98,8 +98,13 @@ async fn runs_end_once_and_are_kept_for_a_while(bed: Bed) {
     };
     assert_eq!(ids(None, 2).await, [open.id.clone(), skipped.id.clone()]);
     assert_eq!(ids(Some(&skipped.id), 9).await, std::slice::from_ref(&first.id));
+    // The clock is put back: the newest is the newest all the same, and began when it did.
+    let back = NewCronRun { now: at(1), ..new(&deploy, &tidy, Some(200)) };
+    let back = store.record_cron_run(&back).await.unwrap().unwrap().run;
+    assert_eq!((&ids(None, 1).await[..], back.created), (&[back.id.clone()][..], at(1)));
+    store.end_cron_run(&back.id, CronOutcome::Succeeded, Some(0), None, at(2)).await.unwrap();
     let mut forgotten = Vec::new();
-    for minute in 4..=202 {
+    for minute in 5..=202 {
         // All at one moment: the clock stands still.
         let now = NewCronRun { now: at(180), ..new(&deploy, &tidy, Some(minute * 60)) };
         let recorded = store.record_cron_run(&now).await.unwrap().unwrap();

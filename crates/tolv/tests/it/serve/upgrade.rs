@@ -291,7 +291,7 @@ fn one_that_fails_at_the_last_moment_ends_no_process_of_an_app() {
     shop.pushed(&["tolv", "main"]);
     let before = pids(&shop);
     // Its settings are right, it says; then it ends.
-    installed.put("printf r >&0; exit 4");
+    installed.put("printf r >&0; head -c 1 > /dev/null; exit 4");
     let status = shop.serve.upgrade(|serve| {
         let failed = "Upgrade failed: the new platform does not go on: it ended (exit status: 4)";
         serve.running().wait_for_line(|line| line.contains(failed), SOON);
@@ -453,4 +453,34 @@ fn a_platform_that_was_killed_and_is_one_of_another_version_replaces_each_proces
         });
         wait_until_replaced(&shop, &before);
     });
+}
+
+#[test]
+fn one_that_dies_while_operations_are_finished_holds_nothing_up() {
+    let installed = Installed::new();
+    let serve = Serve::start(installed.path().to_str().unwrap(), &[]);
+    let mut shop = Shop::on(serve, "web: python3 server.py\nrelease: sh release.sh\n");
+    shop.change("server.py", SERVER);
+    shop.change("release.sh", "echo begun; sleep 1000");
+    let push = push_command(&shop.serve, &shop.dir, &["tolv", "main"]);
+    let mut push = tolv_testkit::Tolv::start(&mut { push });
+    poll(SOON, "its release phase", || {
+        shop.ran(&["logs", "-p", "release"]).out.contains(": begun").then_some(())
+    });
+    let run = shop.serve.command(&shop.dir, &["create", "other"]);
+    tolv_testkit::Tolv::start(&mut { run }).wait(SOON);
+    // Its settings are right, it says, and ends while it waits.
+    installed.put("printf r >&0; sleep 1; exit 5");
+    shop.serve.signal(Signal::USR2);
+    let line = shop.serve.running().wait_for_line(|line| line.contains("Upgrade failed"), SOON);
+    let wanted = "Upgrade failed, this platform goes on: it ended (exit status: 5)";
+    assert!(line.text.ends_with(wanted), "{}", line.text);
+    installed.put_right();
+    // Operations of others, and those behind it, begin as before.
+    shop.tolv(&["config", "set", "A=b", "-d", "other/production"]);
+    let operations = shop.json(&["operations"]);
+    let id = operations["items"][0]["id"].as_str().unwrap().to_owned();
+    assert!(shop.ran(&["operations", "cancel", &id]).status.success());
+    assert!(!push.wait(SOON).success());
+    assert!(shop.serve.upgrade(|_| {}).success());
 }
