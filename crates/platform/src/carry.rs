@@ -35,6 +35,8 @@ use super::routes::Web;
 
 /// How long the old processes' requests are waited for before that is said.
 const LONG_WAIT: Duration = Duration::from_secs(3);
+/// Processes that a line names.
+const MAX_LISTED: usize = 20;
 
 pub(super) struct Carry<'a> {
     pub(super) platform: &'a Platform,
@@ -348,12 +350,21 @@ impl Carry<'_> {
     }
 
     async fn converge(&self, target: Target, sizes: &Sizes) -> Result<(), Error> {
-        self.head(format!("Starting {}", target.release.formation));
+        let formation = &target.release.formation;
+        if formation.processes().next().is_some() {
+            self.head(format!("Starting {formation}"));
+        }
         // Only the first has nobody to answer meanwhile.
         let before = self.controller.routes.web();
         self.controller.route(&target);
+        let converging = async {
+            // Of what was stopped, the old never run beside the new.
+            let is_wanted = |kind: &ProcessType| formation.0.get(kind).is_some_and(|&n| n > 0);
+            self.ending(is_wanted).await;
+            self.tell_waits(self.controller.engine.converge(target.clone())).await
+        };
         let converged = tokio::select! {
-            converged = self.tell_waits(self.controller.engine.converge(target.clone())) => converged,
+            converged = converging => converged,
             stopped = self.stopped() => {
                 // The next platform goes on with what it stopped.
                 if !is_passing(&stopped) {
@@ -370,6 +381,23 @@ impl Carry<'_> {
         self.rolled(converged.map(drop))?;
         self.controller.keep(self.platform, &target, sizes);
         Ok(())
+    }
+
+    /// Waits until the last processes of these types have ended, where they were all told to stop, and
+    /// names them meanwhile.
+    async fn ending(&self, is_meant: impl Fn(&ProcessType) -> bool) {
+        let tell = |ending: &[ProcessName]| {
+            self.head(format!("Waiting for the end of {}", listed(ending)));
+        };
+        self.controller.engine.until_ended(is_meant, tell).await;
+    }
+
+    /// The same, to the end of an operation.
+    async fn until_ended(&self, is_meant: impl Fn(&ProcessType) -> bool) -> Result<(), Error> {
+        tokio::select! {
+            () = self.ending(is_meant) => Ok(()),
+            stopped = self.stopped() => Err(stopped),
+        }
     }
 
     /// Replaces processes, and says which of the old ones are waited for, where that takes long: they
@@ -406,7 +434,7 @@ impl Carry<'_> {
         }
     }
 
-    /// Shows the last lines of the process that made a rollout fail.
+    /// Shows the last lines of the process that made a rollout fail, and what was stopped with it.
     fn rolled(&self, rolled: Result<(), tolv_run::Error>) -> Result<(), Error> {
         if let Err(tolv_run::Error::Rollout { culprit, .. }) = &rolled
             && !culprit.last_lines.is_empty()
@@ -416,6 +444,14 @@ impl Carry<'_> {
             for line in &culprit.last_lines {
                 self.output.say([b"       ", line.text.as_slice()].concat());
             }
+        }
+        if let Err(tolv_run::Error::Rollout { culprit, undone, .. }) = &rolled
+            && !undone.is_empty()
+        {
+            let text =
+                format!("Stopped again, because {} failed: {}", culprit.process, listed(undone));
+            self.warn(&text);
+            self.tell(text);
         }
         Ok(rolled?)
     }
@@ -486,8 +522,17 @@ impl Carry<'_> {
 
     /// Says what has not changed.
     fn goes_on(&self) {
-        if let Some(current) = self.deploy.current {
-            self.warn(&format!("Release {current} goes on"));
+        let Some(current) = self.deploy.current else { return };
+        let mut runs = Formation::default();
+        for endpoint in self.controller.endpoints().processes {
+            if endpoint.routed {
+                *runs.0.entry(endpoint.process.process_type).or_default() += 1;
+            }
+        }
+        let is_scaling = matches!(self.operation.request, Request::Scale { .. });
+        match is_scaling && !runs.0.is_empty() {
+            true => self.warn(&format!("Release {current} goes on with {runs}")),
+            false => self.warn(&format!("Release {current} goes on")),
         }
     }
 
@@ -508,5 +553,14 @@ impl Carry<'_> {
             Some(number) => line.of_release(number),
             None => line,
         }]);
+    }
+}
+
+/// Names of processes, `web.1, worker.1`; of very many, the first.
+fn listed(processes: &[ProcessName]) -> String {
+    let shown: Vec<_> = processes.iter().take(MAX_LISTED).map(ToString::to_string).collect();
+    match processes.len().saturating_sub(shown.len()) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
+use tolv_model::name::{ProcessName, ProcessType};
 
 use crate::connector::Connector;
 use crate::plan::Plan;
@@ -154,6 +155,20 @@ impl Board {
             outdated: *kind == Kind::Outdated,
         };
         staying.map(current).collect()
+    }
+
+    /// The types of the formation of which one is to stay.
+    pub(crate) fn staying(&self) -> BTreeSet<ProcessType> {
+        let state = self.lock();
+        let staying = state.handles.values().filter(|handle| handle.stays());
+        staying.map(|handle| handle.plan.name.process_type.clone()).collect()
+    }
+
+    /// Those of the formation that were told to stop, and have not ended.
+    pub(crate) fn stopping(&self) -> Vec<ProcessName> {
+        let state = self.lock();
+        let is_one = |handle: &&Handle| handle.kind != Kind::OneOff && handle.stopping;
+        state.handles.values().filter(is_one).map(|handle| handle.plan.name.clone()).collect()
     }
 
     /// Whether one of the formation is to be replaced.

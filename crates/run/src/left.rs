@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tolv_model::name::ProcessName;
+
 use crate::foreign::Foreign;
 use crate::orphan::{Late, Orphan};
 use crate::shared::Shared;
@@ -9,7 +11,37 @@ use crate::shared::Shared;
 /// Stops what another platform has left running and nobody has gone on with.
 pub(crate) fn dismiss(shared: &Arc<Shared>) {
     for orphan in shared.orphans() {
-        shared.tasks.spawn(stop(orphan, Arc::clone(shared)));
+        let dismissed = Dismissed::new(&orphan, shared);
+        let stopping = stop(orphan, Arc::clone(shared));
+        shared.tasks.spawn(async move {
+            let _dismissed = dismissed;
+            stopping.await;
+        });
+    }
+}
+
+/// Says for as long as it is there that a process is being stopped.
+struct Dismissed {
+    process: Option<ProcessName>,
+    shared: Arc<Shared>,
+}
+
+impl Dismissed {
+    fn new(orphan: &Orphan, shared: &Arc<Shared>) -> Self {
+        let process = orphan.hello.as_ref().and_then(|hello| hello.process.parse().ok());
+        shared.dismissed.send_modify(|all| all.extend(process.clone()));
+        Self { process, shared: Arc::clone(shared) }
+    }
+}
+
+impl Drop for Dismissed {
+    fn drop(&mut self) {
+        let Some(process) = &self.process else { return };
+        self.shared.dismissed.send_modify(|all| {
+            if let Some(place) = all.iter().position(|one| one == process) {
+                all.swap_remove(place);
+            }
+        });
     }
 }
 
@@ -21,6 +53,7 @@ pub(crate) fn stop_late(shared: &Arc<Shared>, late: Vec<Late>) {
             // At the end of this engine they are the next one's.
             let answer = shared.ending.run_until_cancelled(late.answer()).await;
             if let Some(orphan) = answer.flatten() {
+                let _dismissed = Dismissed::new(&orphan, &shared);
                 stop(orphan, Arc::clone(&shared)).await;
             }
         });

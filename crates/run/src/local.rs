@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_logs::Line;
 use tolv_logs::store::Reader;
+use tolv_model::name::{ProcessName, ProcessType};
 use tolv_model::operation::Selection;
 use tolv_model::unit::Policy;
 
@@ -107,6 +108,7 @@ impl Local {
             tally,
             teller: Mutex::new(Some(teller)),
             orphans: Mutex::new(orphans),
+            dismissed: watch::Sender::default(),
             renewal: Renewal::default(),
             taken,
             turn: Arc::default(),
@@ -194,6 +196,38 @@ impl Local {
             done.send(outcome).ok();
         });
         outcome.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Waits until no process of these types is on its way to its end, where none of its type stays;
+    /// those are told at first and at every change. Each ends: it is killed after its grace period.
+    pub async fn until_ended(
+        &self,
+        is_meant: impl Fn(&ProcessType) -> bool,
+        mut tell: impl FnMut(&[ProcessName]),
+    ) {
+        let shared = &self.0.shared;
+        let (mut endpoints, mut dismissed) = (self.endpoints(), shared.dismissed.subscribe());
+        let mut told = Vec::new();
+        loop {
+            endpoints.mark_unchanged();
+            let mut ending = dismissed.borrow_and_update().clone();
+            ending.extend(shared.board.stopping());
+            let staying = shared.board.staying();
+            ending
+                .retain(|one| is_meant(&one.process_type) && !staying.contains(&one.process_type));
+            ending.sort();
+            if ending.is_empty() {
+                return;
+            }
+            if ending != told {
+                tell(&ending);
+                told = ending;
+            }
+            tokio::select! {
+                changed = endpoints.changed() => if changed.is_err() { return },
+                changed = dismissed.changed() => if changed.is_err() { return },
+            }
+        }
     }
 
     /// Runs one process to its end, beside the others. Dropping the future stops it.

@@ -296,7 +296,10 @@ impl Running {
         self.probing = None;
         let Some(session) = self.session.take() else { return };
         session.ended(ended, &self.process.pump);
-        let reason = self.reason.take().unwrap_or_else(|| session::reason(ended));
+        let reason = match self.reason.take().unwrap_or_else(|| session::reason(ended)) {
+            Reason::Exited(exit) if self.reported => Reason::ExitedAfterUp(exit),
+            reason => reason,
+        };
         if self.probation {
             let name = self.process.plan.name.clone();
             let last_lines = session.last_lines().await;

@@ -225,7 +225,10 @@ impl Rolling {
             Some(Box::new(Culprit { process, reason, last_lines }))
         });
         let release = self.target.release.number;
-        culprit.map_or(Error::Stopped, |culprit| Error::Rollout { release, culprit })
+        let others = self.fresh.iter().filter(|(other, _)| **other != id);
+        let mut undone: Vec<_> = others.map(|(_, plan)| plan.name.clone()).collect();
+        undone.sort();
+        culprit.map_or(Error::Stopped, |culprit| Error::Rollout { release, culprit, undone })
     }
 }
 

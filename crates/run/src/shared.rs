@@ -4,9 +4,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tolv_model::name::ProcessName;
 use tolv_model::unit::{Millis, Policy};
 
 use crate::board::{Board, Command};
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) teller: Mutex<Option<Teller>>,
     /// What another platform has left running, and nobody has gone on with.
     pub(crate) orphans: Mutex<Vec<Orphan>>,
+    /// Which of them are being stopped.
+    pub(crate) dismissed: watch::Sender<Vec<ProcessName>>,
     /// Replaces those of them that are outdated.
     pub(crate) renewal: Renewal,
     /// Lines that the reader took.

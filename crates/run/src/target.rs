@@ -292,6 +292,8 @@ pub enum Reason {
     CommandNotFound(Exit),
     /// It ended before it was ready.
     Exited(Exit),
+    /// It was ready, and ended while others of the same rollout were not.
+    ExitedAfterUp(Exit),
     /// It ran, but was not ready in time (R10).
     BootTimeout(Boot),
     /// A check of app.json failed; which and why.
@@ -313,6 +315,9 @@ impl fmt::Display for Reason {
                 write!(f, "did not start: its command was not found ({exit})")
             }
             Self::Exited(exit) => write!(f, "exited with {exit} before it was ready"),
+            Self::ExitedAfterUp(exit) => {
+                write!(f, "was up, and exited with {exit} before the rollout had finished")
+            }
             Self::BootTimeout(boot) => write!(f, "was not ready within {boot} (R10)"),
             Self::CheckFailed(why) => write!(f, "failed its health check: {why}"),
             Self::OutOfMemory(exit) => write!(f, "used more memory than its limit (R15, {exit})"),
@@ -336,9 +341,10 @@ impl Culprit {
     /// Its exit status, where it had one.
     pub fn exit(&self) -> Option<Exit> {
         match self.reason {
-            Reason::CommandNotFound(exit) | Reason::Exited(exit) | Reason::OutOfMemory(exit) => {
-                Some(exit)
-            }
+            Reason::CommandNotFound(exit)
+            | Reason::Exited(exit)
+            | Reason::ExitedAfterUp(exit)
+            | Reason::OutOfMemory(exit) => Some(exit),
             Reason::NotStarted(_)
             | Reason::BootTimeout(_)
             | Reason::CheckFailed(_)
@@ -368,6 +374,8 @@ pub enum Error {
         release: ReleaseNumber,
         /// Who failed and why.
         culprit: Box<Culprit>,
+        /// The other new ones, which were stopped again.
+        undone: Vec<ProcessName>,
     },
     /// The formation names a type that the release has no command for.
     #[error("process type `{0}` has no command in the Procfile")]

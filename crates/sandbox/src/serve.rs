@@ -20,7 +20,7 @@ use crate::enter::{Birth, live};
 use crate::init::EXEC_BODY;
 use crate::level::{Level, Reason};
 use crate::network::host::Networks;
-use crate::network::names::Names;
+use crate::network::names;
 use crate::network::relay::Relay;
 use crate::network::{Network, visit};
 use crate::reap::{self, SignalFd};
@@ -294,8 +294,7 @@ impl<'a> Server<'a> {
             }
             _ => None,
         };
-        let names = (services.is_some() || network.is_some())
-            .then(|| Names::of_machine(self.networks.has_v6()));
+        let resolv_conf = (services.is_some() || network.is_some()).then(names::resolv_conf);
         let group = self.trees.make(level, &spec.limits).map_err(Answer::Failed)?;
         let io = |what: &'static str| {
             move |error: rustix::io::Errno| Answer::Failed(Reason::new(what, error.raw_os_error()))
@@ -317,7 +316,7 @@ impl<'a> Server<'a> {
                     spec_bytes,
                     fds,
                     network,
-                    resolv_conf: names.map(|names| names.resolv_conf),
+                    resolv_conf,
                     answer,
                     go,
                     group,
@@ -333,9 +332,9 @@ impl<'a> Server<'a> {
         let ready = ready.and_then(|()| map_ids(level, pid, app_uid, &identity));
         let (group, inside) = group.apart();
         self.children.insert(pid, Child { group, level, relay: None });
-        let ready = ready.and_then(|()| match (&services, &names) {
-            (Some(services), Some(names)) => self.connect((pid, &pidfd), services, names, inside),
-            _ => Ok(()),
+        let ready = ready.and_then(|()| match &services {
+            Some(services) => self.connect((pid, &pidfd), services, inside),
+            None => Ok(()),
         });
         let ready = ready.and_then(|()| {
             wire::send(answer.as_fd(), &Answer::Launched { pid }, &[pidfd.as_fd()])
@@ -367,12 +366,11 @@ struct Given {
 }
 
 impl Server<'_> {
-    /// Leads a way out of a child's own network, and one to the services it is given.
+    /// Leads a way out of a child's own network, and one to name servers and the services it is given.
     fn connect(
         &mut self,
         (pid, pidfd): (i32, &OwnedFd),
         services: &[SocketAddr],
-        names: &Names,
         inside: Inside,
     ) -> Result<(), Reason> {
         let io = |stage: &'static str| {
@@ -382,10 +380,7 @@ impl Server<'_> {
         let namespace = namespace.map_err(io("open a network namespace"))?;
         let link = self.networks.connect(&namespace)?;
         visit(&namespace, || Ok(link.enter())).map_err(io("enter a network namespace"))??;
-        let relay = Relay::listen(&namespace, services, names.relayed)?;
-        if relay.is_empty() {
-            return Ok(());
-        }
+        let relay = Relay::listen(&namespace, services)?;
         let sandbox = pidfd.try_clone().map_err(io("keep a pidfd"))?;
         let (forked, delay) = (Instant::now(), FIRST_RELAY_DELAY);
         let relayed = Relayed { relay, sandbox, inside, forked, delay };

@@ -107,6 +107,28 @@ impl OwnMachine {
         texts.map(|text| text.parse().expect("an address"))
     }
 
+    /// A program that is to be started on the internet.
+    pub fn on_the_internet(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &self.internet.id().to_string(), program]);
+        command
+    }
+
+    /// Gives the machine a copy of `/etc` that this test may change.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be mounted.
+    pub fn own_etc(&self) {
+        let layers = self.home.path().join("etc");
+        fs::create_dir(&layers).expect("make a folder");
+        let layers = layers.to_str().expect("a temp folder's name");
+        // The state folder may lie on an overlay itself.
+        sh(&["mount", "-t", "tmpfs", "tmpfs", layers]);
+        sh(&["cp", "-a", "/etc/.", layers]);
+        sh(&["mount", "--bind", layers, "/etc"]);
+    }
+
     /// Runs nft, also where the machine's is broken.
     ///
     /// # Panics

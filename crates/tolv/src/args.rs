@@ -106,7 +106,7 @@ pub(crate) enum Platform {
     Limits(cli::Limits),
     /// Replace processes by new ones of the same release
     Restart(cli::Restart),
-    /// Stop every process of a deploy
+    /// Stop every process of a deploy; ends with the last of them
     Stop(cli::Which),
     /// Start a deploy that was stopped
     Start(cli::Which),

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use tolv_model::env::Env;
 use tolv_model::formation::Formation;
 use tolv_model::ledger::{GENESIS, Reason};
-use tolv_model::name::{Deploy as DeployPath, ProcessType};
+use tolv_model::name::{Deploy as DeployPath, ProcessName, ProcessType};
 use tolv_model::operation::{Selection, State};
 use tolv_model::release::{Release, ReleaseNumber};
 use tolv_model::size::Sizes;
 use tolv_model::slug::SlugId;
 use tolv_run::{Target, TypeLimits};
 
-use super::{Carry, Next, Wanted};
+use super::{Carry, Next, Wanted, listed};
 use crate::controller::{After, is_passing};
 use crate::error::{Error, chain};
 use crate::platform::blocking;
@@ -63,6 +63,7 @@ impl Carry<'_> {
         }
         store.set_formation(&self.deploy.id, &wanted).await?;
         self.tell(format!("Scaled to {formation}"));
+        self.until_ended(|kind| formation.0.get(kind) == Some(&0)).await?;
         Ok(None)
     }
 
@@ -110,6 +111,14 @@ impl Carry<'_> {
             let release = self.platform.0.store.release(&self.deploy.id, current).await?;
             self.platform.target(&self.deploy, &release, None).await?;
         }
+        let selected: Vec<_> = self.running(|name| match processes {
+            Selection::All => true,
+            Selection::Type(kind) => name.process_type == *kind,
+            Selection::One(one) => name == one,
+        });
+        if !selected.is_empty() {
+            self.head(format!("Restarting {}", listed(&selected)));
+        }
         let restarted = tokio::select! {
             restarted = self.tell_waits(self.controller.engine.restart(processes)) => restarted,
             stopped = self.stopped() => return Err(stopped),
@@ -121,6 +130,10 @@ impl Carry<'_> {
     pub(super) async fn stop(&self, stopped: bool) -> Result<Option<After>, Error> {
         let store = &self.platform.0.store;
         store.set_stopped(&self.deploy.id, stopped).await?;
+        let running = self.running(|_| true);
+        if stopped && !running.is_empty() {
+            self.head(format!("Stopping {}", listed(&running)));
+        }
         let Some(current) = self.deploy.current else { return Ok(None) };
         let target = async {
             let release = store.release(&self.deploy.id, current).await?;
@@ -144,7 +157,19 @@ impl Carry<'_> {
             }
             Err(error) => return Err(error),
         }
+        if stopped {
+            self.until_ended(|_| true).await?;
+        }
         Ok(None)
+    }
+
+    /// Names of the processes that requests go to, or that work, now.
+    fn running(&self, is_meant: impl Fn(&ProcessName) -> bool) -> Vec<ProcessName> {
+        let processes = self.controller.endpoints().processes.into_iter();
+        let routed = processes.filter(|process| process.routed).map(|process| process.process);
+        let mut names: Vec<_> = routed.filter(is_meant).collect();
+        names.sort();
+        names
     }
 
     pub(super) async fn destroy(&self) -> Result<After, Error> {

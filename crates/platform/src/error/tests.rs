@@ -13,7 +13,8 @@ fn rollout(reason: Reason) -> Error {
         reason,
         last_lines: vec![Line::tolv("web.1", "no database")],
     };
-    Error::Run(tolv_run::Error::Rollout { release: ReleaseNumber(1), culprit: Box::new(culprit) })
+    let (release, culprit) = (ReleaseNumber(1), Box::new(culprit));
+    Error::Run(tolv_run::Error::Rollout { release, culprit, undone: Vec::new() })
 }
 
 fn release_phase(exit: Exit) -> Error {

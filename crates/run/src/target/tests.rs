@@ -29,6 +29,11 @@ fn a_failed_rollout_says_who_and_why() {
     for (reason, text, exit) in [
         (Reason::Exited(Exit::Code(3)), "exited with status 3 before it was ready", true),
         (
+            Reason::ExitedAfterUp(Exit::Code(0)),
+            "was up, and exited with status 0 before the rollout had finished",
+            true,
+        ),
+        (
             Reason::CommandNotFound(Exit::Code(127)),
             "did not start: its command was not found (status 127)",
             true,
@@ -55,7 +60,8 @@ fn a_failed_rollout_says_who_and_why() {
         let process = "web.1".parse().unwrap();
         let culprit = Culprit { process, reason, last_lines: Vec::new() };
         assert_eq!(culprit.exit().is_some(), exit, "{text}");
-        let error = Error::Rollout { release: ReleaseNumber(2), culprit: Box::new(culprit) };
+        let (release, culprit) = (ReleaseNumber(2), Box::new(culprit));
+        let error = Error::Rollout { release, culprit, undone: Vec::new() };
         let sentence = error.to_string();
         assert!(sentence.starts_with("process `web.1` of release v2 "), "{sentence}");
         assert!(sentence.contains(text), "{sentence}");

@@ -135,8 +135,10 @@ fn a_new_one_that_fails_leaves_the_old_as_it_was() {
         let broken = "[ $DYNO = web.1 ] && exec perl web.pl; echo 'no such table' >&2; exit 9";
         let target = bed.target(2, &[("web", broken, 2), ("worker", IDLE, 1)]);
         match bed.converge(target) {
-            Err(Error::Rollout { release, culprit }) => {
+            Err(Error::Rollout { release, culprit, undone }) => {
                 assert_eq!(release, ReleaseNumber(2));
+                let undone: Vec<_> = undone.iter().map(ToString::to_string).collect();
+                assert_eq!(undone, ["web.1", "worker.1"]);
                 assert_eq!(culprit.process.to_string(), "web.2");
                 assert_eq!(culprit.reason, Reason::Exited(Exit::Code(9)));
                 assert_eq!(culprit.exit(), Some(Exit::Code(9)));
@@ -162,7 +164,7 @@ fn a_new_one_that_was_ready_and_fails_before_the_switch_counts_as_failed() {
     let worker = "sleep 0.4; exit 6";
     match bed.converge(bed.target(2, &[("web", GATED, 1), ("worker", worker, 1)])) {
         Err(Error::Rollout { culprit, .. }) => {
-            assert_eq!(culprit.reason, Reason::Exited(Exit::Code(6)));
+            assert_eq!(culprit.reason, Reason::ExitedAfterUp(Exit::Code(6)));
         }
         other => panic!("{other:?}"),
     }

@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -452,11 +451,6 @@ fn random() -> u32 {
     u32::from_ne_bytes(bytes)
 }
 
-/// Whether this machine itself has an address.
-pub(crate) fn is_own(address: IpAddr) -> bool {
-    address.is_loopback() || UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
-}
-
 /// The networks of a spawner's launches: whether they have their own, and what that takes.
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
@@ -482,10 +476,6 @@ impl Networks {
     /// Whether launches have networks of their own.
     pub(crate) fn are_own(&mut self) -> bool {
         self.choice != NetworkChoice::Machine && self.host().is_ok()
-    }
-
-    pub(crate) fn has_v6(&self) -> bool {
-        matches!(&self.host, Some(Ok(host)) if host.v6)
     }
 
     fn host(&mut self) -> Result<&mut HostNetwork, &Reason> {

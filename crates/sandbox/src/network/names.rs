@@ -1,82 +1,105 @@
 //! How names resolve inside a namespace: `/etc/resolv.conf` and `/etc/hosts`.
 //!
-//! The machine's name servers are asked directly where a packet gets to them. One that listens on
-//! the machine itself (a stub on 127.0.0.53, say) is not reachable from a namespace: where
-//! systemd-resolved is behind it, the servers that it asks are; elsewhere the relay asks it.
+//! A process always asks 127.0.0.1, where the relay of its sandbox listens, and the relay asks the
+//! name servers that the machine has at that moment. They change while processes run (another
+//! network, a VPN, another local resolver), and many programs read `/etc/resolv.conf` once.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-use super::host::is_own;
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::os::unix::fs::OpenOptionsExt as _;
 
 const DNS: u16 = 53;
 /// What resolv.conf(5) takes.
-const MAX_SERVERS: usize = 3;
-/// The servers behind systemd-resolved's stub.
-const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+pub(crate) const MAX_SERVERS: usize = 3;
+/// Where the machine says who resolves its names.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// What is read of it. The C library takes a few lines.
+const MAX_CONF_BYTES: u64 = 64 << 10;
 
-/// Names for one namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Names {
-    /// The text of `/etc/resolv.conf`.
-    pub(crate) resolv_conf: String,
-    /// The server that only the machine itself can ask; the namespace asks 127.0.0.1.
-    pub(crate) relayed: Option<SocketAddr>,
+/// The text of `/etc/resolv.conf` for a sandbox that starts now. The search list and the options are
+/// the machine's.
+pub(crate) fn resolv_conf() -> String {
+    resolv_conf_from(&read(RESOLV_CONF).unwrap_or_default())
 }
 
-impl Names {
-    /// As this machine resolves names now; `v6` where the namespace has IPv6.
-    pub(crate) fn of_machine(v6: bool) -> Self {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        Self::of(&read("/etc/resolv.conf"), &read(RESOLVED), v6, is_own)
-    }
-
-    fn of(own: &str, resolved: &str, v6: bool, is_own: impl Fn(IpAddr) -> bool) -> Self {
-        let reachable = |server: &IpAddr| match server {
-            IpAddr::V4(address) => !is_own(*server) && !is_refused(*address),
-            IpAddr::V6(address) => v6 && !is_own(*server) && !address.is_unicast_link_local(),
-        };
-        let (servers, behind) = (servers(own), servers(resolved));
-        let is_stub = servers.iter().any(|server| is_own(*server));
-        let direct = [&servers, &behind].into_iter().find(|list| list.iter().all(reachable));
-        let direct = direct.filter(|list| !list.is_empty() && (!is_stub || *list == &behind));
-        let relayed = match direct {
-            Some(_) => None,
-            None => servers.first().map(|&server| SocketAddr::new(server, DNS)),
-        };
-        let mut text = String::new();
-        let localhost = [IpAddr::from(Ipv4Addr::LOCALHOST)];
-        for server in direct.map_or(&localhost[..], |list| list).iter().take(MAX_SERVERS) {
-            // Writing to a string does not fail.
-            writeln!(text, "nameserver {server}").ok();
-        }
-        let is_other = |line: &&str| {
-            let word = line.split_ascii_whitespace().next().unwrap_or_default();
-            ["search", "domain", "options"].contains(&word)
-        };
-        for line in own.lines().filter(is_other) {
-            text.push_str(line);
-            text.push('\n');
-        }
-        Self { resolv_conf: text, relayed }
-    }
-}
-
-/// Addresses that packets from a namespace do not get to (see the rules in [`super::host`]), and that
-/// clouds have name servers at.
-fn is_refused(address: Ipv4Addr) -> bool {
-    address.is_link_local() || address == Ipv4Addr::new(100, 100, 100, 200)
-}
-
-fn servers(text: &str) -> Vec<IpAddr> {
-    let server = |line: &str| {
-        let mut words = line.split_ascii_whitespace();
-        (words.next()? == "nameserver").then_some(())?;
-        // `fe80::1%eth0`: the scope means nothing elsewhere.
-        words.next()?.split('%').next()?.parse().ok()
+fn resolv_conf_from(machine: &str) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    writeln!(text, "nameserver {}", Ipv4Addr::LOCALHOST).ok();
+    let is_other = |line: &&str| {
+        let word = line.split_ascii_whitespace().next().unwrap_or_default();
+        ["search", "domain", "options"].contains(&word)
     };
-    text.lines().filter_map(server).collect()
+    for line in machine.lines().filter(is_other) {
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+/// The machine's name servers.
+#[derive(Clone, Debug)]
+pub(crate) struct Servers(Vec<SocketAddr>);
+
+impl Servers {
+    /// Those of now.
+    pub(crate) fn of_machine() -> Self {
+        // Without any, the one on the machine itself is asked: resolv.conf(5).
+        let mut servers = Self(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DNS))]);
+        servers.refresh();
+        servers
+    }
+
+    /// Reads them again: some microseconds. A file that is missing, unreadable or without a server,
+    /// as one is that is being written, changes nothing.
+    pub(crate) fn refresh(&mut self) -> &[SocketAddr] {
+        self.replace(&read(RESOLV_CONF).unwrap_or_default())
+    }
+
+    fn replace(&mut self, text: &str) -> &[SocketAddr] {
+        let new: Vec<_> = text.lines().filter_map(server).take(MAX_SERVERS).collect();
+        if !new.is_empty() {
+            self.0 = new;
+        }
+        &self.0
+    }
+}
+
+/// The beginning of a regular file; it never waits for anybody.
+fn read(path: &str) -> Option<String> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = fs::File::options().read(true).custom_flags(flags).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_CONF_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Of a line such as `nameserver 10.0.0.53` or `nameserver fe80::1%eth0`.
+fn server(line: &str) -> Option<SocketAddr> {
+    let mut words = line.split_ascii_whitespace();
+    (words.next()? == "nameserver").then_some(())?;
+    let word = words.next()?;
+    let (address, scope) =
+        word.split_once('%').map_or((word, None), |(address, scope)| (address, Some(scope)));
+    match (address.parse().ok()?, scope) {
+        (IpAddr::V6(address), Some(scope)) => {
+            let scope = scope.parse().ok().or_else(|| interface(scope))?;
+            Some(SocketAddrV6::new(address, DNS, 0, scope).into())
+        }
+        (address, _) => Some(SocketAddr::new(address, DNS)),
+    }
+}
+
+/// The number of an interface of this machine.
+fn interface(name: &str) -> Option<u32> {
+    let is_plain = !name.contains('/') && !name.starts_with('.');
+    let text = is_plain.then(|| read(&format!("/sys/class/net/{name}/ifindex")))??;
+    text.trim().parse().ok()
 }
 
 /// `/etc/hosts` for a namespace: the machine's, where `localhost` has one address alone, so that no

@@ -2,11 +2,13 @@
 //!
 //! One process a sandbox that needs it, forked by the spawner, as nobody, in the cgroups of the app:
 //! what it takes counts as the app's. It listens with sockets of the namespace and connects with
-//! sockets of the machine, and ends with the sandbox. It knows nothing of what it passes on. One that
-//! dies before its sandbox is forked again by the spawner, which keeps the listeners.
+//! sockets of the machine, and ends with the sandbox. It knows nothing of what it passes on, but for
+//! the first bytes of [`questions`]. One that dies before its sandbox is forked again by the spawner,
+//! which keeps the listeners.
 //!
 //! It has no part in the platform: connections go on while that is killed, upgraded or gone.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -18,20 +20,22 @@ use rustix::net::sockopt::{set_socket_linger, socket_error};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 
+use self::questions::Questions;
+use super::names::{MAX_SERVERS, Servers};
 use super::visit;
 use crate::cgroup::Inside;
 use crate::level::Reason;
 use crate::sys;
 
+mod questions;
+
 const NOBODY: u32 = 65_534;
 /// Connections at once; more wait in the listeners' own queues.
 const MAX_CONNECTIONS: usize = 512;
+/// Questions by UDP at once. The oldest is dropped for one more, as a network would.
+const MAX_QUESTIONS: usize = 128;
 /// Descriptors beside those of connections: listeners, the sandbox, questions.
-const OTHER_DESCRIPTORS: usize = 128;
-/// Questions by UDP at once; more are dropped, as a network would.
-const MAX_QUESTIONS: usize = 64;
-/// For a name server to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const OTHER_DESCRIPTORS: usize = 128 + MAX_SERVERS * MAX_QUESTIONS;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For connections of a sandbox that has ended to pass on what they have.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,42 +47,42 @@ const BUFFER_BYTES: usize = 65_536;
 /// What a relay listens with, and where it leads.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    tcp: Vec<(TcpListener, SocketAddr)>,
-    udp: Vec<(UdpSocket, SocketAddr)>,
+    tcp: Vec<(TcpListener, Service)>,
+    names: UdpSocket,
+    /// The machine's when the sandbox started.
+    servers: Servers,
+}
+
+/// Where connections go.
+#[derive(Clone, Copy, Debug)]
+enum Service {
+    At(SocketAddr),
+    /// The name servers that the machine has then.
+    Names,
 }
 
 impl Relay {
     /// Listens in a namespace, whose `lo` is up: for each service at its own address, and for names
     /// at 127.0.0.1:53.
-    pub(crate) fn listen(
-        namespace: impl AsFd,
-        services: &[SocketAddr],
-        names: Option<SocketAddr>,
-    ) -> Result<Self, Reason> {
+    pub(crate) fn listen(namespace: impl AsFd, services: &[SocketAddr]) -> Result<Self, Reason> {
         let failed = |address: SocketAddr| {
             move |error: io::Error| {
                 Reason::new(format!("listen at {address} for the machine's"), sys::errno(&error))
             }
         };
-        let mut relay = Self { tcp: Vec::new(), udp: Vec::new() };
-        let inside = SocketAddr::from(([127, 0, 0, 1], 53));
-        let all = services.iter().map(|&service| (service, service));
-        for (inside, outside) in all.chain(names.map(|server| (inside, server))) {
+        let names = SocketAddr::from(([127, 0, 0, 1], 53));
+        let mut tcp = Vec::new();
+        let all = services.iter().map(|&service| (service, Service::At(service)));
+        // One that is given there is a name server's own.
+        let own = (!services.contains(&names)).then_some((names, Service::Names));
+        for (inside, service) in all.chain(own) {
             let listener = visit(&namespace, || TcpListener::bind(inside));
             let listener = listener.and_then(|it| it.set_nonblocking(true).map(|()| it));
-            relay.tcp.push((listener.map_err(failed(inside))?, outside));
+            tcp.push((listener.map_err(failed(inside))?, service));
         }
-        if let Some(server) = names {
-            let socket = visit(&namespace, || UdpSocket::bind(inside));
-            let socket = socket.and_then(|it| it.set_nonblocking(true).map(|()| it));
-            relay.udp.push((socket.map_err(failed(inside))?, server));
-        }
-        Ok(relay)
-    }
-
-    /// Whether there is nothing to do.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.tcp.is_empty() && self.udp.is_empty()
+        let socket = visit(&namespace, || UdpSocket::bind(names));
+        let socket = socket.and_then(|it| it.set_nonblocking(true).map(|()| it));
+        Ok(Self { tcp, names: socket.map_err(failed(names))?, servers: Servers::of_machine() })
     }
 
     /// The rest of the forked child's life: until `sandbox`, a pidfd, says that it has ended.
@@ -93,7 +97,7 @@ impl Relay {
     fn serve(&self, sandbox: &OwnedFd, inside: &Inside) -> io::Result<()> {
         let mut keep = vec![sandbox.as_raw_fd()];
         keep.extend(self.tcp.iter().map(|(socket, _)| socket.as_raw_fd()));
-        keep.extend(self.udp.iter().map(|(socket, _)| socket.as_raw_fd()));
+        keep.push(self.names.as_raw_fd());
         keep.extend(inside.raw_fds());
         sys::close_all_but(&keep)?;
         let most = most_connections();
@@ -108,7 +112,7 @@ impl Relay {
             sandbox,
             most,
             connections: Vec::new(),
-            questions: Vec::new(),
+            questions: Questions::new(self.servers.clone()),
             buffer: vec![0; BUFFER_BYTES],
             end_at: None,
             rest_until: None,
@@ -141,7 +145,7 @@ struct Serving<'a> {
     /// Connections at once.
     most: usize,
     connections: Vec<Connection>,
-    questions: Vec<Question>,
+    questions: Questions,
     buffer: Vec<u8>,
     /// When it ends at the latest, once the sandbox has.
     end_at: Option<Instant>,
@@ -154,10 +158,11 @@ struct Serving<'a> {
 enum Place {
     Sandbox,
     Listener(usize),
-    Datagrams(usize),
+    Questions,
     /// The client's end is 0, the service's 1.
     End(usize, usize),
-    Answer(usize),
+    /// To which question, from which of the servers that are asked.
+    Answer(usize, usize),
 }
 
 impl Serving<'_> {
@@ -168,7 +173,7 @@ impl Serving<'_> {
             }
             let now = Instant::now();
             self.connections.retain_mut(|connection| !connection.is_over(now));
-            self.questions.retain(|question| !question.is_over && question.until > now);
+            self.questions.tick(&self.relay.names, now);
             self.rest_until = self.rest_until.filter(|until| *until > now);
         }
     }
@@ -196,10 +201,8 @@ impl Serving<'_> {
                 fds.push(PollFd::new(listener, PollFlags::IN));
             }
         }
-        for (number, (socket, _)) in self.relay.udp.iter().enumerate() {
-            places.push(Place::Datagrams(number));
-            fds.push(PollFd::new(socket, PollFlags::IN));
-        }
+        places.push(Place::Questions);
+        fds.push(PollFd::new(&self.relay.names, PollFlags::IN));
         for (number, connection) in self.connections.iter().enumerate() {
             for end in 0..2 {
                 let wanted = connection.wants(end);
@@ -209,12 +212,12 @@ impl Serving<'_> {
                 }
             }
         }
-        for (number, question) in self.questions.iter().enumerate() {
-            places.push(Place::Answer(number));
-            fds.push(PollFd::new(&question.socket, PollFlags::IN));
+        for (question, server, socket) in self.questions.sockets() {
+            places.push(Place::Answer(question, server));
+            fds.push(PollFd::new(socket, PollFlags::IN));
         }
         let deadlines = self.connections.iter().filter_map(|connection| connection.connect_by);
-        let deadlines = deadlines.chain(self.questions.iter().map(|question| question.until));
+        let deadlines = deadlines.chain(self.questions.deadline());
         let next = deadlines.chain(self.end_at).chain(self.rest_until).min();
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
@@ -231,25 +234,33 @@ impl Serving<'_> {
         match place {
             Place::Sandbox => self.end_at = Some(Instant::now() + DRAIN_TIMEOUT),
             Place::Listener(number) => self.accept(number),
-            Place::Datagrams(number) => self.question(number),
+            Place::Questions => self.questions.take(&self.relay.names, &mut self.buffer),
             Place::End(number, end) => {
                 if let Some(connection) = self.connections.get_mut(number) {
                     connection.serve(end, flags, &mut self.buffer);
                 }
             }
-            Place::Answer(number) => self.answer(number),
+            Place::Answer(question, server) => {
+                self.questions.answer(&self.relay.names, (question, server), &mut self.buffer);
+            }
         }
     }
 
     fn accept(&mut self, number: usize) {
-        let Some((listener, target)) = self.relay.tcp.get(number) else { return };
+        let Some((listener, service)) = self.relay.tcp.get(number) else { return };
         while self.connections.len() < self.most {
             match listener.accept() {
-                Ok((inner, _)) => match Connection::begin(inner, *target) {
-                    Ok(connection) => self.connections.push(connection),
-                    // The client is cut off, as where nobody listens.
-                    Err(_) => return,
-                },
+                Ok((inner, _)) => {
+                    let targets = match service {
+                        Service::At(address) => vec![*address],
+                        Service::Names => self.questions.servers(),
+                    };
+                    match Connection::begin(inner, targets) {
+                        Ok(connection) => self.connections.push(connection),
+                        // The client is cut off, as where nobody listens.
+                        Err(_) => return,
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {
                     self.rest_until = Some(Instant::now() + RETRY_DELAY);
@@ -258,49 +269,6 @@ impl Serving<'_> {
             }
         }
     }
-
-    fn question(&mut self, number: usize) {
-        let Some((socket, target)) = self.relay.udp.get(number) else { return };
-        let Ok((length, client)) = socket.recv_from(&mut self.buffer) else { return };
-        if self.questions.len() >= MAX_QUESTIONS {
-            return;
-        }
-        let any = match target {
-            SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
-            SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
-        };
-        let asked = UdpSocket::bind(any).and_then(|outer| {
-            outer.connect(target)?;
-            outer.set_nonblocking(true)?;
-            outer.send(&self.buffer[..length])?;
-            Ok(outer)
-        });
-        // Where it cannot be passed on, the client asks again.
-        if let Ok(socket) = asked {
-            let until = Instant::now() + ANSWER_TIMEOUT;
-            self.questions.push(Question { socket, client, number, until, is_over: false });
-        }
-    }
-
-    fn answer(&mut self, number: usize) {
-        let Some(question) = self.questions.get_mut(number) else { return };
-        question.is_over = true;
-        let Ok(length) = question.socket.recv(&mut self.buffer) else { return };
-        if let Some((socket, _)) = self.relay.udp.get(question.number) {
-            // Lost as on any network.
-            socket.send_to(&self.buffer[..length], question.client).ok();
-        }
-    }
-}
-
-/// A question by UDP that is not answered yet.
-struct Question {
-    socket: UdpSocket,
-    client: SocketAddr,
-    /// Of the socket that it came by.
-    number: usize,
-    until: Instant,
-    is_over: bool,
 }
 
 /// A connection in both directions.
@@ -315,33 +283,40 @@ struct Connection {
     closed: [bool; 2],
     /// Until the service has taken the connection.
     connect_by: Option<Instant>,
+    /// Where it goes instead if it does not.
+    others: VecDeque<SocketAddr>,
     failed: bool,
 }
 
 impl Connection {
-    fn begin(inner: TcpStream, target: SocketAddr) -> io::Result<Self> {
+    /// One to the first of these that takes it.
+    fn begin(inner: TcpStream, targets: Vec<SocketAddr>) -> io::Result<Self> {
         inner.set_nonblocking(true)?;
         inner.set_nodelay(true)?;
-        let family = match target {
-            SocketAddr::V4(_) => AddressFamily::INET,
-            SocketAddr::V6(_) => AddressFamily::INET6,
-        };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let outer = socket_with(family, SocketType::STREAM, flags, None)?;
-        let failed = match connect(&outer, &target) {
-            Ok(()) | Err(Errno::INPROGRESS) => false,
-            Err(_) => true,
-        };
-        let outer = TcpStream::from(outer);
-        outer.set_nodelay(true)?;
+        let mut others = VecDeque::from(targets);
+        let first = others.pop_front().ok_or(io::ErrorKind::NotConnected)?;
+        let (outer, failed) = dial(first)?;
         let connect_by = Some(Instant::now() + CONNECT_TIMEOUT);
         let (pending, at_end, closed) = ([Vec::new(), Vec::new()], [false; 2], [false; 2]);
+        let ends = [inner, outer];
         let mut connection =
-            Self { ends: [inner, outer], pending, at_end, closed, connect_by, failed: false };
+            Self { ends, pending, at_end, closed, connect_by, others, failed: false };
         if failed {
-            connection.fail();
+            connection.try_next();
         }
         Ok(connection)
+    }
+
+    /// The service has not taken the connection.
+    fn try_next(&mut self) {
+        while let Some(next) = self.others.pop_front() {
+            if let Ok((outer, false)) = dial(next) {
+                self.ends[1] = outer;
+                self.connect_by = Some(Instant::now() + CONNECT_TIMEOUT);
+                return;
+            }
+        }
+        self.fail();
     }
 
     /// What is waited for at an end. Nothing is read that cannot be passed on at once.
@@ -364,7 +339,7 @@ impl Connection {
         if self.connect_by.is_some() {
             match socket_error(&self.ends[1]) {
                 Ok(Ok(())) => self.connect_by = None,
-                Ok(Err(_)) | Err(_) => self.fail(),
+                Ok(Err(_)) | Err(_) => self.try_next(),
             }
             return;
         }
@@ -417,10 +392,27 @@ impl Connection {
 
     fn is_over(&mut self, now: Instant) -> bool {
         if self.connect_by.is_some_and(|by| by <= now) {
-            self.fail();
+            self.try_next();
         }
         self.failed || self.closed == [true; 2]
     }
+}
+
+/// Begins a connection; whether it has failed at once.
+fn dial(target: SocketAddr) -> io::Result<(TcpStream, bool)> {
+    let family = match target {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let outer = socket_with(family, SocketType::STREAM, flags, None)?;
+    let failed = match connect(&outer, &target) {
+        Ok(()) | Err(Errno::INPROGRESS) => false,
+        Err(_) => true,
+    };
+    let outer = TcpStream::from(outer);
+    outer.set_nodelay(true)?;
+    Ok((outer, failed))
 }
 
 fn is_passing(error: &io::Error) -> bool {

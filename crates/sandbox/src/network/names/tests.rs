@@ -1,43 +1,52 @@
 use super::*;
 
-fn loopback_or(own: &'static str) -> impl Fn(IpAddr) -> bool {
-    move |address| address.is_loopback() || own.parse() == Ok(address)
+fn servers(text: &str) -> Vec<String> {
+    let lines = text.lines().filter_map(server);
+    lines.map(|server| server.to_string()).collect()
 }
 
 #[test]
-fn servers_elsewhere_are_asked_directly() {
-    let machine = "nameserver 10.0.0.53\nnameserver 2001:db8::53\nsearch example.org\n";
-    let names = Names::of(machine, "", true, loopback_or("10.0.0.1"));
-    assert_eq!(names.resolv_conf, machine);
-    assert_eq!(names.relayed, None);
+fn a_process_asks_the_relay_with_the_options_of_the_machine() {
+    let machine = "# dhcp\nnameserver 10.0.0.53\noptions edns0 ndots:2\nsearch lan example.org\n";
+    let text = "nameserver 127.0.0.1\noptions edns0 ndots:2\nsearch lan example.org\n";
+    assert_eq!(resolv_conf_from(machine), text);
+    assert_eq!(resolv_conf_from(""), "nameserver 127.0.0.1\n");
 }
 
 #[test]
-fn the_stub_of_systemd_resolved_is_passed_by() {
-    let stub = "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n";
-    let resolved = "nameserver 192.168.1.1\nsearch lan\n";
-    let names = Names::of(stub, resolved, false, loopback_or("192.168.1.7"));
-    assert_eq!(names.resolv_conf, "nameserver 192.168.1.1\noptions edns0 trust-ad\nsearch lan\n");
-    assert_eq!(names.relayed, None);
+fn servers_are_read_as_the_c_library_reads_them() {
+    let text = "; a\n nameserver 1.1.1.1\nnameserver\t::1 # local\nnameserver x\nnameserver\n\
+                nameservers 9.9.9.9\nnameserver fe80::1%lo\nnameserver fe80::2%7\n\
+                nameserver fe80::3%../lo\n";
+    assert_eq!(servers(text), ["1.1.1.1:53", "[::1]:53", "[fe80::1%1]:53", "[fe80::2%7]:53"]);
 }
 
 #[test]
-fn any_other_server_of_the_machine_is_asked_by_the_relay() {
-    for server in ["127.0.0.1", "192.168.1.7", "::1", "169.254.169.254"] {
-        let names =
-            Names::of(&format!("nameserver {server}\n"), "", true, loopback_or("192.168.1.7"));
-        assert_eq!(names.resolv_conf, "nameserver 127.0.0.1\n");
-        assert_eq!(names.relayed, Some(SocketAddr::new(server.parse().unwrap(), 53)));
+fn servers_follow_and_a_file_that_is_half_written_changes_nothing() {
+    let mut servers = Servers(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DNS))]);
+    let mut shown = |text: &str| {
+        let servers = servers.replace(text).iter().map(SocketAddr::to_string);
+        servers.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(shown(""), "127.0.0.1:53");
+    assert_eq!(shown("nameserver 10.0.0.1\nnameserver 10.0.0.2\n"), "10.0.0.1:53 10.0.0.2:53");
+    assert_eq!(shown("search lan\nnameserv"), "10.0.0.1:53 10.0.0.2:53");
+    assert_eq!(shown("nameserver 127.0.0.53\n"), "127.0.0.53:53");
+    let many = "nameserver 10.0.0.1\n".repeat(1000);
+    assert_eq!(shown(&many), "10.0.0.1:53 10.0.0.1:53 10.0.0.1:53");
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    for path in ["/dev/zero", "/etc", "/nowhere", "/dev/tty"] {
+        assert_eq!(read(path), None, "{path}");
     }
-    // One that needs IPv6, where the namespace has none.
-    let names = Names::of("nameserver 2001:db8::53\n", "", false, loopback_or("10.0.0.1"));
-    assert!(names.relayed.is_some());
-}
-
-#[test]
-fn a_machine_without_servers_has_none_to_relay_to() {
-    let names = Names::of("# nothing\n", "", true, loopback_or("10.0.0.1"));
-    assert_eq!((names.resolv_conf.as_str(), names.relayed), ("nameserver 127.0.0.1\n", None));
+    let folder = std::env::temp_dir();
+    let fifo = folder.join(format!("tolv-names-{}", std::process::id()));
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .unwrap();
+    assert_eq!(read(fifo.to_str().unwrap()), None);
+    fs::remove_file(fifo).unwrap();
 }
 
 #[test]
