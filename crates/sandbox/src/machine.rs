@@ -211,7 +211,7 @@ fn attempt(spawner: &Spawner, level: Level) -> Result<Option<Reason>, Error> {
         Ok(scratch) => scratch,
         Err(error) => {
             let stage = format!("make a folder in {}", within.display());
-            return Ok(Some(Reason::new(stage, sys::errno(&error))));
+            return Ok(Some(Reason::io(stage, &error)));
         }
     };
     let mut spec = Spec::new(level, "probe");
@@ -233,7 +233,7 @@ fn attempt(spawner: &Spawner, level: Level) -> Result<Option<Reason>, Error> {
             Ok(Some(Reason::new(format!("`touch` in a mount ended with {status}"), 0)))
         }
         Err(Error::Enter { reason, .. }) => Ok(Some(reason)),
-        Err(Error::Io { what, source }) => Ok(Some(Reason::new(what, sys::errno(&source)))),
+        Err(Error::Io { what, source }) => Ok(Some(Reason::io(what, &source))),
         Err(Error::TimeLimit(limit)) => {
             Ok(Some(Reason::new(format!("run a program within {limit:?}"), libc::ETIMEDOUT)))
         }

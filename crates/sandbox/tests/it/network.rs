@@ -340,8 +340,9 @@ fn rules_that_somebody_removes_are_back_at_once() {
     let listener = TcpListener::bind((own, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     for words in ["delete table inet TABLE", "flush chain inet TABLE input", SLEEP] {
-        change_rules(&table_of(pid).unwrap(), words);
+        // While they are away nobody says whose they were.
         let id = id_of(pid);
+        change_rules(&table_of(pid).unwrap(), words);
         poll(WAIT, "the rules to be back", || are_whole(&rules_of(&id)).then_some(()));
         assert_ne!(connects(&spawner, strict(), &[address]), ["connected"]);
     }
