@@ -259,7 +259,7 @@ impl HostNetwork {
         // Whoever switched it off meanwhile knew nothing of this spawner.
         self.forward()?;
         self.mend();
-        if self.reload.is_first_try() {
+        if self.reload.is_promising() {
             // They have been lost in the time since the launch was begun.
             self.settle(LAUNCH_WAIT);
         }
@@ -431,7 +431,7 @@ impl Networks {
 
     /// Whether rules are on their way, so that a launch had better wait for them a little.
     pub(crate) fn are_loading(&self) -> bool {
-        matches!(&self.host, Some(Ok(host)) if host.reload.is_first_try())
+        matches!(&self.host, Some(Ok(host)) if host.reload.is_promising())
     }
 
     /// The process that loads rules.

@@ -72,9 +72,13 @@ impl Reload {
         })
     }
 
-    /// Whether rules are on their way, and no try has failed before.
-    pub(super) fn is_first_try(&self) -> bool {
-        self.failed.is_none() && (self.loading.is_some() || !self.lost.is_empty())
+    /// Whether rules are on their way and worth waiting for: no try has failed before, or this one is
+    /// not late.
+    pub(super) fn is_promising(&self) -> bool {
+        match &self.loading {
+            Some(loading) => self.failed.is_none() || !loading.is_late,
+            None => self.failed.is_none() && !self.lost.is_empty(),
+        }
     }
 
     pub(super) fn loader(&self) -> Option<Pid> {
@@ -128,11 +132,11 @@ impl HostNetwork {
         }
     }
 
-    /// Waits until no rules are lost, a try to load them has failed, or the time is over.
+    /// Waits until no rules are lost, they are not worth waiting for, or the time is over.
     pub(super) fn settle(&mut self, limit: Duration) {
         let until = Instant::now() + limit;
         self.mend();
-        while self.reload.is_first_try() && Instant::now() < until {
+        while self.reload.is_promising() && Instant::now() < until {
             std::thread::sleep(LOOK_DELAY);
             self.mend();
         }
