@@ -190,3 +190,28 @@ pub(super) fn text(value: &[u8]) -> &str {
     let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
     str::from_utf8(text).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_gone_already_is_no_error() {
+        match delete_table("tolv_none_0_0") {
+            Ok(was_there) => assert!(!was_there),
+            // It is root's to remove; that is said and not taken for done.
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPERM)),
+        }
+    }
+
+    #[test]
+    fn attributes_end_where_the_bytes_do() {
+        let bytes = [attribute(1, "one"), attribute(0x8002, "two")].concat();
+        let found: Vec<_> = attributes(&bytes).map(|(kind, value)| (kind, text(value))).collect();
+        assert_eq!(found, [(1, "one"), (2, "two")]);
+        for end in 0..bytes.len() {
+            assert!(attributes(&bytes[..end]).count() < 2);
+        }
+        assert_eq!(attributes(&[0; 8]).count(), 0);
+    }
+}
