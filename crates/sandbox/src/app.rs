@@ -139,8 +139,7 @@ impl Entered {
         (parent, is_born_inside): (Pid, bool),
     ) -> Result<(), Reason> {
         let level = self.spec.level;
-        let io =
-            |what: &'static str| move |error: std::io::Error| Reason::new(what, sys::errno(&error));
+        let io = |what: &'static str| move |error: std::io::Error| Reason::io(what, &error);
         self.inside.enter(is_born_inside)?;
         if level.has_own_root() {
             // An old kernel has no cgroup namespaces; nothing here depends on them.

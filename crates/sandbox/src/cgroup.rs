@@ -407,7 +407,7 @@ impl Inside {
 /// kernel's big lock; and whoever opened the file had the right to, so that none is needed here.
 fn join<'a>(files: impl IntoIterator<Item = &'a File>) -> Result<(), Reason> {
     for mut file in files {
-        file.write_all(b"0").map_err(|error| Reason::new("join the cgroup", errno(&error)))?;
+        file.write_all(b"0").map_err(|error| Reason::io("join the cgroup", &error))?;
     }
     Ok(())
 }

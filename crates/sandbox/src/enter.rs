@@ -62,14 +62,11 @@ fn be_born(birth: Birth) -> i32 {
     keep.extend(inside.raw_fds());
     keep.extend(network.iter().map(|fd| fd.as_raw_fd()));
     let entered = joined
-        .and_then(|()| {
-            sys::close_all_but(&keep)
-                .map_err(|error| Reason::new("close_range", sys::errno(&error)))
-        })
+        .and_then(|()| sys::close_all_but(&keep).map_err(|error| Reason::io("close_range", &error)))
         .and_then(|()| enter(&spec, app_uid, &go, &shown, (network, resolv_conf)))
         .and_then(|()| {
             wire::read_at(memory.as_fd(), spec_bytes, None)
-                .map_err(|error| Reason::new("read the payload", sys::errno(&error)))
+                .map_err(|error| Reason::io("read the payload", &error))
         });
     let payload = match entered {
         Ok(payload) => payload,

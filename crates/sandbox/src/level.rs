@@ -94,7 +94,7 @@ impl FromStr for Choice {
 
 /// Why a step failed: the step and the system's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{stage}: {}", errno_text(*errno))]
+#[error("{}", self.text())]
 pub struct Reason {
     /// What was being done, as in `mount /proc`.
     pub stage: String,
@@ -106,6 +106,21 @@ impl Reason {
     /// A reason from a step and an error number.
     pub fn new(stage: impl Into<String>, errno: i32) -> Self {
         Self { stage: stage.into(), errno }
+    }
+
+    /// A reason from a step and an error. One without a number says what it has to say in words.
+    pub(crate) fn io(stage: impl Into<String>, error: &std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::new(stage, errno),
+            None => Self::new(format!("{}: {error}", stage.into()), 0),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self.errno {
+            0 => self.stage.clone(),
+            errno => format!("{}: {}", self.stage, errno_text(errno)),
+        }
     }
 }
 

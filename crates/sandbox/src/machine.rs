@@ -253,7 +253,7 @@ fn attempt(spawner: &Spawner, level: Level) -> Result<Option<Reason>, Error> {
             Ok(Some(Reason::new(format!("`touch` in a mount ended with {status}"), 0)))
         }
         Err(Error::Enter { reason, .. }) => Ok(Some(reason)),
-        Err(Error::Io { what, source }) => Ok(Some(Reason::new(what, sys::errno(&source)))),
+        Err(Error::Io { what, source }) => Ok(Some(Reason::io(what, &source))),
         Err(Error::TimeLimit(limit)) => {
             Ok(Some(Reason::new(format!("run a program within {limit:?}"), libc::ETIMEDOUT)))
         }

@@ -36,6 +36,7 @@ pub(crate) mod host;
 pub(crate) mod link;
 pub(crate) mod names;
 mod netlink;
+mod nfnetlink;
 mod nft;
 pub(crate) mod relay;
 mod rules_state;

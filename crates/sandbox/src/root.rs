@@ -190,7 +190,7 @@ fn stack(own_names: bool) -> Result<(Vec<Link>, Vec<Tree>), Reason> {
         let Ok(meta) = path.symlink_metadata() else { continue };
         if meta.is_symlink() {
             let to = std::fs::read_link(&path)
-                .map_err(|error| Reason::new(format!("read /{name}"), sys::errno(&error)))?;
+                .map_err(|error| Reason::io(format!("read /{name}"), &error))?;
             links.push((to, name.to_owned()));
         } else {
             trees.push(open(&path, Path::new(name), read_only)?);
@@ -235,7 +235,7 @@ fn copy(
         | OpenTreeFlags::AT_RECURSIVE;
     let tree = at(&format!("open_tree {shown}"), || open_tree(folder, path, flags))?;
     sys::mount_set(tree.as_fd(), attributes, true)
-        .map_err(|error| Reason::new(format!("mount_setattr {shown}"), sys::errno(&error)))?;
+        .map_err(|error| Reason::io(format!("mount_setattr {shown}"), &error))?;
     let kind = at(&format!("stat {shown}"), || fstat(&tree))?.st_mode;
     let is_folder = FileType::from_raw_mode(kind) == FileType::Directory;
     Ok(Tree { tree, is_folder, target: target.to_path_buf() })
@@ -330,7 +330,7 @@ fn write_etc(
         })?;
         File::from(file)
             .write_all(&text)
-            .map_err(|error| Reason::new(format!("write /{path}"), sys::errno(&error)))?;
+            .map_err(|error| Reason::io(format!("write /{path}"), &error))?;
     }
     Ok(())
 }
@@ -349,8 +349,7 @@ fn pivot(root: &OwnedFd) -> Result<(), Reason> {
 
 fn read_only(top: BorrowedFd<'_>) -> Result<(), Reason> {
     let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
-    sys::mount_set(top, attributes, false)
-        .map_err(|error| Reason::new("make / read-only", sys::errno(&error)))
+    sys::mount_set(top, attributes, false).map_err(|error| Reason::io("make / read-only", &error))
 }
 
 /// Does one step and names it where it fails.

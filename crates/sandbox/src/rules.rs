@@ -345,7 +345,7 @@ pub(crate) fn drop_bounding_set() -> Result<(), Reason> {
             Ok(()) => {}
             // Without the power to do so there is nothing that no-new-privileges lets an exec give.
             Err(error) if sys::errno(&error) == libc::EPERM => break,
-            Err(error) => return Err(Reason::new("drop the bounding set", sys::errno(&error))),
+            Err(error) => return Err(Reason::io("drop the bounding set", &error)),
         }
     }
     Ok(())

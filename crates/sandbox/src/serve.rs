@@ -63,6 +63,8 @@ struct Server<'a> {
     /// Relays that have ended before their sandboxes, until they are forked again. Their listeners
     /// hold clients back meanwhile.
     resting: Vec<(Instant, Relayed)>,
+    /// Launches that wait for packet rules which are on their way.
+    waiting: Vec<(String, Given)>,
     /// Cgroups of children that have ended.
     leaving: Vec<Group>,
     /// Whether a spawner that was killed has left something that is in use.
@@ -119,6 +121,7 @@ impl<'a> Server<'a> {
             networks: Networks::default(),
             children: BTreeMap::new(),
             resting: Vec::new(),
+            waiting: Vec::new(),
             leaving: Vec::new(),
             has_left: true,
             swept: Instant::now(),
@@ -126,7 +129,7 @@ impl<'a> Server<'a> {
     }
 
     fn run(mut self) -> i32 {
-        let (mut last_tries, mut mend) = (None, None);
+        let mut last_tries = None;
         loop {
             if self.socket.is_none() && self.children.is_empty() {
                 let until = *last_tries.get_or_insert_with(|| Instant::now() + LAST_TRIES);
@@ -134,11 +137,12 @@ impl<'a> Server<'a> {
                     break;
                 }
             }
-            let readable = self.wait(mend);
-            mend = self.networks.mend();
-            self.sweep();
+            let readable = self.wait();
             self.collect();
+            self.networks.mend();
+            self.sweep();
             self.fork_relays();
+            self.launch_waiting();
             if readable {
                 self.hear();
             }
@@ -148,8 +152,8 @@ impl<'a> Server<'a> {
         0
     }
 
-    /// Sleeps until something happens, or so long; says whether the socket has something.
-    fn wait(&self, most: Option<Duration>) -> bool {
+    /// Sleeps until something happens; says whether the socket has something.
+    fn wait(&self) -> bool {
         let timeout = match (self.leaving.is_empty(), self.has_left) {
             (false, _) => Some(RETRY),
             (true, true) => Some(SWEEP_DELAY),
@@ -157,7 +161,7 @@ impl<'a> Server<'a> {
         };
         let relay = self.resting.iter().map(|(at, _)| *at).min();
         let relay = relay.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = timeout.into_iter().chain(most).chain(relay).min();
+        let timeout = timeout.into_iter().chain(self.networks.next_mend()).chain(relay).min();
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(self.socket.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
@@ -189,7 +193,11 @@ impl<'a> Server<'a> {
                 kill_process(pid, Signal::CONT).ok();
             }
         });
-        for (pid, _) in ended {
+        let loader = self.networks.loader();
+        for (pid, how) in ended {
+            if loader == Some(pid) {
+                self.networks.loader_ended(how);
+            }
             if let Some(child) = self.children.remove(&pid.as_raw_nonzero().get()) {
                 if let Some(relayed) = child.relay {
                     self.rest(relayed);
@@ -204,7 +212,7 @@ impl<'a> Server<'a> {
         }
         let strangers = reap::children_of(rustix::process::getpid());
         for pid in strangers {
-            if !self.children.contains_key(&pid.as_raw_nonzero().get()) {
+            if !self.children.contains_key(&pid.as_raw_nonzero().get()) && loader != Some(pid) {
                 // Its body has died and it was handed up: nobody looks after it any more.
                 kill_process(pid, Signal::KILL).ok();
             }
@@ -239,6 +247,10 @@ impl<'a> Server<'a> {
                 let Some(answer) = fds.next() else { return };
                 wire::send(answer.as_fd(), &Answer::Cgroups(self.trees.facts()), &[]).ok();
             }
+            Ok(Request::Ping) => {
+                let Some(answer) = fds.next() else { return };
+                wire::send(answer.as_fd(), &Answer::Alive, &[]).ok();
+            }
             Ok(Request::Network(choice)) => {
                 let Some(answer) = fds.next() else { return };
                 let reason = self.networks.choose(choice);
@@ -253,24 +265,33 @@ impl<'a> Server<'a> {
                 let hidden = hidden.map(|bytes| OsString::from_vec(bytes).into());
                 let (Some(memory), Some(answer)) = (fds.next(), fds.next()) else { return };
                 let network = if joins_network { fds.next() } else { None };
-                let told = answer.try_clone();
                 let given =
                     Given { memory, spec_bytes, hidden, answer, network, fds: fds.collect() };
-                let launched = self.launch(&body, given);
-                if let (Err(refusal), Ok(answer)) = (launched, told) {
-                    wire::send(answer.as_fd(), &refusal, &[]).ok();
-                }
+                self.launch_or_refuse(body, given);
             }
             Err(_) => {}
         }
     }
 
-    fn launch(
-        &mut self,
-        body: &str,
-        Given { memory, spec_bytes, hidden, answer, network, fds }: Given,
-    ) -> Result<(), Answer> {
-        let body = match body {
+    fn launch_or_refuse(&mut self, body: String, given: Given) {
+        let told = given.answer.try_clone();
+        if let (Err(refusal), Ok(answer)) = (self.launch(body, given), told) {
+            wire::send(answer.as_fd(), &refusal, &[]).ok();
+        }
+    }
+
+    /// Launches what has waited for packet rules, once they are there or cannot be loaded.
+    fn launch_waiting(&mut self) {
+        if !self.networks.are_loading() {
+            for (body, given) in std::mem::take(&mut self.waiting) {
+                self.launch_or_refuse(body, given);
+            }
+        }
+    }
+
+    fn launch(&mut self, body_name: String, given: Given) -> Result<(), Answer> {
+        let Given { memory, spec_bytes, hidden, answer, network, fds } = given;
+        let body = match body_name.as_str() {
             EXEC_BODY => init::body,
             other => {
                 let known = self.bodies.iter().find(|(name, _)| *name == other);
@@ -294,6 +315,15 @@ impl<'a> Server<'a> {
             }
             _ => None,
         };
+        if services.is_some() {
+            // Whatever is known of them has just come.
+            self.networks.mend();
+            if self.networks.are_loading() {
+                let given = Given { memory, spec_bytes, hidden, answer, network, fds };
+                self.waiting.push((body_name, given));
+                return Ok(());
+            }
+        }
         let resolv_conf = (services.is_some() || network.is_some()).then(names::resolv_conf);
         let group = self.trees.make(level, &spec.limits).map_err(Answer::Failed)?;
         let io = |what: &'static str| {
@@ -325,7 +355,7 @@ impl<'a> Server<'a> {
             }
             Err(error) => {
                 group.remove();
-                return Err(Answer::Failed(Reason::new(clone_name(level), sys::errno(&error))));
+                return Err(Answer::Failed(Reason::io(clone_name(level), &error)));
             }
         };
         let ready = if joined { Ok(()) } else { group.take_in(pid) };
@@ -338,7 +368,7 @@ impl<'a> Server<'a> {
         });
         let ready = ready.and_then(|()| {
             wire::send(answer.as_fd(), &Answer::Launched { pid }, &[pidfd.as_fd()])
-                .map_err(|error| Reason::new("answer", sys::errno(&error)))
+                .map_err(|error| Reason::io("answer", &error))
         });
         match ready {
             Ok(()) => {
@@ -373,9 +403,7 @@ impl Server<'_> {
         services: &[SocketAddr],
         inside: Inside,
     ) -> Result<(), Reason> {
-        let io = |stage: &'static str| {
-            move |error: std::io::Error| Reason::new(stage, sys::errno(&error))
-        };
+        let io = |stage: &'static str| move |error: std::io::Error| Reason::io(stage, &error);
         let namespace = fs::File::open(format!("/proc/{pid}/ns/net"));
         let namespace = namespace.map_err(io("open a network namespace"))?;
         let link = self.networks.connect(&namespace)?;
@@ -498,8 +526,7 @@ fn map_ids(level: Level, pid: i32, app_uid: Option<u32>, identity: &str) -> Resu
     ];
     for (name, text) in texts {
         let path = format!("/proc/{pid}/{name}");
-        fs::write(&path, text)
-            .map_err(|error| Reason::new(format!("write {name}"), sys::errno(&error)))?;
+        fs::write(&path, text).map_err(|error| Reason::io(format!("write {name}"), &error))?;
     }
     Ok(())
 }

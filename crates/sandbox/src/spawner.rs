@@ -70,6 +70,8 @@ struct Helper {
     /// Readable when the process has ended. Nothing where it had ended at once.
     pidfd: Option<OwnedFd>,
     began: Instant,
+    /// The answer socket of a question that is not answered yet, and since when.
+    unanswered: Mutex<Option<(OwnedFd, Instant)>>,
 }
 
 /// How long the last handle waits for the process to be gone, so that nothing is left behind.
@@ -108,7 +110,7 @@ impl Helper {
         let flags = rustix::process::PidfdFlags::empty();
         let pidfd = raw.and_then(|pid| rustix::process::pidfd_open(pid, flags).ok());
         let (socket, child) = (Mutex::new(Some(socket)), Mutex::new(child));
-        Ok(Self { socket, child, pidfd, began: Instant::now() })
+        Ok(Self { socket, child, pidfd, began: Instant::now(), unanswered: Mutex::default() })
     }
 
     /// Waits until the process has ended, at most for `limit`; says whether it has.

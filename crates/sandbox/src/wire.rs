@@ -37,6 +37,8 @@ pub(crate) enum Request {
         /// The bytes of the folder that no sandbox shows, beside the mounts that lie in it.
         hidden: Option<Vec<u8>>,
     },
+    /// Descriptor: answer socket. Whether somebody answers.
+    Ping,
     /// Descriptor: answer socket.
     Cgroups,
     /// Descriptor: answer socket. From here on launches are as this choice says.
@@ -57,6 +59,8 @@ pub(crate) enum Answer {
     Entered,
     Failed(Reason),
     Bad(String),
+    /// To a ping.
+    Alive,
     Cgroups(CgroupFacts),
     /// Why processes have no networks of their own, if they have none.
     Network(Option<String>),
@@ -80,10 +84,33 @@ pub(crate) fn send(
     send_bytes(socket, &bytes, fds)
 }
 
+/// As [`send`], where there is room for it.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::WouldBlock`] where there is none.
+pub(crate) fn try_send(
+    socket: BorrowedFd<'_>,
+    message: &impl Serialize,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    send_with(socket, &bytes, fds, SendFlags::DONTWAIT)
+}
+
 pub(crate) fn send_bytes(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
     fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    send_with(socket, bytes, fds, SendFlags::empty())
+}
+
+fn send_with(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
 ) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS + 3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -91,7 +118,7 @@ pub(crate) fn send_bytes(
         return Err(io::ErrorKind::InvalidInput.into());
     }
     loop {
-        match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+        match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags | SendFlags::NOSIGNAL) {
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),

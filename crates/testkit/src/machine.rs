@@ -155,6 +155,17 @@ impl OwnMachine {
         sh(&["mount", "--bind", file.to_str().expect("a temp folder's name"), NFT]);
     }
 
+    /// Lets the machine's nft wait for so many seconds each time before it does what it is to, until
+    /// [`OwnMachine::mend_nft`].
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be.
+    pub fn slow_nft(&self, seconds: &str) {
+        let program = self.home.path().join("nft");
+        self.break_nft(&format!("sleep {seconds}\n{} \"$@\"", program.display()));
+    }
+
     /// Gives the machine its nft back.
     ///
     /// # Panics

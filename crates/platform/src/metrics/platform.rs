@@ -111,7 +111,7 @@ fn about_machine(text: &mut Text, machine: &Machine) {
         text.family("tolv_max_machine_threads", "gauge", "The most of them.").count(&[], most);
     }
     let spawner = machine.spawner;
-    let is_up = spawner.is_running && !machine.is_spawner_stopped;
+    let is_up = machine.is_spawner_up();
     text.family("tolv_spawner_up", "gauge", "Whether processes can be started.")
         .count(&[], is_up.into());
     text.family("tolv_spawner_replacements_total", "counter", "Spawners that had ended.")

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
@@ -16,6 +17,8 @@ use super::threads::{self, ThreadLimit};
 
 /// In the state folder: the file that is written to see whether the disk takes anything.
 const PROBE: &str = "probe";
+/// For the spawner to answer, which takes it no time; within that of a status.
+const SPAWNER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The disk of the state folder.
 #[derive(Clone, Debug)]
@@ -79,6 +82,8 @@ pub(crate) struct Machine {
     pub(crate) spawner: SpawnerFacts,
     /// Whether the spawner was stopped by a signal, and answers nobody.
     pub(crate) is_spawner_stopped: bool,
+    /// For how long the spawner has not answered, where it does not, or why it could not be asked.
+    pub(crate) spawner_silence: Result<Option<Duration>, String>,
     /// Sandboxes that the spawner has launched and that have not ended.
     pub(crate) sandboxes: Option<u64>,
     /// The packet rules, where processes have networks of their own.
@@ -87,6 +92,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(super) fn read(spawner: &Spawner, has_own_networks: bool) -> Self {
+        let spawner_silence = spawner.silence(SPAWNER_TIMEOUT).map_err(|error| error.to_string());
         let spawner = spawner.facts();
         let pid = spawner.pid;
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -98,9 +104,16 @@ impl Machine {
             thread_limits: threads::limits(),
             spawner,
             is_spawner_stopped: is_stopped(pid),
+            spawner_silence,
             sandboxes: children(pid),
             rules: has_own_networks.then(rules),
         }
+    }
+
+    /// Whether processes can be started.
+    pub(crate) fn is_spawner_up(&self) -> bool {
+        let answers = !matches!(self.spawner_silence, Ok(Some(_)));
+        self.spawner.is_running && !self.is_spawner_stopped && answers
     }
 }
 

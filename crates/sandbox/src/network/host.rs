@@ -4,7 +4,6 @@
 //! spawner that was killed has left is the next one's: its rules are watched while there are apps
 //! behind them, and removed then.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,27 +14,34 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::Pid;
 
 use self::orphans::Orphans;
 pub(super) use self::table::Table;
-use self::table::{Forwarding, delete, is_forwarding_wanted, load, tables};
+use self::table::{Forwarding, delete, is_forwarding_wanted, load};
 use super::link::{ADDRESSES, Link};
 use super::netlink::Netlink;
 use super::nft::Watch;
-use super::rules_state::are_in_force;
+use super::rules_state::{are_in_force, tables};
 use super::{NetworkChoice, home};
 use crate::level::Reason;
-use crate::sys::errno;
+use crate::reap::Ended;
 
 mod gate;
 mod orphans;
+mod reload;
 mod table;
 mod trial;
 
-/// Until rules that could not be loaded are tried again.
-const RELOAD_DELAY: Duration = Duration::from_millis(250);
+use self::reload::Reload;
+
 /// Numbers that are taken by others before a free one is found.
 const TRIES: usize = 64;
+/// At the start, for rules of spawners that are gone to be loaded.
+const START_WAIT: Duration = Duration::from_secs(5);
+/// For rules that are lost right between the begin of a launch and its network, when everybody else
+/// waits too.
+const LAUNCH_WAIT: Duration = Duration::from_millis(200);
 /// Where spawners take turns; the machine's start clears it.
 const LOCK: &str = "/run/tolv-network";
 /// For the turn, which others have for some milliseconds.
@@ -60,28 +66,7 @@ pub(crate) struct HostNetwork {
     /// Settings of interfaces that were changed for IPv6.
     advertisements: Vec<PathBuf>,
     orphans: Orphans,
-    unloaded: Unloaded,
-}
-
-/// Tables that are to be loaded again: the ends of their networks are shut meanwhile.
-#[derive(Debug, Default)]
-struct Unloaded {
-    tables: Vec<Table>,
-    /// Networks whose ends were shut, and are not open yet.
-    shut: BTreeSet<u32>,
-    /// Why, and until the next try.
-    reason: Option<Reason>,
-    tried: Option<Instant>,
-}
-
-impl Unloaded {
-    /// What is to be tried now.
-    fn due(&self) -> &[Table] {
-        match self.tried {
-            Some(tried) if tried.elapsed() < RELOAD_DELAY => &[],
-            _ => &self.tables,
-        }
-    }
+    reload: Reload,
 }
 
 /// Takes the name that says that a spawner lives, among the abstract sockets of this network, which
@@ -103,7 +88,7 @@ impl HostNetwork {
     ///
     /// What this machine lacks; nothing is left then.
     pub(crate) fn set_up() -> Result<Self, Reason> {
-        let io = |stage: &'static str| move |error: io::Error| Reason::new(stage, errno(&error));
+        let io = |stage: &'static str| move |error: io::Error| Reason::io(stage, &error);
         home().map_err(io("open /proc/self/ns/net"))?;
         let (netlink, watch) = (Netlink::open(), Watch::open());
         let (netlink, watch) = (netlink.map_err(io("netlink"))?, watch.map_err(io("nfnetlink"))?);
@@ -120,10 +105,11 @@ impl HostNetwork {
             mtu: mtu(),
             advertisements: Vec::new(),
             orphans: Orphans::default(),
-            unloaded: Unloaded::default(),
+            reload: Reload::default(),
         };
         let ready = network.begin();
         if ready.is_err() {
+            network.orphans = Orphans::default();
             network.shut_what_nobody_guards();
             network.take_down();
         }
@@ -133,7 +119,7 @@ impl HostNetwork {
     fn begin(&mut self) -> Result<(), Reason> {
         let others = {
             let _turn = turn();
-            let tables = tables()?;
+            let tables = tables().map_err(|error| Reason::io("list packet rules", &error))?;
             let flagged = |v6: bool| {
                 tables.iter().any(|it| if v6 { it.forwarding.v6 } else { it.forwarding.v4 })
             };
@@ -141,14 +127,18 @@ impl HostNetwork {
                 v4: is_off(FORWARD_V4) || flagged(false),
                 v6: self.v6 && (is_off(FORWARD_V6) || flagged(true)),
             };
-            load(self.table(), &mut || {})?;
+            // Nothing has been launched yet.
+            load(&[self.table()])?.wait()?;
             self.forward()?;
             tables
         };
+        // That the table was made is no news.
+        self.lost();
+        if !are_in_force(self.id) {
+            return Err(Reason::new("packet rules were loaded and are not there", 0));
+        }
         let adopted = self.orphans.adopt(&others);
-        let mut lost = self.lost_after(&[self.table()]);
-        lost.extend(adopted);
-        self.put_back(lost, false);
+        self.reload.adopt(adopted);
         self.trial()
     }
 
@@ -165,96 +155,9 @@ impl HostNetwork {
         }
     }
 
-    /// Readable when something of the machine's tables has changed.
-    pub(crate) fn changes(&self) -> BorrowedFd<'_> {
-        self.watch.fd()
-    }
-
-    /// Puts the rules back where somebody else has changed or removed them, as the machine's firewall
-    /// does when it is loaded anew: without them nothing would be refused. Until when to wait at most
-    /// to be called again.
-    pub(crate) fn mend(&mut self) -> Option<Duration> {
-        let mut lost = self.lost();
-        lost.extend(self.unloaded.due());
-        self.put_back(lost, true);
-        (!self.unloaded.tables.is_empty()).then_some(RELOAD_DELAY)
-    }
-
-    /// Loads tables; those that cannot be loaded are tried again and again. It is told where they
-    /// `were_there`.
-    fn put_back(&mut self, mut lost: Vec<Table>, were_there: bool) {
-        for _ in 0..TRIES {
-            lost.sort_unstable_by_key(|table| table.id);
-            lost.dedup();
-            if lost.is_empty() {
-                return;
-            }
-            let (mut loaded, mut failure) = (Vec::new(), None);
-            for &table in &lost {
-                self.unloaded.tables.retain(|it| *it != table);
-                match self.restore(table, were_there) {
-                    Ok(()) => loaded.push(table),
-                    Err(reason) => {
-                        self.unloaded.tables.push(table);
-                        failure = Some(reason);
-                    }
-                }
-            }
-            match failure {
-                None => {
-                    if were_there || self.unloaded.reason.is_some() {
-                        say("the rules of apps' networks were changed by somebody, and are back");
-                    }
-                    if self.unloaded.tables.is_empty() {
-                        self.unloaded = Unloaded::default();
-                    }
-                }
-                Some(reason) => {
-                    if self.unloaded.reason.is_none() {
-                        say(&format!(
-                            "the rules of apps' networks are lost, and are tried again; until they are \
-                             back apps are cut off from every network, and nothing starts: {reason}"
-                        ));
-                    }
-                    self.unloaded.reason = Some(reason);
-                    self.unloaded.tried = Some(Instant::now());
-                }
-            }
-            lost = self.lost_after(&loaded);
-        }
-        self.unloaded.tables.extend(lost);
-    }
-
-    /// Loads a table, and opens the ends of its network where they may be shut. They are shut where
-    /// that is late or fails: not while it takes some milliseconds.
-    fn restore(&mut self, table: Table, were_there: bool) -> Result<(), Reason> {
-        let Self { netlink, unloaded, .. } = self;
-        let mut shut = || {
-            unloaded.shut.insert(table.id);
-            gate::shut(netlink, table.id)
-        };
-        let loaded = load(table, &mut || {
-            // What fails now is tried once more below.
-            if !are_in_force(table.id) {
-                shut().ok();
-            }
-        });
-        if let Err(Reason { stage, errno }) = loaded {
-            return Err(match shut() {
-                Ok(()) => Reason::new(stage, errno),
-                Err(open) => Reason::new(format!("{stage}; apps are not cut off: {open}"), errno),
-            });
-        }
-        // Those of a spawner that is gone may be shut since its time.
-        if !were_there || self.unloaded.shut.contains(&table.id) {
-            if table.id != self.id && !self.v6 {
-                // Whether a network of another spawner has IPv6 is not known.
-                gate::open(&self.netlink, table.id, true).ok();
-            }
-            gate::open(&self.netlink, table.id, self.v6)?;
-            self.unloaded.shut.remove(&table.id);
-        }
-        Ok(())
+    /// Readable when something of the machine's tables has changed, or nft has printed something.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.watch.fd()).chain(self.reload.output())
     }
 
     /// The tables that this spawner looks after: its own, and those of spawners that are gone.
@@ -263,40 +166,48 @@ impl HostNetwork {
     }
 
     /// Of which of them something was changed, since this was asked before.
-    fn lost(&self) -> Vec<Table> {
+    fn lost(&mut self) -> Vec<Table> {
         let watched: Vec<_> = self.watched().collect();
         let names: Vec<_> = watched.iter().map(|table| table.name()).collect();
-        let lost = self.watch.lost(&names);
+        let (lost, heard) = self.watch.lost(&names);
+        if let Err(error) = heard {
+            // All of them are loaded anew, whatever has been missed.
+            self.failed(Reason::io("hear what is changed of packet rules", &error));
+            match Watch::open() {
+                Ok(watch) => self.watch = watch,
+                // The old one may work again.
+                Err(error) => self.failed(Reason::io("hear what is changed", &error)),
+            }
+        }
         watched.into_iter().zip(lost).filter_map(|(table, lost)| lost.then_some(table)).collect()
-    }
-
-    /// As [`HostNetwork::lost`], right after this spawner itself has `loaded` some, which is no news:
-    /// of those it is asked whether they are there.
-    fn lost_after(&self, loaded: &[Table]) -> Vec<Table> {
-        let news = self.lost();
-        let is_lost = |table: &Table| match loaded.contains(table) {
-            true => !are_in_force(table.id),
-            false => news.contains(table),
-        };
-        self.watched().filter(is_lost).collect()
     }
 
     /// Takes on what spawners that are gone have left, and removes it once no app is in it any more.
     /// Whether there are other spawners' networks, which may become this one's.
     pub(crate) fn sweep(&mut self) -> bool {
-        let Ok(mut others) = orphans::ids_in_use() else { return true };
+        let mut others = match orphans::ids_in_use() {
+            Ok(others) => others,
+            Err(error) => {
+                self.orphans.complain(&format!("which networks are in use is not known: {error}"));
+                return true;
+            }
+        };
         self.orphans.remove_unused(&others);
         others.remove(&self.id);
         let known: Vec<_> = self.orphans.tables().map(|table| table.id).collect();
         let mut unknown = others.iter().filter(|id| !known.contains(id));
-        if unknown.any(|&id| orphans::is_nobodys(id))
-            && let Ok(tables) = tables()
-        {
-            let mut lost = self.orphans.adopt(&tables);
-            lost.extend(self.lost());
-            self.put_back(lost, false);
+        if unknown.any(|&id| orphans::is_nobodys(id)) {
+            match tables() {
+                Ok(tables) => {
+                    let adopted = self.orphans.adopt(&tables);
+                    self.reload.adopt(adopted);
+                }
+                Err(error) => {
+                    self.orphans.complain(&format!("packet rules cannot be listed: {error}"));
+                }
+            }
         }
-        !others.is_empty()
+        !others.is_empty() || self.orphans.tables().next().is_some()
     }
 
     /// Switches on what this spawner needs of forwarding, where it is off.
@@ -316,12 +227,15 @@ impl HostNetwork {
     /// Removes everything that [`HostNetwork::set_up`] made. What another spawner, or another program
     /// that forwards, still needs stays.
     pub(crate) fn take_down(&mut self) {
+        // An nft that runs is ended with it.
+        self.reload = Reload::default();
         self.sweep();
         let own = self.table();
         if self.forwarding != Forwarding::default() {
             let _turn = turn();
-            let others = tables().is_ok_and(|tables| tables.iter().any(|table| table.id != own.id));
-            if !others && !is_forwarding_wanted() {
+            // What cannot be told may be so.
+            let others = tables().map(|all| all.iter().any(|table| table.id != own.id));
+            if !others.unwrap_or(true) && !is_forwarding_wanted().unwrap_or(true) {
                 // Where it cannot be switched off, it was on before.
                 if self.forwarding.v4 {
                     switch(FORWARD_V4, "0").ok();
@@ -334,7 +248,9 @@ impl HostNetwork {
                 }
             }
         }
-        delete(own);
+        if let Err(error) = delete(own) {
+            say(&format!("the packet rules {} cannot be removed: {error}", own.name()));
+        }
     }
 
     /// Connects a namespace with the machine; the other half is [`Link::enter`].
@@ -342,10 +258,12 @@ impl HostNetwork {
         // Whoever switched it off meanwhile knew nothing of this spawner.
         self.forward()?;
         self.mend();
-        if let (Some(reason), true) =
-            (&self.unloaded.reason, self.unloaded.tables.contains(&self.table()))
-        {
-            return Err(Reason::new(format!("load packet rules: {}", reason.stage), reason.errno));
+        if self.reload.is_promising() {
+            // They have been lost in the time since the launch was begun.
+            self.settle(LAUNCH_WAIT);
+        }
+        if let Some(reason) = self.reload.refusal(self.id) {
+            return Err(reason);
         }
         let mut last = None;
         for _ in 0..TRIES {
@@ -401,8 +319,7 @@ fn switch(setting: &str, value: &str) -> Result<(), Reason> {
     if fs::read_to_string(setting).is_ok_and(|text| text.trim() == value) {
         return Ok(());
     }
-    fs::write(setting, value)
-        .map_err(|error| Reason::new(format!("write {setting}"), errno(&error)))
+    fs::write(setting, value).map_err(|error| Reason::io(format!("write {setting}"), &error))
 }
 
 /// A machine that forwards does not listen to routers any more, unless it is told to. Gives the
@@ -468,7 +385,6 @@ impl Networks {
         }
         match self.host() {
             Ok(_) => None,
-            Err(Reason { stage, errno: 0 }) => Some(stage.clone()),
             Err(reason) => Some(reason.to_string()),
         }
     }
@@ -482,15 +398,42 @@ impl Networks {
         self.host.get_or_insert_with(HostNetwork::set_up).as_mut().map_err(|reason| &*reason)
     }
 
+    fn ready(&mut self) -> Option<&mut HostNetwork> {
+        self.host.as_mut()?.as_mut().ok()
+    }
+
     /// Readable when [`Networks::mend`] has something to look at.
-    pub(crate) fn changes(&self) -> Option<BorrowedFd<'_>> {
-        self.host.as_ref()?.as_ref().ok().map(HostNetwork::changes)
+    pub(crate) fn changes(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.host.iter().flatten().flat_map(HostNetwork::changes)
     }
 
     /// See [`HostNetwork::mend`].
-    pub(crate) fn mend(&mut self) -> Option<Duration> {
-        let Some(Ok(host)) = &mut self.host else { return None };
-        host.mend()
+    pub(crate) fn mend(&mut self) {
+        if let Some(host) = self.ready() {
+            host.mend();
+        }
+    }
+
+    /// How long to wait at most until [`Networks::mend`] has something to do.
+    pub(crate) fn next_mend(&self) -> Option<Duration> {
+        self.host.as_ref()?.as_ref().ok()?.reload.next()
+    }
+
+    /// Whether rules are on their way, so that a launch had better wait for them a little.
+    pub(crate) fn are_loading(&self) -> bool {
+        matches!(&self.host, Some(Ok(host)) if host.reload.is_promising())
+    }
+
+    /// The process that loads rules.
+    pub(crate) fn loader(&self) -> Option<Pid> {
+        self.host.as_ref()?.as_ref().ok()?.reload.loader()
+    }
+
+    /// That process was collected.
+    pub(crate) fn loader_ended(&mut self, ended: Ended) {
+        if let Some(host) = self.ready() {
+            host.reload.loader_ended(ended);
+        }
     }
 
     /// See [`HostNetwork::connect`].
@@ -500,8 +443,7 @@ impl Networks {
 
     /// See [`HostNetwork::sweep`]; whether something is left for the next time.
     pub(crate) fn sweep(&mut self) -> bool {
-        let Some(Ok(host)) = &mut self.host else { return false };
-        host.sweep()
+        self.ready().is_some_and(HostNetwork::sweep)
     }
 
     /// Leaves nothing.

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::netlink::{Message, Netlink};
 use crate::level::Reason;
-use crate::sys::errno;
 
 /// Addresses of namespaces: this one and the 131,071 behind it.
 const FIRST_V4: u32 = u32::from_be_bytes([198, 18, 0, 0]);
@@ -179,7 +178,7 @@ pub(crate) fn set_route(netlink: &Netlink, name: &str, octets: &[u8]) -> io::Res
 }
 
 fn step<T>(stage: &str, done: io::Result<T>) -> Result<T, Reason> {
-    done.map_err(|error| Reason::new(stage, errno(&error)))
+    done.map_err(|error| Reason::io(stage, &error))
 }
 
 fn index(name: &str) -> io::Result<u32> {

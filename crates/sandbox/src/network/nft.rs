@@ -1,121 +1,205 @@
-//! The program nft, and the kernel's word of what became of a table.
+//! The program nft, which runs beside everything else that this process does, and the kernel's word
+//! of what became of a table.
 
-use std::io::{self, Read as _, Write as _};
+use std::fs;
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group};
+use rustix::process::{pidfd_open, waitpid};
 
 use crate::level::Reason;
-use crate::sys::errno;
+use crate::reap::Ended;
 
 /// Where nft is, by the habits of the distributions.
 const PROGRAMS: [&str; 4] = ["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/bin/nft"];
 /// For nft to end; it takes some milliseconds.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// After this it is late.
-const LATE: Duration = Duration::from_millis(50);
-/// What is read of its output.
-const MAX_OUTPUT: usize = 4 << 20;
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// What it may print: an error has a line or two.
+const MAX_OUTPUT: usize = 64 * 1024;
+/// Between two looks whether it has ended, where nothing else says so.
+const LOOK_DELAY: Duration = Duration::from_millis(20);
 
-/// Runs nft; gives what it printed.
-///
-/// # Errors
-///
-/// It is not installed, refuses, or does not end in time: then it is killed.
-pub(crate) fn run(args: &[&str], input: Option<&str>) -> Result<String, Reason> {
-    run_watched(args, input, &mut || {})
+/// One nft, until it has ended or was given up. It is this process's child: whoever collects it with
+/// others says so by [`Run::collected`].
+#[derive(Debug)]
+pub(super) struct Run {
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+    began: Instant,
+    ended: Option<Ended>,
+    stderr: ChildStderr,
+    /// Whether nothing more can come from there.
+    is_silent: bool,
+    printed: Vec<u8>,
 }
 
-/// As [`run`]; `late` is called once where it takes longer than it should.
-pub(crate) fn run_watched(
-    args: &[&str],
-    input: Option<&str>,
-    late: &mut dyn FnMut(),
-) -> Result<String, Reason> {
-    let Some(program) = PROGRAMS.into_iter().find(|program| Path::new(program).exists()) else {
-        return Err(Reason::new("nft is not installed (package nftables)", libc::ENOENT));
-    };
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::TimedOut => Reason::new("nft does not end", libc::ETIMEDOUT),
-        _ => Reason::new("run nft", errno(&error)),
-    };
-    let mut child = Command::new(program)
-        .args(args)
-        .env_clear()
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let ended = finish(&mut child, input, late);
-    if ended.is_err() {
-        // Gone already is what is wanted.
-        child.kill().ok();
-        child.wait().ok();
+impl Run {
+    /// Starts nft on a text, which it reads as its file.
+    ///
+    /// # Errors
+    ///
+    /// It is not installed, or cannot be started.
+    pub(super) fn start(text: &str) -> Result<Self, Reason> {
+        let failed = |error: io::Error| Reason::io("run nft", &error);
+        let Some(program) = PROGRAMS.into_iter().find(|program| Path::new(program).exists()) else {
+            return Err(Reason::new("nft is not installed (package nftables)", libc::ENOENT));
+        };
+        let input = memfd_create(c"rules", MemfdFlags::CLOEXEC).map_err(|it| failed(it.into()))?;
+        let mut input = fs::File::from(input);
+        input.write_all(text.as_bytes()).and_then(|()| input.rewind()).map_err(failed)?;
+        let mut child = Command::new(program)
+            .args(["-f", "-"])
+            .env_clear()
+            .current_dir("/")
+            .process_group(0)
+            .stdin(Stdio::from(input))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let (Some(pid), Some(stderr)) = (pid, child.stderr.take()) else {
+            return Err(Reason::new("run nft", libc::ESRCH));
+        };
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok();
+        let began = Instant::now();
+        let run =
+            Self { pid, pidfd, began, ended: None, stderr, is_silent: false, printed: Vec::new() };
+        match fcntl_setfl(&run.stderr, OFlags::NONBLOCK) {
+            Ok(()) => Ok(run),
+            // Dropped, it is killed.
+            Err(error) => Err(failed(error.into())),
+        }
     }
-    let (stdout, stderr) = ended.map_err(failed)?;
-    if child.wait().map_err(failed)?.success() {
-        return Ok(String::from_utf8_lossy(&stdout).into_owned());
+
+    /// Since its start.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
-    let said = String::from_utf8_lossy(&stderr);
-    let said = said.lines().next().unwrap_or_default().trim().to_owned();
-    Err(Reason::new(format!("nft {}: {said}", args.first().unwrap_or(&"")), 0))
+
+    /// Until it is given up.
+    pub(super) fn time_left(&self) -> Duration {
+        TIMEOUT.saturating_sub(self.began.elapsed())
+    }
+
+    /// Readable when [`Run::look`] has something to look at, beside the end of a child.
+    pub(super) fn output(&self) -> Option<BorrowedFd<'_>> {
+        (!self.is_silent).then(|| self.stderr.as_fd())
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// It was collected as one of this process's children.
+    pub(super) fn collected(&mut self, ended: Ended) {
+        self.ended = Some(ended);
+    }
+
+    /// What became of it; nothing while it runs. Never waits. What is not over in time, or prints
+    /// without end, is given up: dropped, it is killed.
+    pub(super) fn look(&mut self) -> Option<Result<(), Reason>> {
+        // Before what it printed is read, which is all there then.
+        self.collect();
+        let is_too_much = match self.read() {
+            Ok(is_too_much) => is_too_much,
+            Err(error) => return Some(Err(Reason::io("read what nft prints", &error))),
+        };
+        if is_too_much {
+            let text = format!("nft printed more than {MAX_OUTPUT} bytes and was killed");
+            return Some(Err(Reason::new(text, 0)));
+        }
+        match self.ended {
+            Some(Ended::Exited(0)) => Some(Ok(())),
+            Some(ended) => Some(Err(Reason::new(format!("nft {}", self.complaint(ended)), 0))),
+            None if self.time_left().is_zero() => {
+                let limit = TIMEOUT.as_secs();
+                let text = format!("nft did not end within {limit} s and was killed");
+                Some(Err(Reason::new(text, 0)))
+            }
+            None => None,
+        }
+    }
+
+    /// As [`Run::look`], and waits for it: for the start, when nobody else waits for this process.
+    pub(super) fn wait(mut self) -> Result<(), Reason> {
+        loop {
+            if let Some(done) = self.look() {
+                return done;
+            }
+            // A pipe whose other end is closed is readable for ever.
+            let mut fds: Vec<_> =
+                self.pidfd.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
+            let timeout = Timespec::try_from(self.time_left().min(LOOK_DELAY)).ok();
+            // Interrupted, it is looked at a little earlier.
+            poll(&mut fds, timeout.as_ref()).ok();
+        }
+    }
+
+    fn collect(&mut self) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.ended = match waitpid(Some(self.pid), WaitOptions::NOHANG) {
+            Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Some(Ended::Exited(code)),
+                (None, Some(signal)) => Some(Ended::Signaled(signal)),
+                (None, None) => None,
+            },
+            Ok(None) | Err(_) => None,
+        };
+    }
+
+    /// Takes in what it has printed; whether that is too much.
+    fn read(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; 8192];
+        while !self.is_silent && self.printed.len() <= MAX_OUTPUT {
+            match self.stderr.read(&mut buffer) {
+                Ok(0) => {
+                    self.is_silent = true;
+                    return Ok(false);
+                }
+                Ok(read) => self.printed.extend_from_slice(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(!self.is_silent)
+    }
+
+    /// The first line that it printed, or how it ended.
+    fn complaint(&self, ended: Ended) -> String {
+        let printed = String::from_utf8_lossy(&self.printed);
+        match (printed.lines().find(|line| !line.trim().is_empty()), ended) {
+            (Some(line), _) => {
+                format!("said: {}", line.trim().chars().take(300).collect::<String>())
+            }
+            (None, Ended::Exited(code)) => format!("ended with exit code {code}"),
+            (None, Ended::Signaled(signal)) => format!("was ended by signal {signal}"),
+        }
+    }
 }
 
-/// Gives it its input and takes its output, to the end of both.
-fn finish(
-    child: &mut Child,
-    input: Option<&str>,
-    late: &mut dyn FnMut(),
-) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    let began = Instant::now();
-    let (deadline, mut late_at) = (began + TIMEOUT, Some(began + LATE));
-    if let (Some(mut stdin), Some(text)) = (child.stdin.take(), input) {
-        // A few KiB: it fits into the pipe.
-        stdin.write_all(text.as_bytes())?;
-    }
-    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut buffer = [0; 8192];
-    while stdout.is_some() || stderr.is_some() {
-        if late_at.is_some_and(|at| at <= Instant::now()) {
-            late_at = None;
-            late();
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || out.len() > MAX_OUTPUT {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let fds = stdout.iter().map(|end| end.as_fd()).chain(stderr.iter().map(|end| end.as_fd()));
-        let mut fds: Vec<_> =
-            fds.map(|fd: BorrowedFd<'_>| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let until_late = late_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = Timespec::try_from(until_late.map_or(left, |late| late.min(left))).ok();
-        if poll(&mut fds, timeout.as_ref()).is_err() {
-            continue;
-        }
-        let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        drop(fds);
-        let mut ready = ready.into_iter();
-        if stdout.is_some() && ready.next() == Some(true) {
-            match stdout.as_mut().map_or(Ok(0), |end| end.read(&mut buffer))? {
-                0 => stdout = None,
-                read => out.extend_from_slice(&buffer[..read]),
-            }
-        }
-        if stderr.is_some() && ready.next() == Some(true) {
-            match stderr.as_mut().map_or(Ok(0), |end| end.read(&mut buffer))? {
-                0 => stderr = None,
-                read => err.extend_from_slice(&buffer[..read]),
-            }
+impl Drop for Run {
+    /// Ends it, and what it has started, without waiting for that: it may hang in the kernel.
+    /// It is collected with this process's other children.
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            // Its group may not be there yet. Gone already is what is wanted.
+            kill_process(self.pid, Signal::KILL).ok();
+            kill_process_group(self.pid, Signal::KILL).ok();
         }
     }
-    Ok((out, err))
 }
 
 /// `NFNLGRP_NFTABLES` as a bit of the groups to hear.
@@ -143,13 +227,15 @@ impl Watch {
         self.0.as_fd()
     }
 
-    /// Takes in what has come; of which of these tables something was changed, or may have been.
-    pub(crate) fn lost(&self, tables: &[String]) -> Vec<bool> {
+    /// Takes in what has come; of which of these tables something was changed, or may have been: of
+    /// all of them where the kernel cannot be heard, and why.
+    pub(crate) fn lost(&self, tables: &[String]) -> (Vec<bool>, io::Result<()>) {
         let mut lost = vec![false; tables.len()];
         let mut buffer = vec![0; 64 * 1024];
         loop {
             match recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) | Err(rustix::io::Errno::AGAIN) => return lost,
+                Ok((0, _)) | Err(rustix::io::Errno::AGAIN) => return (lost, Ok(())),
+                Err(rustix::io::Errno::INTR) => {}
                 Ok((read, _)) => {
                     let messages = &buffer[..read.min(buffer.len())];
                     for (lost, table) in lost.iter_mut().zip(tables) {
@@ -158,7 +244,10 @@ impl Watch {
                 }
                 // More came than there was room for.
                 Err(rustix::io::Errno::NOBUFS) => lost.fill(true),
-                Err(_) => return lost,
+                Err(error) => {
+                    lost.fill(true);
+                    return (lost, Err(error.into()));
+                }
             }
         }
     }

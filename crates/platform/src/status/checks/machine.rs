@@ -118,6 +118,12 @@ pub(super) fn spawner(facts: &Facts) -> Check {
         _ if machine.is_spawner_stopped => {
             (Health::Fail, format!("pid {pid} was stopped by a signal: nothing can be started"))
         }
+        _ if matches!(machine.spawner_silence, Ok(Some(_))) => {
+            let silence = machine.spawner_silence.as_ref().ok().copied().flatten();
+            let silence = duration(silence.unwrap_or_default());
+            let text = format!("pid {pid} has not answered for {silence}: nothing can be started");
+            (Health::Fail, text)
+        }
         None => (Health::Fail, "is being replaced: nothing can be started".to_owned()),
         Some(_) if !found.is_running => {
             (Health::Fail, format!("pid {pid} has ended: nothing can be started"))
@@ -133,13 +139,18 @@ pub(super) fn spawner(facts: &Facts) -> Check {
             if replacements > 0 {
                 write!(text, ", replaced {}", count(replacements, "time")).ok();
             }
+            if let Err(error) = &machine.spawner_silence {
+                write!(text, "; whether it answers is not known: {error}").ok();
+            }
             let is_news = replacements > 0 && uptime < RECENTLY;
-            (if is_news { Health::Warn } else { Health::Ok }, text)
+            let warns = is_news || machine.spawner_silence.is_err();
+            (if warns { Health::Warn } else { Health::Ok }, text)
         }
     };
     let values = json!({
         "pid": pid,
         "running": found.is_running && !machine.is_spawner_stopped,
+        "answers": machine.is_spawner_up(),
         "uptime_seconds": found.uptime.map(|uptime| uptime.as_secs()),
         "replacements": replacements,
         "launches": found.launches,
@@ -199,10 +210,7 @@ pub(super) fn network(facts: &Facts) -> Check {
     }
     let own = "each process has its own";
     let rules = facts.machine.as_ref().map(|machine| machine.rules.as_ref());
-    let is_shut = facts
-        .machine
-        .as_ref()
-        .is_ok_and(|machine| machine.spawner.is_running && !machine.is_spawner_stopped);
+    let is_shut = facts.machine.as_ref().is_ok_and(super::super::Machine::is_spawner_up);
     // The spawner shuts the apps' networks; without it nobody does.
     let meanwhile = match is_shut {
         true => "apps are cut off from every network until they are, and none starts",

@@ -31,6 +31,7 @@ fn healthy() -> Facts {
         thread_limits: vec![threads(300, 32_768)],
         spawner,
         is_spawner_stopped: false,
+        spawner_silence: Ok(None),
         sandboxes: Some(2),
         rules: Some(Ok(RulesState::Loaded)),
     };
@@ -206,6 +207,11 @@ fn a_spawner_is_replaced_gone_or_stopped() {
     });
     assert_eq!(gone.0, Health::Fail);
     assert_eq!(spawner(|machine| machine.is_spawner_stopped = true).0, Health::Fail);
+    let silent = spawner(|machine| machine.spawner_silence = Ok(Some(Duration::from_secs(3))));
+    let told = "pid 77 has not answered for 3 s: nothing can be started";
+    assert_eq!(silent, (Health::Fail, told.to_owned()));
+    let unknown = spawner(|machine| machine.spawner_silence = Err("no descriptor".to_owned()));
+    assert_eq!(unknown.0, Health::Warn);
 }
 
 #[test]

@@ -11,7 +11,6 @@ use super::super::link::{ADDRESSES, Link, set_down, set_up};
 use super::super::netlink::{Interface, Netlink};
 use super::interfaces;
 use crate::level::Reason;
-use crate::sys::errno;
 
 /// Sets all ends of a network down. Needs neither a descriptor nor a process.
 ///
@@ -39,7 +38,7 @@ fn each(
     stage: &'static str,
     act: impl Fn(u32, u32) -> io::Result<()>,
 ) -> Result<(), Reason> {
-    let failed = |error: io::Error| Reason::new(stage, errno(&error));
+    let failed = |error: io::Error| Reason::io(stage, &error);
     let prefix = interfaces(id);
     let mut done = Ok(());
     for end in netlink.interfaces().map_err(failed)? {

@@ -6,8 +6,8 @@ use std::fs;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 
-use super::alive;
 use super::table::{Forwarding, Table, delete};
+use super::{alive, say};
 
 /// The network of one spawner that is gone.
 #[derive(Debug)]
@@ -19,14 +19,24 @@ struct Orphan {
 
 /// Those that this spawner has taken on.
 #[derive(Debug, Default)]
-pub(super) struct Orphans(Vec<Orphan>);
+pub(super) struct Orphans {
+    adopted: Vec<Orphan>,
+    /// What was complained of last: it is said once, and tried again and again.
+    complaint: String,
+}
 
 impl Orphans {
     /// Takes on what has nobody. What no app is in any more is removed. Gives the tables whose rules are
     /// to be loaded anew, for nobody has watched them meanwhile.
     pub(super) fn adopt(&mut self, tables: &[Table]) -> Vec<Table> {
         let mut adopted = Vec::new();
-        let Ok(used) = ids_in_use() else { return adopted };
+        let used = match ids_in_use() {
+            Ok(used) => used,
+            Err(error) => {
+                self.complain(&format!("which networks are in use is not known: {error}"));
+                return adopted;
+            }
+        };
         // Somebody has removed the rules since: what is left is the interfaces.
         let bare = used.iter().filter(|id| tables.iter().all(|table| table.id != **id));
         let bare = bare.map(|&id| Table { id, pid: 0, forwarding: Forwarding::default() });
@@ -34,28 +44,49 @@ impl Orphans {
             // Its spawner lives, or another one has taken it on.
             let Ok(name) = alive(table.id) else { continue };
             if !used.contains(&table.id) {
-                delete(table);
+                if !self.is_removed(table) {
+                    self.adopted.push(Orphan { table, _name: name });
+                }
                 continue;
             }
             adopted.push(table);
-            self.0.push(Orphan { table, _name: name });
+            self.adopted.push(Orphan { table, _name: name });
         }
         adopted
     }
 
-    /// Removes those that no app is in any more.
+    /// Removes those that no app is in any more. One that cannot be removed is tried again.
     pub(super) fn remove_unused(&mut self, used: &BTreeSet<u32>) {
-        self.0.retain(|Orphan { table, .. }| {
-            let is_used = used.contains(&table.id);
-            if !is_used {
-                delete(*table);
+        let mut kept = Vec::new();
+        for orphan in std::mem::take(&mut self.adopted) {
+            if used.contains(&orphan.table.id) || !self.is_removed(orphan.table) {
+                kept.push(orphan);
             }
-            is_used
-        });
+        }
+        self.adopted = kept;
+    }
+
+    fn is_removed(&mut self, table: Table) -> bool {
+        let removed = delete(table);
+        if let Err(error) = &removed {
+            let name = table.name();
+            self.complain(&format!(
+                "the packet rules {name} of a spawner that is gone cannot be removed: {error}"
+            ));
+        }
+        removed.is_ok()
+    }
+
+    /// Says it, where that was not said before.
+    pub(super) fn complain(&mut self, text: &str) {
+        if self.complaint != text {
+            say(text);
+            text.clone_into(&mut self.complaint);
+        }
     }
 
     pub(super) fn tables(&self) -> impl Iterator<Item = Table> {
-        self.0.iter().map(|orphan| orphan.table)
+        self.adopted.iter().map(|orphan| orphan.table)
     }
 }
 

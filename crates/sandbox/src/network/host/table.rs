@@ -1,12 +1,27 @@
 //! The table of packet rules of one spawner's apps.
 
+use std::fmt::Write as _;
 use std::fs;
+use std::io;
 
+use super::super::nfnetlink::{
+    ANY, GET_CHAIN, NEW_CHAIN, attributes, delete_table, list, text as text_in,
+};
 use super::super::nft;
 use super::interfaces;
 use crate::level::Reason;
 
 const TABLE: &str = "tolv_";
+/// `NFTA_CHAIN_TABLE`, `…HOOK`, `…POLICY`, and in the hook `NFTA_HOOK_HOOKNUM`.
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+const HOOK_NUMBER: u16 = 1;
+/// `NF_INET_FORWARD`, which is that of bridges too.
+const FORWARD: u32 = 2;
+/// `NF_DROP`.
+const DROP: u32 = 0;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Forwarding {
     pub(super) v4: bool,
@@ -43,25 +58,29 @@ impl Table {
     }
 }
 
-/// Loads the rules of a spawner's interfaces, in the place of what is left of them. `late` is called
-/// where that takes longer than it should.
-pub(super) fn load(table: Table, late: &mut dyn FnMut()) -> Result<(), Reason> {
-    let name = table.name();
-    let rules = rules(&name, &interfaces(table.id), connections());
-    let text = format!("table inet {name}\ndelete table inet {name}\n{rules}");
-    nft::run_watched(&["-f", "-"], Some(&text), late).map(drop)
+/// Begins to load the rules of spawners' interfaces, in the place of what is left of them: all of them
+/// or none.
+///
+/// # Errors
+///
+/// nft cannot be started.
+pub(super) fn load(tables: &[Table]) -> Result<nft::Run, Reason> {
+    let mut text = String::new();
+    for table in tables {
+        let name = table.name();
+        let rules = rules(&name, &interfaces(table.id), connections());
+        writeln!(text, "table inet {name}\ndelete table inet {name}\n{rules}").ok();
+    }
+    nft::Run::start(&text)
 }
 
-/// Removes a table. Another spawner may have done so meanwhile, and what is left is removed by the
-/// next one.
-pub(super) fn delete(table: Table) {
-    nft::run(&["delete", "table", "inet", &table.name()], None).ok();
-}
-
-/// The tables of all spawners.
-pub(super) fn tables() -> Result<Vec<Table>, Reason> {
-    let listed = nft::run(&["list", "tables", "inet"], None)?;
-    Ok(listed.lines().filter_map(|line| Table::parse(line.strip_prefix("table inet ")?)).collect())
+/// Removes a table. Another spawner may have done so meanwhile.
+///
+/// # Errors
+///
+/// It is still there.
+pub(super) fn delete(table: Table) -> io::Result<()> {
+    delete_table(&table.name()).map(drop)
 }
 
 /// Most connections of one process, and of all, by what the kernel follows.
@@ -131,28 +150,56 @@ fn rules(table: &str, prefix: &str, (each, all): (u64, u64)) -> String {
 }
 
 /// The chains of others that forwarded packets pass: the table, and whether it drops them.
-fn forwarding_chains() -> Vec<(String, bool)> {
-    let listed = nft::run(&["list", "chains"], None).unwrap_or_default();
-    let (mut table, mut found) = (String::new(), Vec::new());
-    for line in listed.lines() {
-        if let Some(name) = line.strip_prefix("table ") {
-            name.trim_end_matches([' ', '{']).clone_into(&mut table);
+fn forwarding_chains() -> io::Result<Vec<(String, bool)>> {
+    let number = |value: &[u8]| value.try_into().ok().map(u32::from_be_bytes);
+    let mut found = Vec::new();
+    for chain in list(ANY, GET_CHAIN, NEW_CHAIN)? {
+        let (mut table, mut hook, mut policy) = ("", None, None);
+        for (kind, value) in attributes(&chain.attributes) {
+            match kind {
+                CHAIN_TABLE => table = text_in(value),
+                CHAIN_HOOK => {
+                    hook = attributes(value)
+                        .find(|(kind, _)| *kind == HOOK_NUMBER)
+                        .and_then(|(_, value)| number(value));
+                }
+                CHAIN_POLICY => policy = number(value),
+                _ => {}
+            }
         }
-        if line.contains("hook forward") && !table.contains(TABLE) {
-            found.push((table.clone(), line.contains("policy drop")));
+        let family = match chain.family {
+            1 => "inet",
+            2 => "ip",
+            7 => "bridge",
+            10 => "ip6",
+            // Those of ARP and of devices forward nothing.
+            _ => continue,
+        };
+        if hook == Some(FORWARD) && !table.starts_with(TABLE) {
+            found.push((format!("{family} {table}"), policy == Some(DROP)));
         }
     }
-    found
+    Ok(found)
 }
 
 /// Whether another program forwards packets on this machine: containers, a router.
-pub(super) fn is_forwarding_wanted() -> bool {
-    !forwarding_chains().is_empty()
+///
+/// # Errors
+///
+/// The kernel does not say.
+pub(super) fn is_forwarding_wanted() -> io::Result<bool> {
+    forwarding_chains().map(|chains| !chains.is_empty())
 }
 
 /// Whose rules keep packets from being forwarded, as far as that can be told.
 pub(super) fn not_forwarded() -> String {
-    match forwarding_chains().into_iter().find(|(_, drops)| *drops) {
+    let chains = match forwarding_chains() {
+        Ok(chains) => chains,
+        Err(error) => {
+            return format!("packets are not forwarded; the firewall cannot be listed: {error}");
+        }
+    };
+    match chains.into_iter().find(|(_, drops)| *drops) {
         Some((table, _)) => format!(
             "packets are not forwarded: the firewall's table `{table}` drops them; let interfaces \
              `tv*` through there"

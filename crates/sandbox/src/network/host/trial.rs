@@ -11,9 +11,8 @@ use rustix::thread::{UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use super::super::link::{self, ADDRESSES, Link};
 use super::super::{home, visit};
 use super::table::not_forwarded;
-use super::{HostNetwork, TRIES, random};
+use super::{HostNetwork, START_WAIT, TRIES, random};
 use crate::level::Reason;
-use crate::sys::errno;
 
 /// For a packet of the trial to come through a machine that lets it.
 const TRIAL: Duration = Duration::from_secs(2);
@@ -27,10 +26,11 @@ impl HostNetwork {
     /// and its answer.
     pub(super) fn trial(&mut self) -> Result<(), Reason> {
         let failed = |stage: &'static str| {
-            move |error: io::Error| Reason::new(format!("trial: {stage}"), errno(&error))
+            move |error: io::Error| Reason::io(format!("trial: {stage}"), &error)
         };
         let app = namespace().map_err(failed("make a network namespace"))?;
         let internet = namespace().map_err(failed("make a network namespace"))?;
+        self.settle(START_WAIT);
         let link = self.connect(&app)?;
         visit(&app, || Ok(link.enter())).map_err(failed("enter a namespace"))??;
         let mut done = Err(Reason::new("trial", libc::EEXIST));
@@ -69,14 +69,14 @@ impl HostNetwork {
         target: Ipv4Addr,
     ) -> Result<(), Reason> {
         let failed = |stage: &'static str| {
-            move |error: io::Error| Reason::new(format!("trial: {stage}"), errno(&error))
+            move |error: io::Error| Reason::io(format!("trial: {stage}"), &error)
         };
         let ours = Ipv4Addr::from(u32::from(target) + 1);
         link::set_address(&self.netlink, outside, &ours.octets()).map_err(failed("address"))?;
         link::set_route(&self.netlink, outside, &target.octets()).map_err(failed("route"))?;
         let receiver = visit(internet, || {
             let entered = there.enter_as(&target.octets());
-            entered.map_err(|reason| io::Error::from_raw_os_error(reason.errno))?;
+            entered.map_err(|reason| io::Error::other(reason.to_string()))?;
             UdpSocket::bind((target, 0))
         });
         let receiver = receiver.map_err(failed("listen"))?;

@@ -24,3 +24,11 @@ fn what_changes_of_a_table_is_heard() {
         assert!(!names(bytes, "tolv_000001_1_0"));
     }
 }
+
+#[test]
+fn what_cannot_be_heard_counts_as_changed() {
+    let tables = ["tolv_000001_1_0".to_owned(), "tolv_000002_1_0".to_owned()];
+    let deaf = Watch(fs::File::open("/dev/null").unwrap().into());
+    let (lost, heard) = deaf.lost(&tables);
+    assert_eq!((lost, heard.is_err()), (vec![true; 2], true));
+}

@@ -1,6 +1,7 @@
 //! What an app reaches of the machine and of other apps, and what it can take from them.
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use tolv_testkit::OwnMachine;
 
@@ -180,4 +181,115 @@ fn requests_are_answered_while_the_packet_rules_cannot_be_loaded() {
     let lines = shop.serve.running().lines();
     let lost = lines.iter().filter(|it| it.text.contains("rules of apps' networks are lost"));
     assert_eq!(lost.count(), 1, "told once");
+}
+
+/// A platform does so at once; the rest is for a machine with much to do.
+const AT_ONCE: Duration = Duration::from_secs(4);
+/// For nft to be given up.
+const GIVEN_UP: Duration = Duration::from_secs(10);
+
+/// While nft hangs, whatever way it does, only what needs packet rules waits, and not for long.
+#[test]
+fn nothing_but_the_packet_rules_waits_for_an_nft_that_hangs() {
+    let Some(machine) = OwnMachine::enter() else { return };
+    let shop = Shop::new("web: python3 server.py\n", &[]);
+    assert!(is_strict_with_networks(&shop));
+    shop.pushed(&["tolv", "main"]);
+    machine.wait_for_ends(1, true);
+    let timed = |what: &str, limit: Duration, act: &dyn Fn()| {
+        let began = Instant::now();
+        act();
+        println!("{what}: {:?}", began.elapsed());
+        assert!(began.elapsed() < limit, "{what}: {:?}", began.elapsed());
+    };
+    // It hangs, it hangs with nothing open, it leaves something that has its output open.
+    let ways = ["exec sleep 1000", "exec sleep 1000 <&- >&- 2>&-", "sleep 1000 & wait"];
+    for hangs in ways {
+        machine.break_nft(hangs);
+        machine.nft(&["flush", "ruleset"]);
+        poll(SOON, "the app to be cut off", || {
+            machine.ends().iter().all(|(_, is_up)| !is_up).then_some(())
+        });
+        timed("git ls-remote", AT_ONCE, &|| {
+            let mut ls = std::process::Command::new("git");
+            ls.args(["ls-remote", "tolv"]).current_dir(&shop.dir);
+            shop.serve.user(&mut ls);
+            let ls = ls.env("TOLV_TOKEN", shop.serve.token()).env("TOLV_SERVER", shop.serve.url());
+            let ran = run(ls);
+            assert!(ran.status.success() && ran.out.contains("refs/"), "{}{}", ran.out, ran.err);
+        });
+        timed("status --platform", AT_ONCE, &|| {
+            let told = shop.ran(&["status", "--platform"]);
+            assert!(told.out.contains("the packet rules are not loaded"), "{}", told.out);
+            let spawner = told.out.lines().find(|line| line.contains("spawner")).unwrap();
+            assert!(spawner.contains("ok"), "{spawner}");
+        });
+        timed("a request", AT_ONCE, &|| {
+            assert!(shop.text("shop.localhost", "/").starts_with("web.1 "));
+        });
+        timed("a one-off", GIVEN_UP, &|| {
+            let ran = shop.ran(&["run", "true"]);
+            let said = format!("{}{}", ran.out, ran.err);
+            assert!(!ran.status.success() && said.contains("packet rules"), "{said}");
+            assert!(said.contains("nft did not end within 5 s and was killed"), "{said}");
+        });
+        machine.mend_nft();
+        machine.wait_for_ends(1, true);
+        assert!(shop.ran(&["run", "true"]).status.success());
+    }
+    shop.serve.running().wait_for_line(
+        |line| {
+            line.contains("the rules of apps' networks are lost")
+                && line.contains("nft did not end within 5 s and was killed")
+        },
+        SOON,
+    );
+    // One that says no end of things.
+    machine.break_nft("exec cat /dev/zero >&2");
+    machine.nft(&["flush", "ruleset"]);
+    shop.serve
+        .running()
+        .wait_for_line(|line| line.contains("nft printed more than 65536 bytes"), SOON);
+    machine.mend_nft();
+    machine.wait_for_ends(1, true);
+}
+
+/// Late is not lost: a launch waits for rules that are on their way.
+#[test]
+fn a_launch_waits_for_rules_that_are_slow_to_load() {
+    let Some(machine) = OwnMachine::enter() else { return };
+    let shop = Shop::new("web: python3 server.py\n", &[]);
+    assert!(is_strict_with_networks(&shop));
+    shop.pushed(&["tolv", "main"]);
+    machine.slow_nft("1");
+    for _ in 0..3 {
+        machine.nft(&["flush", "ruleset"]);
+        let ran = shop.ran(&["run", "true"]);
+        assert!(ran.status.success(), "{}{}", ran.out, ran.err);
+        machine.wait_for_ends(1, true);
+    }
+}
+
+#[test]
+fn a_status_of_the_machine_is_told_soon_where_nft_hangs() {
+    let Some(machine) = OwnMachine::enter() else { return };
+    let status = || {
+        let began = Instant::now();
+        let ran = run(std::process::Command::new(env!("CARGO_BIN_EXE_tolv")).arg("status"));
+        println!("told after {:?}", began.elapsed());
+        (ran, began.elapsed())
+    };
+    for hangs in ["exec sleep 1000", "exec sleep 1000 <&- >&- 2>&-", "sleep 1000 & wait"] {
+        machine.break_nft(hangs);
+        let (ran, took) = status();
+        assert!(took < GIVEN_UP, "{took:?}");
+        let wanted = "network   no   processes share the machine's: nft did not end within 5 s and \
+                      was killed\n";
+        assert!(ran.out.contains(wanted), "{}", ran.out);
+        machine.mend_nft();
+    }
+    machine.break_nft("exec cat /dev/zero >&2");
+    let (ran, took) = status();
+    assert!(took < GIVEN_UP, "{took:?}");
+    assert!(ran.out.contains("nft printed more than 65536 bytes"), "{}", ran.out);
 }

@@ -324,6 +324,82 @@ fn a_spawner_that_was_replaced_or_is_stopped_is_told() {
     until(&shop, "network", "ok");
 }
 
+/// A group of processes of this machine that stand still, in the kernel; no signal has stopped them.
+struct Frozen {
+    folder: std::path::PathBuf,
+    /// Of a hierarchy of the first version, or of the second.
+    is_first: bool,
+}
+
+impl Frozen {
+    /// Nothing where this user may not.
+    fn new() -> Option<Self> {
+        let name = format!("tolv-test-{}", std::process::id());
+        [("/sys/fs/cgroup/freezer", true), ("/sys/fs/cgroup", false)].into_iter().find_map(
+            |(root, is_first)| {
+                let folder = Path::new(root).join(&name);
+                let has_one = Path::new(root).join("cgroup.procs").exists();
+                let made = has_one && std::fs::create_dir(&folder).is_ok();
+                made.then_some(Self { folder, is_first })
+            },
+        )
+    }
+
+    fn freeze(&self, pid: Pid) {
+        let pid = pid.as_raw_nonzero().to_string();
+        std::fs::write(self.folder.join("cgroup.procs"), pid).unwrap();
+        self.switch(true).unwrap();
+    }
+
+    fn switch(&self, is_frozen: bool) -> std::io::Result<()> {
+        let (file, text) = match (self.is_first, is_frozen) {
+            (true, true) => ("freezer.state", "FROZEN"),
+            (true, false) => ("freezer.state", "THAWED"),
+            (false, true) => ("cgroup.freeze", "1"),
+            (false, false) => ("cgroup.freeze", "0"),
+        };
+        std::fs::write(self.folder.join(file), text)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // Nothing to undo is fine; the processes in it go back to where they came from.
+        self.switch(false).ok();
+        let all = std::fs::read_to_string(self.folder.join("cgroup.procs")).unwrap_or_default();
+        for pid in all.lines() {
+            std::fs::write(self.folder.with_file_name("cgroup.procs"), pid).ok();
+        }
+        std::fs::remove_dir(&self.folder).ok();
+    }
+}
+
+#[test]
+fn a_spawner_that_does_not_answer_is_told() {
+    let shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let Some(frozen) = Frozen::new() else {
+        println!("skipped: this user may not make cgroups");
+        return;
+    };
+    let spawner = spawner(shop.serve.running().pid()).unwrap();
+    until(&shop, "spawner", "ok");
+    frozen.freeze(spawner);
+    // Asked again and again, it is one question that is open.
+    for _ in 0..3 {
+        let told = until(&shop, "spawner", "fail");
+        assert!(told.took < AT_ONCE, "{:?}", told.took);
+        let text = told.check("spawner")["summary"].as_str().unwrap();
+        assert!(text.contains("has not answered for "), "{text}");
+        assert_eq!((told.code, told.fact("spawner", "answers")), (2, &Value::Bool(false)));
+    }
+    assert_eq!(scraped(&shop)["tolv_spawner_up"], 0.0);
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    frozen.switch(false).unwrap();
+    until(&shop, "spawner", "ok");
+    assert!(shop.ran(&["run", "true"]).status.success());
+}
+
 #[test]
 fn a_disk_that_is_fuller_than_it_may_be_is_told() {
     let Some(disk) = Small::new(150) else {
