@@ -12,6 +12,8 @@ use tolv_model::release::ReleaseNumber;
 
 use tolv_run::{Culprit, Exit};
 
+use tolv_store::KeyError;
+
 use crate::codebase::CodebaseError;
 use crate::home::HomeError;
 use crate::listen::ListenError;
@@ -475,6 +477,17 @@ impl Error {
             Self::MissingConfig { names, file: None } => {
                 let pairs: Vec<_> = names.iter().map(|name| format!("{name}=…")).collect();
                 format!("tolv config set {}", pairs.join(" "))
+            }
+            Self::Key(KeyError::Missing { .. }) => {
+                "put it back, as from a backup, or set TOLV_SECRET_KEY".to_owned()
+            }
+            Self::Store(tolv_store::Error::WrongKey) => {
+                "put back the `secret-key` that belongs to the database, or set TOLV_SECRET_KEY"
+                    .to_owned()
+            }
+            Self::Store(tolv_store::Error::Damaged { .. }) => {
+                "put back a backup of it; a damaged one can be repaired with: sqlite3 FILE .recover"
+                    .to_owned()
             }
             Self::Stopped(_) => "start it: tolv start".to_owned(),
             Self::ManyRuns { .. } => "end some: tolv run list, tolv run stop ID".to_owned(),
