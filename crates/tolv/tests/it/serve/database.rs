@@ -335,14 +335,22 @@ fn a_damaged_database_is_told_at_once_and_not_waited_for() {
     shop.pushed(&["tolv", "main"]);
     shop.serve.end(rustix::process::Signal::INT);
     let file = shop.serve.state().join("db.sqlite");
-    for name in ["db.sqlite-wal", "db.sqlite-shm"] {
-        std::fs::remove_file(file.with_file_name(name)).ok();
+    // What SQLite has beside it too, where it left any.
+    let all = ["", "-wal", "-shm"].map(|end| file.with_file_name(format!("db.sqlite{end}")));
+    let right = all.each_ref().map(|path| std::fs::read(path).ok());
+    for path in &all {
+        std::fs::remove_file(path).ok();
     }
     let noise: Vec<u8> =
-        (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        (0..20_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     std::fs::write(&file, &noise).unwrap();
     let said = fails_to_start(&shop);
     assert!(said.contains("file is not a database"), "{said}");
     assert!(said.contains(&file.display().to_string()), "{said}");
     assert_eq!(std::fs::read(&file).unwrap(), noise, "it was changed");
+    for (path, bytes) in all.iter().zip(right) {
+        bytes.map(|bytes| std::fs::write(path, bytes).unwrap());
+    }
+    shop.serve.begin();
+    until_text(&shop, "shop.localhost", "one");
 }

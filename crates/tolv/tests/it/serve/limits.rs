@@ -341,8 +341,8 @@ fn a_formation_of_app_json_is_cut_so_that_it_fits_as_a_whole() {
     assert!(mib(&shop.limits_of("web.1")) < memory_of_this_machine());
     // The operator's word is refused before there is a release of it.
     let releases = shop.tolv(&["releases"]);
-    shop.refused(&["scale", "web=4000:1G"], "together: at most");
-    shop.refused(&["scale", "web=4000:1G"], "tolv limits");
+    shop.refused(&["scale", "web=1000:1G"], "together: at most");
+    shop.refused(&["scale", "web=1000:1G"], "tolv limits");
     assert_eq!(shop.tolv(&["releases"]), releases);
     shop.tolv(&["config", "set", "A=1"]);
 }
