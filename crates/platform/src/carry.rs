@@ -21,9 +21,9 @@ use tolv_model::ledger::Reason;
 use tolv_model::name::{ProcessName, ProcessType};
 use tolv_model::operation::{Outcome, Request, State};
 use tolv_model::release::ReleaseNumber;
-use tolv_model::size::Sizes;
+use tolv_model::size::{Sizes, show_bytes};
 use tolv_model::slug::{SlugId, short};
-use tolv_run::{Endpoints, OneOff, Target};
+use tolv_run::{Endpoint, Endpoints, OneOff, ProcessState, Target};
 use tolv_store::{Deploy, NewRelease, Operation, Release};
 
 use super::controller::{After, Controller, is_passing};
@@ -68,6 +68,21 @@ struct Wanted {
     sizes: Option<Sizes>,
 }
 
+/// What app.json asks for and the formation has no room for, in words.
+fn cut_memory(declared: &Sizes, given: &Sizes) -> Vec<String> {
+    let cut = declared.0.iter().filter_map(|(kind, size)| {
+        let (asked, given) = (size.memory?, given.of(kind).memory?);
+        let (shown, given_shown) = (show_bytes(asked), show_bytes(given));
+        (given < asked).then(|| {
+            format!(
+                "{kind}: memory {shown} in app.json: it has {given_shown} here, so that the \
+                 formation fits (tolv limits, tolv scale)"
+            )
+        })
+    });
+    cut.collect()
+}
+
 impl Carry<'_> {
     /// Carries it out to its end, whatever that is.
     ///
@@ -93,7 +108,7 @@ impl Carry<'_> {
                 if let Some(hint) = error.hint() {
                     self.warn(&hint);
                 }
-                self.goes_on();
+                self.tell_current().await;
                 self.output.fail(Arc::new(error));
                 self.end(State::Failed, Some(&text)).await
             }
@@ -137,7 +152,7 @@ impl Carry<'_> {
                     config_version,
                     reason: Reason::Promote { from: from.to_string(), release: *release },
                     branch: None,
-                    sizes: runtime.sizes.with(&self.deploy.sizes),
+                    sizes: self.platform.fit(&runtime, &self.deploy.sizes, &self.deploy.formation),
                     wanted: Wanted::default(),
                 };
                 self.release(next).await
@@ -146,7 +161,9 @@ impl Carry<'_> {
                 self.starts().await?;
                 let row = self.platform.proven(&self.deploy, *to).await?.row;
                 let runtime = self.platform.runtime(&self.deploy.app, &row.slug).await?;
-                let asked = row.sizes.beyond(&runtime.sizes);
+                let formation = &self.deploy.formation;
+                let declared = self.platform.fit(&runtime, &Sizes::default(), formation);
+                let asked = row.sizes.beyond(&declared);
                 let next = Next {
                     slug: row.slug,
                     commit: row.commit,
@@ -182,10 +199,12 @@ impl Carry<'_> {
         }
     }
 
-    /// The sizes of a slug's processes in this deploy: app.json's, and the operator's over them.
+    /// The sizes of a slug's processes in this deploy: app.json's, cut so that they fit, and the
+    /// operator's over them.
     async fn sizes(&self, slug: &SlugId) -> Result<Sizes, Error> {
         let runtime = self.platform.runtime(&self.deploy.app, slug).await?;
-        Ok(runtime.sizes.with(&self.now().await?.sizes))
+        let deploy = self.now().await?;
+        Ok(self.platform.fit(&runtime, &deploy.sizes, &deploy.formation))
     }
 
     /// The deploy as it is now.
@@ -193,9 +212,12 @@ impl Carry<'_> {
         Ok(self.platform.0.store.deploy_by_id(&self.deploy.id).await?)
     }
 
-    /// A deploy that was stopped starts with a new slug.
+    /// A deploy that was stopped starts with a new slug, which is told.
     async fn starts(&self) -> Result<(), Error> {
         if self.deploy.stopped {
+            let text = format!("{} was stopped: this release starts it", self.deploy.name);
+            self.head(&text);
+            self.tell(text);
             self.platform.0.store.set_stopped(&self.deploy.id, false).await?;
         }
         Ok(())
@@ -222,7 +244,7 @@ impl Carry<'_> {
                 if let Some(hint) = hint {
                     self.warn(&hint);
                 }
-                self.goes_on();
+                self.tell_current().await;
                 let state = match error {
                     Error::Cancelled => State::Cancelled,
                     _ => State::Failed,
@@ -251,9 +273,14 @@ impl Carry<'_> {
             store.set_formation(&self.deploy.id, formation).await?;
         }
         let url = self.platform.url_of(&self.deploy);
-        let last = match release.row.process_types.contains_key(&ProcessType::web()) {
-            true => format!("-----> Release {number} is up at {url}"),
-            false => format!("-----> Release {number} is up (no web process)"),
+        let has_web = release.row.process_types.contains_key(&ProcessType::web());
+        let last = match (self.now().await?.stopped, has_web) {
+            (true, _) => {
+                let name = &self.deploy.name;
+                format!("-----> Release {number} is recorded; {name} is stopped: tolv start")
+            }
+            (false, true) => format!("-----> Release {number} is up at {url}"),
+            (false, false) => format!("-----> Release {number} is up (no web process)"),
         };
         let after = self.settle(number, Ok(last)).await;
         self.platform.collect_soon(&self.deploy.id);
@@ -292,6 +319,9 @@ impl Carry<'_> {
         if !next.sizes.is_empty() {
             self.head(format!("Limits: {}", next.sizes));
         }
+        for cut in cut_memory(&runtime.sizes, &next.sizes) {
+            self.warn(&cut);
+        }
         for over in self.platform.0.shares.beyond(&next.sizes) {
             self.warn(&format!("{over} (TOLV_MAX_SIZE)"));
         }
@@ -305,7 +335,7 @@ impl Carry<'_> {
     async fn run(&self, release: &Release, asked: Option<&Formation>) -> Result<(), Error> {
         let deploy = self.now().await?;
         let target = self.platform.target(&deploy, release, asked).await?;
-        self.platform.0.quota.check(&deploy.id, &target)?;
+        self.platform.0.quota.check_target(&deploy.id, &target)?;
         if let Some(command) = target.release.process_types.get(&ProcessType::release()) {
             match self.operation.request.skips_release_phase() {
                 true => {
@@ -351,7 +381,8 @@ impl Carry<'_> {
 
     async fn converge(&self, target: Target, sizes: &Sizes) -> Result<(), Error> {
         let formation = &target.release.formation;
-        if formation.processes().next().is_some() {
+        // Nothing of a stopped deploy starts.
+        if formation.processes().next().is_some() && !self.now().await?.stopped {
             self.head(format!("Starting {formation}"));
         }
         // Only the first has nobody to answer meanwhile.
@@ -520,20 +551,30 @@ impl Carry<'_> {
         self.operation.request == Request::Up && self.deploy.current.is_none()
     }
 
-    /// Says what has not changed.
-    fn goes_on(&self) {
+    /// Says which release is current still, and whether it runs.
+    async fn tell_current(&self) {
         let Some(current) = self.deploy.current else { return };
-        let mut runs = Formation::default();
-        for endpoint in self.controller.endpoints().processes {
-            if endpoint.routed {
-                *runs.0.entry(endpoint.process.process_type).or_default() += 1;
-            }
+        let stopped = self.now().await.map_or(self.deploy.stopped, |deploy| deploy.stopped);
+        let name = &self.deploy.name;
+        let processes = self.controller.endpoints().processes;
+        let is_running = |endpoint: &Endpoint| {
+            endpoint.release == current && endpoint.state != ProcessState::Crashed
+        };
+        let mut formation = Formation::default();
+        for endpoint in processes.iter().filter(|endpoint| endpoint.routed) {
+            *formation.0.entry(endpoint.process.process_type.clone()).or_default() += 1;
         }
         let is_scaling = matches!(self.operation.request, Request::Scale { .. });
-        match is_scaling && !runs.0.is_empty() {
-            true => self.warn(&format!("Release {current} goes on with {runs}")),
-            false => self.warn(&format!("Release {current} goes on")),
-        }
+        self.warn(&match (stopped, processes.iter().any(is_running)) {
+            (true, _) => format!("Release {current} stays current; {name} is stopped: tolv start"),
+            (false, true) if is_scaling && !formation.0.is_empty() => {
+                format!("Release {current} goes on with {formation}")
+            }
+            (false, true) => format!("Release {current} goes on"),
+            (false, false) => {
+                format!("Release {current} stays current, but no process of it runs: tolv ps")
+            }
+        });
     }
 
     fn warn(&self, text: &str) {

@@ -13,6 +13,8 @@ use tolv_model::shortage::Shortage;
 
 use tolv_run::{Culprit, Exit};
 
+use tolv_store::KeyError;
+
 use crate::codebase::CodebaseError;
 use crate::home::HomeError;
 use crate::listen::ListenError;
@@ -233,6 +235,9 @@ pub enum Error {
         /// The file that they belong into, where that is the deploy's config.
         file: Option<PathBuf>,
     },
+    /// Nothing of it is to run.
+    #[error("{0} is stopped")]
+    Stopped(Deploy),
     /// The name was not repeated.
     #[error("to destroy `{0}`, confirm with exactly this name")]
     Unconfirmed(String),
@@ -393,6 +398,7 @@ impl Error {
             | Self::NoSuchType { .. }
             | Self::Drain { .. } => Kind::Invalid,
             Self::NoRelease(_)
+            | Self::Stopped(_)
             | Self::NothingBefore { .. }
             | Self::FailedRelease { .. }
             | Self::NotFailed { .. }
@@ -507,6 +513,18 @@ impl Error {
                 let pairs: Vec<_> = names.iter().map(|name| format!("{name}=…")).collect();
                 format!("tolv config set {}", pairs.join(" "))
             }
+            Self::Key(KeyError::Missing { .. }) => {
+                "put it back, as from a backup, or set TOLV_SECRET_KEY".to_owned()
+            }
+            Self::Store(tolv_store::Error::WrongKey) => {
+                "put back the `secret-key` that belongs to the database, or set TOLV_SECRET_KEY"
+                    .to_owned()
+            }
+            Self::Store(tolv_store::Error::Damaged { .. }) => {
+                "put back a backup of it; a damaged one can be repaired with: sqlite3 FILE .recover"
+                    .to_owned()
+            }
+            Self::Stopped(_) => "start it: tolv start".to_owned(),
             Self::ManyRuns { .. } => "end some: tolv run list, tolv run stop ID".to_owned(),
             Self::NotRecorded(_) => "ask for that next time: tolv run --record".to_owned(),
             Self::ReleasePhase { .. } => "to try it again: tolv releases retry".to_owned(),
@@ -515,7 +533,9 @@ impl Error {
                 "ask for less, or have the operator raise TOLV_MAX_SIZE".to_owned()
             }
             Self::OverQuota { .. } => {
-                "start fewer processes, or smaller ones: tolv scale, tolv limits".to_owned()
+                "start fewer processes, or smaller ones (tolv scale, tolv limits); a release that \
+                 failed is tried again then with: tolv releases retry"
+                    .to_owned()
             }
             Self::NoSuchType { known, .. } => format!("there are {known}"),
             Self::Store(tolv_store::Error::Ledger(_)) => {

@@ -24,7 +24,7 @@ use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
 use tolv_store::{
-    DatabaseUrl, Deploy, ForgedToken, Operation, Releasing, SecretKey, Store, StoredToken,
+    DatabaseUrl, Deploy, ForgedToken, KeyError, Operation, Releasing, SecretKey, Store, StoredToken,
 };
 
 use super::controller::{self, Controller};
@@ -128,6 +128,19 @@ pub(super) struct Inner {
 /// In the state folder: where files are written beside their places first.
 const WRITTEN: [&str; 4] = ["", "anchors", "running", "git/hooks"];
 
+/// The key in a file; a new one only for a database that was written with none.
+async fn load_key(path: &Path, database: &DatabaseUrl) -> Result<SecretKey, Error> {
+    match SecretKey::load(path) {
+        Err(KeyError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+        loaded => return Ok(loaded?),
+    }
+    let key = SecretKey::generate(path)?;
+    if Store::connect(database, &key)?.has_key().await? {
+        return Err(KeyError::Missing { path: path.to_owned() }.into());
+    }
+    Ok(key.save(path)?)
+}
+
 impl Platform {
     /// Opens the state folder and the database, starts what should run, and
     /// goes on with what was not finished. The receiver has the lines of every process.
@@ -142,13 +155,13 @@ impl Platform {
             // What cannot be removed harms nobody.
             tolv_durable::sweep(&home.join(folder)).ok();
         }
-        let key = match &options.secret_key {
-            Some(key) => key.clone(),
-            None => SecretKey::load_or_create(&home.join("secret-key"))?,
-        };
         let database = match &options.database {
             Some(database) => database.clone(),
             None => DatabaseUrl::file(&home.join("db.sqlite")),
+        };
+        let key = match &options.secret_key {
+            Some(key) => key.clone(),
+            None => load_key(&home.join("secret-key"), &database).await?,
         };
         let store = Store::connect(&database, &key)?;
         store.anchor_in(home.join("anchors"));

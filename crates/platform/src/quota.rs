@@ -10,10 +10,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tolv_model::formation::Formation;
 use tolv_model::id::DeployId;
 use tolv_model::name::Deploy as DeployPath;
 use tolv_model::size::show_bytes;
-use tolv_run::Target;
+use tolv_run::{Target, TypeLimits};
 use tolv_sandbox::Limits;
 
 use super::error::Error;
@@ -50,10 +51,13 @@ impl Total {
     }
 
     /// What the formation of a target may take.
-    fn of_formation(target: &Target) -> Self {
-        let quantities = target.release.formation.0.iter();
-        let totals =
-            quantities.map(|(kind, &count)| Self::of(target.limits.of(kind), u64::from(count)));
+    fn of_target(target: &Target) -> Self {
+        Self::of_formation(&target.release.formation, &target.limits)
+    }
+
+    fn of_formation(formation: &Formation, limits: &TypeLimits) -> Self {
+        let quantities = formation.0.iter();
+        let totals = quantities.map(|(kind, &count)| Self::of(limits.of(kind), u64::from(count)));
         totals.fold(Self::default(), Self::plus)
     }
 }
@@ -92,11 +96,28 @@ impl Quota {
     }
 
     /// Refuses a formation that may take too much.
-    pub(super) fn check(&self, deploy: &DeployId, target: &Target) -> Result<(), Error> {
-        let formation = Total::of_formation(target);
+    pub(super) fn check(
+        &self,
+        deploy: &DeployId,
+        name: &DeployPath,
+        formation: &Formation,
+        limits: &TypeLimits,
+    ) -> Result<(), Error> {
+        let formation = Total::of_formation(formation, limits);
         let beside = self.one_offs().get(deploy).copied().unwrap_or_default();
         let processes = formation.plus(beside).processes;
-        self.compare(&target.release.deploy, formation.memory, processes)
+        self.compare(name, formation.memory, processes)
+    }
+
+    /// Refuses a target whose formation may take too much.
+    pub(super) fn check_target(&self, deploy: &DeployId, target: &Target) -> Result<(), Error> {
+        let release = &target.release;
+        self.check(deploy, &release.deploy, &release.formation, &target.limits)
+    }
+
+    /// Bytes of memory that the formation of a deploy may take.
+    pub(super) fn memory(&self) -> u64 {
+        self.most.memory
     }
 
     /// Reserves room for a one-off beside the formation of its target and the other one-offs.
@@ -110,7 +131,7 @@ impl Quota {
         total.memory = total.memory.saturating_sub(self.usual_memory);
         let mut one_offs = self.one_offs();
         let now = one_offs.get(deploy).copied().unwrap_or_default().plus(total);
-        let processes = Total::of_formation(target).plus(now).processes;
+        let processes = Total::of_target(target).plus(now).processes;
         self.compare(&target.release.deploy, now.memory, processes)?;
         one_offs.insert(deploy.clone(), now);
         Ok(Reservation { quota: Arc::clone(self), deploy: deploy.clone(), total })

@@ -214,6 +214,9 @@ impl Platform {
         if deploy.current.is_none() {
             return Err(Error::NoRelease(deploy.name.clone()));
         }
+        if deploy.stopped {
+            return Err(Error::Stopped(deploy.name.clone()));
+        }
         let running = self.processes(&deploy.name).await?;
         let (found, process) = match processes {
             Selection::All => return Ok(()),

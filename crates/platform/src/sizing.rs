@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use tolv_build::Caps;
+use tolv_model::formation::Formation;
 use tolv_model::name::ProcessType;
 use tolv_model::size::{Size, Sizes};
 use tolv_run::TypeLimits;
@@ -20,8 +21,12 @@ use tolv_store::Deploy;
 
 use super::error::Error;
 use super::platform::Platform;
+use super::target::Runtime;
 
 const MIB: u64 = 1 << 20;
+
+/// The least that a cut leaves to a process.
+const MIN_MEMORY: u64 = 16 * MIB;
 
 /// Processes and threads of an ordinary process, at most a 24th of all apps' together.
 const DEFAULT_PROCESSES: u32 = 1024;
@@ -199,6 +204,39 @@ impl Shares {
         over.collect()
     }
 
+    /// Cuts the memory of types for which only app.json asks, so that the whole formation has at
+    /// most `room` bytes: the largest are cut first, to one size. What does not fit all the same
+    /// stays as it is, and is refused.
+    fn fit(&self, declared: &Sizes, asked: &Sizes, formation: &Formation, room: u64) -> Sizes {
+        let mut sizes = declared.clone().with(asked);
+        let memory =
+            |sizes: &Sizes, kind: &ProcessType| self.granted(&sizes.of(kind)).memory.unwrap_or(0);
+        let mut left = room;
+        let mut flexible = Vec::new();
+        for (kind, &count) in formation.0.iter().filter(|(_, count)| **count > 0) {
+            let (count, bytes) = (u64::from(count), memory(&sizes, kind));
+            match (declared.of(kind).memory, asked.of(kind).memory) {
+                (Some(_), None) => flexible.push((bytes, count, kind)),
+                _ => left = left.saturating_sub(bytes.saturating_mul(count)),
+            }
+        }
+        // The smallest first: what they leave of their share is the larger ones'.
+        flexible.sort_unstable();
+        let mut processes: u64 = flexible.iter().map(|(_, count, _)| count).sum();
+        for (bytes, count, kind) in flexible {
+            let share = (left / processes.max(1)) >> 20 << 20;
+            let given = if share < MIN_MEMORY { bytes } else { bytes.min(share) };
+            if given < bytes
+                && let Some(size) = sizes.0.get_mut(kind)
+            {
+                size.memory = Some(given);
+            }
+            left = left.saturating_sub(given.saturating_mul(count));
+            processes -= count;
+        }
+        sizes
+    }
+
     /// Refuses what is beyond the most.
     pub(super) fn check(&self, sizes: &Sizes) -> Result<(), Error> {
         match self.beyond(sizes) {
@@ -236,6 +274,14 @@ impl Shares {
 }
 
 impl Platform {
+    /// The sizes of a slug's processes: app.json's, cut so that the formation fits into what a
+    /// deploy may take, and the operator's over them.
+    pub(super) fn fit(&self, runtime: &Runtime, asked: &Sizes, formation: &Formation) -> Sizes {
+        let (types, declared) = (&runtime.process_types, &runtime.formation);
+        let formation = super::target::formation(types, declared, formation, false);
+        self.0.shares.fit(&runtime.sizes, asked, &formation, self.0.quota.memory())
+    }
+
     /// The limits of each process type of a deploy, with what was asked for.
     ///
     /// # Errors
@@ -326,6 +372,33 @@ mod tests {
         let shares = Sizing { most, ..Sizing::default() }.shares(machine(24, 2));
         let granted = shares.granted(&"cpu-weight=10000".parse().unwrap());
         assert_eq!(granted.cpu_weight, Some(500));
+    }
+
+    #[test]
+    fn what_app_json_asks_for_is_cut_until_the_formation_fits() {
+        let shares = Sizing::default().shares(machine(8, 2));
+        let sizes = |text: &[(&str, &str)]| {
+            let sizes =
+                text.iter().map(|(kind, size)| (kind.parse().unwrap(), size.parse().unwrap()));
+            Sizes(sizes.collect())
+        };
+        let heroku = sizes(&[("web", "performance-l-ram"), ("worker", "memory=64M")]);
+        let formation: Formation = "web=2,worker=1".parse().unwrap();
+        let room = 6 << 30;
+        let none = Sizes::default();
+        let fitted = shares.fit(&heroku, &none, &formation, room);
+        let of = |sizes: &Sizes, kind: &str| {
+            shares.granted(&sizes.of(&kind.parse().unwrap())).memory.unwrap()
+        };
+        assert_eq!(of(&fitted, "worker"), 64 * MIB);
+        assert_eq!(of(&fitted, "web"), (room - 64 * MIB) / 2);
+        // What fits stays as it is, and what the operator asks for does too.
+        let small = sizes(&[("web", "1G"), ("worker", "memory=64M")]);
+        assert_eq!(shares.fit(&small, &none, &formation, room), small);
+        let asked = sizes(&[("web", "4G")]);
+        let fitted = shares.fit(&heroku, &asked, &formation, room);
+        assert_eq!((of(&fitted, "web"), of(&fitted, "worker")), (4 << 30, 64 * MIB));
+        assert_eq!(shares.fit(&heroku, &none, &formation, u64::MAX), heroku);
     }
 
     #[test]

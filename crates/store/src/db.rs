@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use sqlx::{Any, AnyConnection, AnyPool, Executor as _, Row as _};
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tolv_model::ledger::LedgerKey;
 
-use crate::error::Error;
+use crate::error::{Error, is_damaged};
 use crate::lease::require_writable;
 use crate::reserve;
 use crate::secret::{SecretKey, random};
@@ -183,13 +184,27 @@ impl Store {
                 (url.clone(), "", FIXED_IN_POSTGRES, BEGIN_IN_POSTGRES, READ_IN_POSTGRES)
             }
         };
+        // The pool would try a damaged file again and again, until it counts as away. So such a
+        // connection is let through: what is asked on it says what is wrong, and it is used once.
+        let damaged = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&damaged);
         let pool = AnyPoolOptions::new()
             .max_connections(POOL)
             .acquire_timeout(PATIENCE)
+            .before_acquire(move |_, _| {
+                let is_sound = !damaged.load(Ordering::Relaxed);
+                Box::pin(async move { Ok(is_sound) })
+            })
             .after_connect(move |connection, _| {
+                let seen = Arc::clone(&seen);
                 Box::pin(async move {
-                    if !setup.is_empty() {
-                        connection.execute(setup).await?;
+                    if setup.is_empty() {
+                        return Ok(());
+                    }
+                    match connection.execute(setup).await {
+                        Err(error) if is_damaged(&error) => seen.store(true, Ordering::Relaxed),
+                        Err(error) => return Err(error),
+                        Ok(_) => {}
                     }
                     Ok(())
                 })
@@ -272,6 +287,10 @@ impl Store {
     ///
     /// [`Error::Unavailable`], [`Error::Migrate`], [`Error::WrongKey`], [`Error::Anchor`].
     pub async fn prepare(&self) -> Result<(), Error> {
+        self.bring_up_to_date().await.map_err(|error| error.of_file(self.file()))
+    }
+
+    async fn bring_up_to_date(&self) -> Result<(), Error> {
         self.adjust_reserves();
         // A migration that fails leaves a connection in an unknown state: it is closed then.
         let connection = self.pool().acquire().await?;
@@ -332,6 +351,24 @@ impl Store {
             return Err(Error::OtherSchema);
         }
         self.check_key().await
+    }
+
+    /// Whether a platform has written to this database before, with the key that it was proven with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`], [`Error::Damaged`].
+    pub async fn has_key(&self) -> Result<bool, Error> {
+        let found = sqlx::query("SELECT value FROM meta WHERE name = $1")
+            .bind(PROOF)
+            .fetch_optional(self.pool())
+            .await;
+        match found.map_err(Error::from) {
+            Ok(found) => Ok(found.is_some()),
+            // There is no such table yet.
+            Err(Error::Database(_)) => Ok(false),
+            Err(error) => Err(error.of_file(self.file())),
+        }
     }
 
     async fn check_key(&self) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! Why the store did not do what was asked.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tolv_model::env::EnvError;
 use tolv_model::id::TokenId;
@@ -66,6 +66,14 @@ pub enum Error {
     /// The database cannot be reached now.
     #[error("the database cannot be reached")]
     Unavailable(#[source] sqlx::Error),
+    /// The file of the database is damaged, or is no database.
+    #[error("the database{} cannot be used", named(.file.as_deref()))]
+    Damaged {
+        /// Which file, where that is known.
+        file: Option<PathBuf>,
+        /// What SQLite says of it.
+        source: sqlx::Error,
+    },
     /// The disk of the database is full.
     #[error("the disk of the platform is full")]
     Full(#[source] sqlx::Error),
@@ -141,6 +149,12 @@ pub enum KeyError {
         /// Its permission bits.
         mode: u32,
     },
+    /// It is gone, and a database was written with it.
+    #[error("the secret key `{path}` is missing, and the database was written with one")]
+    Missing {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The file.
     #[error("the secret key `{path}` cannot be read or made")]
     File {
@@ -151,7 +165,35 @@ pub enum KeyError {
     },
 }
 
+fn named(file: Option<&Path>) -> String {
+    file.map(|file| format!(" `{}`", file.display())).unwrap_or_default()
+}
+
+/// SQLite's codes of a file that is malformed (11), or is no database (26).
+fn is_damage(code: u32) -> bool {
+    matches!(code, 11 | 26)
+}
+
+/// Whether an error of SQLite's is that of a damaged file.
+pub(crate) fn is_damaged(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(database) = error else { return false };
+    let code = database.code().and_then(|code| code.parse::<u32>().ok());
+    database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some()
+        && code.is_some_and(|code| is_damage(code & 0xff))
+}
+
 impl Error {
+    /// The same, with the file that is damaged.
+    #[must_use]
+    pub(crate) fn of_file(self, path: Option<&Path>) -> Self {
+        match self {
+            Self::Damaged { file: None, source } => {
+                Self::Damaged { file: path.map(Path::to_owned), source }
+            }
+            other => other,
+        }
+    }
+
     /// A database that has not answered in time.
     pub(crate) fn away() -> Self {
         Self::Unavailable(sqlx::Error::PoolTimedOut)
@@ -190,6 +232,9 @@ impl Error {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         use sqlx::Error as E;
+        if is_damaged(&error) {
+            return Self::Damaged { file: None, source: error };
+        }
         match &error {
             // Protocol: what answered is no PostgreSQL, such as a proxy in front of one that is down.
             E::Io(_)

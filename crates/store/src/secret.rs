@@ -58,15 +58,32 @@ impl SecretKey {
     ///
     /// Every variant of [`KeyError`].
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        let file = |source| KeyError::File { path: path.to_owned(), source };
         match Self::load(path) {
             Err(KeyError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             loaded => return loaded,
         }
-        let bytes: [u8; 40] = random().map_err(|_| file(io::ErrorKind::Other.into()))?;
-        let (key, name) = bytes
-            .split_first_chunk::<32>()
-            .ok_or_else(|| KeyError::Syntax { from: "the system's random source".to_owned() })?;
+        Self::generate(path)?.save(path)
+    }
+
+    /// Makes a new one, for the file where none is yet.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no random bytes.
+    pub fn generate(path: &Path) -> Result<Self, KeyError> {
+        let file = |source| KeyError::File { path: path.to_owned(), source };
+        random().map(Self).map_err(|_| file(io::ErrorKind::Other.into()))
+    }
+
+    /// Writes it to a file; of two that do so at once the first stands, and both have that one.
+    ///
+    /// # Errors
+    ///
+    /// Every variant of [`KeyError`].
+    pub fn save(&self, path: &Path) -> Result<Self, KeyError> {
+        let file = |source| KeyError::File { path: path.to_owned(), source };
+        let key = &self.0;
+        let name: [u8; 8] = random().map_err(|_| file(io::ErrorKind::Other.into()))?;
         let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
         // Whole, on the disk and under a name of its own first: a crash leaves no half of a key,
         // and of two that make one at once the first stands.

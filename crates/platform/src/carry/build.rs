@@ -33,7 +33,8 @@ impl Carry<'_> {
         self.starts().await?;
         let (slug, commit) = self.built(Source::WorkingTree { dir: codebase.dir.clone() }).await?;
         let runtime = self.platform.runtime(&self.deploy.app, &slug).await?;
-        let (types, sizes) = (runtime.process_types, runtime.sizes.with(&self.deploy.sizes));
+        let sizes = self.platform.fit(&runtime, &self.deploy.sizes, &self.deploy.formation);
+        let types = runtime.process_types;
         known_types(&types, &codebase.formation, &self.deploy.name)?;
         let config_version = self.now().await?.config_version;
         if let Some(current) = self.deploy.current

@@ -18,6 +18,7 @@ use crate::controller::{After, is_passing};
 use crate::error::{Error, chain};
 use crate::platform::blocking;
 use crate::requests::known_types;
+use crate::target::formation;
 
 impl Carry<'_> {
     pub(super) async fn config(
@@ -50,6 +51,8 @@ impl Carry<'_> {
         let store = &self.platform.0.store;
         let wanted = self.deploy.formation.clone().with(formation);
         if let Some(next) = self.resized(sizes, &[]).await? {
+            // Before there is a release of it: what is refused changes nothing.
+            self.check_quota(&next, &wanted).await?;
             let wanted = Wanted { formation: Some(wanted), ..next.wanted };
             self.tell(format!("Scaled to {formation}"));
             return self.release(Next { wanted, ..next }).await;
@@ -58,7 +61,7 @@ impl Carry<'_> {
             let release = store.release(&self.deploy.id, current).await?;
             known_types(&release.row.process_types, formation, &self.deploy.name)?;
             let target = self.platform.target(&self.deploy, &release, Some(&wanted)).await?;
-            self.platform.0.quota.check(&self.deploy.id, &target)?;
+            self.platform.0.quota.check_target(&self.deploy.id, &target)?;
             self.converge(target, &release.row.sizes).await?;
         }
         store.set_formation(&self.deploy.id, &wanted).await?;
@@ -73,9 +76,22 @@ impl Carry<'_> {
         reset: &[ProcessType],
     ) -> Result<Option<After>, Error> {
         match self.resized(sizes, reset).await? {
-            Some(next) => self.release(next).await,
+            Some(next) => {
+                self.check_quota(&next, &self.deploy.formation).await?;
+                self.release(next).await
+            }
             None => Ok(None),
         }
+    }
+
+    /// Refuses sizes with which the formation would take more than a deploy may.
+    async fn check_quota(&self, next: &Next, asked: &Formation) -> Result<(), Error> {
+        let inner = &self.platform.0;
+        let runtime = self.platform.runtime(&self.deploy.app, &next.slug).await?;
+        let stopped = self.deploy.stopped;
+        let wanted = formation(&runtime.process_types, &runtime.formation, asked, stopped);
+        let limits = inner.shares.limits(&next.sizes);
+        inner.quota.check(&self.deploy.id, &self.deploy.name, &wanted, &limits)
     }
 
     /// What is to be released for sizes to change; nothing where they do not, or where nothing was
@@ -88,7 +104,7 @@ impl Carry<'_> {
         };
         let row = self.platform.proven(&self.deploy, current).await?.row;
         let runtime = self.platform.runtime(&self.deploy.app, &row.slug).await?;
-        let sizes = runtime.sizes.with(&asked);
+        let sizes = self.platform.fit(&runtime, &asked, &self.deploy.formation);
         // Done again after a crash, it is what is recorded already.
         if self.operation.release.is_none() && sizes == row.sizes {
             self.platform.0.store.set_sizes(&self.deploy.id, &asked).await?;
@@ -106,6 +122,10 @@ impl Carry<'_> {
     }
 
     pub(super) async fn restart(&self, processes: &Selection) -> Result<Option<After>, Error> {
+        let now = self.now().await?;
+        if now.stopped {
+            return Err(Error::Stopped(now.name));
+        }
         if let Some(current) = self.deploy.current {
             // What starts now is proven as at the first start, before any old process is told to go.
             let release = self.platform.0.store.release(&self.deploy.id, current).await?;

@@ -13,6 +13,7 @@ use super::Done;
 use super::args::{Config, ConfigCommand};
 use super::failure::Failure;
 use super::follow;
+use super::processes::stopped_note;
 use super::show::{json, table};
 use super::target::Target;
 use crate::settings::Settings;
@@ -136,7 +137,8 @@ fn change(target: &Target, path: &str, change: &ConfigChange) -> Done {
         return Ok(json(&operation)?.into_bytes());
     }
     let number = operation.release.unwrap_or_default();
-    Ok(format!("Changed {names}: {} is at v{number}\n", operation.deploy).into_bytes())
+    let note = stopped_note(target)?;
+    Ok(format!("Changed {names}: {} is at v{number}{note}\n", operation.deploy).into_bytes())
 }
 
 fn export(target: &Target, path: &str) -> Done {

@@ -5,7 +5,7 @@ use tolv_model::size::{Size, SizeError, show_bytes};
 
 use super::args::Limits as Args;
 use super::failure::Failure;
-use super::processes::{cpu, done};
+use super::processes::{changed, cpu};
 use super::show::{json, table};
 use super::target::Target;
 use super::{Done, args};
@@ -25,7 +25,7 @@ pub(super) fn limits(args: &Args, settings: &Settings) -> Done {
                 true => format!("has the default limits for {kind}"),
                 false => format!("has new limits for {kind}: {size}"),
             };
-            done(&target, &NewOperation::Limits { sizes, reset }, &said)
+            changed(&target, &NewOperation::Limits { sizes, reset }, &said)
         }
         kind => show(&target, kind.as_ref().map(|kind| kind.as_str())),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tolv_api::{Limits, NewOperation, Operation, Page, Process};
+use tolv_api::{Deploy, Limits, NewOperation, Operation, Page, Process};
 use tolv_model::formation::{Formation, FormationError};
 use tolv_model::name::NameError;
 use tolv_model::size::{SizeError, Sizes, show_bytes, show_cores};
@@ -30,7 +30,12 @@ pub(super) fn ps(which: &Which, settings: &Settings) -> Done {
         return Ok(json(&page)?.into_bytes());
     }
     if page.items.is_empty() {
-        return Ok(format!("Nothing of {} runs.\n", target.deploy()?).into_bytes());
+        let deploy = target.deploy()?;
+        return Ok(match is_stopped(&target)? {
+            true => format!("{deploy} is stopped. Start it: tolv start\n"),
+            false => format!("Nothing of {deploy} runs.\n"),
+        }
+        .into_bytes());
     }
     let row = |process: &Process| {
         vec![
@@ -50,6 +55,25 @@ pub(super) fn ps(which: &Which, settings: &Settings) -> Done {
 
 fn wrong(error: &dyn std::fmt::Display) -> Failure {
     Failure::new(error.to_string())
+}
+
+/// Whether nothing of the deploy is to run.
+fn is_stopped(target: &Target) -> Result<bool, Failure> {
+    Ok(target.client.get::<Deploy>(&target.path()?)?.stopped)
+}
+
+/// What is to be said behind a change that runs only once the deploy is started.
+pub(super) fn stopped_note(target: &Target) -> Result<&'static str, Failure> {
+    Ok(if is_stopped(target)? { "; it is stopped: tolv start" } else { "" })
+}
+
+/// Asks for a change that a stopped deploy has too, but does not run.
+pub(super) fn changed(target: &Target, new: &NewOperation, text: &str) -> Done {
+    let operation = follow::ask(target, new)?;
+    if target.json {
+        return Ok(json(&operation)?.into_bytes());
+    }
+    Ok(format!("{} {text}{}\n", operation.deploy, stopped_note(target)?).into_bytes())
 }
 
 pub(super) fn done(target: &Target, new: &NewOperation, text: &str) -> Done {
@@ -82,7 +106,7 @@ pub(super) fn scale(args: &Scale, settings: &Settings) -> Done {
         true => format!("is scaled to {formation}"),
         false => format!("is scaled to {formation} ({sizes})"),
     };
-    done(&target, &new, &said)
+    changed(&target, &new, &said)
 }
 
 pub(super) fn restart(args: &Restart, settings: &Settings) -> Done {

@@ -296,3 +296,63 @@ fn a_database_that_crashes_in_a_transaction_is_said_to_be_away() {
     let ran = run(&mut second(&shop, &shop.serve.folder("elsewhere"), postgres.url()));
     assert!(ran.err.contains("another platform runs on this database: "), "{}", ran.err);
 }
+
+/// A start that has to fail with one error.
+#[track_caller]
+fn fails_to_start(shop: &Shop) -> String {
+    let ran = run(Command::new(env!("CARGO_BIN_EXE_tolv"))
+        .arg("serve")
+        .env("TOLV_HOME", shop.serve.state())
+        .env("TOLV_LISTEN", "127.0.0.1:0")
+        .env("TOLV_HTTP", "127.0.0.1:0"));
+    assert_eq!(ran.status.code(), Some(1), "{}{}", ran.out, ran.err);
+    assert_eq!(ran.err.matches("error:").count(), 1, "{}", ran.err);
+    ran.err
+}
+
+#[test]
+fn a_missing_key_of_a_database_is_not_replaced() {
+    let mut shop = Shop::site("one", &[]);
+    shop.serve.end(rustix::process::Signal::INT);
+    let key = shop.serve.state().join("secret-key");
+    let right = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    for _ in 0..2 {
+        let said = fails_to_start(&shop);
+        assert!(said.contains("secret-key` is missing"), "{said}");
+        assert!(said.contains("put it back") && said.contains("TOLV_SECRET_KEY"), "{said}");
+        assert!(!key.exists(), "a new one was written");
+    }
+    std::fs::write(&key, &right).unwrap();
+    rustix::fs::chmod(&key, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    shop.serve.begin();
+    shop.tolv(&["apps"]);
+}
+
+#[test]
+fn a_damaged_database_is_told_at_once_and_not_waited_for() {
+    let mut shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    shop.serve.end(rustix::process::Signal::INT);
+    let file = shop.serve.state().join("db.sqlite");
+    // What SQLite has beside it too, where it left any.
+    let all = ["", "-wal", "-shm"].map(|end| file.with_file_name(format!("db.sqlite{end}")));
+    let right = all.each_ref().map(|path| std::fs::read(path).ok());
+    for path in &all {
+        std::fs::remove_file(path).ok();
+    }
+    let noise: Vec<u8> =
+        (0..20_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    std::fs::write(&file, &noise).unwrap();
+    let said = fails_to_start(&shop);
+    assert!(said.contains("file is not a database"), "{said}");
+    assert!(said.contains(&file.display().to_string()), "{said}");
+    assert_eq!(std::fs::read(&file).unwrap(), noise, "it was changed");
+    for (path, bytes) in all.iter().zip(right) {
+        if let Some(bytes) = bytes {
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    shop.serve.begin();
+    until_text(&shop, "shop.localhost", "one");
+}

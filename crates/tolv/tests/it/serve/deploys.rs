@@ -306,3 +306,48 @@ fn an_open_tunnel_does_not_hold_a_deploy_and_is_closed_by_its_process() {
     socket.read_to_string(&mut last).unwrap();
     assert_eq!(last, "bye");
 }
+
+/// Nothing of a stopped deploy is told as if it ran.
+#[test]
+fn a_stopped_deploy_is_told_as_stopped() {
+    let shop = Shop::site("one", &[]);
+    shop.pushed(&["tolv", "main"]);
+    shop.tolv(&["stop"]);
+    let hint = "stopped: tolv start";
+    for args in [&["config", "set", "A=1"][..], &["limits", "web", "--memory", "300M"]] {
+        let ran = shop.ran(args);
+        assert!(ran.status.success(), "{args:?}: {}", ran.err);
+        let recorded = ran.err.contains("is recorded; shop/production is stopped: tolv start");
+        assert!(recorded && !ran.err.contains("is up at"), "{args:?}: {}", ran.err);
+        assert!(!ran.err.contains("Starting"), "{args:?}: {}", ran.err);
+        assert!(ran.out.contains(hint), "{args:?}: {}", ran.out);
+    }
+    let ran = shop.ran(&["scale", "web=2"]);
+    assert!(ran.out.contains(hint) && !ran.err.contains("Starting"), "{}{}", ran.out, ran.err);
+    let refused = shop.ran(&["restart"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.out);
+    assert!(refused.err.contains("shop/production is stopped"), "{}", refused.err);
+    assert!(refused.err.contains("tolv start"), "{}", refused.err);
+    let ps = shop.tolv(&["ps"]);
+    assert!(ps.contains("shop/production is stopped. Start it: tolv start"), "{ps}");
+    // A push starts it, and says so.
+    shop.change("index.html", "two");
+    let said = shop.pushed(&["tolv", "main"]);
+    assert!(said.contains("shop/production was stopped: this release starts it"), "{said}");
+    assert!(said.contains("is up at"), "{said}");
+    assert_eq!(shop.text("shop.localhost", "/"), "two");
+}
+
+#[test]
+fn a_release_of_which_nothing_runs_does_not_go_on() {
+    let shop = Shop::new("web: test -z \"$BOOM\" && exec python3 server.py\n", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let ran = shop.ran(&["config", "set", "BOOM=1"]);
+    assert!(ran.err.contains("Release v1 goes on"), "{}", ran.err);
+    shop.tolv(&["stop"]);
+    shop.tolv(&["config", "set", "BOOM=1"]);
+    let ran = shop.ran(&["start"]);
+    assert!(!ran.status.success(), "{}", ran.out);
+    assert!(!ran.err.contains("goes on"), "{}", ran.err);
+    assert!(ran.err.contains("stays current, but no process of it runs"), "{}", ran.err);
+}

@@ -327,3 +327,22 @@ fn a_release_phase_that_says_much_does_not_hide_why_it_failed() {
     assert!(kept.contains("       1\n") && kept.contains(" lines omitted"), "{} bytes", kept.len());
     assert!(kept.len() < 5 << 20, "{} bytes", kept.len());
 }
+
+#[test]
+fn a_formation_of_app_json_is_cut_so_that_it_fits_as_a_whole() {
+    let shop = Shop::new("web: python3 server.py\nworker: sleep 1000\n", &[]);
+    shop.change(
+        "app.json",
+        r#"{"formation": {"web": {"size": "memory=8T"}, "worker": {"quantity": 1, "size": "memory=64M"}}}"#,
+    );
+    let said = shop.pushed(&["tolv", "main"]);
+    assert!(said.contains("web: memory 8T in app.json: it has "), "{said}");
+    assert_eq!(mib(&shop.limits_of("worker.1")), 64);
+    assert!(mib(&shop.limits_of("web.1")) < memory_of_this_machine());
+    // The operator's word is refused before there is a release of it.
+    let releases = shop.tolv(&["releases"]);
+    shop.refused(&["scale", "web=1000:1G"], "together: at most");
+    shop.refused(&["scale", "web=1000:1G"], "tolv limits");
+    assert_eq!(shop.tolv(&["releases"]), releases);
+    shop.tolv(&["config", "set", "A=1"]);
+}
