@@ -202,7 +202,8 @@ impl Store {
                     }
                     match connection.execute(setup).await {
                         Err(error) if is_damaged(&error) => seen.store(true, Ordering::Relaxed),
-                        done => drop(done?),
+                        Err(error) => return Err(error),
+                        Ok(_) => {}
                     }
                     Ok(())
                 })
