@@ -81,14 +81,6 @@ impl Drop for Loop {
     }
 }
 
-fn disk(inodes: u32) -> Option<Loop> {
-    let disk = Loop::new(inodes);
-    if disk.is_none() {
-        println!("skipped: this user may not mount a file system");
-    }
-    disk
-}
-
 /// Of the process of the app, once there is one: it is the same one for as long as this is.
 fn pid(shop: &Shop) -> u64 {
     poll(SOON, "a process", || shop.json(&["ps"])["items"][0]["pid"].as_u64())
@@ -103,7 +95,10 @@ fn status(shop: &Shop, home: &Path) -> Ran {
 
 #[test]
 fn without_a_free_inode_an_upgrade_goes_on_and_a_start_brings_back_what_ran() {
-    let Some(disk) = disk(1500) else { return };
+    let Some(disk) = Loop::new(1500) else {
+        println!("skipped: this user may not mount a file system");
+        return;
+    };
     let home = disk.path().join("state");
     let mut shop = disk.shop();
     let before = pid(&shop);
@@ -143,7 +138,10 @@ fn without_a_free_inode_an_upgrade_goes_on_and_a_start_brings_back_what_ran() {
 
 #[test]
 fn on_a_disk_that_became_read_only_an_upgrade_and_a_start_keep_what_runs() {
-    let Some(disk) = disk(8000) else { return };
+    let Some(disk) = Loop::new(8000) else {
+        println!("skipped: this user may not mount a file system");
+        return;
+    };
     let home = disk.path().join("state");
     let mut shop = disk.shop();
     let before = pid(&shop);
@@ -191,7 +189,10 @@ const LOUD: &str = "web: python3 server.py\n\
 
 #[test]
 fn who_follows_a_log_on_a_read_only_disk_is_told_why_there_is_nothing_and_what_is_dropped() {
-    let Some(disk) = disk(8000) else { return };
+    let Some(disk) = Loop::new(8000) else {
+        println!("skipped: this user may not mount a file system");
+        return;
+    };
     let home = disk.path().join("state");
     let shop = Shop::new(LOUD, &[("TOLV_HOME", home.to_str().unwrap()), ("TOLV_MIN_FREE", "20")]);
     shop.pushed(&["tolv", "main"]);
@@ -224,7 +225,10 @@ fn who_follows_a_log_on_a_read_only_disk_is_told_why_there_is_nothing_and_what_i
 
 #[test]
 fn a_start_on_a_read_only_disk_brings_back_what_ran_and_writes_once_it_may() {
-    let Some(disk) = disk(8000) else { return };
+    let Some(disk) = Loop::new(8000) else {
+        println!("skipped: this user may not mount a file system");
+        return;
+    };
     let home = disk.path().join("state");
     let mut shop = disk.shop();
     shop.serve.end(Signal::INT);
@@ -284,7 +288,10 @@ fn an_upgrade_that_neither_program_can_go_on_with_at_first_ends_nothing() {
 /// What is recorded elsewhere does not need the disk of the state folder.
 #[test]
 fn with_a_database_elsewhere_a_read_only_disk_keeps_no_deploy_from_being_stopped_and_started() {
-    let Some(disk) = disk(8000) else { return };
+    let Some(disk) = Loop::new(8000) else {
+        println!("skipped: this user may not mount a file system");
+        return;
+    };
     let home = disk.path().join("state");
     let postgres = tolv_testkit::Postgres::start();
     let extra = [
