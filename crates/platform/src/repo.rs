@@ -457,7 +457,9 @@ impl Repos {
         names: impl Iterator<Item = String>,
     ) -> Result<(), RepoError> {
         let mut command = GitCommand::new(GitAccess::Write, ["update-ref", "--stdin"]);
-        command.input = names.map(|name| format!("delete {name}\n")).collect::<String>().into();
+        // HEAD names a branch, which is deleted by its own name.
+        let lines = names.map(|name| format!("option no-deref\ndelete {name}\n"));
+        command.input = lines.collect::<String>().into();
         self.carry_out(app, &command)
     }
 }
