@@ -586,7 +586,6 @@ impl Controller {
 
     /// Removes what the deploy has on this machine.
     pub(super) async fn remove(&self, platform: &Platform, deploy: &Deploy) -> Result<(), Error> {
-        self.routes.close().await;
         self.engine.stop().await;
         self.drains.stop().await;
         self.cron.going.ended().await;

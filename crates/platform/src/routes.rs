@@ -194,23 +194,6 @@ impl Routes {
         }
         while draining.join_next().await.is_some() {}
     }
-
-    /// Before the deploy's processes are stopped for good: closes their WebSockets and streams, and gives
-    /// these, and requests in flight, a moment to end.
-    pub(crate) async fn close(&self) {
-        self.set_web(Web::None);
-        let router = &self.hosts.router;
-        let backends: Vec<_> = self.endpoints.borrow().processes.iter().map(backend).collect();
-        for backend in &backends {
-            router.close_lasting(backend, false);
-        }
-        let unused = async {
-            for backend in &backends {
-                router.unused(backend).await;
-            }
-        };
-        timeout(TUNNELS, unused).await.ok();
-    }
 }
 
 /// The WebSockets and streams of a process that is to go: they are closed when this is dropped, also

@@ -147,7 +147,4 @@ fn a_websocket_hears_whether_its_process_is_replaced_or_goes_away() {
         shop.tolv(words);
         assert_eq!(closed.join().unwrap(), code, "{words:?}");
     }
-    let closed = Client::connect(&shop).closed();
-    shop.tolv(&["destroy", "shop", "--confirm", "shop"]);
-    assert_eq!(closed.join().unwrap(), 1001);
 }
