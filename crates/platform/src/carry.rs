@@ -445,12 +445,18 @@ impl Carry<'_> {
                 let waits: BTreeSet<_> = endpoints
                     .borrow_and_update()
                     .draining()
-                    .map(|endpoint| endpoint.process.to_string())
+                    .map(|endpoint| {
+                        let (requests, lasting) = self.platform.0.hosts.waited_for(endpoint);
+                        let process = &endpoint.process;
+                        format!(
+                            "{process} (requests: {requests}, WebSockets and streams: {lasting})"
+                        )
+                    })
                     .collect();
                 if !waits.is_empty() {
                     let names = waits.into_iter().collect::<Vec<_>>().join(", ");
                     let text =
-                        format!("Waiting for requests in flight: {names} (30 seconds at most)");
+                        format!("Waiting for requests in flight: {names}; 30 seconds at most");
                     self.head(&text);
                     self.tell(text);
                     return;

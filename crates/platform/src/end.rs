@@ -68,6 +68,15 @@ impl Platform {
     }
 
     async fn finish_requests(&self) {
+        let (requests, lasting) = self.0.router.waited_for();
+        if requests + lasting > 0 {
+            let seconds = ROUTER_GRACE.as_secs();
+            self.say(format!(
+                "Waiting for requests in flight: {requests}, WebSockets and streams: {lasting} \
+                 ({seconds} seconds at most)"
+            ))
+            .await;
+        }
         let cut = self.0.router.drain(ROUTER_GRACE).await.cut;
         if cut > 0 {
             let seconds = ROUTER_GRACE.as_secs();

@@ -65,6 +65,11 @@ impl Hosts {
         self.router.in_flight(&backend(endpoint))
     }
 
+    /// What of it is under way: requests that come to an end by themselves, and those that last.
+    pub(crate) fn waited_for(&self, endpoint: &Endpoint) -> (usize, usize) {
+        self.router.waited_for_at(&backend(endpoint))
+    }
+
     /// Whether a process lets requests run into the time-out.
     pub(crate) fn hangs(&self, endpoint: &Endpoint) -> bool {
         self.router.hangs(&backend(endpoint))
@@ -178,8 +183,10 @@ impl Routes {
         let mut draining = JoinSet::new();
         for endpoint in old {
             let (router, backend) = (self.hosts.router.clone(), backend(&endpoint));
+            let is_replaced = self.web() == Web::Wanted;
             draining.spawn(async move {
-                let lasting = Lasting { router: router.clone(), backend: backend.clone() };
+                let (owner, whose) = (router.clone(), backend.clone());
+                let lasting = Lasting { router: owner, backend: whose, is_replaced };
                 router.answered(&backend).await;
                 drop(lasting);
                 timeout(TUNNELS, router.unused(&backend)).await.ok();
@@ -189,16 +196,18 @@ impl Routes {
     }
 }
 
-/// The WebSockets and streams of a process that is to go: they are closed when this is dropped, also where that is
-/// since the process is not waited for any longer.
+/// The WebSockets and streams of a process that is to go: they are closed when this is dropped, also
+/// where that is since the process is not waited for any longer.
 struct Lasting {
     router: Router,
     backend: Backend,
+    /// Whether another process takes its place.
+    is_replaced: bool,
 }
 
 impl Drop for Lasting {
     fn drop(&mut self) {
-        self.router.close_lasting(&self.backend);
+        self.router.close_lasting(&self.backend, self.is_replaced);
     }
 }
 

@@ -260,7 +260,7 @@ impl<'a> Exchange<'a> {
                     _ = async { tokio::try_join!(up.copy(), down.copy()) } => Ok(false),
                     code = progress.silence(&limits) => Err(code.into()),
                     () = self.router.cut.cancelled() => Err(Code::H99.into()),
-                    in_time = self.close(closing.as_ref(), lasting_close) => match in_time {
+                    in_time = self.close(closing.as_ref(), &live, lasting_close) => match in_time {
                         true => Ok(false),
                         false => Err(unclosed().into()),
                     },
@@ -271,10 +271,18 @@ impl<'a> Exchange<'a> {
 
     /// Closes a WebSocket when the router drains or its process is to go: whether the client took
     /// part in that.
-    async fn close(&self, closing: Option<&Closing>, lasting_close: Notified<'_>) -> bool {
+    async fn close(
+        &self,
+        closing: Option<&Closing>,
+        live: &Live,
+        lasting_close: Notified<'_>,
+    ) -> bool {
         let Some(closing) = closing else { return std::future::pending().await };
         let code = tokio::select! {
-            () = lasting_close => SERVICE_RESTART,
+            () = lasting_close => match live.is_replaced() {
+                true => SERVICE_RESTART,
+                false => GOING_AWAY,
+            },
             () = self.router.draining.cancelled() => match self.router.handed_on.is_cancelled() {
                 true => SERVICE_RESTART,
                 false => GOING_AWAY,

@@ -37,6 +37,8 @@ pub(crate) struct Live {
     ended: Notify,
     /// Tells the WebSockets and streams of this moment that they are to be closed.
     closing: Notify,
+    /// Whether another process takes its place, as it was said with that.
+    is_replaced: AtomicBool,
     quarantined_until: Mutex<Option<Instant>>,
     health: Mutex<Health>,
     /// Connections without a request, the last used at the end.
@@ -105,6 +107,7 @@ impl Live {
             removed: AtomicBool::new(false),
             ended: Notify::new(),
             closing: Notify::new(),
+            is_replaced: AtomicBool::new(false),
             quarantined_until: Mutex::new(None),
             health: Mutex::default(),
             idle: Mutex::new(Vec::new()),
@@ -129,6 +132,11 @@ impl Live {
         self.in_flight().saturating_sub(lasting)
     }
 
+    /// Requests that come to an end by themselves, and those that last.
+    pub(crate) fn waited_for(&self) -> (usize, usize) {
+        (self.unanswered(), self.lasting.load(Ordering::SeqCst))
+    }
+
     /// Wakes who waits, where there may be a reason.
     fn tell(&self) {
         if self.unanswered() == 0 {
@@ -147,8 +155,14 @@ impl Live {
     }
 
     /// Closes the WebSockets that are open, each by a close frame, and ends the streams soon.
-    pub(crate) fn close_lasting(&self) {
+    pub(crate) fn close_lasting(&self, is_replaced: bool) {
+        self.is_replaced.store(is_replaced, Ordering::SeqCst);
         self.closing.notify_waiters();
+    }
+
+    /// Whether the last [`Live::close_lasting`] said that another process takes its place.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::SeqCst)
     }
 
     /// Resolves at the first [`Live::close_lasting`] after this call, whenever it is polled.
@@ -280,6 +294,13 @@ impl Registry {
     /// Closes unused connections that have had their time; whether any is left.
     pub(crate) fn sweep(&self, keep: Duration) -> bool {
         lock(&self.0).values().filter(|live| live.sweep(keep)).count() > 0
+    }
+
+    /// On all backends: requests that come to an end by themselves, and those that last.
+    pub(crate) fn waited_for(&self) -> (usize, usize) {
+        let all = lock(&self.0);
+        let each = all.values().map(|live| live.waited_for());
+        each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// Requests in flight on all backends.

@@ -75,6 +75,17 @@ impl Router {
         self.0.registry.get(backend).map_or(0, |live| live.in_flight())
     }
 
+    /// What a [`Router::drain`] would wait for: requests that come to an end by themselves, and those
+    /// that last, such as WebSockets and streams of events.
+    pub fn waited_for(&self) -> (usize, usize) {
+        self.0.registry.waited_for()
+    }
+
+    /// The same of `backend` alone.
+    pub fn waited_for_at(&self, backend: &Backend) -> (usize, usize) {
+        self.0.registry.get(backend).map_or((0, 0), |live| live.waited_for())
+    }
+
     /// How many connections clients have and had.
     pub fn connections(&self) -> Connections {
         self.0.clients.counts()
@@ -101,12 +112,12 @@ impl Router {
         }
     }
 
-    /// Closes the WebSockets of `backend` with a close frame (1012, "service restart") to either side,
-    /// between two frames. What is left after 30 seconds is cut. Bytes that are no frames are left
+    /// Closes the WebSockets of `backend` with a close frame to either side, between two frames: 1012
+    /// ("service restart") where it is replaced, else 1001 ("going away"). What is left after 30 seconds is cut. Bytes that are no frames are left
     /// alone, as are other tunnels. Streams of events (`text/event-stream`) end 4 seconds later.
-    pub fn close_lasting(&self, backend: &Backend) {
+    pub fn close_lasting(&self, backend: &Backend, is_replaced: bool) {
         if let Some(live) = self.0.registry.get(backend) {
-            live.close_lasting();
+            live.close_lasting(is_replaced);
         }
     }
 

@@ -181,7 +181,7 @@ async fn a_stream_of_events_holds_no_process_back_that_is_to_go() {
     assert_eq!(other.take().await.body, "done");
     soon("all answers but the stream's end", answered).await;
     // It ends with its process, or soon.
-    edge.router.close_lasting(&old.backend);
+    edge.router.close_lasting(&old.backend, true);
     process.send("data: 2\n\n").await;
     assert_eq!(client.exact(14).await, "9\r\ndata: 2\n\n\r\n");
     client.closed().await;

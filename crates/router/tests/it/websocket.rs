@@ -81,7 +81,7 @@ async fn websockets_of_one_process_are_closed_and_others_go_on() {
     let (mut client, mut process) = switched(&edge, &old).await;
     edge.route(tolv_router::State::Up, &[&new.backend]);
     let (mut other, mut fresh) = switched(&edge, &new).await;
-    edge.router.close_lasting(&old.backend);
+    edge.router.close_lasting(&old.backend, true);
     read_close(&mut client, false, SERVICE_RESTART).await;
     read_close(&mut process, true, SERVICE_RESTART).await;
     // A process that does not answer is not waited for long, once the client has.
@@ -103,7 +103,7 @@ async fn a_side_that_has_closed_gets_no_second_close_frame() {
     let close = frame(false, 0x88, &1000_u16.to_be_bytes());
     process.send(&close).await;
     assert_eq!(client.bytes(close.len()).await, close);
-    edge.router.close_lasting(&app.backend);
+    edge.router.close_lasting(&app.backend, true);
     read_close(&mut process, true, SERVICE_RESTART).await;
     client.send(frame(true, 0x88, &1000_u16.to_be_bytes())).await;
     client.closed().await;
@@ -124,7 +124,7 @@ async fn what_is_no_websocket_gets_no_close_frame() {
     let (mut talker, _) = app.request().await;
     talker.send_head("HTTP/1.1 101 Yes\nConnection: Upgrade\nUpgrade: chat").await;
     plain.head().await;
-    edge.router.close_lasting(&app.backend);
+    edge.router.close_lasting(&app.backend, true);
     for (from, to) in [(&mut process, &mut client), (&mut talker, &mut plain)] {
         from.send("still here").await;
         assert_eq!(to.exact(10).await, "still here");

@@ -125,3 +125,26 @@ fn a_websocket_is_closed_by_a_frame_at_a_deploy_an_upgrade_and_a_stop() {
     assert_eq!(closed.join().unwrap(), 1001);
     assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
 }
+
+#[test]
+fn a_websocket_hears_whether_its_process_is_replaced_or_goes_away() {
+    let shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.change("server.py", ECHO);
+    shop.pushed(&["tolv", "main"]);
+    let all: [(&[&str], u16); 5] = [
+        (&["restart"], 1012),
+        (&["scale", "web=0"], 1001),
+        (&["scale", "web=1"], 0),
+        (&["stop"], 1001),
+        (&["start"], 0),
+    ];
+    for (words, code) in all {
+        if code == 0 {
+            shop.tolv(words);
+            continue;
+        }
+        let closed = Client::connect(&shop).closed();
+        shop.tolv(words);
+        assert_eq!(closed.join().unwrap(), code, "{words:?}");
+    }
+}
