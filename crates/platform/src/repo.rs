@@ -12,6 +12,7 @@
 //!                        ◀── `remote:` lines ◀── say ◀───────────────────────┘
 //! ```
 
+mod answer;
 mod body;
 mod hook;
 mod plan;

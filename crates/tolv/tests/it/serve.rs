@@ -27,6 +27,7 @@ mod run;
 mod slow;
 mod status;
 mod streams;
+mod stuck;
 mod survival;
 mod tokens;
 mod unwritable;
