@@ -166,11 +166,12 @@ impl Repos {
         fs::create_dir_all(&pushes).map_err(failed("create", &pushes))?;
         for entry in fs::read_dir(&pushes).map_err(failed("read", &pushes))?.flatten() {
             let name = entry.file_name();
-            let owner = name.to_str().and_then(|name| Some(name.split_once('-')?.0));
-            // Of a push that a killed platform was at. One that hands over has its own still; this one
-            // has none yet, and its number may have been another's, as 1 is in every container.
-            let is_over = |pid: &str| {
-                pid == std::process::id().to_string() || !Path::new("/proc").join(pid).exists()
+            let owner = name.to_str().and_then(|name| name.split_once('-'));
+            // Of a push that a killed platform was at. One that hands over has its own still, as this
+            // one has, whose process id may have been another's, as 1 is in every container.
+            let is_over = |(pid, number): (&str, &str)| match pid {
+                pid if pid == std::process::id().to_string() => !socket::is_own(number),
+                pid => !Path::new("/proc").join(pid).exists(),
             };
             if owner.is_none_or(is_over) {
                 remove(&entry.path())?;

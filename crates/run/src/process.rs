@@ -388,7 +388,7 @@ impl Running {
     /// It runs: another platform has started it.
     fn adopt(&mut self, orphan: Orphan) {
         let Process { shared, id, pump, .. } = &self.process;
-        pump.say("Process went on without the platform, which is back");
+        pump.say("Process has kept running, and the platform looks after it again");
         match Session::adopt(orphan, shared, pump) {
             Ok(session) => {
                 let port = session.port.number;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -26,6 +27,14 @@ const MAX_UNVERIFIED: usize = 16;
 /// How long a connection may take to send the secret.
 const SECRET_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Of the next push's folder.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// Whether this process has made the folder of a push with this number.
+pub(super) fn is_own(number: &str) -> bool {
+    number.parse::<u64>().is_ok_and(|number| number < NEXT.load(Ordering::Relaxed))
+}
+
 /// The socket that one push's hook connects to, in a folder of its own that git's sandbox sees;
 /// gone when dropped.
 pub(super) struct Socket {
@@ -38,8 +47,6 @@ pub(super) struct Socket {
 impl Socket {
     /// `uid` is the one that the hook has, where that is not ours.
     pub(super) fn bind(repos: &Repos, uid: Option<u32>) -> Result<Self, RepoError> {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = repos.pushes().join(format!("{}-{number}", std::process::id()));
         super::remove(&folder)?;

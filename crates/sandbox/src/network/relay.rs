@@ -100,6 +100,8 @@ impl Relay {
         keep.push(self.names.as_raw_fd());
         keep.extend(inside.raw_fds());
         sys::close_all_but(&keep)?;
+        // It outlives the platform, whose reader waits for the end of what it says.
+        rustix::stdio::dup2_stderr(rustix::stdio::stdout())?;
         let most = most_connections();
         inside.enter(false).map_err(|reason| io::Error::from_raw_os_error(reason.errno))?;
         let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));

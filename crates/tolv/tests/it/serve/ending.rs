@@ -42,7 +42,7 @@ fn a_stop_ends_with_the_last_process_and_old_and_new_never_run_together() {
     assert!(err.contains("-----> Stopping web.1, worker.1\n"), "{err}");
     assert!(err.contains("-----> Waiting for the end of "), "{err}");
     assert!(err.contains("-----> Waiting for the end of worker.1\n"), "{err}");
-    assert_eq!(shop.tolv(&["ps"]), "Nothing of shop/production runs.\n");
+    assert_eq!(shop.tolv(&["ps"]), "shop/production is stopped. Start it: tolv start\n");
     until_said(&shop, &["begin", "last"]);
     done(&shop, &["start"]);
     until_said(&shop, &["begin", "last", "begin"]);
