@@ -105,9 +105,12 @@ pub fn build(request: &Request, events: &mut dyn FnMut(Event)) -> Result<Built, 
         }
         events(event);
     };
-    let mut built = Pipeline::open(request)?.run(&mut events)?;
-    built.warnings = warnings;
-    Ok(built)
+    let mut pipeline = Pipeline::open(request)?;
+    let built = pipeline.run(&mut events);
+    if pipeline.cancelled() {
+        pipeline.slot.end_soon();
+    }
+    built.map(|built| Built { warnings, ..built })
 }
 
 /// What the codebase's two declarative files say.

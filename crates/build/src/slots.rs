@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 use crate::Error;
 use crate::files::{self, Lock};
 
-/// How long the end of a build takes to remove its folder.
-const CLEANING: Duration = Duration::from_secs(1);
+/// How long the end of a build takes to remove its folder, on a disk that may be busy; and of one that
+/// was cancelled, whose user waits.
+const CLEANING: Duration = Duration::from_secs(10);
+const CLEANING_SOON: Duration = Duration::from_secs(1);
 
 /// A build's own folder, removed with the value.
 #[derive(Debug)]
 pub(crate) struct Slot {
     folder: PathBuf,
+    cleaning: Duration,
     _lock: Lock,
 }
 
@@ -43,11 +46,16 @@ impl Slot {
             files::remove_until(&folder, stop)?;
             if slot.is_none() {
                 files::make_folder(&folder)?;
-                slot = Some(Self { folder, _lock: lock });
+                slot = Some(Self { folder, cleaning: CLEANING, _lock: lock });
             }
         }
         // Every number known was held, or somebody was quicker: one more look finds a new one.
         slot.map_or_else(|| Self::take_until(builds, stop), Ok)
+    }
+
+    /// Lets nobody wait long for its end: what is left then is removed by the next build.
+    pub(crate) fn end_soon(&mut self) {
+        self.cleaning = CLEANING_SOON;
     }
 
     /// The folder.
@@ -58,9 +66,8 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next build: whoever cancels a build that has
-        // filled its folder does not wait for that.
-        let end = Instant::now() + CLEANING;
+        // What cannot be removed now is removed by the next build.
+        let end = Instant::now() + self.cleaning;
         files::remove_until(&self.folder, &|| Instant::now() > end).ok();
     }
 }

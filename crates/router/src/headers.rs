@@ -40,11 +40,9 @@ const NOT_NOMINATED: [&str; 6] =
 
 /// Fields of a request that the router sets, and `Proxy`, which would become the process's
 /// `HTTP_PROXY`. Compared with `_` as `-`, as CGI-like interfaces see them.
-const OWN: [&str; 10] = [
-    "content-length",
+const OWN: [&str; 8] = [
     "host",
     "proxy",
-    "transfer-encoding",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-port",
@@ -52,6 +50,9 @@ const OWN: [&str; 10] = [
     "x-request-id",
     "x-request-start",
 ];
+
+/// What frames a request, spelled with `_`: the real ones are hop by hop.
+const FRAMES: [&str; 2] = ["content-length", "transfer-encoding"];
 
 /// Own fields that a trusted peer's word stands for.
 const BELIEVED: [&str; 4] =
@@ -69,7 +70,7 @@ fn is_own(name: &[u8]) -> bool {
                 .zip(name)
                 .all(|(own, &byte)| own == byte.to_ascii_lowercase() || own == b'-' && byte == b'_')
     };
-    OWN.iter().any(|own| same(own))
+    OWN.iter().chain(&FRAMES).any(|own| same(own))
 }
 
 /// Whether a trailer field may be passed on: none that frames, routes or names a client.

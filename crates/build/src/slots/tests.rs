@@ -34,7 +34,8 @@ fn what_killed_builds_left_goes_and_what_is_held_stays() {
     home.write("builds/4/app/locked/half", "");
     home.write("builds/notes/kept", "");
     files::set_mode(&builds.join("4/app/locked"), 0o000).unwrap();
-    let other = Slot { folder: builds.join("3"), _lock: held(&builds.join("3.lock")) };
+    let other =
+        Slot { folder: builds.join("3"), cleaning: CLEANING, _lock: held(&builds.join("3.lock")) };
     home.write("builds/3/app/busy", "");
     let slot = Slot::take(&builds).unwrap();
     assert_eq!(slot.path(), builds.join("1"));
