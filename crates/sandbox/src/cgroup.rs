@@ -87,8 +87,12 @@ pub(crate) struct Group {
 pub(crate) struct Inside {
     pub(crate) memory: Option<Memory>,
     pub(crate) processes: Option<ProcessCount>,
-    /// The `tasks` of v1 trees that the app alone enters.
+    /// The `tasks` of v1 trees that the app and its relay enter.
     tasks: Vec<File>,
+    /// That of the v1 tree that counts processes: the app's alone.
+    counted: Option<File>,
+    /// `cgroup.procs` of the body's group in the v2 tree, where the relay goes: that of the app counts.
+    body: Option<File>,
     /// In the v2 tree: the app's directory, and its `cgroup.procs`.
     app: Option<(File, File)>,
 }
@@ -222,6 +226,7 @@ impl Trees {
             }
             match *controller {
                 "cpu" => group.tasks.push(tasks),
+                "pids" => group.inside.counted = Some(tasks),
                 _ => group.inside.tasks.push(tasks),
             }
         }
@@ -302,6 +307,7 @@ impl Group {
         write(&dir.join("cgroup.subtree_control"), &names.join(" "))?;
         let body = self.make_dir(&dir, "body")?;
         let handle = open(&body, File::options().read(true))?;
+        self.inside.body = Some(open(&body.join("cgroup.procs"), File::options().write(true))?);
         self.birthplace = Some((body, handle));
         let app = self.make_dir(&dir, "app")?;
         self.show(&app, PathBuf::from(SHOWN));
@@ -385,7 +391,8 @@ impl Inside {
         let memory = self.memory.iter().flat_map(Memory::raw_fds);
         let memory = memory.chain(self.processes.iter().map(ProcessCount::raw_fd));
         let app = self.app.iter().flat_map(|(dir, procs)| [dir, procs]);
-        memory.chain(self.tasks.iter().chain(app).map(|file| file.as_raw_fd()))
+        let others = self.tasks.iter().chain(&self.counted).chain(&self.body);
+        memory.chain(others.chain(app).map(|file| file.as_raw_fd()))
     }
 
     /// For `CLONE_INTO_CGROUP` of the app.
@@ -395,11 +402,16 @@ impl Inside {
 
     /// The calling app enters where it was not born.
     pub(crate) fn enter(&self, is_born_inside: bool) -> Result<(), Reason> {
-        join(&self.tasks)?;
+        join(self.tasks.iter().chain(&self.counted))?;
         match &self.app {
             Some((_, procs)) if !is_born_inside => join([procs]),
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// The calling relay enters beside the app, as which it does not count.
+    pub(crate) fn enter_beside(&self) -> Result<(), Reason> {
+        join(self.tasks.iter().chain(&self.body))
     }
 }
 

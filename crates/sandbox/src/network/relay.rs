@@ -103,7 +103,7 @@ impl Relay {
         // It outlives the platform, whose reader waits for the end of what it says.
         rustix::stdio::dup2_stderr(rustix::stdio::stdout())?;
         let most = most_connections();
-        inside.enter(false).map_err(|reason| io::Error::from_raw_os_error(reason.errno))?;
+        inside.enter_beside().map_err(|reason| io::Error::from_raw_os_error(reason.errno))?;
         let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
         rustix::thread::set_thread_groups(&[])?;
         rustix::thread::set_thread_res_gid(group, group, group)?;
