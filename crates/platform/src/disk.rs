@@ -23,8 +23,9 @@ use super::options::Said;
 use super::platform::{Platform, blocking};
 use crate::home::LOCK;
 
-/// Between two looks.
+/// Between two looks, where something is wrong and where nothing is: an idle platform is to be idle.
 const INTERVAL: Duration = Duration::from_secs(2);
+const QUIET_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two counts of what was dropped.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// With less free space than this no line is written.
@@ -126,7 +127,7 @@ impl Platform {
         // What runs may have dropped lines under an earlier platform.
         self.count_dropped(&mut dropped, None).await;
         loop {
-            let pause = sleep(INTERVAL);
+            let pause = sleep(if now.is_some() { INTERVAL } else { QUIET_INTERVAL });
             if self.0.ending.run_until_cancelled(pause).await.is_none() {
                 return;
             }

@@ -117,8 +117,11 @@ const STREAM_OF_PROCESS: Duration = Duration::from_secs(4);
 const STREAM_OF_ROUTER: Duration = Duration::from_secs(2);
 
 /// Whether an answer lasts until one of both ends has enough of it (WHATWG HTML, server-sent events):
-/// its client connects again by itself.
+/// its client connects again by itself. One that says how long it is comes to an end.
 fn is_event_stream(response: &Response) -> bool {
+    if !matches!(response.framing, Framing::Chunked | Framing::Close) {
+        return false;
+    }
     let kind = response.head.fields.first("content-type").unwrap_or_default();
     let kind = kind.split(|&byte| byte == b';').next().unwrap_or_default();
     kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")

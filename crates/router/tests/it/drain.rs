@@ -193,6 +193,26 @@ async fn a_stream_of_events_holds_no_process_back_that_is_to_go() {
 }
 
 #[tokio::test]
+async fn an_answer_with_a_length_is_no_stream_whatever_it_says() {
+    let app = App::new("web.1").await;
+    let mut edge = Edge::before(&app).await;
+    let mut client = edge.client().await;
+    client.get("/").await;
+    let (mut process, _) = app.request().await;
+    process.send_head("HTTP/1.1 200 OK\nContent-Type: text/event-stream\nContent-Length: 4").await;
+    process.send("da").await;
+    client.head().await;
+    edge.route(State::Up, &[]);
+    let (router, backend) = (edge.router.clone(), app.backend.clone());
+    let mut answered = Box::pin(async move { router.answered(&backend).await });
+    assert!(tokio::time::timeout(SHORT, &mut answered).await.is_err());
+    process.send("ta").await;
+    assert_eq!(client.exact(4).await, "data");
+    soon("its end", answered).await;
+    edge.success(200).await;
+}
+
+#[tokio::test]
 async fn a_stream_of_events_holds_no_drain_up() {
     let app = App::new("web.1").await;
     let mut edge = Edge::before(&app).await;
