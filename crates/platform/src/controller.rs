@@ -43,6 +43,8 @@ const DOORS_WAIT: Duration = Duration::from_secs(2);
 /// Between two tries while the database is away: first, and most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
+/// Lines that are handed on together; the channels have room for more.
+const LINES_AT_ONCE: usize = 256;
 /// Lines that wait for whoever follows a log that takes none.
 const UNSTORED: usize = 64;
 
@@ -88,6 +90,7 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
     settings.host_services.clone_from(&inner.host_services);
     settings.logs_bytes = inner.options.log_bytes;
     settings.min_free = inner.options.min_free;
+    settings.lines = Some(inner.lines_of_deploys.handle().clone());
     settings.prove = Some(before_start(Arc::downgrade(inner), app));
     // What `up` runs ends with it, whatever ends it.
     settings.doors = inner.options.codebase.is_none().then(|| platform.doors_of(&id));
@@ -114,7 +117,8 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
         resting: watch::Sender::new(false),
         ended: CancellationToken::new(),
     });
-    inner.tasks.spawn(forward(Arc::clone(&controller), lines, inner.lines.clone()));
+    let forwarding = forward(Arc::clone(&controller), lines, inner.lines.clone());
+    inner.tasks.spawn_on(forwarding, inner.lines_of_deploys.handle());
     // What leaves goes on answering requests.
     let (ended, leaving) = (controller.ended.clone(), inner.leaving.clone());
     inner.tasks.spawn({
@@ -200,14 +204,22 @@ impl Controller {
     }
 }
 
-/// Hands the deploy's lines on.
+/// Hands the deploy's lines on, many at a time, for each wait for room is a task that wakes another.
 async fn forward(
     controller: Arc<Controller>,
     mut lines: mpsc::Receiver<Line>,
     to: mpsc::Sender<Said>,
 ) {
-    while let Some(line) = lines.recv().await {
-        to.send(Said { deploy: Some(controller.place.path.clone()), line }).await.ok();
+    let mut batch = Vec::new();
+    while lines.recv_many(&mut batch, LINES_AT_ONCE).await > 0 {
+        // Nobody reads any more: what is left has no reader, and the deploy goes on.
+        let Ok(room) = to.reserve_many(batch.len()).await else {
+            batch.clear();
+            continue;
+        };
+        for (place, line) in room.zip(batch.drain(..)) {
+            place.send(Said { deploy: Some(controller.place.path.clone()), line });
+        }
     }
 }
 

@@ -33,6 +33,7 @@ use super::error::{Error, chain};
 use super::front::Front;
 use super::kept::{Kept, Place};
 use super::lease::{Keeper, Ousted, take};
+use super::lines::Lines;
 use super::metrics::Counters;
 use super::options::{Http, Options, Said};
 use super::output::Outputs;
@@ -91,6 +92,7 @@ pub(super) struct Inner {
     pub(super) probes: Probes,
     pub(super) router: Router,
     front: Front,
+    pub(super) lines_of_deploys: Lines,
     pub(super) hosts: Arc<Hosts>,
     http: SocketAddr,
     /// What the router takes connections from, until the platform ends.
@@ -212,6 +214,7 @@ impl Platform {
         let prover = Prover::open(&home, &store, level);
         let listener = listen(&options.http).await?;
         let front = Front::begin()?;
+        let lines_of_deploys = Lines::begin()?;
         let system = |what| move |source| Error::System { what, source };
         let http = listener.local_addr().map_err(system("ask where the router listens"))?;
         // One that was handed on is let go of with the listener.
@@ -250,6 +253,7 @@ impl Platform {
             hosts: Hosts::new(router.clone(), traffic),
             router,
             front,
+            lines_of_deploys,
             http,
             listener: Mutex::new(Some(Arc::new(socket.into()))),
             ports: tolv_run::Ports::new(),

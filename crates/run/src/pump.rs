@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
 use tolv_logs::Line;
 use tolv_logs::store::{Count, Item, Reader};
 
@@ -30,6 +32,13 @@ enum Message {
     Ended(u64, Arc<str>, Count),
     /// Everything before this was delivered.
     Mark(oneshot::Sender<()>),
+}
+
+impl Message {
+    /// Somebody waits for what was written until now.
+    fn is_awaited(&self) -> bool {
+        matches!(self, Self::Ended(..) | Self::Mark(_))
+    }
 }
 
 /// Where processes report to; the task ends with the last of them.
@@ -52,6 +61,11 @@ pub(crate) struct Pump {
 
 /// Lines that go out together; the channel has room for more.
 const AT_ONCE: usize = 256;
+
+/// Between the beginnings of two reads where more lines are written all the time: a process that floods
+/// its log costs few large reads, and no wake-up for every other line. What is written after silence is
+/// read at once.
+const READ_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Where the lines go.
 #[derive(Clone, Debug)]
@@ -165,6 +179,7 @@ async fn run(
     let mut shims: HashMap<u64, Weak<Control>> = HashMap::new();
     let mut messages = Vec::new();
     let mut open = true;
+    let mut next_read = Instant::now();
     while open {
         tokio::select! {
             biased;
@@ -175,6 +190,18 @@ async fn run(
             // The journal lives as long as a handle does.
             Ok(()) = stored.changed() => {}
         }
+        // Whoever waits for the lines of a process waits for no other reason.
+        while open && !messages.iter().any(Message::is_awaited) {
+            tokio::select! {
+                biased;
+                message = queue.recv() => match message {
+                    Some(message) => messages.push(message),
+                    None => open = false,
+                },
+                () = sleep_until(next_read) => break,
+            }
+        }
+        next_read = Instant::now() + READ_INTERVAL;
         while let Ok(message) = queue.try_recv() {
             messages.push(message);
         }

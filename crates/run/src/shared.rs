@@ -136,8 +136,12 @@ impl Shared {
 
     pub(crate) fn pump_task(&self, task: impl Future<Output = ()> + Send + 'static) {
         let hush = self.hush.clone();
-        self.pumps.spawn(async move {
+        let task = async move {
             hush.run_until_cancelled(task).await;
-        });
+        };
+        match &self.settings.lines {
+            Some(handle) => self.pumps.spawn_on(task, handle),
+            None => self.pumps.spawn(task),
+        };
     }
 }

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tolv_logs::{Line, store};
 use tolv_model::name::{ProcessName, ProcessType};
 use tolv_model::release::{Release, ReleaseNumber};
@@ -64,6 +65,8 @@ pub struct Settings {
     /// Until when those behind the doors may say what they are; two seconds from the making of the
     /// engine where it is not set. Engines that begin together share one.
     pub doors_until: Option<Instant>,
+    /// Where the task runs that hands out lines; nothing: where the engine is made.
+    pub lines: Option<Handle>,
     /// Proves what is about to start; without one everything does.
     pub prove: Option<Prove>,
 }
@@ -85,6 +88,7 @@ impl Settings {
             doors: None,
             doors_aside: None,
             doors_until: None,
+            lines: None,
             prove: None,
         }
     }

@@ -425,6 +425,7 @@ fn write_lines(
     let (done, written) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     thread::Builder::new().name("output".to_owned()).spawn(move || {
+        tolv_sandbox::take_nice(tolv_platform::LINES_NICE);
         let mut view = View::new(form);
         let (mut batch, mut text) = (Vec::new(), Vec::new());
         let mut open = true;

@@ -73,15 +73,31 @@ fn set_v1_memory(base: &Path, bytes: u64) -> Result<(), Reason> {
 }
 
 /// In v1 a group weighs as one thread beside those of no group, such as the platform's: all launches
-/// together weigh as two for each core.
+/// together weigh as two for each core. Where the kernel makes one group of all threads of a session
+/// (`sched(7)`, autogroup), that one too weighs as one thread: then both weigh the same, as in v2.
 pub(super) fn weigh(base: &Path) -> Result<(), Reason> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    write(&base.join("cpu.shares"), &(2 * 1024 * cores).to_string())
+    let autogroup = fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled");
+    // Only threads of the top group are in one; only that group has this file.
+    let is_top = base.with_file_name("release_agent").exists();
+    let is_one_group = is_top && autogroup.is_ok_and(|text| text.trim() == "1");
+    write(&base.join("cpu.shares"), &shares(is_one_group, cores).to_string())
+}
+
+/// What all launches together weigh.
+fn shares(is_platform_one_group: bool, cores: usize) -> usize {
+    if is_platform_one_group { 1024 } else { 2 * 1024 * cores }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn apps_together_weigh_as_the_platform_where_that_is_one_group() {
+        assert_eq!((shares(true, 2), shares(true, 64)), (1024, 1024));
+        assert_eq!((shares(false, 1), shares(false, 4)), (2048, 8192));
+    }
 
     #[test]
     fn a_container_s_bounds_are_those_of_every_group_above() {

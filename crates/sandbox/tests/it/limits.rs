@@ -63,10 +63,14 @@ fn cpu_weight_and_the_budget_of_all_are_set_where_controllers_are() {
     spec.limits.memory = Some(64 << 20);
     spec.limits.processes = Some(64);
     let read = |spec: &Spec, what: &str| output(&spawner, spec.clone(), &format!("{READ}{what}"));
+    let cores = std::thread::available_parallelism().unwrap();
+    // As one thread or as all that the platform has in v1, as the platform in v2.
+    let together = ["1024", &(2048 * cores.get()).to_string(), "100"];
     for (controller, what, wanted) in [
-        ("cpu", "read cpu cpu.shares cpu.weight", ["256", "25"]),
-        ("memory", "read memory memory.limit_in_bytes memory.max ../", [&memory.to_string(); 2]),
-        ("pids", "read pids pids.max pids.max ../", ["30000"; 2]),
+        ("cpu", "read cpu cpu.shares cpu.weight", &["256", "25"][..]),
+        ("cpu", "read cpu cpu.shares cpu.weight ../", &together),
+        ("memory", "read memory memory.limit_in_bytes memory.max ../", &[&memory.to_string()]),
+        ("pids", "read pids pids.max pids.max ../", &["30000"]),
     ] {
         if facts.controllers.iter().any(|name| name == controller) {
             let found = read(&spec, what);

@@ -74,6 +74,36 @@ fn a_first_release_that_fails_holds_no_visitors_of_others_and_none_for_long() {
     assert_eq!(codes["H20"] + codes["H10"], 1100, "{codes:?}");
 }
 
+#[test]
+fn requests_go_before_the_lines_of_apps() {
+    let shop = Shop::new("web: exec python3 server.py\n", &[]);
+    let tasks = format!("/proc/{}/task", shop.serve.running().pid());
+    let nice_of = |wanted: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(&tasks).unwrap().map(|entry| entry.unwrap().path());
+        let stats = entries.filter_map(|path| std::fs::read_to_string(path.join("stat")).ok());
+        let fields = stats.filter_map(|stat| {
+            let (front, back) = stat.split_once(')')?;
+            front
+                .ends_with(&format!("({wanted}"))
+                .then(|| back.split(' ').nth(17).map(str::to_owned))?
+        });
+        fields.collect()
+    };
+    let routers = nice_of("router");
+    assert!(routers.len() > 1 && routers.iter().all(|nice| nice == "-10"), "{routers:?}");
+    for name in ["lines", "output"] {
+        let found = nice_of(name);
+        assert!(!found.is_empty() && found.iter().all(|nice| nice == "10"), "{name}: {found:?}");
+    }
+    // All of a flood comes, by few large reads.
+    shop.change("flood.py", "for n in range(200000): print('line', n)\n");
+    shop.pushed(&["tolv", "main"]);
+    shop.tolv(&["run", "--detach", "python3", "flood.py"]);
+    poll(SOON, "the last line", || {
+        shop.tolv(&["logs", "-n", "5"]).contains("line 199999").then_some(())
+    });
+}
+
 /// Runs the program with 1,024 descriptors and a router that listens everywhere.
 fn few_descriptors(home: &tolv_testkit::Home) -> PathBuf {
     let path = home.path().join("tolv");

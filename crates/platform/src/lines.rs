@@ -1,0 +1,49 @@
+//! A thread of its own for the lines of all deploys, which lets all others go first: an app that floods
+//! its log holds up neither requests nor the API.
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tolv_sandbox::take_nice;
+
+use crate::error::Error;
+use crate::spare::{KEEP_ALIVE, keep_threads};
+
+/// Of threads that hand on lines, or write them to standard output.
+pub const NICE: i32 = 10;
+
+/// One thread that hands on lines and one that reads the logs, for as long as the value is there.
+#[derive(Debug)]
+pub(super) struct Lines(Option<Runtime>, Handle);
+
+impl Lines {
+    /// Starts them.
+    pub(super) fn begin() -> Result<Self, Error> {
+        // With one thread each, who writes lines is done before who reads them looks: with more, the two
+        // would wake each other for every other line.
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(1)
+            .thread_name("lines")
+            .on_thread_start(|| take_nice(NICE))
+            .enable_all()
+            .thread_keep_alive(KEEP_ALIVE)
+            .build()
+            .map_err(|source| Error::System { what: "start the threads of the logs", source })?;
+        drop(runtime.spawn(keep_threads(1)));
+        let handle = runtime.handle().clone();
+        Ok(Self(Some(runtime), handle))
+    }
+
+    /// Where tasks that hand on lines are spawned.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.1
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // Whoever drops it may be a task, which must not wait.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
