@@ -5,14 +5,10 @@ use std::net::TcpListener;
 
 use tokio::runtime::{Builder, Runtime};
 use tolv_router::Router;
-use tolv_sandbox::take_nice;
 
 use crate::error::Error;
 use crate::spare::{KEEP_ALIVE, keep_threads};
 
-/// Of the router's threads: they are few and do little for each request, which waits for them; apps
-/// together weigh more than one thread.
-const NICE: i32 = -10;
 /// For the look who listens on a port of the machine.
 const SPARE_THREADS: usize = 4;
 
@@ -25,7 +21,6 @@ impl Front {
     pub(super) fn begin() -> Result<Self, Error> {
         let mut builder = Builder::new_multi_thread();
         builder.thread_name("router").enable_all().thread_keep_alive(KEEP_ALIVE);
-        builder.on_thread_start(|| take_nice(NICE));
         let system = |source| Error::System { what: "start the router's threads", source };
         let runtime = builder.build().map_err(system)?;
         drop(runtime.spawn(keep_threads(SPARE_THREADS)));

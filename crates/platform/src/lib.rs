@@ -82,7 +82,6 @@ pub use cron::Scheduled;
 pub use descriptors::api_connections;
 pub use drains::Drain;
 pub use error::{Error, Kind};
-pub use lines::NICE as LINES_NICE;
 pub use listen::ListenError;
 pub use logs::Logged;
 pub use metrics::METRICS_TYPE;

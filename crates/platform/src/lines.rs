@@ -1,14 +1,13 @@
-//! A thread of its own for the lines of all deploys, which lets all others go first: an app that floods
-//! its log holds up neither requests nor the API.
+//! Threads of their own for the lines of all deploys: an app that floods its log holds up neither requests
+//! nor the API.
+//!
+//! They have the priority of all others. Where the kernel makes one group of the platform's threads
+//! (`sched(7)`, autogroup), other nice values in it shift what the group weighs on each core.
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tolv_sandbox::take_nice;
 
 use crate::error::Error;
 use crate::spare::{KEEP_ALIVE, keep_threads};
-
-/// Of threads that hand on lines, or write them to standard output.
-pub const NICE: i32 = 10;
 
 /// One thread that hands on lines and one that reads the logs, for as long as the value is there.
 #[derive(Debug)]
@@ -23,7 +22,6 @@ impl Lines {
             .worker_threads(1)
             .max_blocking_threads(1)
             .thread_name("lines")
-            .on_thread_start(|| take_nice(NICE))
             .enable_all()
             .thread_keep_alive(KEEP_ALIVE)
             .build()

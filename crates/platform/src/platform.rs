@@ -194,6 +194,7 @@ impl Platform {
         let machine = Machine::probe(&spawner, options.network)?;
         let (level, mut missing) = machine.choose(options.sandbox)?;
         let shares = options.sizing.of_this_machine(&machine.cgroups.bounds);
+        let beyond = options.sizing.beyond_this_machine(&machine.cgroups.bounds);
         if unreadable > 0 {
             missing.push(format!(
                 "what {unreadable} deploys ran before: unreadable below {}; without the database \
@@ -247,7 +248,7 @@ impl Platform {
             repos,
             spawner,
             level,
-            findings: Findings { machine, missing },
+            findings: Findings { machine, missing, beyond },
             probes: Probes::default(),
             host_services,
             hosts: Hosts::new(router.clone(), traffic),

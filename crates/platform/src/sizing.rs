@@ -119,6 +119,33 @@ impl Sizing {
         self.shares(Machine::read(bounds))
     }
 
+    /// What the operator says and this machine cannot give, with what is done instead.
+    pub(super) fn beyond_this_machine(&self, bounds: &Budget) -> Vec<String> {
+        self.beyond(Machine::read(bounds))
+    }
+
+    fn beyond(&self, machine: Machine) -> Vec<String> {
+        let shares = self.shares(machine);
+        let memory = shares.budget.memory.unwrap_or(machine.memory);
+        let mut over = Vec::new();
+        if self.reserve.is_some_and(|reserve| reserve > machine.memory - memory) {
+            over.push(format!(
+                "TOLV_RESERVE is more than half of the {} MiB here: apps and builds get the other half",
+                machine.memory / MIB
+            ));
+        }
+        let room = Size { memory: Some(memory), ..Size::default() };
+        let sizes = [
+            ("TOLV_SIZE", self.default, shares.most.or(&room)),
+            ("TOLV_MAX_SIZE", self.most, room),
+            ("TOLV_BUILD_SIZE", self.build, room),
+        ];
+        for (name, size, most) in sizes {
+            over.extend(size.at_most(&most).1.into_iter().map(|over| format!("{name}: {over}")));
+        }
+        over
+    }
+
     fn shares(&self, machine: Machine) -> Shares {
         let reserve = self.reserve.unwrap_or((machine.memory / 10).clamp(RESERVE.0, RESERVE.1));
         // Where the reserve is more than half of a small machine, apps get the other half.
@@ -135,7 +162,8 @@ impl Sizing {
             tmp: Some(memory),
             shm: Some(memory),
         };
-        let most = self.most.or(&own);
+        let room = Size { memory: Some(memory), ..Size::default() };
+        let most = self.most.at_most(&room).0.or(&own);
         // One for each pair of cores, and no more than have memory for something to compile.
         let by_cores = u64::from(machine.cores / 2);
         let builds = by_cores.min(memory / (4 * BUILD_MEMORY.0)).clamp(1, MAX_BUILDS);
@@ -160,7 +188,7 @@ impl Sizing {
             default,
             run_processes: default.processes.map(|usual| usual.min(of_runs)),
             most,
-            build: with_scratch(build),
+            build: with_scratch(build.at_most(&room).0),
             builds,
             budget: Budget { memory: Some(memory), processes: Some(processes) },
         }
@@ -353,6 +381,33 @@ mod tests {
         let reserve = Sizing { reserve: Some(3 << 30), ..Sizing::default() };
         assert_eq!(reserve.shares(machine(8, 1)).budget.memory, Some(5 << 30));
         assert_eq!(reserve.shares(machine(4, 1)).budget.memory, Some(2 << 30));
+    }
+
+    #[test]
+    fn what_the_machine_cannot_give_is_cut_and_said() {
+        let size = |text: &str| text.parse::<Size>().unwrap();
+        let sizing = Sizing {
+            default: size("memory=100G"),
+            most: size("memory=1T,cpu=64"),
+            build: size("memory=90G"),
+            reserve: Some(7 << 30),
+            ..Sizing::default()
+        };
+        let shares = sizing.shares(machine(8, 2));
+        assert_eq!(shares.granted(&Size::default()).memory, Some(4 << 30));
+        assert_eq!(shares.build.memory, Some(4 << 30));
+        assert_eq!(
+            sizing.beyond(machine(8, 2)),
+            [
+                "TOLV_RESERVE is more than half of the 8192 MiB here: apps and builds get the other half",
+                "TOLV_SIZE: memory 100G: at most 4G here",
+                "TOLV_MAX_SIZE: memory 1T: at most 4G here",
+                "TOLV_BUILD_SIZE: memory 90G: at most 4G here",
+            ]
+        );
+        assert!(Sizing::default().beyond(machine(1, 1)).is_empty());
+        let fits = Sizing { reserve: Some(4 << 30), default: size("1G"), ..Sizing::default() };
+        assert!(fits.beyond(machine(8, 2)).is_empty());
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) struct Findings {
     pub(super) machine: tolv_sandbox::Machine,
     /// What is missing for a higher level, in words.
     pub(super) missing: Vec<String>,
+    /// Settings of sizes that are more than there is, in words.
+    pub(super) beyond: Vec<String>,
 }
 
 /// What is looked at on request.
@@ -176,6 +178,11 @@ impl Platform {
     /// The sandbox level that processes run in.
     pub fn level(&self) -> Level {
         self.0.level
+    }
+
+    /// Settings of sizes that this machine cannot give, with what is done instead.
+    pub fn sizes_beyond(&self) -> &[String] {
+        &self.0.findings.beyond
     }
 
     /// What the machine lacks for a higher one, in words.

@@ -50,7 +50,7 @@ pub use network::{Network, NetworkChoice, NetworkNamespace, RulesState, UnknownN
 pub use reap::{Ended, SignalFd, has_children, kill_descendants, reap_all, signal_descendants};
 pub use run::{Cancel, ExitStatus, Job, Running, Stream, run, run_with, start};
 pub use serve::spawner_main;
-pub use slice::{take_nice, take_short_slices};
+pub use slice::take_short_slices;
 pub use spawner::{Body, Launch, Launched, Spawner, SpawnerFacts};
 pub use spec::{Access, FIRST_UID, Limits, Mount, Spec, UIDS, uid_of, view};
 pub use terminal::{Handover, Terminal, WindowSize};

@@ -4,7 +4,7 @@
 //! of the one that runs is over: some 3 ms each time by default, and among a thousand busy processes
 //! far longer. With short slices it goes first at once, and nobody gets more than before.
 
-use rustix::process::{getpriority_process, setpriority_process};
+use rustix::process::getpriority_process;
 
 use crate::sys;
 
@@ -17,12 +17,6 @@ pub fn take_short_slices() {
     let nice = getpriority_process(None).unwrap_or(0);
     // Without them everything runs, only later.
     sys::set_slice(SHORT, nice).ok();
-}
-
-/// Gives the calling thread this nice value, and whatever it starts from now on. Where a lower one than
-/// before is not allowed (`CAP_SYS_NICE`), it keeps what it has.
-pub fn take_nice(nice: i32) {
-    setpriority_process(None, nice).ok();
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `tolv serve`: settings in, the platform and its server until a signal.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -124,7 +124,7 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     };
     let address = api.local_addr().map_err(|error| failed(&error))?;
     let listener = asynchronous(&api).map_err(|error| failed(&error))?;
-    let url = args.url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let url = args.url.clone().unwrap_or_else(|| format!("http://{}", reached_at(address)));
     let domain = options.domain.clone();
     let started = Platform::start(options).await;
     let (platform, lines) =
@@ -142,6 +142,9 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     say(format!("State in {home}, sandbox level {}", platform.level()));
     for what in platform.missing() {
         say(format!("Without: {what}"));
+    }
+    for what in platform.sizes_beyond() {
+        say(format!("Warning: {what}"));
     }
     let http = platform.http();
     say(format!("Apps at http://APP.{domain}:{}, router on {http}", http.port()));
@@ -174,7 +177,8 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     if !address.ip().to_canonical().is_loopback() {
         say(format!(
             "Warning: the API on {address} is not encrypted: tokens and code can be read on their \
-             way. Let it listen on 127.0.0.1 (TOLV_LISTEN) behind a proxy that speaks HTTPS"
+             way. Let it listen on 127.0.0.1 (TOLV_LISTEN) behind a proxy that speaks HTTPS, whose \
+             address TOLV_URL tells"
         ));
     }
     match predecessor {
@@ -416,6 +420,16 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
     })
 }
 
+/// Where this machine reaches what listens there: every address is none to connect to.
+fn reached_at(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    address
+}
+
 /// Writes lines on a thread of its own: standard output may block for as long as it likes.
 fn write_lines(
     mut lines: mpsc::Receiver<Said>,
@@ -425,7 +439,6 @@ fn write_lines(
     let (done, written) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     thread::Builder::new().name("output".to_owned()).spawn(move || {
-        tolv_sandbox::take_nice(tolv_platform::LINES_NICE);
         let mut view = View::new(form);
         let (mut batch, mut text) = (Vec::new(), Vec::new());
         let mut open = true;

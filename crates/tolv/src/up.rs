@@ -233,7 +233,6 @@ fn write_events(
 ) -> (oneshot::Receiver<()>, io::Result<()>) {
     let (done, written) = oneshot::channel();
     let thread = thread::Builder::new().name("output".to_owned()).spawn(move || {
-        tolv_sandbox::take_nice(tolv_platform::LINES_NICE);
         let mut writer = Writer { view: View::new(form), build: BuildView::new(), form };
         let (mut batch, mut text) = (Vec::new(), Vec::new());
         // What is there already goes out in one write.

@@ -400,8 +400,12 @@ fn a_new_token_is_alone_on_standard_output_and_what_is_no_token_is_refused() {
 
 #[test]
 fn what_listens_in_clear_beyond_the_machine_says_so() {
-    let open = Serve::start(env!("CARGO_BIN_EXE_tolv"), &[("TOLV_LISTEN", "0.0.0.0:0")]);
-    open.running().wait_for_line(|line| line.contains("is not encrypted"), SOON);
+    let extra = [("TOLV_LISTEN", "0.0.0.0:0"), ("TOLV_SIZE", "memory=15T")];
+    let open = Serve::start(env!("CARGO_BIN_EXE_tolv"), &extra);
+    for said in ["is not encrypted", "API at http://127.0.0.1:", "TOLV_SIZE: memory 15T: at most "]
+    {
+        open.running().wait_for_line(|line| line.contains(said), SOON);
+    }
     let own = Serve::start(env!("CARGO_BIN_EXE_tolv"), &[]);
     let lines = own.running().lines();
     assert!(!lines.iter().any(|line| line.text.contains("is not encrypted")), "{lines:?}");
