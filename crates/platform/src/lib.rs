@@ -81,6 +81,7 @@ pub use codebase::{Codebase, CodebaseError};
 pub use cron::Scheduled;
 pub use descriptors::api_connections;
 pub use drains::Drain;
+pub use end::UndecidedPush;
 pub use error::{Error, Kind};
 pub use lines::NICE as LINES_NICE;
 pub use listen::ListenError;

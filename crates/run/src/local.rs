@@ -111,6 +111,7 @@ impl Local {
             dismissed: watch::Sender::default(),
             renewal: Renewal::default(),
             taken,
+            listed: CancellationToken::new(),
             turn: Arc::default(),
             began: Instant::now(),
         });
@@ -285,6 +286,11 @@ impl Local {
     /// What runs, now and at every change.
     pub fn endpoints(&self) -> watch::Receiver<Endpoints> {
         self.0.shared.board.subscribe()
+    }
+
+    /// Waits until everything that the first rollout is to run is among the endpoints.
+    pub async fn listed(&self) {
+        self.0.shared.listed.cancelled().await;
     }
 
     /// Puts lines of the platform among those of the processes, in the log. It never waits.

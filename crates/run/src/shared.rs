@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) renewal: Renewal,
     /// Lines that the reader took.
     pub(crate) taken: Arc<AtomicU64>,
+    /// What the first rollout is to run is on the board.
+    pub(crate) listed: CancellationToken,
     /// Held by the rollout that goes on; what the last one brought up.
     pub(crate) turn: Arc<tokio::sync::Mutex<Option<Arc<Target>>>>,
     pub(crate) began: Instant,

@@ -47,6 +47,12 @@ pub(crate) const PACK_TIMEOUT: Duration = Duration::from_secs(60);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 /// One in so many connections may be from one address (from one /64 network of IPv6).
 const PER_PEER: usize = 4;
+/// For answers to requests that had begun when no more connections are taken.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// For the first request of a connection that was made just before.
+const FIRST_REQUEST: Duration = Duration::from_millis(100);
+/// Between two looks whether they are answered.
+const ANSWER_LOOK: Duration = Duration::from_millis(5);
 
 /// What a connection above the bound gets before it is closed.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\
@@ -115,8 +121,11 @@ struct OpenConnections {
 
 struct OpenConnection {
     peer: Peer,
+    since: Instant,
     /// No request has come yet.
     is_silent: bool,
+    /// A request has come, and its answer has not begun.
+    is_asking: bool,
     evicted: CancellationToken,
 }
 
@@ -154,17 +163,44 @@ impl Connections {
         let id = connections.next;
         connections.next += 1;
         let evicted = CancellationToken::new();
-        let open = OpenConnection { peer, is_silent: true, evicted: evicted.clone() };
+        let open = OpenConnection {
+            peer,
+            since: Instant::now(),
+            is_silent: true,
+            is_asking: false,
+            evicted: evicted.clone(),
+        };
         connections.open.insert(id, open);
         Some(Admitted { connections: self.clone(), id, evicted })
+    }
+
+    /// Waits until the answers to all requests that have begun, have begun too, but not for those that
+    /// take long.
+    async fn answered(&self) {
+        let until = Instant::now() + ANSWER_TIMEOUT;
+        let waits = |open: &OpenConnection| {
+            open.is_asking || open.is_silent && open.since.elapsed() < FIRST_REQUEST
+        };
+        while self.lock().open.values().any(waits) && Instant::now() < until {
+            sleep(ANSWER_LOOK).await;
+        }
     }
 }
 
 impl Admitted {
     /// A request has come: the connection stays.
     fn is_used(&self) {
+        self.change(|open| (open.is_silent, open.is_asking) = (false, true));
+    }
+
+    /// The answer has begun.
+    fn is_answered(&self) {
+        self.change(|open| open.is_asking = false);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut OpenConnection)) {
         if let Some(open) = self.connections.lock().open.get_mut(&self.id) {
-            open.is_silent = false;
+            change(open);
         }
     }
 }
@@ -177,11 +213,13 @@ impl Drop for Admitted {
 
 /// Serves connections until `stop` resolves, then cancels `ending` and waits until the requests
 /// that are under way have finished, for as long as `stop` says at most, which is given back.
+/// `answered` is cancelled as soon as only those are left that take long.
 pub(crate) async fn serve<L>(
     mut listener: L,
     router: Router,
     stop: impl Future<Output = Duration>,
     ending: CancellationToken,
+    answered: CancellationToken,
 ) -> Duration
 where
     L: Listener,
@@ -209,7 +247,12 @@ where
         let evicted = admitted.evicted.clone();
         let service = service_fn(move |request| {
             admitted.is_used();
-            service.call(request)
+            let (admitted, answer) = (Arc::clone(&admitted), service.call(request));
+            async move {
+                let answer = answer.await;
+                admitted.is_answered();
+                answer
+            }
         });
         let connection = http.serve_connection(io, service);
         let ending = ending.clone();
@@ -226,6 +269,8 @@ where
     };
     drop(listener);
     ending.cancel();
+    connections.answered().await;
+    answered.cancel();
     tasks.close();
     tokio::time::timeout(grace, tasks.wait()).await.ok();
     grace
