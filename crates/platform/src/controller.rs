@@ -22,7 +22,7 @@ use tolv_model::id::{DeployId, OperationId};
 use tolv_model::operation::State;
 use tolv_model::release::Release;
 use tolv_model::size::Sizes;
-use tolv_run::{Endpoints, Local, Target};
+use tolv_run::{Endpoint, Endpoints, Local, ProcessState, Target};
 
 use super::carry::Carry;
 use super::cron::{self, Cron};
@@ -195,9 +195,21 @@ impl Controller {
         self.endpoints()
     }
 
-    /// Waits until what should run is up again, or has failed.
-    pub(super) async fn restored(&self) {
-        self.restored.cancelled().await;
+    /// Waits until requests find what they found before: what should run is there again, and each `web`
+    /// of it is up or has failed.
+    pub(super) async fn answers_again(&self) {
+        let mut endpoints = self.engine.endpoints();
+        let boots = |endpoint: &Endpoint| {
+            endpoint.process.process_type.is_web() && endpoint.state == ProcessState::Starting
+        };
+        let answers = async {
+            self.engine.listed().await;
+            endpoints.wait_for(|endpoints| !endpoints.processes.iter().any(boots)).await.map(drop)
+        };
+        tokio::select! {
+            () = self.restored.cancelled() => {}
+            _ = answers => {}
+        }
     }
 
     /// Whether the operation was running here, and is being undone now.

@@ -53,7 +53,7 @@ use crate::repo::Repos;
 use crate::routes::Hosts;
 
 /// For what ran before to be up again, before requests are taken from the platform before.
-const RESTORE_TIMEOUT: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Lines on their way to standard output; a slow reader leaves the rest in the logs.
 const LINES: usize = 1024;
@@ -330,7 +330,7 @@ impl Platform {
         platform.keep_up("what watches the disk", Self::watch_disk);
         if is_handed_on {
             // Requests that come meanwhile are answered by the platform before.
-            platform.wait_until_restored().await;
+            platform.wait_until_apps_answer().await;
         }
         // Now that every host is known: who came before has waited in the kernel's queue.
         let (inner, router) = (&platform.0, platform.0.router.clone());
@@ -555,15 +555,15 @@ impl Platform {
         self.kill_strangers().await
     }
 
-    /// Waits until all that ran before is up again, for a while at most.
-    async fn wait_until_restored(&self) {
+    /// Waits until requests find in every deploy what they found before, for a while at most.
+    async fn wait_until_apps_answer(&self) {
         let controllers: Vec<_> = self.controllers().values().cloned().collect();
         let all = async {
             for controller in controllers {
-                controller.restored().await;
+                controller.answers_again().await;
             }
         };
-        timeout(RESTORE_TIMEOUT, all).await.ok();
+        timeout(ANSWER_TIMEOUT, all).await.ok();
     }
 
     fn wake(&self, deploy: &DeployId) {

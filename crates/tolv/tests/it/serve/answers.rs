@@ -41,7 +41,7 @@ fn commands_are_answered_all_through_an_upgrade_and_see_every_process() {
     let mut shop = Shop::new("web: python3 server.py\nworker: sleep 1000\n", &[]);
     shop.pushed(&["tolv", "main"]);
     shop.tolv(&["scale", "worker=3"]);
-    let follow = shop.serve.command(&shop.dir, &["logs", "-f", "-p", "web"]);
+    let follow = shop.serve.command(&shop.dir, &["logs", "-f"]);
     let follow = tolv_testkit::Tolv::start(&mut { follow });
     let (asked, ran) = (AtomicU32::new(0), AtomicU32::new(0));
     for _ in 0..5 {
