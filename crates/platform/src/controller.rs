@@ -195,9 +195,12 @@ impl Controller {
         self.endpoints()
     }
 
-    /// Waits until requests find what they found before: what should run is there again, and each `web`
-    /// of it is up or has failed.
+    /// Waits until requests find what they found before, where something ran: it is there again, and each
+    /// `web` of it is up or has failed.
     pub(super) async fn answers_again(&self) {
+        if !self.engine.had_orphans() {
+            return;
+        }
         let mut endpoints = self.engine.endpoints();
         let boots = |endpoint: &Endpoint| {
             endpoint.process.process_type.is_web() && endpoint.state == ProcessState::Starting

@@ -53,7 +53,7 @@ use crate::repo::Repos;
 use crate::routes::Hosts;
 
 /// For what ran before to be up again, before requests are taken from the platform before.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Lines on their way to standard output; a slow reader leaves the rest in the logs.
 const LINES: usize = 1024;

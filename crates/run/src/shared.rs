@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) teller: Mutex<Option<Teller>>,
     /// What another platform has left running, and nobody has gone on with.
     pub(crate) orphans: Mutex<Vec<Orphan>>,
+    /// Whether there was any.
+    pub(crate) had_orphans: bool,
     /// Which of them are being stopped.
     pub(crate) dismissed: watch::Sender<Vec<ProcessName>>,
     /// Replaces those of them that are outdated.

@@ -81,6 +81,54 @@ fn commands_are_answered_all_through_an_upgrade_and_see_every_process() {
     follow.wait_for_line(|line| line.contains("/?last"), SOON);
 }
 
+/// Answers at once; a health check, once it was told to wait, only after `/go`.
+const CHECKED: &str = r#"
+import http.server, os, threading
+go = threading.Event()
+go.set()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/check" and not go.is_set():
+            print("checked", flush=True)
+            go.wait()
+        if self.path == "/wait":
+            go.clear()
+        if self.path == "/go":
+            go.set()
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+    def log_message(self, *args):
+        pass
+http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
+"#;
+
+/// A request that came to the new program before that would wait there.
+#[test]
+fn the_old_program_answers_requests_until_the_new_one_has_found_the_app_ready() {
+    let mut shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.change("server.py", CHECKED);
+    let check = r#"{"healthchecks": {"web": [{"type": "readiness", "path": "/check"}]}}"#;
+    shop.change("app.json", check);
+    shop.pushed(&["tolv", "main"]);
+    let address = SocketAddr::from(([127, 0, 0, 1], shop.serve.http()));
+    shop.text("shop.localhost", "/wait");
+    let before = handed_over(&shop.serve);
+    let status = shop.serve.upgrade_with(
+        |serve| {
+            serve.running().wait_for_line(|line| line.ends_with(": checked"), SOON);
+            for target in ["/", "/go"] {
+                assert_eq!(handed_over(serve), before);
+                assert_eq!(http::get(address, "shop.localhost", target).unwrap().status, 200);
+            }
+        },
+        |_| {},
+    );
+    assert!(status.success(), "{status}");
+    assert_eq!(shop.text("shop.localhost", "/"), "ok");
+}
+
 /// The answers of a request that came just before the old program let go.
 #[test]
 fn changes_that_come_while_a_new_program_takes_over_are_done_by_it() {
