@@ -2,7 +2,7 @@
 
 mod socket;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,15 @@ impl Error {
             Self::Unreachable { url, .. } | Self::Broken { url, .. } => url != local::URL,
             Self::Problem(_) | Self::Odd { .. } => false,
         }
+    }
+}
+
+impl Error {
+    /// Whether the connection was closed before there was an answer.
+    fn is_closed(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else { return false };
+        let kinds = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+        matches!(&**source, ureq::Error::Io(error) if kinds.contains(&error.kind()))
     }
 }
 
@@ -267,7 +276,8 @@ impl Client {
     }
 
     /// Asks, and gives the answer, or the problem that it is. A platform that is stopping has done
-    /// nothing: it is asked again, for at an upgrade another one answers soon.
+    /// nothing: it is asked again, for at an upgrade another one answers soon. One that closes the
+    /// connection instead of an answer is asked once more for what changes nothing.
     pub(crate) fn call(
         &self,
         method: &str,
@@ -276,8 +286,16 @@ impl Client {
         body: Option<Vec<u8>>,
     ) -> Result<Response<Body>, Error> {
         let until = Instant::now() + UPGRADE_TIMEOUT;
+        let mut may_be_lost = method == "GET";
         loop {
-            let response = self.call_for(None, method, path, headers, body.clone())?;
+            let response = match self.call_for(None, method, path, headers, body.clone()) {
+                Err(error) if may_be_lost && error.is_closed() => {
+                    may_be_lost = false;
+                    std::thread::sleep(UPGRADE_RETRY);
+                    continue;
+                }
+                response => response?,
+            };
             match self.good(response) {
                 Err(Error::Problem(problem))
                     if problem.code == Code::Stopping && Instant::now() < until =>

@@ -49,8 +49,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 const PER_PEER: usize = 4;
 /// For answers to requests that had begun when no more connections are taken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// For the first request of a connection that was made just before.
-const FIRST_REQUEST: Duration = Duration::from_millis(100);
+/// For a request that is on its way then: where it is seen only after its connection is closed, its
+/// client cannot know whether it was done.
+const LAST_REQUEST: Duration = Duration::from_millis(300);
 /// Between two looks whether they are answered.
 const ANSWER_LOOK: Duration = Duration::from_millis(5);
 
@@ -121,7 +122,6 @@ struct OpenConnections {
 
 struct OpenConnection {
     peer: Peer,
-    since: Instant,
     /// No request has come yet.
     is_silent: bool,
     /// A request has come, and its answer has not begun.
@@ -163,25 +163,22 @@ impl Connections {
         let id = connections.next;
         connections.next += 1;
         let evicted = CancellationToken::new();
-        let open = OpenConnection {
-            peer,
-            since: Instant::now(),
-            is_silent: true,
-            is_asking: false,
-            evicted: evicted.clone(),
-        };
+        let open =
+            OpenConnection { peer, is_silent: true, is_asking: false, evicted: evicted.clone() };
         connections.open.insert(id, open);
         Some(Admitted { connections: self.clone(), id, evicted })
     }
 
-    /// Waits until the answers to all requests that have begun, have begun too, but not for those that
-    /// take long.
+    /// After the last connection: waits until no request is on its way any more, and the answers to
+    /// those that came have begun, but not for those that take long.
     async fn answered(&self) {
-        let until = Instant::now() + ANSWER_TIMEOUT;
-        let waits = |open: &OpenConnection| {
-            open.is_asking || open.is_silent && open.since.elapsed() < FIRST_REQUEST
+        let now = Instant::now();
+        let (last, until) = (now + LAST_REQUEST, now + ANSWER_TIMEOUT);
+        let waits = |now| {
+            let waits = |open: &OpenConnection| open.is_asking || now <= last;
+            self.lock().open.values().any(waits) && now < until
         };
-        while self.lock().open.values().any(waits) && Instant::now() < until {
+        while waits(Instant::now()) {
             sleep(ANSWER_LOOK).await;
         }
     }
@@ -262,9 +259,13 @@ where
                 // How a client broke off is nobody's concern.
                 _ = connection.as_mut() => return,
                 () = evicted.cancelled() => return,
-                () = ending.cancelled() => connection.as_mut().graceful_shutdown(),
+                () = ending.cancelled() => {}
             }
-            connection.await.ok();
+            // A connection without a request is closed by this.
+            if tokio::time::timeout(LAST_REQUEST, connection.as_mut()).await.is_err() {
+                connection.as_mut().graceful_shutdown();
+                connection.await.ok();
+            }
         });
     };
     drop(listener);
