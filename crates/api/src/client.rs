@@ -2,9 +2,9 @@
 
 mod socket;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,10 +15,13 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
 
 use self::socket::SocketConnector;
-use crate::{Problem, local};
+use crate::{Code, Problem, local};
 
 /// For a connection to be made.
 const CONNECT: Duration = Duration::from_secs(10);
+/// For another platform to take the place of one that is stopping, and between two tries.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
+const UPGRADE_RETRY: Duration = Duration::from_millis(250);
 /// Most bytes of an answer.
 const ANSWER: u64 = 64 << 20;
 
@@ -61,6 +64,15 @@ impl Error {
             Self::Unreachable { url, .. } | Self::Broken { url, .. } => url != local::URL,
             Self::Problem(_) | Self::Odd { .. } => false,
         }
+    }
+}
+
+impl Error {
+    /// Whether the connection was closed before there was an answer.
+    fn is_closed(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else { return false };
+        let kinds = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+        matches!(&**source, ureq::Error::Io(error) if kinds.contains(&error.kind()))
     }
 }
 
@@ -240,7 +252,7 @@ impl Client {
         let sent = last.clone();
         let header = [("last-event-id", sent.as_str())];
         let headers: &[_] = if sent.is_empty() { &[] } else { &header };
-        let response = self.good(self.call("GET", path, headers, None)?)?;
+        let response = self.call("GET", path, headers, None)?;
         let lines = BufReader::new(response.into_body().into_reader()).lines();
         let (mut kind, mut data) = (String::new(), String::new());
         for line in lines {
@@ -263,6 +275,9 @@ impl Client {
         Ok(())
     }
 
+    /// Asks, and gives the answer, or the problem that it is. A platform that is stopping has done
+    /// nothing: it is asked again, for at an upgrade another one answers soon. One that closes the
+    /// connection instead of an answer is asked once more for what changes nothing.
     pub(crate) fn call(
         &self,
         method: &str,
@@ -270,11 +285,30 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<Vec<u8>>,
     ) -> Result<Response<Body>, Error> {
-        self.call_for(None, method, path, headers, body)
+        let until = Instant::now() + UPGRADE_TIMEOUT;
+        let mut may_be_lost = method == "GET";
+        loop {
+            let response = match self.call_for(None, method, path, headers, body.clone()) {
+                Err(error) if may_be_lost && error.is_closed() => {
+                    may_be_lost = false;
+                    std::thread::sleep(UPGRADE_RETRY);
+                    continue;
+                }
+                response => response?,
+            };
+            match self.good(response) {
+                Err(Error::Problem(problem))
+                    if problem.code == Code::Stopping && Instant::now() < until =>
+                {
+                    std::thread::sleep(UPGRADE_RETRY);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// As [`Client::call`], but the whole answer has to come in time: a connection that is dead
-    /// without a word ends.
+    /// without a word ends. It asks once.
     pub(crate) fn call_within(
         &self,
         patience: Duration,
@@ -283,7 +317,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<Vec<u8>>,
     ) -> Result<Response<Body>, Error> {
-        self.call_for(Some(patience), method, path, headers, body)
+        self.good(self.call_for(Some(patience), method, path, headers, body)?)
     }
 
     fn call_for(
@@ -320,7 +354,7 @@ impl Client {
     }
 
     /// The answer, or the problem that it is.
-    pub(crate) fn good(&self, mut response: Response<Body>) -> Result<Response<Body>, Error> {
+    fn good(&self, mut response: Response<Body>) -> Result<Response<Body>, Error> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -334,7 +368,6 @@ impl Client {
     }
 
     pub(crate) fn read<T: DeserializeOwned>(&self, response: Response<Body>) -> Result<T, Error> {
-        let response = self.good(response)?;
         let odd = |what: String| Error::Odd { url: self.url.clone(), what };
         let bytes = self.bytes(response)?;
         let text = if bytes.is_empty() { b"null".as_slice() } else { &bytes };
@@ -353,3 +386,6 @@ impl Client {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

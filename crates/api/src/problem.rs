@@ -38,6 +38,8 @@ pub enum Code {
     Full,
     /// The database is away; try again.
     Unavailable,
+    /// The platform is ending, and nothing was done. At an upgrade the next one answers; ask again.
+    Stopping,
     /// A fault of the platform's own.
     Internal,
 }
@@ -58,7 +60,7 @@ impl Code {
             Self::UnsupportedMediaType => 415,
             Self::KeyReused => 422,
             Self::Internal => 500,
-            Self::Unavailable => 503,
+            Self::Unavailable | Self::Stopping => 503,
             Self::Full => 507,
         }
     }
@@ -79,6 +81,7 @@ impl Code {
             Self::KeyReused => "the idempotency key belongs to another request",
             Self::Full => "the disk takes nothing",
             Self::Unavailable => "not now",
+            Self::Stopping => "the platform is ending",
             Self::Internal => "the platform failed",
         }
     }

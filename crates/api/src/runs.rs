@@ -254,7 +254,7 @@ impl Client {
     pub fn run_output(&self, id: &str, from: u64, attached: u32) -> Result<RunOutput, Error> {
         let wait = WAIT.as_secs();
         let path = format!("/v1/runs/{id}/output?from={from}&attached={attached}&wait={wait}");
-        let response = self.good(self.call_within(PATIENCE, "GET", &path, &[], None)?)?;
+        let response = self.call_within(PATIENCE, "GET", &path, &[], None)?;
         let odd = |what: &str| Error::Odd { url: self.url().to_owned(), what: what.to_owned() };
         let from = response.headers().get(FROM).and_then(|text| text.to_str().ok()?.parse().ok());
         let from = from.ok_or_else(|| odd("output without a place"))?;
@@ -300,7 +300,7 @@ impl Client {
     /// Every variant of [`Error`].
     pub fn run_record(&self, id: &str) -> Result<Vec<u8>, Error> {
         let path = format!("/v1/runs/{id}/record");
-        let response = self.good(self.call("GET", &path, &[], None)?)?;
+        let response = self.call("GET", &path, &[], None)?;
         self.bytes(response)
     }
 }

@@ -92,6 +92,18 @@ impl Platform {
         self.check_free(MIN_FREE_FOR_RECORDS)
     }
 
+    /// Refuses where nothing can be recorded, for the disk of the database is read-only.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRecordable`].
+    pub fn require_records(&self) -> Result<(), Error> {
+        match self.0.store.is_on_read_only_disk() {
+            true => Err(Error::NotRecordable),
+            false => Ok(()),
+        }
+    }
+
     /// Refuses where the disk has less free space than `min` bytes, takes no more files, or nothing.
     fn check_free(&self, min: u64) -> Result<(), Error> {
         let room = Room::of(&self.0.home)?;

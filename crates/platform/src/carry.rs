@@ -266,6 +266,8 @@ impl Carry<'_> {
         }
         if let Some(formation) = &next.wanted.formation {
             store.set_formation(&self.deploy.id, formation).await?;
+            // The release has succeeded, also where this is not waited for to the end.
+            self.until_ended(|kind| formation.0.get(kind) == Some(&0)).await.ok();
         }
         let url = self.platform.url_of(&self.deploy);
         let has_web = release.row.process_types.contains_key(&ProcessType::web());

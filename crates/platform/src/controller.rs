@@ -22,7 +22,7 @@ use tolv_model::id::{DeployId, OperationId};
 use tolv_model::operation::State;
 use tolv_model::release::Release;
 use tolv_model::size::Sizes;
-use tolv_run::{Endpoints, Local, Target};
+use tolv_run::{Endpoint, Endpoints, Local, ProcessState, Target};
 
 use super::carry::Carry;
 use super::cron::{self, Cron};
@@ -33,7 +33,6 @@ use super::metrics::samples;
 use super::options::Said;
 use super::platform::{Platform, lock};
 use super::proof::before_start;
-use super::task::survive;
 use crate::routes::{Routes, Web, routed};
 
 mod keep;
@@ -119,10 +118,12 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
     });
     let forwarding = forward(Arc::clone(&controller), lines, inner.lines.clone());
     inner.tasks.spawn_on(forwarding, inner.lines_of_deploys.handle());
+    let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
     // What leaves goes on answering requests.
     let (ended, leaving) = (controller.ended.clone(), inner.leaving.clone());
-    inner.tasks.spawn({
-        let routes = controller.routes.clone();
+    let routes = controller.routes.clone();
+    task.keep_up("the routes", move |_| {
+        let (routes, ended, leaving) = (routes.clone(), ended.clone(), leaving.clone());
         async move {
             tokio::select! {
                 biased;
@@ -132,14 +133,36 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
             }
         }
     });
-    let schedules = cron::Task { platform: platform.clone(), controller: Arc::clone(&controller) };
-    inner.tasks.spawn(schedules.run());
-    inner.tasks.spawn(samples::follow(Arc::clone(&controller), controller.samples.subscribe()));
-    let (drains, log) = (Arc::clone(&controller.drains), controller.engine.log());
-    inner.tasks.spawn(drains.run(platform.clone(), id.clone(), path, log));
-    let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
-    let teller = task.clone();
-    inner.tasks.spawn(survive(move || task.clone().run(), move |fault| teller.fault(fault)));
+    let schedules = cron::Task::new(platform.clone(), Arc::clone(&controller));
+    task.keep_up("the schedules", move |_| schedules.clone().run());
+    task.keep_up("the samples", |task| {
+        let asked = task.controller.samples.subscribe();
+        samples::follow(task.controller, asked)
+    });
+    inner.tasks.spawn({
+        let log = controller.engine.log();
+        let run = task.survive("the drains", move |task| {
+            let drains = Arc::clone(&task.controller.drains);
+            drains.run(task.platform, task.id, path.clone(), log.clone())
+        });
+        let drains = Arc::clone(&controller.drains);
+        async move {
+            run.await;
+            drains.give_up();
+        }
+    });
+    inner.tasks.spawn({
+        let controller = Arc::clone(&controller);
+        let run = task.survive("the task", |task| {
+            // What it was at is not under way any more; it begins again from what is recorded.
+            lock(&task.controller.current).take();
+            task.run()
+        });
+        async move {
+            run.await;
+            controller.ended.cancel();
+        }
+    });
     Ok(controller)
 }
 
@@ -162,15 +185,34 @@ impl Controller {
     /// The same, once it is known what runs: right after a start the processes of the platform before
     /// have not answered yet.
     pub(super) async fn known_endpoints(&self) -> Endpoints {
-        let mut endpoints = self.engine.endpoints();
         let known = async {
             tokio::select! {
                 () = self.restored.cancelled() => {}
-                _ = endpoints.wait_for(|endpoints| !endpoints.processes.is_empty()) => {}
+                () = self.engine.listed() => {}
             }
         };
         timeout(DOORS_WAIT * 2, known).await.ok();
         self.endpoints()
+    }
+
+    /// Waits until requests find what they found before, where something ran: it is there again, and each
+    /// `web` of it is up or has failed.
+    pub(super) async fn answers_again(&self) {
+        if !self.engine.had_orphans() {
+            return;
+        }
+        let mut endpoints = self.engine.endpoints();
+        let boots = |endpoint: &Endpoint| {
+            endpoint.process.process_type.is_web() && endpoint.state == ProcessState::Starting
+        };
+        let answers = async {
+            self.engine.listed().await;
+            endpoints.wait_for(|endpoints| !endpoints.processes.iter().any(boots)).await.map(drop)
+        };
+        tokio::select! {
+            () = self.restored.cancelled() => {}
+            _ = answers => {}
+        }
     }
 
     /// Whether the operation was running here, and is being undone now.
@@ -515,10 +557,24 @@ impl Task {
         })
     }
 
-    /// What it was at is not under way any more; the task begins again from what is recorded.
-    fn fault(&self, fault: String) {
-        lock(&self.controller.current).take();
-        self.say(fault);
+    /// What a panic does not end, of this deploy: `the task of shop/production`.
+    fn survive<F, R>(&self, name: &str, run: R) -> impl Future<Output = ()> + Send + use<F, R>
+    where
+        F: Future<Output = ()> + Send + 'static,
+        R: Fn(Self) -> F + Send + 'static,
+    {
+        let name = format!("{name} of {}", self.controller.place.path);
+        let inner = &self.platform.0;
+        let (panics, ending) = (inner.panics.clone(), inner.ending.clone());
+        let (task, teller) = (self.clone(), self.clone());
+        panics.survive(name, ending, move || run(task.clone()), move |fault| teller.say(fault))
+    }
+
+    fn keep_up<F>(&self, name: &str, run: impl Fn(Self) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.platform.0.tasks.spawn(self.survive(name, run));
     }
 
     fn say(&self, text: String) {

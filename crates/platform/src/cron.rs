@@ -18,6 +18,7 @@ mod going;
 mod run;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -86,13 +87,20 @@ impl Cron {
     }
 }
 
-/// The task of a deploy.
+/// The task of a deploy. Clones are the same one, begun again.
+#[derive(Clone)]
 pub(super) struct Task {
-    pub(super) platform: Platform,
-    pub(super) controller: Arc<Controller>,
+    platform: Platform,
+    controller: Arc<Controller>,
+    /// Whether it was begun before: then runs of this platform are under way.
+    has_begun: Arc<AtomicBool>,
 }
 
 impl Task {
+    pub(super) fn new(platform: Platform, controller: Arc<Controller>) -> Self {
+        Self { platform, controller, has_begun: Arc::default() }
+    }
+
     /// Fires what is due, until the platform ends or the deploy is gone.
     pub(super) async fn run(self) {
         let ending = self.platform.0.ending.clone();
@@ -107,7 +115,9 @@ impl Task {
     async fn fire(&self) {
         let cron = &self.controller.cron;
         // First what ran before is brought back.
-        cron.changed.notified().await;
+        if !self.has_begun.load(Ordering::Relaxed) {
+            cron.changed.notified().await;
+        }
         let (mut table, mut is_first, mut is_stale) = (Timetable::default(), true, true);
         // Ticks that the store did not take yet.
         let mut waiting = Vec::new();
@@ -204,8 +214,11 @@ impl Task {
         let now = Timestamp::now();
         let mut since = (BTreeMap::new(), now);
         if is_first {
-            let why = "cut off: the platform ended meanwhile";
-            store.cut_off_cron_runs(id, why, now).await?;
+            if !self.has_begun.load(Ordering::Relaxed) {
+                let why = "cut off: the platform ended meanwhile";
+                store.cut_off_cron_runs(id, why, now).await?;
+                self.has_begun.store(true, Ordering::Relaxed);
+            }
             since.0 = store.last_cron_ticks(id).await?.into_iter().collect();
             // An `up` that ended was not down: its schedules begin anew.
             if self.platform.0.options.codebase.is_none() {

@@ -141,6 +141,11 @@ impl Drains {
         self.ended.cancelled().await;
     }
 
+    /// Nobody keeps them in step any more.
+    pub(super) fn give_up(&self) {
+        self.ended.cancel();
+    }
+
     /// Ends them all, for the deploy is destroyed.
     pub(super) async fn stop(&self) {
         self.gone.cancel();

@@ -4,12 +4,22 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tolv_model::id::OperationId;
 
 use super::platform::{Platform, lock};
 
 /// For requests in flight when the platform ends.
 const ROUTER_GRACE: Duration = Duration::from_secs(30);
+/// For pushes that are on their way before another platform goes on.
+const PUSHES: Duration = Duration::from_secs(30);
+
+/// A push whose operation is not queued yet.
+#[derive(Debug)]
+pub struct UndecidedPush {
+    _token: TaskTrackerToken,
+}
 
 impl Platform {
     /// Lets the requests in flight finish, then stops every process. What is not done yet is gone
@@ -24,14 +34,32 @@ impl Platform {
         self.remove_aside();
     }
 
-    /// Begins no operation any more, and waits until none is under way; those that are queued are the
-    /// next platform's. [`Platform::leave`] comes after it.
+    /// Begins no operation any more, and waits until none is under way, and until no push is on its
+    /// way; operations that are queued are the next platform's. [`Platform::leave`] comes after it.
     pub async fn finish_operations(&self) {
         self.0.holding.send_replace(true);
         let controllers: Vec<_> = self.controllers().values().cloned().collect();
         for controller in controllers {
             controller.rests().await;
         }
+        timeout(PUSHES, self.decided_pushes()).await.ok();
+    }
+
+    /// Waits until every push that has begun is decided about.
+    pub async fn decided_pushes(&self) {
+        let pushes = &self.0.undecided_pushes;
+        pushes.close();
+        pushes.wait().await;
+    }
+
+    /// A push has begun; until it is decided about, or this is dropped, it is waited for.
+    pub fn begin_push(&self) -> UndecidedPush {
+        UndecidedPush { _token: self.0.undecided_pushes.token() }
+    }
+
+    /// Whether another platform is about to go on: then this one does not know what runs.
+    pub fn is_leaving(&self) -> bool {
+        self.0.leaving.is_cancelled()
     }
 
     /// After [`Platform::finish_operations`], or instead of its end: there is no next platform after

@@ -326,6 +326,12 @@ pub enum Error {
     /// The disk takes nothing.
     #[error("{0}")]
     DiskFault(Shortage),
+    /// The disk of the database takes nothing.
+    #[error(
+        "the disk of the platform is read-only, and its database is on it: this cannot be recorded, and \
+         what is not recorded is not done, for the next start would undo it"
+    )]
+    NotRecordable,
     /// A text in the database that this version cannot read.
     #[error("the record of slug {0} cannot be read")]
     Unreadable(String),
@@ -420,6 +426,7 @@ impl Error {
             Self::DiskFull { .. }
             | Self::NoFiles { .. }
             | Self::DiskFault(_)
+            | Self::NotRecordable
             | Self::Repo(RepoError::Body(BodyError::DiskFull { .. })) => Kind::Full,
             Self::Repo(RepoError::Body(BodyError::TooSlow)) => Kind::Timeout,
             Self::Repo(RepoError::Body(_) | RepoError::BadRef(_) | RepoError::TooManyRoots) => {
@@ -456,7 +463,9 @@ impl Error {
             {
                 self.shortage().map_or_else(|| chain(self), |shortage| shortage.to_string())
             }
-            Self::DiskFull { .. } | Self::NoFiles { .. } | Self::Repo(_) => chain(self),
+            Self::DiskFull { .. } | Self::NoFiles { .. } | Self::NotRecordable | Self::Repo(_) => {
+                chain(self)
+            }
             _ => self.disk_fault().map_or_else(|| chain(self), |fault| fault.to_string()),
         }
     }

@@ -1,16 +1,23 @@
 //! The router's own threads: no request waits for what the platform does besides, such as the lines of
 //! an app that says too much.
 
+use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tolv_router::Router;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::spare::{KEEP_ALIVE, keep_threads};
+use crate::task::Panics;
 
 /// For the look who listens on a port of the machine.
 const SPARE_THREADS: usize = 4;
+/// Between two tries to listen again.
+const LISTEN_RETRY: Duration = Duration::from_millis(100);
 
 /// Threads that requests pass through, for as long as the value is there.
 #[derive(Debug)]
@@ -27,17 +34,55 @@ impl Front {
         Ok(Self(Some(runtime)))
     }
 
-    /// Lets the router take requests there, until it drains.
-    pub(super) fn serve(&self, router: Router, listener: TcpListener) -> Result<(), Error> {
+    /// Takes requests there by `serve`, until that ends; again after every panic, of which `say` is told.
+    /// Connections wait in the kernel's queue meanwhile.
+    pub(super) fn serve<F>(
+        &self,
+        listener: TcpListener,
+        serve: impl Fn(tokio::net::TcpListener) -> F + Send + Sync + 'static,
+        (panics, ending): (Panics, CancellationToken),
+        say: impl FnMut(String) + Send + 'static,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let Some(runtime) = &self.0 else { return Ok(()) };
-        let listener = {
+        let first = {
             let _inside = runtime.enter();
             let system = |source| Error::System { what: "listen for requests", source };
-            tokio::net::TcpListener::from_std(listener).map_err(system)?
+            open(&listener).map_err(system)?
         };
+        let (mut first, listener, serve) = (Some(first), Arc::new(listener), Arc::new(serve));
+        let start = move || {
+            let (first, listener) = (first.take(), Arc::clone(&listener));
+            let serve = Arc::clone(&serve);
+            async move {
+                let listener = match first {
+                    Some(first) => first,
+                    None => reopen(&listener).await,
+                };
+                serve(listener).await;
+            }
+        };
+        let name = "the router's listener".to_owned();
         // It ends with its threads, if not before.
-        drop(runtime.spawn(async move { router.serve(listener).await }));
+        drop(runtime.spawn(panics.survive(name, ending, start, say)));
         Ok(())
+    }
+}
+
+/// The same socket once more.
+fn open(listener: &TcpListener) -> io::Result<tokio::net::TcpListener> {
+    tokio::net::TcpListener::from_std(listener.try_clone()?)
+}
+
+/// As [`open`]; descriptors may be short.
+async fn reopen(listener: &TcpListener) -> tokio::net::TcpListener {
+    loop {
+        match open(listener) {
+            Ok(listener) => return listener,
+            Err(_) => sleep(LISTEN_RETRY).await,
+        }
     }
 }
 
@@ -49,3 +94,6 @@ impl Drop for Front {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,7 @@ impl Platform {
                 () = told.cancelled() => lease.release().await,
             }
         });
-        self.0.tasks.spawn(self.clone().tell_lease());
+        self.keep_up("what tells of the lease", Self::tell_lease);
         *lock(&self.0.lease) = Some(Keeper { holder, release, task });
     }
 

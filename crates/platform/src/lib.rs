@@ -81,6 +81,7 @@ pub use codebase::{Codebase, CodebaseError};
 pub use cron::Scheduled;
 pub use descriptors::api_connections;
 pub use drains::Drain;
+pub use end::UndecidedPush;
 pub use error::{Error, Kind};
 pub use listen::ListenError;
 pub use logs::Logged;

@@ -6,10 +6,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_build::GitSandbox;
@@ -44,11 +45,15 @@ use super::runs::Runs;
 use super::sizing::Shares;
 use super::status::{Findings, Probes};
 use super::target::Runtime;
+use super::task::Panics;
 use crate::access;
 use crate::home::Home;
 use crate::listen::listen;
 use crate::repo::Repos;
 use crate::routes::Hosts;
+
+/// For what ran before to be up again, before requests are taken from the platform before.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Lines on their way to standard output; a slow reader leaves the rest in the logs.
 const LINES: usize = 1024;
@@ -112,12 +117,15 @@ pub(super) struct Inner {
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
     pub(super) tasks: TaskTracker,
+    pub(super) panics: Panics,
     /// What runs is for the next platform to go on with.
     pub(super) leaving: CancellationToken,
     /// Nothing new begins; what runs goes on.
     pub(super) ending: CancellationToken,
     /// No operation begins any more: another platform is about to go on.
     pub(super) holding: watch::Sender<bool>,
+    /// Pushes that are on their way.
+    pub(super) undecided_pushes: TaskTracker,
     /// No request is in flight any more.
     pub(super) quiet: CancellationToken,
     /// The last of their lines is in the log: what runs is stopped.
@@ -214,6 +222,7 @@ impl Platform {
         }
         let prover = Prover::open(&home, &store, level);
         let listener = listen(&options.http).await?;
+        let is_handed_on = matches!(options.http, Http::Socket(_));
         let front = Front::begin()?;
         let lines_of_deploys = Lines::begin()?;
         let system = |what| move |source| Error::System { what, source };
@@ -270,9 +279,11 @@ impl Platform {
             controllers: Mutex::default(),
             lines,
             tasks,
+            panics: Panics::default(),
             leaving: CancellationToken::new(),
             ending: CancellationToken::new(),
             holding: watch::Sender::new(false),
+            undecided_pushes: TaskTracker::new(),
             quiet: CancellationToken::new(),
             drained: CancellationToken::new(),
             collecting: tokio::sync::Mutex::default(),
@@ -316,11 +327,41 @@ impl Platform {
                 platform.0.tasks.spawn(platform.clone().catch_up(error));
             }
         }
-        platform.0.tasks.spawn(platform.clone().tidy_up());
-        platform.0.tasks.spawn(platform.clone().watch_disk());
+        platform.keep_up("what tidies repositories", Self::tidy_up);
+        platform.keep_up("what watches the disk", Self::watch_disk);
+        if is_handed_on {
+            // Requests that come meanwhile are answered by the platform before.
+            platform.wait_until_apps_answer().await;
+        }
         // Now that every host is known: who came before has waited in the kernel's queue.
-        platform.0.front.serve(platform.0.router.clone(), listener)?;
+        let (inner, router) = (&platform.0, platform.0.router.clone());
+        let serve = move |listener| {
+            let router = router.clone();
+            async move { router.serve(listener).await }
+        };
+        let kept = (inner.panics.clone(), inner.ending.clone());
+        inner.front.serve(listener, serve, kept, platform.teller())?;
         Ok((platform, received))
+    }
+
+    /// A task of the platform as a whole, which a panic does not end.
+    pub(super) fn keep_up<F>(&self, name: &str, task: impl Fn(Self) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (inner, platform) = (&self.0, self.clone());
+        let (panics, ending) = (inner.panics.clone(), inner.ending.clone());
+        let start = move || task(platform.clone());
+        inner.tasks.spawn(panics.survive(name.to_owned(), ending, start, self.teller()));
+    }
+
+    /// Tells lines about the platform as a whole without waiting; what standard output does not take is
+    /// lost.
+    fn teller(&self) -> impl Fn(String) + Send + use<> {
+        let lines = self.0.lines.clone();
+        move |text| {
+            lines.try_send(Said { deploy: None, line: Line::tolv("platform", text) }).ok();
+        }
     }
 
     /// The state, for reading.
@@ -513,6 +554,17 @@ impl Platform {
             self.control(Place::of(&deploy))?;
         }
         self.kill_strangers().await
+    }
+
+    /// Waits until requests find in every deploy what they found before, for a while at most.
+    async fn wait_until_apps_answer(&self) {
+        let controllers: Vec<_> = self.controllers().values().cloned().collect();
+        let all = async {
+            for controller in controllers {
+                controller.answers_again().await;
+            }
+        };
+        timeout(ANSWER_TIMEOUT, all).await.ok();
     }
 
     fn wake(&self, deploy: &DeployId) {

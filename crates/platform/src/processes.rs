@@ -50,7 +50,7 @@ impl Platform {
     ///
     /// # Errors
     ///
-    /// There is no such deploy.
+    /// There is no such deploy; the next platform knows.
     pub async fn processes(&self, path: &DeployPath) -> Result<Vec<Process>, Error> {
         let deploy = self.0.store.deploy(path).await?;
         let controller = self.controllers().get(&deploy.id).cloned();
@@ -58,6 +58,10 @@ impl Platform {
             Some(controller) => controller.known_endpoints().await,
             None => tolv_run::Endpoints::default(),
         };
+        // What it lets go of runs on.
+        if self.is_leaving() {
+            return Err(Error::Stopping);
+        }
         let draining: BTreeSet<_> = endpoints.draining().map(|endpoint| endpoint.id).collect();
         let process = |endpoint: Endpoint| {
             let hangs = self.0.hosts.hangs(&endpoint);

@@ -1,5 +1,6 @@
 //! What a `git push` means: the deploy's branch becomes an operation, everything else is stored.
 
+use super::end::UndecidedPush;
 use super::error::{Error, chain};
 use super::output::Progress;
 use super::platform::{Actor, Platform, blocking};
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use tolv_model::id::OperationId;
 use tolv_model::name::Deploy as DeployPath;
 use tolv_model::operation::State;
+use tolv_store::Operation;
 
 /// The push option that says that another codebase is meant.
 const NEW_ROOT: &str = "new-root";
@@ -24,9 +26,15 @@ const LOOK: Duration = Duration::from_millis(250);
 impl Platform {
     /// Decides about each ref of a push and does it. What the operation says goes to `push.say`;
     /// whoever pushed may be gone meanwhile, the operation goes on.
-    pub async fn push(&self, actor: &Actor, path: &DeployPath, push: Push) -> Vec<RefResult> {
+    pub async fn push(
+        &self,
+        actor: &Actor,
+        path: &DeployPath,
+        push: Push,
+        undecided: UndecidedPush,
+    ) -> Vec<RefResult> {
         let names: Vec<_> = push.commands.iter().map(|command| command.name.clone()).collect();
-        match self.planned(actor, path, &push).await {
+        match self.planned(actor, path, &push, undecided).await {
             Ok(results) => results,
             Err(error) => {
                 let reason = self.refuse(&push, &error).await;
@@ -41,7 +49,9 @@ impl Platform {
         actor: &Actor,
         path: &DeployPath,
         push: &Push,
+        undecided: UndecidedPush,
     ) -> Result<Vec<RefResult>, Error> {
+        let mut undecided = Some(undecided);
         self.check_disk_space().await?;
         let deploy = self.store().deploy(path).await?;
         let mut results = Vec::new();
@@ -57,11 +67,19 @@ impl Platform {
                     self.told(push, blocking(move || repos.delete_ref(&path, &name)).await).await
                 }
                 Planned::Deploy { commit, branch } => {
-                    self.deployed(actor, path, push, commit, branch).await
+                    match self.queued(actor, path, push, commit, branch).await {
+                        Ok(operation) => {
+                            // From here on the next platform can go on with it.
+                            undecided = None;
+                            self.deployed(push, &operation).await
+                        }
+                        Err(reason) => Err(reason),
+                    }
                 }
             };
             results.push(RefResult { name, refused: done.err() });
         }
+        drop(undecided);
         Ok(results)
     }
 
@@ -88,14 +106,15 @@ impl Platform {
         }
     }
 
-    async fn deployed(
+    /// Asks for the operation.
+    async fn queued(
         &self,
         actor: &Actor,
         path: &DeployPath,
         push: &Push,
         commit: String,
         branch: String,
-    ) -> Result<(), String> {
+    ) -> Result<Operation, String> {
         let asked = |wanted| push.options.iter().any(|option| option == wanted);
         let known = [NEW_ROOT, NO_RELEASE_PHASE];
         for option in push.options.iter().filter(|option| !known.contains(&option.as_str())) {
@@ -107,10 +126,14 @@ impl Platform {
             new_root: asked(NEW_ROOT),
             no_release_phase: asked(NO_RELEASE_PHASE),
         };
-        let operation = match self.submit(actor, path, command).await {
-            Ok(operation) => operation,
-            Err(error) => return Err(self.refuse(push, &error).await),
-        };
+        match self.submit(actor, path, command).await {
+            Ok(operation) => Ok(operation),
+            Err(error) => Err(self.refuse(push, &error).await),
+        }
+    }
+
+    /// Follows the operation to its end.
+    async fn deployed(&self, push: &Push, operation: &Operation) -> Result<(), String> {
         say(push, format!("-----> Operation {}: goes on if this is interrupted", operation.id))
             .await;
         let mut follow = match self.follow(&operation.id).await {

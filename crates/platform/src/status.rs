@@ -28,6 +28,7 @@ use self::probe::Probe;
 pub(crate) use self::threads::ThreadLimit;
 use super::error::{Error, chain};
 use super::platform::{Platform, blocking};
+use super::task::Panicked;
 
 /// What the machine was found to give at the start.
 pub(super) struct Findings {
@@ -133,6 +134,10 @@ pub(crate) struct Facts {
     pub(crate) lines: Used,
     /// Operations that are carried out, as the controllers know them.
     pub(crate) at_work: Vec<(DeployPath, String)>,
+    /// Panics of tasks that are started again after one.
+    pub(crate) panics: u64,
+    /// Those tasks.
+    pub(crate) panicked: Vec<Panicked>,
 }
 
 impl Facts {
@@ -232,6 +237,8 @@ impl Platform {
                 inner.lines.max_capacity(),
             )),
             at_work: Vec::new(),
+            panics: inner.panics.total(),
+            panicked: inner.panics.tasks(),
         };
         let controllers: Vec<_> = self.controllers().values().cloned().collect();
         for controller in controllers {

@@ -107,10 +107,12 @@ impl Local {
             journal,
             tally,
             teller: Mutex::new(Some(teller)),
+            had_orphans: !orphans.is_empty(),
             orphans: Mutex::new(orphans),
             dismissed: watch::Sender::default(),
             renewal: Renewal::default(),
             taken,
+            listed: CancellationToken::new(),
             turn: Arc::default(),
             began: Instant::now(),
         });
@@ -285,6 +287,16 @@ impl Local {
     /// What runs, now and at every change.
     pub fn endpoints(&self) -> watch::Receiver<Endpoints> {
         self.0.shared.board.subscribe()
+    }
+
+    /// Whether an earlier engine had left something running, for this one to go on with.
+    pub fn had_orphans(&self) -> bool {
+        self.0.shared.had_orphans
+    }
+
+    /// Waits until everything that the first rollout is to run is among the endpoints.
+    pub async fn listed(&self) {
+        self.0.shared.listed.cancelled().await;
     }
 
     /// Puts lines of the platform among those of the processes, in the log. It never waits.

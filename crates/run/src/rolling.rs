@@ -131,7 +131,10 @@ pub(crate) async fn roll(
         outcome,
         first,
     };
-    rolling.run(rollout, received, cancel).await
+    let listed = rolling.shared.listed.clone().drop_guard();
+    let rolled = rolling.run(rollout, received, cancel).await;
+    drop(listed);
+    rolled
 }
 
 impl Rolling {
@@ -158,6 +161,7 @@ impl Rolling {
                     Action::Finish(Err(culprit)) => return Err(self.failure(culprit)),
                 }
             }
+            self.shared.listed.cancel();
             let event = tokio::select! {
                 Some(report) = received.recv() => match report {
                     Report::Ready(id) => Event::Ready(id),

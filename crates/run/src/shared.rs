@@ -41,12 +41,16 @@ pub(crate) struct Shared {
     pub(crate) teller: Mutex<Option<Teller>>,
     /// What another platform has left running, and nobody has gone on with.
     pub(crate) orphans: Mutex<Vec<Orphan>>,
+    /// Whether there was any.
+    pub(crate) had_orphans: bool,
     /// Which of them are being stopped.
     pub(crate) dismissed: watch::Sender<Vec<ProcessName>>,
     /// Replaces those of them that are outdated.
     pub(crate) renewal: Renewal,
     /// Lines that the reader took.
     pub(crate) taken: Arc<AtomicU64>,
+    /// What the first rollout is to run is on the board.
+    pub(crate) listed: CancellationToken,
     /// Held by the rollout that goes on; what the last one brought up.
     pub(crate) turn: Arc<tokio::sync::Mutex<Option<Arc<Target>>>>,
     pub(crate) began: Instant,

@@ -203,7 +203,7 @@ impl Caller {
     ) -> Result<(), Failure> {
         let platform = &shared.0.platform;
         let checked = match action {
-            action if FREES_SPACE.contains(&action) => Ok(()),
+            action if FREES_SPACE.contains(&action) => platform.require_records(),
             // The push itself is refused with less than has to stay, in git's own words.
             "deploy.push" => platform.require_disk_space_for_audit(),
             _ => platform.require_disk_space(),

@@ -42,7 +42,7 @@ impl IntoResponse for Failure {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         match code {
-            Code::Unavailable => {
+            Code::Unavailable | Code::Stopping => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
             }
             Code::Unauthorized => {
@@ -60,6 +60,8 @@ impl Shared {
     pub(crate) fn failure(&self, error: impl Into<Error>) -> Failure {
         let error = error.into();
         let code = match error.kind() {
+            // Nothing was done: whoever asks again asks the next platform.
+            _ if matches!(error, Error::Stopping) => Code::Stopping,
             Kind::Invalid => Code::Invalid,
             Kind::NotFound => Code::NotFound,
             Kind::Exists => Code::Exists,

@@ -162,8 +162,9 @@ async fn rpc(
         body: Box::pin(StreamReader::new(body)),
     };
     let (own, actor, lines) = (shared.clone(), caller.actor(), caller.lines.clone());
+    let undecided = shared.0.platform.begin_push();
     let decide = move |push| async move {
-        let results = own.0.platform.push(&actor, &path, push).await;
+        let results = own.0.platform.push(&actor, &path, push, undecided).await;
         let is_refused = results.iter().all(|result| result.refused.is_some());
         lines.record(&own, if is_refused { "refused" } else { "accepted" }).await;
         results

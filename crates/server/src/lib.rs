@@ -82,6 +82,8 @@ struct Inner {
     tasks: TaskTracker,
     /// Streams end.
     ending: CancellationToken,
+    /// No connection is taken any more, and the requests that had begun are answered.
+    answered: CancellationToken,
     /// The one user of a codebase's platform.
     local: Option<Local>,
     /// What the token in the state folder of a `tolv serve` is hashed to.
@@ -142,6 +144,7 @@ impl Server {
             known_tokens: observer::KnownTokens::default(),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
+            answered: CancellationToken::new(),
             on_fault: Box::new(on_fault),
         }))))
     }
@@ -300,7 +303,8 @@ impl Server {
                     stopped.cancelled().await;
                     HOME_GRACE
                 };
-                listen::serve(listener, self.home_router(), stopped, stop).await;
+                let answered = CancellationToken::new();
+                listen::serve(listener, self.home_router(), stopped, stop, answered).await;
             }
             // The API is there all the same.
             Err(error) => (inner.on_fault)(error.chain()),
@@ -318,11 +322,18 @@ impl Server {
         let ended = CancellationToken::new();
         let serve = async {
             let _ended = ended.clone().drop_guard();
-            let grace = listen::serve(listener, self.router(), stop, inner.ending.clone()).await;
+            let (ending, answered) = (inner.ending.clone(), inner.answered.clone());
+            let grace = listen::serve(listener, self.router(), stop, ending, answered).await;
             inner.tasks.close();
             tokio::time::timeout(grace, inner.tasks.wait()).await.ok();
         };
         tokio::join!(serve, self.serve_home(ended.clone()));
+    }
+
+    /// Waits until [`Server::serve`] takes no more connections and has answered the requests that had
+    /// begun; those that take long are left.
+    pub async fn answered(&self) {
+        self.0.0.answered.cancelled().await;
     }
 }
 

@@ -47,6 +47,13 @@ pub(crate) const PACK_TIMEOUT: Duration = Duration::from_secs(60);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 /// One in so many connections may be from one address (from one /64 network of IPv6).
 const PER_PEER: usize = 4;
+/// For answers to requests that had begun when no more connections are taken.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a request that is on its way then: where it is seen only after its connection is closed, its
+/// client cannot know whether it was done.
+const LAST_REQUEST: Duration = Duration::from_millis(300);
+/// Between two looks whether they are answered.
+const ANSWER_LOOK: Duration = Duration::from_millis(5);
 
 /// What a connection above the bound gets before it is closed.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\
@@ -117,6 +124,8 @@ struct OpenConnection {
     peer: Peer,
     /// No request has come yet.
     is_silent: bool,
+    /// A request has come, and its answer has not begun.
+    is_asking: bool,
     evicted: CancellationToken,
 }
 
@@ -154,17 +163,41 @@ impl Connections {
         let id = connections.next;
         connections.next += 1;
         let evicted = CancellationToken::new();
-        let open = OpenConnection { peer, is_silent: true, evicted: evicted.clone() };
+        let open =
+            OpenConnection { peer, is_silent: true, is_asking: false, evicted: evicted.clone() };
         connections.open.insert(id, open);
         Some(Admitted { connections: self.clone(), id, evicted })
+    }
+
+    /// After the last connection: waits until no request is on its way any more, and the answers to
+    /// those that came have begun, but not for those that take long.
+    async fn answered(&self) {
+        let now = Instant::now();
+        let (last, until) = (now + LAST_REQUEST, now + ANSWER_TIMEOUT);
+        let waits = |now| {
+            let waits = |open: &OpenConnection| open.is_asking || now <= last;
+            self.lock().open.values().any(waits) && now < until
+        };
+        while waits(Instant::now()) {
+            sleep(ANSWER_LOOK).await;
+        }
     }
 }
 
 impl Admitted {
     /// A request has come: the connection stays.
     fn is_used(&self) {
+        self.change(|open| (open.is_silent, open.is_asking) = (false, true));
+    }
+
+    /// The answer has begun.
+    fn is_answered(&self) {
+        self.change(|open| open.is_asking = false);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut OpenConnection)) {
         if let Some(open) = self.connections.lock().open.get_mut(&self.id) {
-            open.is_silent = false;
+            change(open);
         }
     }
 }
@@ -177,11 +210,13 @@ impl Drop for Admitted {
 
 /// Serves connections until `stop` resolves, then cancels `ending` and waits until the requests
 /// that are under way have finished, for as long as `stop` says at most, which is given back.
+/// `answered` is cancelled as soon as only those are left that take long.
 pub(crate) async fn serve<L>(
     mut listener: L,
     router: Router,
     stop: impl Future<Output = Duration>,
     ending: CancellationToken,
+    answered: CancellationToken,
 ) -> Duration
 where
     L: Listener,
@@ -209,7 +244,12 @@ where
         let evicted = admitted.evicted.clone();
         let service = service_fn(move |request| {
             admitted.is_used();
-            service.call(request)
+            let (admitted, answer) = (Arc::clone(&admitted), service.call(request));
+            async move {
+                let answer = answer.await;
+                admitted.is_answered();
+                answer
+            }
         });
         let connection = http.serve_connection(io, service);
         let ending = ending.clone();
@@ -219,13 +259,19 @@ where
                 // How a client broke off is nobody's concern.
                 _ = connection.as_mut() => return,
                 () = evicted.cancelled() => return,
-                () = ending.cancelled() => connection.as_mut().graceful_shutdown(),
+                () = ending.cancelled() => {}
             }
-            connection.await.ok();
+            // A connection without a request is closed by this.
+            if tokio::time::timeout(LAST_REQUEST, connection.as_mut()).await.is_err() {
+                connection.as_mut().graceful_shutdown();
+                connection.await.ok();
+            }
         });
     };
     drop(listener);
     ending.cancel();
+    connections.answered().await;
+    answered.cancel();
     tasks.close();
     tokio::time::timeout(grace, tasks.wait()).await.ok();
     grace

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
 use tolv_api::Code;
 use tolv_model::slug::Digest;
+use tolv_platform::Error;
 use tolv_store::Idempotent;
 
 use crate::auth::Caller;
@@ -23,6 +24,10 @@ const KEY: usize = 255;
 pub(crate) async fn finish(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
+    }
+    // Before anything of it is recorded: nothing was done, and the next platform does it.
+    if shared.0.platform.is_leaving() {
+        return shared.failure(Error::Stopping).into_response();
     }
     let tasks = shared.0.tasks.clone();
     let done = tasks.spawn(async move {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::db::{Columns, Store};
 use crate::error::Error;
+use crate::lease::require_writable;
 
 /// A look at a database that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,11 @@ impl Store {
             Some(_) => "SQLite",
             None => "PostgreSQL",
         }
+    }
+
+    /// Whether it is a file on a disk that is read-only. Writes nothing, and does not wait for the disk.
+    pub fn is_on_read_only_disk(&self) -> bool {
+        self.file().is_some_and(|file| require_writable(file).is_err())
     }
 
     /// The connections at the moment.

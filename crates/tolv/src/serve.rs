@@ -35,6 +35,8 @@ const OPERATIONS: Duration = Duration::from_secs(10 * 60);
 /// that one makes of it.
 const ANSWERS: Duration = Duration::from_secs(30);
 const ANSWERS_AT_UPGRADE: Duration = Duration::from_secs(40 * 60);
+/// For requests and pushes that have begun to be answered before another program goes on.
+const BEGUN: Duration = Duration::from_secs(3);
 /// For what is killed to be gone.
 const KILLED: Duration = Duration::from_secs(2);
 /// For standard output to take the last lines.
@@ -166,6 +168,7 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     let server =
         server.map_err(|error| Failure { hint: error.hint(), ..Failure::new(error.chain()) })?;
     let (stop, mut stopping) = watch::channel(None);
+    let api_server = server.clone();
     let mut serving: Serving = Box::pin(async move {
         let stopped = async move {
             let grace = stopping.wait_for(Option::is_some).await;
@@ -270,7 +273,14 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         End::Told | End::Upgrade(..) => None,
     };
     if let End::Upgrade(successor, heir) = end {
-        let handed = hand_over(platform, api, (successor, heir.clone()), notices);
+        let to_hand_over = heir.clone();
+        let handed = async move {
+            // What comes from here on waits for the new one.
+            let begun = async { tokio::join!(api_server.answered(), platform.decided_pushes()) };
+            tokio::time::timeout(BEGUN, begun).await.ok();
+            drop(api_server);
+            hand_over(platform, api, (successor, to_hand_over), notices).await
+        };
         let outcome = until_told_twice(told, heir, async { tokio::join!(handed, serving).0 });
         let outcome = outcome.await;
         tokio::time::timeout(LAST_LINES, written).await.ok();
@@ -288,7 +298,7 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         }
     }
     // With the platform its lines end.
-    drop((platform, notices));
+    drop((platform, api_server, notices));
     tokio::time::timeout(LAST_LINES, written).await.ok();
     ousted.map_or(Ok(()), Err)
 }

@@ -11,7 +11,7 @@ use tolv_model::operation::{Selection, State};
 use tolv_model::release::{Release, ReleaseNumber};
 use tolv_model::size::Sizes;
 use tolv_model::slug::SlugId;
-use tolv_run::{Target, TypeLimits};
+use tolv_run::{Outcome, Target, TypeLimits};
 
 use super::{Carry, Next, Wanted, listed};
 use crate::controller::{After, is_passing};
@@ -165,11 +165,8 @@ impl Carry<'_> {
             // What cannot be proven is stopped all the same.
             Err(error) if stopped && !is_passing(&error) => {
                 self.warn(&chain(&error));
-                let nothing = nothing(self.deploy.name.clone(), current);
-                self.controller.route(&nothing);
-                let stopping = self.controller.engine.converge(nothing);
                 let stopping = tokio::select! {
-                    stopping = stopping => stopping,
+                    stopping = self.converge_to_nothing() => stopping,
                     stopped = self.stopped() => return Err(stopped),
                 };
                 self.rolled(stopping.map(drop))?;
@@ -183,6 +180,15 @@ impl Carry<'_> {
         Ok(None)
     }
 
+    /// Stops every process with the care of a rollout, whatever the release is: requests are answered,
+    /// and WebSockets closed, before.
+    async fn converge_to_nothing(&self) -> Result<Outcome, tolv_run::Error> {
+        let number = self.deploy.current.unwrap_or(ReleaseNumber(0));
+        let nothing = nothing(self.deploy.name.clone(), number);
+        self.controller.route(&nothing);
+        self.tell_waits(self.controller.engine.converge(nothing)).await
+    }
+
     /// Names of the processes that requests go to, or that work, now.
     fn running(&self, is_meant: impl Fn(&ProcessName) -> bool) -> Vec<ProcessName> {
         let processes = self.controller.endpoints().processes.into_iter();
@@ -194,6 +200,22 @@ impl Carry<'_> {
 
     pub(super) async fn destroy(&self) -> Result<After, Error> {
         let inner = &self.platform.0;
+        let running = self.running(|_| true);
+        if !running.is_empty() {
+            self.head(format!("Stopping {}", listed(&running)));
+        }
+        let stopping = async {
+            if let Err(error) = self.converge_to_nothing().await {
+                // It is stopped below.
+                self.warn(&chain(&error));
+            }
+            self.ending(|_| true).await;
+        };
+        tokio::select! {
+            () = stopping => {}
+            // The next platform goes on with it.
+            () = inner.ending.cancelled() => return Err(Error::Stopping),
+        }
         self.controller.remove(self.platform, &self.deploy).await?;
         let (repos, path) = (inner.repos.clone(), self.deploy.name.clone());
         blocking(move || repos.remove_deploy(&path)).await?;

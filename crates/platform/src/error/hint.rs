@@ -71,6 +71,11 @@ impl Error {
             Self::NotRecorded(_) => "ask for that next time: tolv run --record".to_owned(),
             Self::ReleasePhase { .. } => "to try it again: tolv releases retry".to_owned(),
             Self::DiskFull { advice, .. } => advice.clone(),
+            Self::NotRecordable => "what runs goes on as it is, and ends with the platform alone \
+                                    (systemctl stop tolv): have the operator see dmesg, repair the disk \
+                                    and mount it again. A database elsewhere (DATABASE_URL) does not \
+                                    need this disk"
+                .to_owned(),
             Self::TooLarge(_) => {
                 "ask for less, or have the operator raise TOLV_MAX_SIZE".to_owned()
             }

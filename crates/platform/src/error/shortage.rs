@@ -24,6 +24,7 @@ impl Error {
         match self {
             Self::Store(error) if error.disk_fault().is_some() => error.disk_fault(),
             Self::DiskFault(fault) => Some(*fault),
+            Self::NotRecordable => Some(Shortage::WritableDisk),
             Self::DiskFull { .. } | Self::NoFiles { .. } => Some(Shortage::DiskSpace),
             // It has the disk from a place of its own.
             Self::Run(error) => error.shortage().filter(|shortage| shortage.is_disk()),

@@ -49,6 +49,8 @@ pub(super) fn about_status(text: &mut Text, facts: &Facts) {
     text.family("tolv_active_builds", "gauge", "Builds at work.").count(&[], facts.builds.now);
     text.family("tolv_max_builds", "gauge", "The most of them at once.")
         .count(&[], facts.builds.most);
+    let help = "Panics of tasks, which are started again.";
+    text.family("tolv_task_panics_total", "counter", help).count(&[], facts.panics);
     let help = "Lines that wait for the platform's standard output.";
     text.family("tolv_output_lines_waiting", "gauge", help).count(&[], facts.lines.now);
 }

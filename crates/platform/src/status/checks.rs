@@ -12,9 +12,13 @@ use serde_json::{Map, Value, json};
 pub use tolv_model::status::Health;
 
 use self::database::{database, lease, operations};
-use self::machine::{cgroups, descriptors, disk, network, sandbox, spawner, threads};
+use self::machine::{RECENTLY, cgroups, descriptors, disk, network, sandbox, spawner, threads};
 use self::text::{bytes, count, duration};
 use super::Facts;
+use crate::task::Panicked;
+
+/// Tasks that a line names.
+const MAX_PANICKED: usize = 3;
 
 /// One thing that a platform holds or lacks.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +65,7 @@ pub(crate) fn checks(facts: &Facts) -> Vec<Check> {
         network(facts),
         operations(facts),
         queues(facts),
+        tasks(facts),
     ]
 }
 
@@ -176,6 +181,36 @@ fn queues(facts: &Facts) -> Check {
         "output_lines_most": lines.most,
     });
     check("queues", (health, text), values)
+}
+
+/// Those that panicked: one that waits for its next start does not do what it is for.
+fn tasks(facts: &Facts) -> Check {
+    let told = |task: &Panicked| {
+        let now = match task.again {
+            Some(again) => format!("it is started again in {}", duration(again)),
+            None => "it runs".to_owned(),
+        };
+        let (name, ago, times) = (&task.name, duration(task.ago), count(task.count, "time"));
+        format!("{name} panicked {times}, {ago} ago with `{}`; {now}", task.text)
+    };
+    let mut tasks: Vec<_> = facts.panicked.iter().collect();
+    tasks.sort_by_key(|task| (task.again.is_none(), task.ago));
+    let shown: Vec<_> = tasks.iter().take(MAX_PANICKED).map(|task| told(task)).collect();
+    let more = tasks.len() - shown.len();
+    let text = match (shown.as_slice(), more) {
+        ([], _) => format!("{} of tasks that have ended", count(facts.panics, "panic")),
+        (shown, 0) => shown.join("; "),
+        (shown, more) => format!("{}; and {}", shown.join("; "), count(more as u64, "more task")),
+    };
+    let text = if facts.panics == 0 { "none has panicked".to_owned() } else { text };
+    let health = match tasks.first() {
+        Some(task) if task.again.is_some() => Health::Fail,
+        _ if tasks.iter().any(|task| task.ago < RECENTLY) => Health::Warn,
+        _ => Health::Ok,
+    };
+    let waiting = tasks.iter().filter(|task| task.again.is_some()).count();
+    let values = json!({ "panics": facts.panics, "panicked": tasks.len(), "waiting": waiting });
+    check("tasks", (health, text), values)
 }
 
 #[cfg(test)]

@@ -113,3 +113,24 @@ async fn an_answer_that_is_not_taken_ends() {
     assert_eq!(begun.elapsed(), WRITE_TIMEOUT);
     drop(theirs);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_end_waits_for_answers_that_come_soon_and_for_no_silent_client() {
+    let connections = Connections::new(MAX_CONNECTIONS);
+    let took = async || {
+        let begun = Instant::now();
+        connections.answered().await;
+        begun.elapsed()
+    };
+    assert_eq!(took().await, Duration::ZERO);
+    let admitted = connections.admit(Peer::Local).unwrap();
+    let silent = took().await;
+    assert!(silent >= LAST_REQUEST && silent < LAST_REQUEST + 2 * ANSWER_LOOK, "{silent:?}");
+    admitted.is_used();
+    let long = took().await;
+    assert!(long >= ANSWER_TIMEOUT && long < ANSWER_TIMEOUT + 2 * ANSWER_LOOK, "{long:?}");
+    admitted.is_answered();
+    assert_eq!(took().await, silent, "another request may be on its way");
+    drop(admitted);
+    assert_eq!(took().await, Duration::ZERO);
+}

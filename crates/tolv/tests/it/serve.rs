@@ -1,5 +1,6 @@
 //! `tolv serve`, driven as its users do: `git push`, the command line, requests to the apps.
 
+mod answers;
 mod api;
 mod config;
 mod cron;
@@ -8,6 +9,7 @@ mod database;
 mod deploys;
 mod disk;
 mod drains;
+mod drill;
 mod ending;
 mod helpers;
 mod hostile;

@@ -80,6 +80,8 @@ fn healthy() -> Facts {
         builds: Used { now: 0, most: 2 },
         lines: Used { now: 0, most: 1024 },
         at_work: Vec::new(),
+        panics: 0,
+        panicked: Vec::new(),
     }
 }
 
@@ -111,6 +113,41 @@ fn a_platform_that_lacks_nothing_is_ok() {
     assert_eq!(text("spawner"), "pid 77, up 60 s, 1 launch, 2 sandboxes");
     assert_eq!(text("processes"), "2 shims for 2 processes of 1 deploy: 2 up");
     assert_eq!(text("operations"), "0 queued, 0 running");
+    assert_eq!(text("tasks"), "none has panicked");
+}
+
+#[test]
+fn a_task_that_panicked_is_told_for_a_while_and_fails_until_it_is_started_again() {
+    let seconds = Duration::from_secs;
+    let panicked = |ago, again| {
+        after("tasks", |facts| {
+            let name = "the task of shop/production".to_owned();
+            let task = Panicked { name, count: 2, text: "no luck".to_owned(), ago, again };
+            (facts.panics, facts.panicked) = (3, vec![task]);
+        })
+    };
+    let told = |now| {
+        format!("the task of shop/production panicked 2 times, 9 s ago with `no luck`; {now}")
+    };
+    assert_eq!(panicked(seconds(9), None), (Health::Warn, told("it runs")));
+    let again = told("it is started again in 5 s");
+    assert_eq!(panicked(seconds(9), Some(seconds(5))), (Health::Fail, again));
+    assert_eq!(panicked(RECENTLY, None).0, Health::Ok);
+    let (health, text) = after("tasks", |facts| {
+        let task = |n: u64| Panicked {
+            name: format!("task {n}"),
+            count: 1,
+            text: "x".to_owned(),
+            ago: seconds(n),
+            again: (n == 8).then_some(seconds(1)),
+        };
+        (facts.panics, facts.panicked) = (9, (1..=9).map(task).collect());
+    });
+    assert_eq!(health, Health::Fail);
+    assert!(text.starts_with("task 8 panicked 1 time, 8 s ago"), "{text}");
+    assert!(text.ends_with("; and 6 more tasks"), "{text}");
+    let ended = after("tasks", |facts| facts.panics = 1);
+    assert_eq!(ended, (Health::Ok, "1 panic of tasks that have ended".to_owned()));
 }
 
 #[test]

@@ -329,7 +329,7 @@ fn may_pass(error: &Error) -> bool {
         Error::Unreachable { .. } | Error::Broken { .. } => error.may_come_back(),
         Error::Problem(problem) => {
             let Problem { code, .. } = &**problem;
-            *code == Code::Unavailable
+            matches!(code, Code::Unavailable | Code::Stopping)
         }
         // Of a proxy whose other side is away.
         Error::Odd { what, .. } => {

@@ -54,6 +54,14 @@ fn a_stop_ends_with_the_last_process_and_old_and_new_never_run_together() {
     done(&shop, &["scale", "worker=1"]);
     until_said(&shop, &["begin", "last", "begin", "last", "begin"]);
 
+    // And with a size, which is a release.
+    let err = done(&shop, &["scale", "worker=0:256M"]);
+    assert!(err.contains("-----> Waiting for the end of worker.1\n"), "{err}");
+    assert!(!shop.tolv(&["ps"]).contains("worker"));
+    until_said(&shop, &["begin", "last", "begin", "last", "begin", "last"]);
+    done(&shop, &["scale", "worker=1"]);
+    until_said(&shop, &["begin", "last", "begin", "last", "begin", "last", "begin"]);
+
     // Nobody waits for the stop: the start does.
     let stop = std::thread::scope(|scope| {
         let stop = scope.spawn(|| shop.ran(&["stop"]));
@@ -70,7 +78,8 @@ fn a_stop_ends_with_the_last_process_and_old_and_new_never_run_together() {
     assert!(stop.err.contains("was cancelled"), "{}", stop.err);
     let err = done(&shop, &["start"]);
     assert!(err.contains("-----> Waiting for the end of worker.1\n"), "{err}");
-    until_said(&shop, &["begin", "last", "begin", "last", "begin", "last", "begin"]);
+    let turns = ["begin", "last"].repeat(4);
+    until_said(&shop, &[&turns[..], &["begin"]].concat());
 
     // And to the end of the deploy.
     let ps = shop.json(&["ps"]);

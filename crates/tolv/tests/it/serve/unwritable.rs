@@ -154,6 +154,15 @@ fn on_a_disk_that_became_read_only_an_upgrade_and_a_start_keep_what_runs() {
         let says = "the disk of the platform is read-only";
         assert!(!ran.status.success() && ran.err.contains(says), "{command:?}: {}", ran.err);
     }
+    // What takes away says why it does not.
+    let destroy = ["destroy", "shop/production", "--confirm", "shop/production"];
+    for command in [&["stop"][..], &["scale", "web=0"], &["restart"], &destroy] {
+        let ran = shop.ran(command);
+        let says = "this cannot be recorded, and what is not recorded is not done";
+        assert!(ran.err.contains(says), "{command:?}: {}", ran.err);
+        assert!(ran.err.contains("ends with the platform alone"), "{command:?}: {}", ran.err);
+    }
+    assert_eq!(pid(&shop), before);
     shop.change("index.html", "two");
     let ran = shop.push(&["tolv", "main"]);
     let says = "the disk of the platform is read-only";

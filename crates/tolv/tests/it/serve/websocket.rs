@@ -131,12 +131,13 @@ fn a_websocket_hears_whether_its_process_is_replaced_or_goes_away() {
     let shop = Shop::new("web: python3 server.py\n", &[]);
     shop.change("server.py", ECHO);
     shop.pushed(&["tolv", "main"]);
-    let all: [(&[&str], u16); 5] = [
+    let all: [(&[&str], u16); 6] = [
         (&["restart"], 1012),
         (&["scale", "web=0"], 1001),
         (&["scale", "web=1"], 0),
         (&["stop"], 1001),
         (&["start"], 0),
+        (&["destroy", "shop/production", "--confirm", "shop/production"], 1001),
     ];
     for (words, code) in all {
         if code == 0 {
@@ -147,4 +148,14 @@ fn a_websocket_hears_whether_its_process_is_replaced_or_goes_away() {
         shop.tolv(words);
         assert_eq!(closed.join().unwrap(), code, "{words:?}");
     }
+}
+
+#[test]
+fn a_websocket_is_closed_by_a_frame_where_its_app_is_destroyed() {
+    let shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.change("server.py", ECHO);
+    shop.pushed(&["tolv", "main"]);
+    let closed = Client::connect(&shop).closed();
+    shop.tolv(&["destroy", "shop", "--confirm", "shop"]);
+    assert_eq!(closed.join().unwrap(), 1001);
 }
