@@ -13,6 +13,7 @@ mod node;
 mod procfile;
 mod python;
 mod rust;
+mod several;
 mod static_site;
 
 /// One language, as data.
@@ -50,6 +51,9 @@ const BUILDERS: [Builder; 6] = [
 ///
 /// [`Error::Undetected`] where none does, and the builder's own.
 pub(crate) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
+    if let Some(plan) = several::plan(tree, toolchains)? {
+        return Ok(plan);
+    }
     if let Some(builder) = BUILDERS.iter().find(|builder| (builder.detect)(tree)) {
         toolchains.say(Event::Heading(format!("Building with the {} builder", builder.name)));
         return (builder.plan)(tree, toolchains);

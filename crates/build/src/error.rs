@@ -58,7 +58,7 @@ pub enum Error {
         command: String,
         /// `exited with status 1`, `was killed by signal 9`.
         how: String,
-        /// The last lines of its output.
+        /// The lines of its output that tell why, or else the last ones.
         last: Vec<String>,
         /// What to do, where the builder knows this failure.
         help: Option<String>,
@@ -98,11 +98,12 @@ pub enum Error {
     Cancelled,
 }
 
+/// What a step said about its failure.
 fn tail(last: &[String]) -> String {
     if last.is_empty() {
         return String::new();
     }
-    format!("; its last lines were:\n{}", last.join("\n"))
+    format!(":\n{}", last.join("\n"))
 }
 
 impl Error {

@@ -3,7 +3,7 @@
 //! The environment of a step is made from nothing. Of the operator's variables it gets those in
 //! [`Host::registry`](crate::Host), which [`passes`] names (registries, proxies, CA certificates).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use tolv_model::service::services_in;
 use tolv_sandbox::{Cancel, Exec, Job, Level, Mount, Network, Spawner, Spec};
 
+use self::cause::Cause;
 use crate::caps::{Caps, bytes, time};
 use crate::plan::{Plan, Step};
 use crate::toolchains::Layout;
 use crate::{Error, Event, files};
 
-/// Lines of a failed step that its error repeats.
-const LAST: usize = 30;
+mod cause;
+
 /// A line longer than this is cut in pieces.
 const LONGEST_LINE: usize = 16 * 1024;
 /// The stack's own program folders.
@@ -134,12 +135,8 @@ impl Executor<'_> {
         events: &mut dyn FnMut(Event),
     ) -> Result<(), Error> {
         let command = words(step);
-        let failed = |how: String, last: &VecDeque<Vec<u8>>| {
-            let last: Vec<_> =
-                last.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
-            let fits = |text: &str| last.iter().any(|line| line.contains(text));
-            let hint = step.hints.iter().find(|(text, _)| fits(text));
-            let help = hint.map(|(_, help)| help.clone());
+        let failed = |how: String, cause: Cause<'_>| {
+            let (last, help) = cause.told();
             Error::Step { command: command.clone(), how, last, help }
         };
         if (self.cancelled)() {
@@ -162,12 +159,9 @@ impl Executor<'_> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let job = Job { spec, exec, time_limit: Some(left) };
         let cancel = Cancel::new().map_err(Error::io("make", "a cancel handle"))?;
-        let (mut lines, mut last) = (Lines::default(), VecDeque::new());
+        let (mut lines, mut cause) = (Lines::default(), Cause::new(&step.hints));
         let mut tell = |line: &[u8]| {
-            if last.len() == LAST {
-                last.pop_front();
-            }
-            last.push_back(line.to_vec());
+            cause.take(line);
             events(Event::Line(line.to_vec()));
         };
         let stopped = Mutex::new(None);
@@ -208,7 +202,7 @@ impl Executor<'_> {
                 });
             }
             Err(tolv_sandbox::Error::Exec(bad)) => {
-                return Err(failed(format!("could not be started: {bad}"), &last));
+                return Err(failed(format!("could not be started: {bad}"), cause));
             }
             Err(other) => return Err(Error::Sandbox(other)),
         };
@@ -229,7 +223,7 @@ impl Executor<'_> {
             (None, Some(signal)) => format!("was killed by signal {signal}"),
             (None, None) => "ended without a status".to_owned(),
         };
-        Err(failed(how, &last))
+        Err(failed(how, cause))
     }
 
     /// Until the step is over: why it has to be stopped, if so.

@@ -7,6 +7,7 @@
 //! | `formation` | process type → `quantity` (0 to 1000), `size` (Heroku's names, or as in `768M`; of `release` and `run` too) |
 //! | `scripts` | `postdeploy`: a command line, or an object with a `command` |
 //! | `healthchecks` | process type → array of checks, see below |
+//! | `buildpacks` | array of names or addresses: `heroku/nodejs` before `heroku/python` |
 //! | `cron` | array of `command`, `schedule`, `name`, `timezone`, `concurrency_policy` (`allow`, `forbid`, `replace`), `size` |
 //!
 //! A check has at most one of `path` (with `content`, `httpHeaders`, `scheme`), `command`,
@@ -82,6 +83,8 @@ pub struct AppJson {
     pub health_checks: BTreeMap<ProcessType, Vec<HealthCheck>>,
     /// Commands to run at set times.
     pub cron: Vec<CronJob>,
+    /// Names or addresses of buildpacks, in their order: `heroku/nodejs`.
+    pub buildpacks: Vec<String>,
     /// Keys that are not known or have no effect, in the order of the file.
     pub warnings: Vec<Warning>,
 }
@@ -162,6 +165,7 @@ impl AppJson {
         self.description = text("description");
         self.repository = text("repository");
         without_effect(object, report);
+        self.buildpacks = buildpacks(object, report);
         if let Some(place) = object.get("scripts") {
             self.postdeploy = scripts(&place, report);
         }
@@ -210,13 +214,37 @@ fn without_effect(object: &Object<'_>, report: &mut Report<'_>) {
     };
     let array = |place: &Place<'_>, report: &mut Report<'_>| place.array(report).is_some();
     warn("addons", &array, "give the URLs of backing services in the config of the deploy");
-    warn("buildpacks", &array, "the builder is chosen by the files of the codebase");
     warn(
         "environments",
         &|place, report| place.object(report).is_some(),
         "what differs between deploys is their config",
     );
     warn("stack", &|place, report| place.string(report).is_some(), "there is one stack");
+}
+
+/// Each is a name or an address, or an object with it as its `url`. They say in which order two
+/// builders run, and which ones there are is decided by the files.
+fn buildpacks(object: &Object<'_>, report: &mut Report<'_>) -> Vec<String> {
+    let Some((span, place)) = object.member("buildpacks") else { return Vec::new() };
+    let Some(places) = place.array(report) else { return Vec::new() };
+    let mut all = Vec::new();
+    for place in places {
+        let text = match place.is_object() {
+            true => {
+                let url = place.object(report).and_then(|object| object.required("url", report));
+                url.and_then(|url| url.string(report))
+            }
+            false => place.string(report),
+        };
+        all.extend(text.map(str::to_owned));
+    }
+    let has = |part: &str| all.iter().any(|name| name.contains(part));
+    if !(has("nodejs") && has("python")) {
+        report
+            .warn(span, "key `buildpacks` has no effect".to_owned())
+            .hint("the builder is chosen by the files of the codebase");
+    }
+    all
 }
 
 fn scripts(place: &Place<'_>, report: &mut Report<'_>) -> Option<String> {

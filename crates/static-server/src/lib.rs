@@ -8,9 +8,10 @@
 //! |---|---|
 //! | a file below the root | 200, in full or (one range of bytes) 206 |
 //! | a folder, with a `/` at its end | its `index.html` |
+//! | what a route or redirect of `static.json` is for, where there is no file | as it says |
 //! | a folder with an `index.html`, without the `/` | 301 to the path with it |
 //! | what the client has already (`If-None-Match`, `If-Modified-Since`) | 304 |
-//! | anything else | 404, with `404.html` of the root if there is one |
+//! | anything else | 404, with `error_page` of `static.json` or `404.html` of the root if there is one |
 //! | another method than GET and HEAD | 405 |
 //!
 //! # Invariants
@@ -19,7 +20,7 @@
 //! * Nothing whose name begins with a dot is served, but what is below `/.well-known`.
 //! * Memory does not grow with the size of a file.
 //! * Every answer may be kept but not used again without asking (`Cache-Control: no-cache`): the
-//!   next deploy may have another file there.
+//!   next deploy may have another file there. `static.json` may say otherwise.
 
 #![warn(missing_docs)]
 
@@ -45,6 +46,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
+use tolv_model::static_json::StaticJson;
 
 use crate::site::Site;
 
@@ -58,7 +60,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// The router lets 1000 headers through and adds its own.
 const MOST_HEADERS: usize = 1100;
 
-/// Serves the files below `root` until `shutdown`, and then until the requests in flight are
+/// Serves the files below `root`, by these rules, until `shutdown`, and then until the requests in flight are
 /// answered, for 25 seconds at most.
 ///
 /// Writes one line on standard output when it begins.
@@ -69,10 +71,11 @@ const MOST_HEADERS: usize = 1100;
 /// that request, and never the server.
 pub async fn serve(
     root: PathBuf,
+    rules: StaticJson,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let site = Site::open(&root).map_err(|error| {
+    let site = Site::open(&root, rules).map_err(|error| {
         io::Error::new(
             error.kind(),
             format!("cannot serve the folder `{}`: {error}", root.display()),

@@ -8,11 +8,12 @@ use std::time::SystemTime;
 
 use http_body_util::{Either, Full};
 use hyper::header::{
-    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HOST,
     HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, LOCATION,
 };
 use hyper::{Method, Response, StatusCode, Uri};
 use rustix::fs::OFlags;
+use tolv_model::static_json::{Redirect, StaticJson};
 
 use crate::body::{Body, FileBody, PIECE, read};
 use crate::conditions::{Validators, Verdict, judge};
@@ -26,6 +27,8 @@ const NOT_FOUND: &str = "404.html";
 pub(crate) struct Site {
     /// Without a symlink in it.
     root: PathBuf,
+    /// What `static.json` says.
+    rules: StaticJson,
 }
 
 /// What a path leads to.
@@ -44,14 +47,17 @@ struct Page {
 }
 
 impl Site {
-    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+    pub(crate) fn open(root: &Path, rules: StaticJson) -> io::Result<Self> {
         let root = root.canonicalize()?;
         fs::read_dir(&root)?;
-        Ok(Self { root })
+        Ok(Self { root, rules })
     }
 
     /// Answers a request.
     pub(crate) fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
+        if let Some(redirect) = self.to_https(uri, headers) {
+            return redirect;
+        }
         let get = match *method {
             Method::GET => true,
             Method::HEAD => false,
@@ -64,40 +70,103 @@ impl Site {
         let target = match Target::parse(uri.path()) {
             Ok(target) => target,
             Err(Refused::Malformed) => return plain(StatusCode::BAD_REQUEST),
-            Err(Refused::Nowhere) => return self.not_found(get),
+            Err(Refused::Nowhere) => return self.error(StatusCode::NOT_FOUND, get),
         };
-        match self.lookup(&target, uri, headers, get) {
+        let path = target.as_text();
+        let mut response = match self.lookup(&target, &path, uri, headers, get) {
             Ok(Some(response)) => response,
-            Ok(None) => self.not_found(get),
-            Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR),
+            Ok(None) => self.error(StatusCode::NOT_FOUND, get),
+            Err(_) => self.error(StatusCode::INTERNAL_SERVER_ERROR, get),
+        };
+        let is_error = response.status().is_client_error() || response.status().is_server_error();
+        for (name, value) in self.rules.headers(&path) {
+            let named = HeaderName::try_from(name).ok().zip(HeaderValue::try_from(value).ok());
+            // An error is not to be kept for as long as the file that is missing.
+            if let Some((name, value)) =
+                named.filter(|(name, _)| !is_error || name != CACHE_CONTROL)
+            {
+                response.headers_mut().insert(name, value);
+            }
         }
+        response
+    }
+
+    /// The redirect to HTTPS, where only that is wanted and the router says that it is not that. A
+    /// request that no router has forwarded says nothing.
+    fn to_https(&self, uri: &Uri, headers: &HeaderMap) -> Option<Response<Body>> {
+        let scheme = headers.get("x-forwarded-proto").filter(|_| self.rules.https_only)?;
+        if scheme.as_bytes().eq_ignore_ascii_case(b"https") {
+            return None;
+        }
+        let host = headers.get(HOST)?.to_str().ok()?;
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            Some(_) | None => host,
+        };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let location = HeaderValue::try_from(format!("https://{name}{path}")).ok()?;
+        let mut response = plain(StatusCode::MOVED_PERMANENTLY);
+        response.headers_mut().insert(LOCATION, location);
+        Some(response)
     }
 
     /// What is at the target; nothing if nothing is.
     fn lookup(
         &self,
         target: &Target,
+        path: &str,
         uri: &Uri,
         headers: &HeaderMap,
         get: bool,
     ) -> io::Result<Option<Response<Body>>> {
+        if let Some(page) = self.clean(target)? {
+            return page.answer(headers, get).map(Some);
+        }
         let index = target.path.join(INDEX);
         match self.find(if target.folder { &index } else { &target.path })? {
-            Found::File(file) => file.answer(headers, get).map(Some),
-            Found::Folder if !target.folder => match self.find(&index)? {
-                Found::File(_) => Ok(redirect(target, uri)),
-                Found::Folder | Found::Nothing => Ok(None),
-            },
-            Found::Folder | Found::Nothing => Ok(None),
+            Found::File(file) => return file.answer(headers, get).map(Some),
+            Found::Folder if !target.folder => {
+                if let Found::File(_) = self.find(&index)? {
+                    return Ok(redirect(target, uri));
+                }
+            }
+            Found::Folder | Found::Nothing => {}
         }
+        if let Some(file) = self.rules.route(path)
+            && let Found::File(page) = self.find(Path::new(file))?
+        {
+            return page.answer(headers, get).map(Some);
+        }
+        Ok(self.rules.redirect(path).and_then(|Redirect { url, status }| {
+            let mut response = plain(StatusCode::from_u16(*status).ok()?);
+            response.headers_mut().insert(LOCATION, HeaderValue::try_from(url.as_str()).ok()?);
+            Some(response)
+        }))
     }
 
-    fn not_found(&self, get: bool) -> Response<Body> {
-        let status = StatusCode::NOT_FOUND;
-        let page = match self.find(Path::new(NOT_FOUND)) {
+    /// `about.html` for `/about`, where that is wanted.
+    fn clean(&self, target: &Target) -> io::Result<Option<Page>> {
+        let Some(name) = target.path.file_name().filter(|_| self.rules.clean_urls) else {
+            return Ok(None);
+        };
+        if target.folder {
+            return Ok(None);
+        }
+        let mut name = name.to_owned();
+        name.push(".html");
+        Ok(match self.find(&target.path.with_file_name(name))? {
+            Found::File(page) => Some(page),
+            Found::Folder | Found::Nothing => None,
+        })
+    }
+
+    fn error(&self, status: StatusCode, get: bool) -> Response<Body> {
+        let own = self.rules.error_page.as_deref().map(|page| page.trim_start_matches('/'));
+        let usual = (status == StatusCode::NOT_FOUND).then_some(NOT_FOUND);
+        let page = own.into_iter().chain(usual).find_map(|page| match self.find(Path::new(page)) {
             Ok(Found::File(page)) => page.send_all(status, get).ok(),
             Ok(Found::Folder | Found::Nothing) | Err(_) => None,
-        };
+        });
         page.unwrap_or_else(|| plain(status))
     }
 

@@ -51,6 +51,12 @@ impl Target {
         if is_hidden(&target.path) { Err(Refused::Nowhere) } else { Ok(target) }
     }
 
+    /// The path as rules are compared with it: decoded, each name once.
+    pub(crate) fn as_text(&self) -> String {
+        let end = if self.folder && !self.path.as_os_str().is_empty() { "/" } else { "" };
+        format!("/{}{end}", self.path.display())
+    }
+
     /// The path of the URL with a `/` at its end.
     pub(crate) fn as_folder(&self) -> String {
         let mut url = String::from("/");

@@ -57,6 +57,9 @@ pub(crate) enum Command {
     StaticServer {
         /// Folder to serve
         root: PathBuf,
+        /// The `static.json` that says how
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tolv_model::static_json::StaticJson;
 use tolv_platform::repo::{HOOK, hook};
 
 use crate::args::{Cli, Command};
@@ -68,13 +69,21 @@ fn main() -> ExitCode {
                 Err(_) => ExitCode::FAILURE,
             }
         }
-        Command::StaticServer { root } => static_server(root, &settings),
+        Command::StaticServer { root, config } => static_server(root, config.as_deref(), &settings),
     }
 }
 
-fn static_server(root: std::path::PathBuf, settings: &Settings) -> ExitCode {
+fn static_server(
+    root: std::path::PathBuf,
+    config: Option<&std::path::Path>,
+    settings: &Settings,
+) -> ExitCode {
     let Some(port) = settings.port else {
         return output::fail(&PortMissing, None);
+    };
+    let rules = match config.map(static_rules).transpose() {
+        Ok(rules) => rules.unwrap_or_default(),
+        Err(error) => return output::fail(&error, None),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -88,13 +97,19 @@ fn static_server(root: std::path::PathBuf, settings: &Settings) -> ExitCode {
             let shutdown = async move {
                 term.recv().await;
             };
-            tolv_static_server::serve(root, listener, shutdown).await
+            tolv_static_server::serve(root, rules, listener, shutdown).await
         };
         match serve.await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => output::fail(&error, None),
         }
     })
+}
+
+/// What `static.json` says. The build has checked it.
+fn static_rules(path: &std::path::Path) -> std::io::Result<StaticJson> {
+    let text = std::fs::read_to_string(path)?;
+    StaticJson::parse(&text).map_err(|why| std::io::Error::other(format!("static.json: {why}")))
 }
 
 /// The static server was started by hand, without a platform around it.

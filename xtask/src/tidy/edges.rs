@@ -15,7 +15,7 @@ pub(super) const MAY_USE: &[(&str, &[&str])] = &[
     ("tolv-sandbox", &["tolv-model"]),
     ("tolv-logs", &["tolv-model"]),
     ("tolv-router", &["tolv-model"]),
-    ("tolv-static-server", &[]),
+    ("tolv-static-server", &["tolv-model"]),
     ("tolv-build", &["tolv-model", "tolv-durable", "tolv-sandbox"]),
     ("tolv-run", &["tolv-model", "tolv-sandbox", "tolv-logs"]),
     ("tolv-store", &["tolv-model", "tolv-durable"]),

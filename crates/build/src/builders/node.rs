@@ -8,11 +8,14 @@
 //! A codebase whose install scripts want more than the lock (its own `postinstall`, workspaces,
 //! tools that write into `node_modules`) is installed in place instead: the packages are part of
 //! its slug, and each build installs them.
+//!
+//! A codebase without a lock gets one that is made in a layer of its own, keyed by what it asks for,
+//! so that the same commit gives the same packages as long as the app's layers are kept.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use nodejs_semver::Range;
+use nodejs_semver::{Range, Version};
 use tolv_model::name::ProcessType;
 use tolv_model::slug::Digest;
 
@@ -20,17 +23,17 @@ use super::files_below;
 use crate::Error;
 use crate::plan::{LayerPlan, Plan, Step};
 use crate::toolchains::Toolchains;
-use crate::toolchains::node::{Manager, Node, Want};
+use crate::toolchains::node::{Manager, Node, Want, exactly};
 use crate::tree::Tree;
 
 mod locks;
 mod manifest;
 
 use locks::{Kind, Lock};
-use manifest::Manifest;
+use manifest::{CLEANUP, Manifest, PREBUILD};
 
 const NAME: &str = "node";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MODULES: &str = "node_modules";
 /// What managers write down about when and where they installed, and caches of tools.
 const NOTES: [&str; 6] = [
@@ -47,6 +50,15 @@ pub(super) fn detect(tree: &Tree) -> bool {
     tree.is_file("package.json")
 }
 
+/// Whether `package.json` has a script that builds.
+///
+/// # Errors
+///
+/// As [`plan`].
+pub(super) fn builds(tree: &Tree) -> Result<bool, Error> {
+    Ok(Manifest::read(tree)?.build_script().is_some())
+}
+
 /// Layers of packages and the build script, or an installation in place.
 ///
 /// # Errors
@@ -56,38 +68,70 @@ pub(super) fn detect(tree: &Tree) -> bool {
 pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
     let mut plan = Plan::new(NAME, VERSION);
     let manifest = Manifest::read(tree)?;
-    let lock = locks::find(tree, &manifest)?;
+    let lock = match locks::find(tree, &manifest)? {
+        None if manifest.needs_packages() => Some(locks::to_make(tree, &manifest)),
+        found => found,
+    };
     let wants = wants(tree, &manifest)?;
     let node = toolchains.node(&wants)?;
     let by: Vec<_> = wants.iter().map(|want| format!("{} ({})", want.text, want.from)).collect();
     plan.notes.push(match by.as_slice() {
         [] => format!(
-            "Node.js {}, the first here: `engines.node` in package.json can name another",
+            "Node.js {}, the newest long-term version here: `engines.node` in package.json can \
+             name another",
             node.version
         ),
         by => format!("Node.js {}, as wanted: {}", node.version, by.join(" and ")),
     });
     plan.toolchains.extend(node.mount.clone());
-    let build =
-        ["heroku-postbuild", "build"].into_iter().find(|name| manifest.script(name).is_some());
+    let build = manifest.build_script();
     let kind = lock.as_ref().map_or(Kind::Npm, |lock| lock.kind);
-    if lock.is_some() || build.is_some() {
-        let manager = manager(&mut plan, toolchains, tree, &manifest, kind, &node)?;
+    let runs_scripts =
+        build.is_some() || [PREBUILD, CLEANUP].iter().any(|name| manifest.script(name).is_some());
+    if lock.is_some() || runs_scripts {
+        let manager = match lock {
+            Some(_) => manager(&mut plan, toolchains, tree, &manifest, kind, &node)?,
+            None => toolchains.npm_for_scripts(&node)?,
+        };
         plan.toolchains.extend(manager.mount.clone());
         plan.build_path.extend(manager.bin.clone());
-        let from = lock.as_ref().map_or("package.json", |lock| lock.file);
+        let from = lock.as_ref().filter(|lock| lock.is_there);
+        let from = from.map_or("package.json", |lock| lock.file);
         plan.notes.push(format!("Packages of {from}, by {} {}", manager.name, manager.version));
         plan.build_env.extend(kind.environment(&toolchains.layout.cache));
-        let work = Work {
+        plan.build_env.extend(kind.scripts(tree, &manifest, &manager.version)?);
+        if let Some(headers) = &node.headers {
+            // Else node-gyp fetches them from a place that builds may not reach.
+            plan.build_env.insert("npm_config_nodedir".to_owned(), headers.into());
+        }
+        let mut work = Work {
             tree,
             manifest: &manifest,
             lock: lock.as_ref(),
+            made: None,
             build,
             node: &node,
             manager: &manager,
         };
+        if let Some(lock) = lock.as_ref().filter(|lock| !lock.is_there) {
+            let layer = work.resolve(lock, toolchains);
+            work.made = Some((layer.key, layer.path.clone()));
+            plan.layers.push(layer);
+            plan.warnings.push(format!(
+                "package.json names packages and there is no lock: they were resolved once for \
+                 this app, and stay as they are until package.json changes; so that it is the \
+                 same everywhere, {}",
+                lock.kind.how_to_lock()
+            ));
+        }
         match lock.as_ref().and_then(|lock| work.in_place(lock)) {
             Some(why) => work.install_in_place(&mut plan, &toolchains.layout.app, &why),
+            None if lock.is_none() => {
+                let app = &toolchains.layout.app;
+                work.run_script(&mut plan, app, PREBUILD);
+                work.run_build(&mut plan, app);
+                work.run_script(&mut plan, app, CLEANUP);
+            }
             None => work.install_in_layers(&mut plan, toolchains),
         }
         plan.path.extend(manager.bin.iter().map(|bin| bin.display().to_string()));
@@ -150,18 +194,31 @@ fn manager(
     if kind == Kind::Npm {
         return toolchains.npm(node, asked.as_ref().map(|(range, _)| range));
     }
-    let by_lock = kind.versions(tree)?;
+    let pins = kind.versions(tree)?;
+    let by_lock = || match pins.first() {
+        Some(pin) => exactly(pin),
+        None => Range::any(),
+    };
+    let pinned = |range: &Range| {
+        let fits = |pin: &&&str| Version::parse(pin).is_ok_and(|pin| range.satisfies(&pin));
+        pins.iter().find(fits).map(|pin| exactly(pin))
+    };
     let range = match asked {
         // pnpm 12 is a program per machine and no script.
         Some((range, text)) if kind == Kind::Pnpm && !range.allows_any(&locks::pnpm_scripts()) => {
+            let by_lock = by_lock();
             plan.warnings.push(format!("pnpm {text} is not supported, pnpm {by_lock} is taken"));
             by_lock
         }
-        Some((range, _)) if kind == Kind::Pnpm => {
-            range.intersect(&locks::pnpm_scripts()).unwrap_or(range)
-        }
-        Some((range, _)) => range,
-        None => by_lock,
+        Some((range, _)) => match pinned(&range) {
+            Some(pin) => pin,
+            None if kind == Kind::Pnpm => range.intersect(&locks::pnpm_scripts()).unwrap_or(range),
+            None => range,
+        },
+        None => match kind.own_version(tree)? {
+            Some(version) => exactly(&version),
+            None => by_lock(),
+        },
     };
     toolchains.manager(kind.name(), kind.package(&range), &range, node)
 }
@@ -171,6 +228,8 @@ struct Work<'a> {
     tree: &'a Tree,
     manifest: &'a Manifest,
     lock: Option<&'a Lock>,
+    /// Where a lock was made that the codebase lacks: key and path of its layer.
+    made: Option<(Digest, PathBuf)>,
     /// The script that builds.
     build: Option<&'a str>,
     node: &'a Node,
@@ -210,7 +269,21 @@ impl Work<'_> {
             "a program that the build script names is not installed: add its package to \
              `devDependencies`",
         );
-        plan.steps.push(step.hint("heap out of memory", "give the build more memory"));
+        plan.steps.push(step.hint("heap out of memory", "give the build more memory").hint(
+            "error:0308010C",
+            "these tools are older than OpenSSL 3: name `16` in `engines.node` of package.json, or \
+             begin the script with `NODE_OPTIONS=--openssl-legacy-provider`",
+        ));
+    }
+
+    /// Runs a script around the installation, where there is one.
+    fn run_script(&self, plan: &mut Plan, app: &Path, name: &'static str) {
+        if self.manifest.script(name).is_some() {
+            let words = [OsString::from("run"), name.into()];
+            let words = self.manager.argv.iter().cloned().chain(words);
+            let step = Step::new(format!("Running {name}"), app, words);
+            plan.steps.push(step.env("NODE_ENV", "production"));
+        }
     }
 
     fn install(&self, kind: Kind, heading: &str, cwd: &Path, all: bool) -> Vec<Step> {
@@ -224,15 +297,25 @@ impl Work<'_> {
             .collect()
     }
 
+    /// Puts the lock that was made into the folder of an installation.
+    fn copy_lock(&self, folder: &Path) -> Option<Step> {
+        let (file, (_, made)) = (self.lock?.file, self.made.as_ref()?);
+        let words = ["cp".into(), made.join(file).into_os_string(), file.into()];
+        Some(Step::new("", folder, words))
+    }
+
     fn install_in_place(&self, plan: &mut Plan, app: &Path, why: &str) {
         let Some(lock) = self.lock else { return };
+        plan.steps.extend(self.copy_lock(app));
         plan.notes.push(format!("Packages are installed in place: {why}"));
+        self.run_script(plan, app, PREBUILD);
         plan.steps.extend(self.install(lock.kind, "Installing Node.js packages", app, true));
         self.run_build(plan, app);
         for (place, words) in lock.kind.prune(&self.manager.version).iter().enumerate() {
             let heading = if place == 0 { "Removing packages of the build" } else { "" };
             plan.steps.push(self.step(heading, app, words));
         }
+        self.run_script(plan, app, CLEANUP);
         plan.prune.extend(NOTES.map(str::to_owned));
     }
 
@@ -274,14 +357,60 @@ impl Work<'_> {
         plan.layers.extend(all.into_iter().chain(run));
     }
 
+    /// Files beside the lock that an installation reads.
+    fn settings(&self, kind: Kind) -> Vec<String> {
+        let files = kind.files().iter().filter(|file| self.tree.is_file(file));
+        let mut all: Vec<String> = files.map(|file| (*file).to_owned()).collect();
+        all.extend(kind.folders().iter().flat_map(|folder| files_below(self.tree, folder)));
+        all
+    }
+
+    /// A layer that has the lock which the codebase lacks. It is made once: another commit that
+    /// asks for the same packages finds it.
+    fn resolve(&self, lock: &Lock, toolchains: &Toolchains<'_>) -> LayerPlan {
+        let kind = lock.kind;
+        let mut copies = self.settings(kind);
+        copies.extend(self.manifest.files_of_packages(self.tree));
+        let manifest = self.manifest.reduced_for_lock();
+        let Manager { name, version, .. } = self.manager;
+        let mut parts: Vec<Vec<u8>> = vec![
+            format!("{NAME} {VERSION} lock").into_bytes(),
+            format!("node {}", self.node.version).into_bytes(),
+            format!("{name} {version}").into_bytes(),
+            Digest::of(&manifest).to_string().into_bytes(),
+        ];
+        for path in &copies {
+            let digest = self.tree.digest(path).map(|digest| digest.to_string());
+            parts.extend([path.clone().into_bytes(), digest.unwrap_or_default().into_bytes()]);
+        }
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        let (key, path) = toolchains.layer(&parts);
+        let mut remove: Vec<String> =
+            copies.iter().filter_map(|path| path.split('/').next()).map(str::to_owned).collect();
+        remove.extend(["package.json", MODULES, ".yarn", ".pnp.cjs"].map(str::to_owned));
+        let heading = "Resolving Node.js packages, which have no lock";
+        let step = kind.hints(self.step(heading, &path, kind.resolve()));
+        // Of yarn: what a CI runs may change no lock.
+        let step = step.env("YARN_ENABLE_IMMUTABLE_INSTALLS", "false");
+        LayerPlan {
+            name: "Versions of Node.js packages".to_owned(),
+            key,
+            copies: copies.into_iter().map(|path| (path.clone(), path)).collect(),
+            files: vec![("package.json".to_owned(), manifest)],
+            at_run: false,
+            sees_app: false,
+            steps: vec![step],
+            remove,
+            links: Vec::new(),
+            path,
+        }
+    }
+
     fn layer(&self, toolchains: &Toolchains<'_>, lock: &Lock, all: bool) -> LayerPlan {
         let kind = lock.kind;
-        let mut copies = vec![lock.file.to_owned()];
-        for file in kind.files() {
-            copies.extend(self.tree.is_file(file).then(|| (*file).to_owned()));
-        }
-        for folder in kind.folders() {
-            copies.extend(files_below(self.tree, folder));
+        let mut copies = self.settings(kind);
+        if lock.is_there {
+            copies.insert(0, lock.file.to_owned());
         }
         let manifest = self.manifest.reduced();
         let Manager { name, version, .. } = self.manager;
@@ -296,6 +425,7 @@ impl Work<'_> {
             let digest = self.tree.digest(path).map(|digest| digest.to_string());
             parts.extend([path.clone().into_bytes(), digest.unwrap_or_default().into_bytes()]);
         }
+        parts.extend(self.made.as_ref().map(|(key, _)| key.to_string().into_bytes()));
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         let (key, path) = toolchains.layer(&parts);
         let (name, heading) = match all {
@@ -304,7 +434,9 @@ impl Work<'_> {
         };
         let mut remove: Vec<String> =
             copies.iter().filter_map(|path| path.split('/').next()).map(str::to_owned).collect();
-        remove.extend(["package.json", ".yarn", ".pnp.cjs", ".pnp.loader.mjs"].map(str::to_owned));
+        remove.extend(
+            [lock.file, "package.json", ".yarn", ".pnp.cjs", ".pnp.loader.mjs"].map(str::to_owned),
+        );
         remove.extend(NOTES.map(str::to_owned));
         remove.sort();
         remove.dedup();
@@ -316,7 +448,11 @@ impl Work<'_> {
             files: vec![("package.json".to_owned(), manifest)],
             at_run: !all,
             sees_app: false,
-            steps: self.install(kind, heading, &path, all),
+            steps: self
+                .copy_lock(&path)
+                .into_iter()
+                .chain(self.install(kind, heading, &path, all))
+                .collect(),
             remove,
             links: if all { Vec::new() } else { vec![link] },
             path,

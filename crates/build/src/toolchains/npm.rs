@@ -189,9 +189,9 @@ impl Toolchains<'_> {
         kept
     }
 
-    /// A program from an npm package: the newest version in `range` that runs on `node`.
-    ///
-    /// One that is in the folder already is taken before a newer one in the registry.
+    /// A program from an npm package: the version that `range` names, or of several the lowest that
+    /// runs on `node`. The lowest one stays the same whatever is published, and whatever another
+    /// build has fetched.
     ///
     /// # Errors
     ///
@@ -204,21 +204,26 @@ impl Toolchains<'_> {
         node: &Version,
     ) -> Result<Package, Error> {
         let fits = |version: &Version| range.satisfies(version);
-        if let Some(kept) = self.kept(name).into_iter().find(|kept| fits(&kept.version)) {
+        let exact = range.min_version().filter(|version| range.to_string() == version.to_string());
+        let kept = |chains: &Self| chains.kept(name).into_iter().find(|kept| fits(&kept.version));
+        if let Some(kept) = exact.as_ref().and_then(|_| kept(self)) {
             return Ok(kept);
         }
         let what = format!("{name} {range}");
         let registry = Registry::open(self, &what)?;
-        let exact = range.min_version().filter(|version| range.to_string() == version.to_string());
-        let published = match exact {
-            Some(version) => registry.version(package, &version).map(|found| vec![found]),
+        let published = match &exact {
+            Some(version) => registry.version(package, version).map(|found| vec![found]),
             None => registry.versions(package),
         };
-        let published = published.map_err(|why| unavailable(&what, why, HELP))?;
+        let published = match (published, kept(self)) {
+            (Ok(published), _) => published,
+            (Err(_), Some(kept)) => return Ok(kept),
+            (Err(why), None) => return Err(unavailable(&what, why, HELP)),
+        };
         let best = published
             .into_iter()
             .filter(|found| fits(&found.version) && found.runs_on(node))
-            .max_by(|a, b| a.version.cmp(&b.version));
+            .min_by(|a, b| a.version.cmp(&b.version));
         let best = best.ok_or_else(|| {
             unavailable(
                 &what,

@@ -1,5 +1,5 @@
-//! Packages in layers, asked of the package index: everything that needs uv, which is fetched
-//! once, in one test.
+//! Packages in layers, asked of the package index: everything that needs uv, or one npm or pnpm,
+//! which is fetched once, in one test each.
 
 use std::fs;
 use std::path::Path;
@@ -91,4 +91,63 @@ fn python_packages_are_a_layer() {
     let error = crate::refusal(&first);
     assert!(matches!(error, Error::Step { .. }), "{error:?}");
     assert!(error.help().unwrap().contains("uv pip compile"), "{:?}", error.help());
+}
+
+#[test]
+fn node_packages_without_a_lock_are_resolved_once() {
+    let (app, home) = (Home::new(), Home::new());
+    let manifest = |more: &str| {
+        format!(
+            r#"{{"name": "shop", "version": "1.0.0", {more} "dependencies": {{"ms": "^2.0.0"}}}}"#
+        )
+    };
+    app.write("package.json", manifest(""));
+    app.write("server.js", "console.log(require('ms')('1s'))\n");
+    let first = request(app.path(), home.path());
+    let (one, said) = build(&first);
+    assert!(said.heading("Resolving Node.js packages, which have no lock"), "{said:?}");
+    assert!(one.warnings.iter().any(|text| text.contains("no lock")), "{:?}", one.warnings);
+    assert_eq!(one.manifest.layers.len(), 1, "the lock is not in the slug");
+    assert_eq!(one.manifest.process_types.len(), 1);
+    let layer = &one.mounts[1].source;
+    let found = fs::read_to_string(layer.join("node_modules/ms/package.json")).unwrap();
+    assert!(found.contains("\"2."), "{found}");
+    assert!(!layer.join("package-lock.json").exists());
+
+    // Another commit that asks for the same has the same.
+    app.write("server.js", "console.log(require('ms')('2s'))\n");
+    app.write("package.json", manifest(r#""scripts": {"test": "true"},"#));
+    let (two, said) = build(&first);
+    assert!(!said.heading("Resolving Node.js packages, which have no lock"), "{said:?}");
+    assert_eq!(two.manifest.layers, one.manifest.layers);
+    assert_ne!(two.slug, one.slug);
+
+    // npm is the one that belongs to this Node.js, whichever is the newest or beside it.
+    let newest = |event: &Event| event.text().windows(5).any(|part| part == b"npm 1");
+    assert!(said.0.iter().any(newest), "{said:?}");
+}
+
+#[test]
+fn packages_of_a_pnpm_workspace_are_there_and_those_of_the_build_are_not() {
+    let (app, home) = (Home::new(), Home::new());
+    app.write("package.json", r#"{"name": "root", "private": true, "scripts": {"build": "node build.js"}, "devDependencies": {"ms": "2.0.0"}}"#);
+    app.write("build.js", "require('ms'); require('fs').writeFileSync('built', '')\n");
+    app.write("pnpm-workspace.yaml", "packages:\n  - apps/*\n  - libs/*\n");
+    app.write(
+        "apps/api/package.json",
+        r#"{"name": "api", "version": "1.0.0", "dependencies": {"@acme/lib": "workspace:*"}}"#,
+    );
+    app.write(
+        "libs/lib/package.json",
+        r#"{"name": "@acme/lib", "version": "1.0.0", "dependencies": {"is-number": "7.0.0"}}"#,
+    );
+    app.write("libs/lib/index.js", "require('is-number')\n");
+    app.write("Procfile", "web: node apps/api\n");
+    let (built, said) = build(&request(app.path(), home.path()));
+    let lines = said.lines();
+    assert!(built.dir.join("built").exists(), "{lines:?}");
+    let there = |path: &str| built.dir.join(path).exists();
+    assert!(there("apps/api/node_modules/@acme/lib/index.js"), "{lines:?}");
+    assert!(there("libs/lib/node_modules/is-number/package.json"), "{lines:?}");
+    assert!(!there("node_modules/ms"), "{lines:?}");
 }

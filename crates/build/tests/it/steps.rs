@@ -100,6 +100,16 @@ fn a_step_that_fails_is_told_with_its_last_words() {
 }
 
 #[test]
+fn a_step_that_fails_is_told_with_its_reason() {
+    let lines = "for i in $(seq 60); do echo gyp info it worked $i; done";
+    let script = format!("{lines}; echo 'src/a.ts(3,1): error TS2304: no x'; {lines}; exit 2");
+    let (app, home) = (scripted(&script), Home::new());
+    let error = refusal(&request(app.path(), home.path()));
+    let Error::Step { last, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(last, &["src/a.ts(3,1): error TS2304: no x"]);
+}
+
+#[test]
 fn what_a_build_makes_is_checked_too() {
     let home = Home::new();
     let app = scripted("ln -s /etc/passwd users");

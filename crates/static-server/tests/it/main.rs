@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod answers;
+mod rules;
 mod shutdown;
 
 use std::io::{Read as _, Write as _};
@@ -12,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tolv_model::static_json::StaticJson;
 use tolv_testkit::Home;
 use tolv_testkit::http::{self, Response};
 
@@ -29,6 +31,10 @@ struct Site {
 
 impl Site {
     fn serve(home: Home) -> Self {
+        Self::serve_by(home, StaticJson::default())
+    }
+
+    fn serve_by(home: Home, rules: StaticJson) -> Self {
         let root = home.path().join("public");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -40,7 +46,7 @@ impl Site {
             let served = runtime.unwrap().block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 let told = async move { told.await.unwrap_or_default() };
-                tolv_static_server::serve(root, listener, told).await
+                tolv_static_server::serve(root, rules, listener, told).await
             });
             end.send(served).ok();
         });

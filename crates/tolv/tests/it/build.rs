@@ -96,3 +96,38 @@ func main() {
     let up = crate::Up::start(&clone, &[]);
     assert_eq!(up.text("/"), "Hello from Go");
 }
+
+#[test]
+fn a_single_page_app_is_built_and_answers_its_own_paths() {
+    let home = Home::new();
+    let build =
+        "mkdir -p dist/assets && echo the app > dist/index.html && echo js > dist/assets/a.js";
+    home.write(
+        "shop/package.json",
+        format!(r#"{{"name": "shop", "scripts": {{"build": "{build}", "start": "vite"}}}}"#),
+    );
+    home.write(
+        "shop/static.json",
+        r#"{"root": "dist", "clean_urls": true, "routes": {"/assets/*": "none.html", "/**": "index.html"},
+            "headers": {"/**": {"X-Frame-Options": "DENY"}}}"#,
+    );
+    let up = crate::Up::start(&shop(&home), &[]);
+    for path in ["/", "/users/7", "/users/7/edit?tab=1"] {
+        let page = up.get(path).unwrap();
+        assert_eq!((page.status, page.text().trim()), (200, "the app"), "{path}");
+        assert_eq!(page.header("x-frame-options"), Some("DENY"));
+    }
+    assert_eq!(up.text("/assets/a.js").trim(), "js");
+    assert_eq!(up.get("/assets/old.js").unwrap().status, 404);
+}
+
+#[test]
+fn a_mistake_in_static_json_is_told_by_the_build() {
+    let home = Home::new();
+    home.write("shop/index.html", "x");
+    home.write("shop/static.json", r#"{"root": ".", "routes": {"/**": "../../etc/passwd"}}"#);
+    let ended = output(tolv().arg("build").arg(shop(&home)));
+    assert!(!ended.status.success());
+    let text = stderr(&ended);
+    assert!(text.contains("`static.json`: a route leads to `../../etc/passwd`"), "{text}");
+}

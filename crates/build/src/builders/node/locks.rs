@@ -28,6 +28,34 @@ pub(super) enum Kind {
 pub(super) struct Lock {
     pub(super) kind: Kind,
     pub(super) file: &'static str,
+    /// Whether the codebase has it.
+    pub(super) is_there: bool,
+}
+
+/// The lock to make for a codebase that has none: that of the manager which it names, or whose
+/// settings it has.
+pub(super) fn to_make(tree: &Tree, manifest: &Manifest) -> Lock {
+    let is_classic = || {
+        let version = manifest.text("/packageManager").and_then(|text| text.strip_prefix("yarn@"));
+        version.is_none_or(|version| version.starts_with("1.")) && !tree.is_file(".yarnrc.yml")
+    };
+    let engine =
+        ["pnpm", "yarn"].into_iter().find(|name| manifest.has(&format!("/engines/{name}")));
+    let kind = match manifest.manager().or(engine) {
+        Some("pnpm") => Kind::Pnpm,
+        Some("yarn") if is_classic() => Kind::Yarn,
+        Some("yarn") => Kind::Berry,
+        Some(_) => Kind::Npm,
+        None if tree.is_file("pnpm-workspace.yaml") => Kind::Pnpm,
+        None if tree.is_file(".yarnrc.yml") => Kind::Berry,
+        None => Kind::Npm,
+    };
+    let file = match kind {
+        Kind::Npm => "package-lock.json",
+        Kind::Pnpm => "pnpm-lock.yaml",
+        Kind::Yarn | Kind::Berry => "yarn.lock",
+    };
+    Lock { kind, file, is_there: false }
 }
 
 /// The lock to go by; nothing where there are no packages to lock.
@@ -45,7 +73,7 @@ pub(super) fn find(tree: &Tree, manifest: &Manifest) -> Result<Option<Lock>, Err
     let mut locks: Vec<Lock> = known
         .into_iter()
         .filter(|(_, file)| tree.is_file(file))
-        .map(|(kind, file)| Lock { kind, file })
+        .map(|(kind, file)| Lock { kind, file, is_there: true })
         .collect();
     // npm takes the first where there are both.
     locks.dedup_by_key(|lock| lock.kind);
@@ -63,15 +91,13 @@ pub(super) fn find(tree: &Tree, manifest: &Manifest) -> Result<Option<Lock>, Err
     }
     match locks.as_slice() {
         [lock] => Ok(Some(*lock)),
-        [] if manifest.needs_packages() => {
-            let bun = ["bun.lock", "bun.lockb"].into_iter().find(|file| tree.is_file(file));
-            let problem = match bun {
-                Some(file) => format!("`{file}` is of Bun, which is not supported"),
-                None => "package.json names packages and there is no lock".to_owned(),
-            };
-            Err(wrong(problem, how_to_lock(manifest.manager().unwrap_or("npm")).to_owned()))
-        }
-        [] => Ok(None),
+        [] => match bun(tree, manifest) {
+            Some(sign) if manifest.needs_packages() => Err(wrong(
+                format!("{sign} is of Bun, which is not supported"),
+                format!("{}; `git rm` what is Bun's", how_to_lock("npm")),
+            )),
+            Some(_) | None => Ok(None),
+        },
         [first, second, ..] => Err(wrong(
             format!("there are two locks, `{}` and `{}`", first.file, second.file),
             format!(
@@ -83,6 +109,14 @@ pub(super) fn find(tree: &Tree, manifest: &Manifest) -> Result<Option<Lock>, Err
     }
 }
 
+/// What says that the codebase is of Bun, if so.
+fn bun(tree: &Tree, manifest: &Manifest) -> Option<String> {
+    let file = ["bun.lock", "bun.lockb"].into_iter().find(|file| tree.is_file(file));
+    let named = || (manifest.manager() == Some("bun")).then_some("packageManager");
+    file.or_else(named).map(|sign| format!("`{sign}`"))
+}
+
+/// The command that makes a lock.
 fn how_to_lock(manager: &str) -> &'static str {
     match manager {
         "pnpm" => "run `pnpm install --lockfile-only` and commit `pnpm-lock.yaml`",
@@ -105,6 +139,11 @@ impl Kind {
         }
     }
 
+    /// The command that makes a lock.
+    pub(super) fn how_to_lock(self) -> &'static str {
+        how_to_lock(self.name())
+    }
+
     /// The npm package that has these versions of it.
     pub(super) fn package(self, range: &Range) -> &'static str {
         let classic = Range::parse("<2.0.0").is_ok_and(|classic| range.allows_any(&classic));
@@ -116,29 +155,93 @@ impl Kind {
         }
     }
 
-    /// The versions that read this lock, as it says itself.
-    pub(super) fn versions(self, tree: &Tree) -> Result<Range, Error> {
+    /// The versions that read this lock, the preferred one first. They are fixed: which one is taken
+    /// may depend on the lock, and never on the day.
+    pub(super) fn versions(self, tree: &Tree) -> Result<&'static [&'static str], Error> {
         let value = |file: &str, key: &str| -> Result<Option<u32>, Error> {
             let text = tree.text(file)?.unwrap_or_default();
             let value = text.lines().find_map(|line| line.trim().strip_prefix(key));
             let value = value.map(|value| value.trim().trim_matches(['\'', '"']).to_owned());
             Ok(value.and_then(|value| value.split('.').next()?.parse().ok()))
         };
-        let text = match self {
-            Self::Npm => "*",
+        Ok(match self {
+            Self::Npm => &[],
             Self::Pnpm => match value("pnpm-lock.yaml", "lockfileVersion:")? {
-                Some(..=5) => "7.x",
-                Some(6) => "8.x",
-                Some(_) | None => "9.x || 10.x",
+                Some(..=5) => &["7.33.7"],
+                Some(6) => &["8.15.9"],
+                Some(_) | None => &["10.34.9", "9.15.9"],
             },
-            Self::Yarn => "1.x",
+            Self::Yarn => &["1.22.22"],
+            // A newer one would write the lock anew, which an immutable installation refuses.
             Self::Berry => match value("yarn.lock", "version:")? {
-                Some(..=4) => "2.x",
-                Some(5..=6) => "3.x",
-                Some(_) | None => "4.x",
+                Some(..=4) => &["2.4.2"],
+                Some(5..=6) => &["3.8.7"],
+                Some(7..=8) => &["4.12.0"],
+                Some(9) => &["4.14.0"],
+                Some(_) | None => &["4.18.1"],
             },
+        })
+    }
+
+    /// The version of the manager that the codebase itself holds, by the name of its file.
+    pub(super) fn own_version(self, tree: &Tree) -> Result<Option<String>, Error> {
+        if self != Self::Berry {
+            return Ok(None);
+        }
+        let text = tree.text(".yarnrc.yml")?.unwrap_or_default();
+        let path = text.lines().find_map(|line| line.strip_prefix("yarnPath:"));
+        let name = path.map(|path| path.trim().trim_matches(['\'', '"']));
+        let name = name.and_then(|path| path.rsplit('/').next()?.strip_prefix("yarn-"));
+        let version = name.map(|name| name.trim_end_matches(".cjs").trim_end_matches(".js"));
+        Ok(version.filter(|text| Version::parse(text).is_ok()).map(str::to_owned))
+    }
+
+    /// Settings that let packages run their install scripts, in the build's sandbox, where the
+    /// codebase has no list of its own. Newer managers skip them and succeed, and what they would
+    /// have made is missing when the app runs.
+    pub(super) fn scripts(
+        self,
+        tree: &Tree,
+        manifest: &Manifest,
+        version: &Version,
+    ) -> Result<BTreeMap<String, OsString>, Error> {
+        let says = |file: &str, keys: &[&str]| -> Result<bool, Error> {
+            let text = tree.text(file)?.unwrap_or_default();
+            let mut lines = text.lines();
+            Ok(lines.any(|line| keys.iter().any(|key| line.trim_start().starts_with(key))))
         };
-        Ok(Range::parse(text).unwrap_or_else(|_| Range::any()))
+        let lists = [
+            "allowBuilds",
+            "dangerouslyAllowAllBuilds",
+            "ignoredBuiltDependencies",
+            "neverBuiltDependencies",
+            "onlyBuiltDependencies",
+        ];
+        let has_list = match self {
+            Self::Npm => {
+                version.major() < 11
+                    || manifest.has("/allowScripts")
+                    || says(".npmrc", &["allow-scripts", "ignore-scripts"])?
+            }
+            Self::Yarn => true,
+            Self::Pnpm => {
+                lists.iter().any(|list| manifest.has(&format!("/pnpm/{list}")))
+                    || says("pnpm-workspace.yaml", &lists)?
+                    || says(".npmrc", &["only-built", "never-built", "ignore-scripts"])?
+            }
+            Self::Berry => says(".yarnrc.yml", &["enableScripts"])?,
+        };
+        let names: &[&str] = match self {
+            _ if has_list => &[],
+            Self::Npm => &["npm_config_dangerously_allow_all_scripts"],
+            Self::Yarn => &[],
+            Self::Pnpm => &[
+                "npm_config_dangerously_allow_all_builds",
+                "pnpm_config_dangerously_allow_all_builds",
+            ],
+            Self::Berry => &["YARN_ENABLE_SCRIPTS"],
+        };
+        Ok(names.iter().map(|name| ((*name).to_owned(), "true".into())).collect())
     }
 
     /// Settings of all its commands.
@@ -151,6 +254,8 @@ impl Kind {
         match self {
             Self::Npm => {
                 all.insert("npm_config_progress".to_owned(), "false".into());
+                // A codebase that wants none still gets the packages of one.
+                all.insert("npm_config_package_lock".to_owned(), "true".into());
             }
             Self::Pnpm => {
                 for (name, value) in [
@@ -213,11 +318,35 @@ impl Kind {
         }
     }
 
+    /// The command that makes a lock and runs no script.
+    pub(super) fn resolve(self) -> &'static [&'static str] {
+        match self {
+            Self::Npm => &["install", "--package-lock-only", "--ignore-scripts"],
+            Self::Pnpm => {
+                &["install", "--lockfile-only", "--ignore-scripts", "--no-frozen-lockfile"]
+            }
+            // It has no way to write the lock alone.
+            Self::Yarn => &[
+                "install",
+                "--ignore-scripts",
+                "--ignore-engines",
+                "--non-interactive",
+                "--no-progress",
+                "--production=false",
+            ],
+            Self::Berry => &["install", "--mode=update-lockfile"],
+        }
+    }
+
     /// The commands that remove what running does not need.
     pub(super) fn prune(self, version: &Version) -> Vec<Vec<&'static str>> {
         match self {
             Self::Npm => vec![vec!["prune", "--omit=dev", "--ignore-scripts"]],
-            Self::Pnpm => vec![vec!["prune", "--prod", "--ignore-scripts"]],
+            // `prune` knows no workspaces: it would remove the packages of each. This keeps what
+            // the scripts of packages have made.
+            Self::Pnpm => {
+                vec![vec!["install", "--prod", "--frozen-lockfile", "--ignore-scripts"]]
+            }
             Self::Yarn => vec![vec![
                 "install",
                 "--frozen-lockfile",
@@ -261,9 +390,46 @@ impl Kind {
                 how_to_lock("pnpm"),
             ),
             Self::Yarn => step.hint("lockfile needs to be updated", how_to_lock("yarn")),
-            Self::Berry => step.hint("YN0028", how_to_lock("yarn")),
+            Self::Berry => step.hint("The lockfile would have been", how_to_lock("yarn")),
         };
-        step.hint("EINTEGRITY", "the registry gives other bytes than the lock has: find out why before locking again")
-            .hint("node-gyp", "a package has to be compiled: `apt-get install build-essential python3`, or take a version with a binary for this Node.js")
+        native(step.hint(
+            "EINTEGRITY",
+            "the registry gives other bytes than the lock has: find out why before locking again",
+        ))
     }
 }
+
+/// What a package misses that has to be compiled.
+fn native(step: Step) -> Step {
+    let reasons = [
+        (
+            "find Python",
+            "a package has to be compiled, which takes Python: `apt-get install python3`",
+        ),
+        (
+            "not found: make",
+            "a package has to be compiled, which takes make: `apt-get install build-essential`",
+        ),
+        ("make: g++: No such file", COMPILER),
+        ("make: c++: No such file", COMPILER),
+        ("make: cc: No such file", COMPILER),
+        ("make: gcc: No such file", COMPILER),
+        ("g++: not found", COMPILER),
+        ("gcc: not found", COMPILER),
+        ("getaddrinfo ENOTFOUND", NETWORK),
+        ("getaddrinfo EAI_AGAIN", NETWORK),
+        ("connect ECONNREFUSED", NETWORK),
+        ("connect ETIMEDOUT", NETWORK),
+        ("connect ENETUNREACH", NETWORK),
+        (
+            "ERESOLVE",
+            "two packages want different versions of a third: correct package.json, or write `legacy-peer-deps=true` into `.npmrc`",
+        ),
+    ];
+    reasons.into_iter().fold(step, |step, (output, help)| step.hint(output, help))
+}
+
+const COMPILER: &str =
+    "a package has to be compiled, which takes a C++ compiler: `apt-get install build-essential`";
+const NETWORK: &str = "the network does not reach this address from a build: take a version of the \
+                       package with a binary in the registry, or name a proxy (`HTTPS_PROXY`)";

@@ -3,6 +3,7 @@
 use nodejs_semver::Range;
 use serde_json::{Map, Value};
 
+use super::super::inside;
 use super::locks::Kind;
 use super::{NAME, range};
 use crate::Error;
@@ -31,8 +32,10 @@ const PACKAGES: [&str; 20] = [
     "pnpm",
     "resolutions",
 ];
-/// Scripts of the root that an installation runs.
-const AT_INSTALL: [&str; 8] = [
+/// Scripts of the root that an installation runs, or that are run around it.
+const AT_INSTALL: [&str; 10] = [
+    PREBUILD,
+    CLEANUP,
     "preinstall",
     "install",
     "postinstall",
@@ -47,6 +50,10 @@ const HOOKS: [&str; 5] = ["husky", "lefthook", "simple-git-hooks", "is-ci", "pre
 /// Packages that write into `node_modules` or do not build with packages elsewhere, and whether
 /// that is while building only.
 const IN_PLACE: [(&str, bool); 2] = [("@prisma/client", false), ("next", true)];
+/// The script that runs before the installation.
+pub(super) const PREBUILD: &str = "heroku-prebuild";
+/// The script that runs once the packages of the build are removed.
+pub(super) const CLEANUP: &str = "heroku-cleanup";
 /// Keys with packages.
 const DEPENDENCIES: [&str; 4] =
     ["dependencies", "devDependencies", "optionalDependencies", "peerDependencies"];
@@ -75,8 +82,18 @@ impl Manifest {
         self.0.pointer(pointer)?.as_str().filter(|text| !text.trim().is_empty())
     }
 
+    /// Whether anything stands at a JSON pointer.
+    pub(super) fn has(&self, pointer: &str) -> bool {
+        self.0.pointer(pointer).is_some()
+    }
+
     pub(super) fn script(&self, name: &str) -> Option<&str> {
         self.0.get("scripts")?.get(name)?.as_str().filter(|text| !text.trim().is_empty())
+    }
+
+    /// The script that builds.
+    pub(super) fn build_script(&self) -> Option<&'static str> {
+        ["heroku-postbuild", "build"].into_iter().find(|name| self.script(name).is_some())
     }
 
     fn packages(&self, key: &str) -> Option<&Map<String, Value>> {
@@ -118,7 +135,7 @@ impl Manifest {
                 text.escape_debug(),
                 kind.name()
             ),
-            help: "write a version, such as `pnpm@10.4.1`".to_owned(),
+            help: "write a version, such as `pnpm@10.34.9`".to_owned(),
         })?;
         Ok(Some((range, text.to_owned())))
     }
@@ -153,7 +170,33 @@ impl Manifest {
 
     /// The manifest with those keys alone that decide about packages.
     pub(super) fn reduced(&self) -> Vec<u8> {
-        let kept: Map<String, Value> = PACKAGES
+        self.with(&PACKAGES)
+    }
+
+    /// As [`Manifest::reduced`], with the packages of the codebase.
+    pub(super) fn reduced_for_lock(&self) -> Vec<u8> {
+        self.with(&[&PACKAGES[..], &["workspaces"]].concat())
+    }
+
+    /// The files of the codebase's own packages that decide about others: their manifests, and
+    /// archives that a wish names.
+    pub(super) fn files_of_packages(&self, tree: &Tree) -> Vec<String> {
+        let paths = tree.entries().keys().filter_map(|path| std::str::from_utf8(path).ok());
+        let manifests = paths.filter(|path| {
+            path.ends_with("/package.json")
+                && !path.split('/').any(|part| part == "node_modules")
+                && tree.is_file(path)
+        });
+        let wishes = DEPENDENCIES.iter().filter_map(|key| self.packages(key)).flatten();
+        let archives = wishes.filter_map(|(_, wish)| {
+            let path = wish.as_str()?.strip_prefix("file:")?;
+            inside("", path).filter(|path| tree.is_file(path))
+        });
+        manifests.map(str::to_owned).chain(archives).collect()
+    }
+
+    fn with(&self, keys: &[&str]) -> Vec<u8> {
+        let kept: Map<String, Value> = keys
             .iter()
             .filter_map(|key| Some(((*key).to_owned(), self.0.get(*key)?.clone())))
             .collect();

@@ -2,22 +2,27 @@ use super::super::tests::{Machine, help, words};
 use crate::plan::{LayerPlan, Plan};
 use tolv_model::name::ProcessType;
 
-/// A machine with Node.js 20.1.0, npm 10.2.0 and fetched managers.
+/// A machine with Node.js 20.11.0, npm 10.9.9 and fetched managers.
 fn machine(manifest: &str, files: &[(&str, &str)]) -> Machine {
     let mut all = vec![("package.json", manifest)];
     all.extend(files);
     let machine = Machine::new(&all);
     let program = machine.path("node/bin/node");
-    machine.program("node/bin/node", &format!("20.1.0 {}", program.display()));
+    machine.program("node/bin/node", &format!("20.11.0 {}", program.display()));
     machine.file("node/include/node/node_version.h", "");
     let npm = "node/lib/node_modules/npm";
-    machine.file(&format!("{npm}/package.json"), r#"{"version": "10.2.0"}"#);
+    machine.file(&format!("{npm}/package.json"), r#"{"version": "10.9.9"}"#);
     machine.file(&format!("{npm}/bin/npm-cli.js"), "");
     machine.link("node/bin/npm", "../lib/node_modules/npm/bin/npm-cli.js");
     machine.link("bin/node", &program.display().to_string());
-    for (name, version) in
-        [("pnpm", "8.15.0"), ("pnpm", "10.4.1"), ("yarn", "1.22.22"), ("yarn", "4.5.0")]
-    {
+    for (name, version) in [
+        ("pnpm", "8.15.0"),
+        ("pnpm", "8.15.9"),
+        ("pnpm", "10.34.9"),
+        ("yarn", "1.22.22"),
+        ("yarn", "3.6.1"),
+        ("yarn", "4.12.0"),
+    ] {
         let bin = format!("toolchains/{name}-{version}/bin/{name}");
         machine.link(&bin, &format!("../package/bin/{name}.cjs"));
     }
@@ -40,8 +45,8 @@ fn steps(plan: &Plan, layer: Option<&LayerPlan>) -> Vec<String> {
         for layer in &plan.layers {
             text = text.replace(&layer.key.to_string(), if layer.at_run { "RUN" } else { "BUILD" });
         }
-        let npm = "/toolchains/node-20.1.0/bin/node /toolchains/node-20.1.0/lib/node_modules/npm/bin/npm-cli.js";
-        text.replace(npm, "npm").replace("/toolchains/node-20.1.0/bin/node ", "")
+        let npm = "/toolchains/node-20.11.0/bin/node /toolchains/node-20.11.0/lib/node_modules/npm/bin/npm-cli.js";
+        text.replace(npm, "npm").replace("/toolchains/node-20.11.0/bin/node ", "")
     });
     replaced.collect()
 }
@@ -66,7 +71,7 @@ fn packages_become_a_layer() {
     assert!(layer.remove.contains(&"package.json".to_owned()));
     assert_eq!(plan.env["NODE_ENV"], "production");
     assert_eq!(plan.build_env["npm_config_cache"], "/cache/npm");
-    assert_eq!(plan.path, ["/app/node_modules/.bin", "/toolchains/node-20.1.0/bin"]);
+    assert_eq!(plan.path, ["/app/node_modules/.bin", "/toolchains/node-20.11.0/bin"]);
     assert_eq!(plan.process_types[&ProcessType::web()], "node server.js");
 
     // Source, scripts and description leave the layer as it is.
@@ -152,15 +157,24 @@ fn each_lock_has_its_manager() {
     let (nine, six) = ("lockfileVersion: '9.0'\n", "lockfileVersion: '6.0'\n");
     assert_eq!(
         installed(EXPRESS, &[("pnpm-lock.yaml", nine)]),
-        "/toolchains/pnpm-10.4.1/package/bin/pnpm.cjs install --frozen-lockfile --prod"
+        "/toolchains/pnpm-10.34.9/package/bin/pnpm.cjs install --frozen-lockfile --prod"
             .replace("package/bin", "bin/../package/bin")
     );
-    assert!(installed(EXPRESS, &[("pnpm-lock.yaml", six)]).contains("pnpm-8.15.0"));
+    assert!(installed(EXPRESS, &[("pnpm-lock.yaml", six)]).contains("pnpm-8.15.9"));
     let classic = installed(EXPRESS, &[("yarn.lock", "# yarn lockfile v1\n")]);
     assert!(classic.contains("yarn-1.22.22") && classic.contains("--frozen-lockfile"), "{classic}");
     let berry = installed(EXPRESS, &[("yarn.lock", "__metadata:\n  version: 8\n")]);
-    assert!(berry.contains("yarn-4.5.0") && berry.contains("install --immutable"), "{berry}");
+    assert!(berry.contains("yarn-4.12.0") && berry.contains("install --immutable"), "{berry}");
     assert!(berry.ends_with("workspaces focus --production --all"), "{berry}");
+    let own = ".yarnrc.yml";
+    let named =
+        [("yarn.lock", "__metadata:\n"), (own, "yarnPath: .yarn/releases/yarn-3.6.1.cjs\n")];
+    assert!(installed(EXPRESS, &named).contains("yarn-3.6.1"));
+    // Whatever range the manifest has, a lock is read by a manager of its own kind.
+    let range = r#"{"engines": {"yarn": ">=1.10"}, "dependencies": {"express": "5.1.0"}}"#;
+    assert!(
+        installed(range, &[("yarn.lock", "__metadata:\n  version: 8\n")]).contains("yarn-4.12.0")
+    );
     let shrinkwrap = machine(EXPRESS, &[NPM, ("npm-shrinkwrap.json", "{}")]).plan().unwrap();
     assert_eq!(shrinkwrap.layers[0].copies[0].0, "npm-shrinkwrap.json");
 }
@@ -176,7 +190,7 @@ fn the_named_manager_is_taken() {
     let program = |plan: &Plan| words(&plan.layers[0].steps[0])[1].clone();
     assert!(program(&plan("8.15.0+sha512.abc")).contains("pnpm-8.15.0"));
     let newest = plan("12.0.1");
-    assert!(program(&newest).contains("pnpm-10.4.1"));
+    assert!(program(&newest).contains("pnpm-10.34.9"));
     assert!(newest.warnings[0].contains("pnpm 12.0.1"), "{:?}", newest.warnings);
     let (problem, help) = machine(&named("8.15.0"), &[NPM]).refusal();
     insta::assert_snapshot!(problem, @"node: `packageManager` in package.json is pnpm, and the lock is `package-lock.json`");
@@ -186,19 +200,17 @@ fn the_named_manager_is_taken() {
 }
 
 #[test]
-fn packages_without_a_lock_are_refused() {
+fn what_locks_nothing_is_refused() {
     let refusal = |manifest: &str, files: &[(&str, &str)]| {
         let (problem, help) = machine(manifest, files).refusal();
         format!("{problem}\n{help}")
     };
-    insta::assert_snapshot!(refusal(EXPRESS, &[]), @r"
-    node: package.json names packages and there is no lock
-    run `npm install --package-lock-only` and commit `package-lock.json`
-    ");
     insta::assert_snapshot!(refusal(EXPRESS, &[("bun.lock", "")]), @r"
     node: `bun.lock` is of Bun, which is not supported
-    run `npm install --package-lock-only` and commit `package-lock.json`
+    run `npm install --package-lock-only` and commit `package-lock.json`; `git rm` what is Bun's
     ");
+    let named = r#"{"packageManager": "bun@1.2.0", "dependencies": {"a": "1"}}"#;
+    assert!(refusal(named, &[]).contains("`packageManager` is of Bun"));
     insta::assert_snapshot!(refusal(EXPRESS, &[NPM, ("yarn.lock", "")]), @r"
     node: there are two locks, `package-lock.json` and `yarn.lock`
     `git rm yarn.lock` or `git rm package-lock.json`, or name the manager in `packageManager` of package.json
@@ -207,6 +219,128 @@ fn packages_without_a_lock_are_refused() {
     assert!(refusal("[]", &[]).contains("not a JSON object"));
     let engines = r#"{"engines": {"node": "newish"}}"#;
     assert!(refusal(engines, &[]).contains("engines.node in package.json is `newish`"));
+}
+
+#[test]
+fn a_node_that_does_not_run_here_is_passed_over() {
+    let machine = Machine::new(&[("package.json", "{}"), ("server.js", "")]);
+    let error = "node: error while loading shared libraries: libatomic.so.1: cannot open shared";
+    machine.script("toolchains/node-26.1.0/bin/node", &format!("echo '{error}' >&2; exit 127"));
+    machine.script("toolchains/node-24.1.0/bin/node", "echo v24.1.0");
+    // Noted when it was fetched; else it is not executed again.
+    machine.file("toolchains/.node-26.1.0.unfit", "");
+    let plan = machine.plan().unwrap();
+    assert!(plan.notes[0].starts_with("Node.js 24.1.0, the newest long-term"), "{:?}", plan.notes);
+    let text = std::fs::read_to_string(machine.path("toolchains/.node-26.1.0.unfit")).unwrap();
+    assert_eq!(text, "it needs the library `libatomic.so.1`");
+    // Once the library is there, so is the version, without another fetch.
+    machine.script("toolchains/node-26.1.0/bin/node", "echo v26.1.0");
+    let plan = machine.plan().unwrap();
+    assert!(plan.notes[0].starts_with("Node.js 26.1.0, the newest long-term"), "{:?}", plan.notes);
+    assert!(!machine.path("toolchains/.node-26.1.0.unfit").exists());
+}
+
+#[test]
+fn packages_without_a_lock_are_resolved_once() {
+    let plan = machine(EXPRESS, &[]).plan().unwrap();
+    let [lock, run] = plan.layers.as_slice() else { panic!("{} layers", plan.layers.len()) };
+    assert!(!lock.at_run && run.at_run);
+    assert_eq!(steps(&plan, Some(lock)), ["npm install --package-lock-only --ignore-scripts"]);
+    let copied = format!("cp {}/package-lock.json package-lock.json", lock.path.display());
+    assert_eq!(
+        steps(&plan, Some(run)),
+        [copied.replace(&lock.key.to_string(), "BUILD"), "npm ci --omit=dev".to_owned()]
+    );
+    assert!(run.remove.contains(&"package-lock.json".to_owned()));
+    assert!(!lock.remove.contains(&"package-lock.json".to_owned()));
+    assert!(plan.warnings[0].contains("npm install --package-lock-only"), "{:?}", plan.warnings);
+    // What asks for no other packages resolves nothing anew.
+    let same = r#"{"scripts": {"test": "x"}, "dependencies": {"express": "5.1.0"}}"#;
+    let again = machine(same, &[]).plan().unwrap();
+    assert_eq!([again.layers[0].key, again.layers[1].key], [lock.key, run.key]);
+    let other = machine(&same.replace("5.1.0", "5.0.0"), &[]).plan().unwrap();
+    assert!(other.layers[0].key != lock.key && other.layers[1].key != run.key);
+
+    let made = |manifest: &str, files: &[(&str, &str)]| {
+        let plan = machine(manifest, files).plan().unwrap();
+        steps(&plan, Some(&plan.layers[0])).join("; ")
+    };
+    let workspace = [("pnpm-workspace.yaml", "packages: [a]\n"), ("a/package.json", "{}")];
+    assert!(made(EXPRESS, &workspace).contains("pnpm.cjs install --lockfile-only"));
+    let yarn = r#"{"packageManager": "yarn@1.22.22", "dependencies": {"express": "5.1.0"}}"#;
+    assert!(made(yarn, &[]).contains("yarn-1.22.22"));
+    // In place, the lock is put into the app.
+    let plan = machine(BUILT.replace("husky", "x").as_str(), &[]).plan().unwrap();
+    assert!(steps(&plan, None)[0].starts_with("cp /layers/BUILD/package-lock.json "));
+}
+
+#[test]
+fn workspaces_of_pnpm_keep_their_packages() {
+    let lock = ("pnpm-lock.yaml", "lockfileVersion: '9.0'\n");
+    let files = [lock, ("pnpm-workspace.yaml", "packages:\n  - apps/*\n")];
+    let plan = machine(BUILT, &files).plan().unwrap();
+    assert_eq!(plan.layers, []);
+    let all = steps(&plan, None);
+    assert!(all[0].ends_with("install --frozen-lockfile --prod=false"), "{all:?}");
+    assert!(all[2].ends_with("install --prod --frozen-lockfile --ignore-scripts"), "{all:?}");
+}
+
+#[test]
+fn packages_run_their_install_scripts() {
+    let env = |manifest: &str, files: &[(&str, &str)], name: &str| {
+        let plan = machine(manifest, files).plan().unwrap();
+        plan.build_env.contains_key(name)
+    };
+    let pnpm = ("pnpm-lock.yaml", "lockfileVersion: '9.0'\n");
+    let all = "npm_config_dangerously_allow_all_builds";
+    assert!(env(EXPRESS, &[pnpm], all));
+    assert!(!env(EXPRESS, &[pnpm, ("pnpm-workspace.yaml", "onlyBuiltDependencies:\n- x\n")], all));
+    let listed = r#"{"pnpm": {"onlyBuiltDependencies": []}, "dependencies": {"express": "5.1.0"}}"#;
+    assert!(!env(listed, &[pnpm], all));
+    let berry = ("yarn.lock", "__metadata:\n  version: 8\n");
+    assert!(env(EXPRESS, &[berry], "YARN_ENABLE_SCRIPTS"));
+    assert!(!env(
+        EXPRESS,
+        &[berry, (".yarnrc.yml", "enableScripts: false\n")],
+        "YARN_ENABLE_SCRIPTS"
+    ));
+    // npm 10 knows no such setting.
+    assert!(!env(EXPRESS, &[NPM], "npm_config_dangerously_allow_all_scripts"));
+    // What is compiled finds the headers of this Node.js and fetches none.
+    let plan = machine(EXPRESS, &[NPM]).plan().unwrap();
+    assert_eq!(plan.build_env["npm_config_nodedir"], "/toolchains/node-20.11.0");
+}
+
+#[test]
+fn scripts_around_the_build_run_in_their_order() {
+    let manifest = r#"{"scripts": {"heroku-prebuild": "a", "build": "b", "heroku-cleanup": "c"},
+        "dependencies": {"express": "5.1.0"}}"#;
+    let expected = [
+        "npm run heroku-prebuild",
+        "npm ci --include=dev",
+        "npm run build",
+        "npm prune --omit=dev --ignore-scripts",
+        "npm run heroku-cleanup",
+    ];
+    assert_eq!(steps(&machine(manifest, &[NPM]).plan().unwrap(), None), expected);
+    let without = r#"{"scripts": {"heroku-prebuild": "a", "heroku-cleanup": "c"}}"#;
+    let expected = ["npm run heroku-prebuild", "npm run heroku-cleanup"];
+    assert_eq!(steps(&machine(without, &[]).plan().unwrap(), None), expected);
+}
+
+#[test]
+fn what_a_package_misses_to_be_compiled_is_told() {
+    let plan = machine(EXPRESS, &[NPM]).plan().unwrap();
+    let step = &plan.layers[0].steps[0];
+    for (output, part) in [
+        ("npm error gyp ERR! find Python", "python3"),
+        ("gyp ERR! stack Error: not found: make", "make"),
+        ("make: g++: No such file or directory", "C++ compiler"),
+        ("gyp ERR! stack FetchError: getaddrinfo ENOTFOUND nodejs.org", "network"),
+    ] {
+        let help = help(step, output).unwrap_or_else(|| panic!("{output}"));
+        assert!(help.contains(part), "{output}: {help}");
+    }
 }
 
 #[test]

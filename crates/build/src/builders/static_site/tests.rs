@@ -2,6 +2,8 @@ use super::super::tests::Machine;
 use crate::toolchains::Layout;
 use tolv_model::name::ProcessType;
 
+const CONFIG: &str = " --config static.json";
+
 fn served(files: &[(&str, &str)]) -> String {
     Machine::new(files).plan().unwrap().process_types[&ProcessType::web()].clone()
 }
@@ -10,12 +12,18 @@ fn served(files: &[(&str, &str)]) -> String {
 fn the_declared_folder_is_served() {
     let page = ("public/index.html", "");
     let of = |json| served(&[("static.json", json), page]);
-    assert_eq!(of(r#"{"root": "public"}"#), "/toolchain/tolv static-server public");
-    assert_eq!(of(r#"{"root": "./public/"}"#), "/toolchain/tolv static-server public");
-    assert_eq!(of(r#"{"root": "."}"#), "/toolchain/tolv static-server .");
+    assert_eq!(
+        of(r#"{"root": "public"}"#),
+        format!("/toolchain/tolv static-server public{CONFIG}")
+    );
+    assert_eq!(
+        of(r#"{"root": "./public/"}"#),
+        format!("/toolchain/tolv static-server public{CONFIG}")
+    );
+    assert_eq!(of(r#"{"root": "."}"#), format!("/toolchain/tolv static-server .{CONFIG}"));
     assert_eq!(served(&[("index.html", "")]), "/toolchain/tolv static-server .");
     let default = [("static.json", "{}"), ("public_html/index.html", "")];
-    assert_eq!(served(&default), "/toolchain/tolv static-server public_html");
+    assert_eq!(served(&default), format!("/toolchain/tolv static-server public_html{CONFIG}"));
 }
 
 #[test]
@@ -33,22 +41,18 @@ fn the_server_is_mounted_where_there_are_mounts() {
 
 #[test]
 fn unknown_keys_are_named() {
-    let json = r#"{"root": ".", "https_only": true, "routes": {}}"#;
+    let json =
+        r#"{"root": ".", "https_only": true, "routes": {"/**": "index.html"}, "proxies": {}}"#;
     let plan = Machine::new(&[("static.json", json)]).plan().unwrap();
-    assert_eq!(
-        plan.warnings,
-        [
-            "`static.json`: the key `https_only` is not used",
-            "`static.json`: the key `routes` is not used"
-        ]
-    );
+    assert_eq!(plan.warnings, ["`static.json`: the key `proxies` is not used"]);
+    assert!(plan.notes.iter().any(|note| note.contains("https_only")), "{:?}", plan.notes);
 }
 
 #[test]
 fn what_is_no_folder_of_the_codebase_is_refused() {
     let problem = |json: &str| Machine::new(&[("static.json", json), ("a b/x", "")]).refusal().0;
-    for json in ["{", "[]", r#"{"root": 3}"#] {
-        assert!(problem(json).starts_with("static: "), "{json}");
+    for json in ["{", "[]", r#"{"root": 3}"#, r#"{"routes": {"/**": 3}}"#] {
+        assert!(problem(json).starts_with("static: `static.json`: "), "{json}");
     }
     for root in ["/etc", "../x", "a//b", "-x", "a b", "$(x)", "a;b", "public\\n"] {
         let json = format!(r#"{{"root": "{root}"}}"#);
@@ -56,4 +60,21 @@ fn what_is_no_folder_of_the_codebase_is_refused() {
         assert!(problem.starts_with("static: `root` in `static.json` is `"), "{root}: {problem}");
     }
     insta::assert_snapshot!(problem(r#"{"root": "public"}"#), @"static: `static.json` serves `public`, which is no folder");
+}
+
+#[test]
+fn a_folder_that_a_build_makes_is_served() {
+    let files = [
+        ("package.json", r#"{"scripts": {"build": "vite build", "start": "vite"}}"#),
+        ("static.json", r#"{"root": "dist"}"#),
+    ];
+    let machine = Machine::new(&files);
+    machine.program("bin/node", "20.20.2 /nowhere/bin/node");
+    machine.file("toolchains/npm-10.9.9/package/bin/npm-cli.js", "");
+    machine.link("toolchains/npm-10.9.9/bin/npm", "../package/bin/npm-cli.js");
+    let plan = machine.plan().unwrap();
+    assert_eq!(plan.builder, "node and static");
+    assert!(plan.steps.iter().any(|step| step.heading == "Building"));
+    let command = &plan.process_types[&ProcessType::web()];
+    assert_eq!(command, &format!("/toolchain/tolv static-server dist{CONFIG}"));
 }

@@ -1,0 +1,56 @@
+use super::super::tests::{Machine, words};
+
+const BUILT: &str = r#"{"scripts": {"build": "vite build", "start": "vite"}}"#;
+
+/// A machine with Node.js, Python and what installs their packages, and a codebase of both.
+fn machine(files: &[(&str, &str)]) -> Machine {
+    let mut all = vec![("requirements.txt", "click==8.1.7\n"), (".python-version", "3.99\n")];
+    all.extend(files);
+    let machine = Machine::new(&all);
+    machine.program("bin/node", "20.20.2 /nowhere/bin/node");
+    machine.file("toolchains/npm-10.9.9/package/bin/npm-cli.js", "");
+    machine.link("toolchains/npm-10.9.9/bin/npm", "../package/bin/npm-cli.js");
+    machine.program("bin/uv", "uv 0.99.0 (0123456 2026-01-01)");
+    let prefix = machine.path("toolchains/python/cpython-3.99.1");
+    let program = prefix.join("bin/python3.99");
+    let answer = format!("3.99.1\nfinal\ncpython\n{}\n{}", prefix.display(), program.display());
+    machine.program("toolchains/python/cpython-3.99.1/bin/python3", &answer);
+    machine
+}
+
+fn headings(machine: &Machine) -> (&'static str, Vec<String>) {
+    let plan = machine.plan().unwrap();
+    let layers = plan.layers.iter().map(|layer| layer.name.clone());
+    let steps = plan.steps.iter().filter(|step| !step.heading.is_empty());
+    (plan.builder, layers.chain(steps.map(|step| words(step).join(" "))).collect())
+}
+
+#[test]
+fn a_page_is_built_beside_a_python_program() {
+    let machine = machine(&[("package.json", BUILT)]);
+    let plan = machine.plan().unwrap();
+    assert_eq!(plan.builder, "node and python");
+    assert!(plan.layers.iter().any(|layer| layer.name == "Python packages"));
+    assert!(plan.steps.iter().any(|step| step.heading == "Building"));
+    assert!(plan.build_env.contains_key("npm_config_cache"));
+    assert!(plan.build_env.contains_key("UV_CACHE_DIR"));
+    assert_eq!(plan.path[0], "/app/.venv/bin");
+}
+
+#[test]
+fn without_a_build_script_python_is_alone() {
+    let machine = machine(&[("package.json", r#"{"scripts": {"test": "x"}}"#)]);
+    assert_eq!(headings(&machine).0, "python");
+}
+
+#[test]
+fn app_json_says_the_order() {
+    let of = |text: &str| headings(&machine(&[("package.json", BUILT), ("app.json", text)])).0;
+    let url = |name: &str| format!(r#"{{"url": "https://github.com/heroku/{name}"}}"#);
+    let list = |names: &[String]| format!(r#"{{"buildpacks": [{}]}}"#, names.join(","));
+    let (node, python) = (url("heroku-buildpack-nodejs.git"), url("heroku-buildpack-python"));
+    assert_eq!(of(&list(&[node.clone(), python.clone()])), "node and python");
+    assert_eq!(of(&list(&[python.clone(), node])), "python and node");
+    assert_eq!(of(&list(&[python])), "python");
+    assert_eq!(of(r#"{"buildpacks": ["heroku/nodejs", "heroku/python"]}"#), "node and python");
+}
