@@ -189,10 +189,11 @@ impl Platform {
 }
 
 impl Controller {
-    /// Tells the router whether web processes are to be expected.
+    /// Tells the router whether web processes are to be expected, now that it is known what runs.
     pub(super) fn route(&self, target: &Target) {
         let web = target.release.formation.0.get(&ProcessType::web()).is_some_and(|&n| n > 0);
         self.routes.set_web(if web { Web::Wanted } else { Web::None });
+        self.set_not_started(None);
     }
 }
 

@@ -7,7 +7,8 @@ use tolv_model::operation::{Outcome, Request, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::SlugId;
 
-use crate::db::{Columns, Store, Transaction, limit, micros, to_json};
+use crate::audit::NewLine;
+use crate::db::{Columns, Store, Transaction, Write, limit, micros, to_json};
 use crate::error::Error;
 use crate::row_mac::{Authenticated, Field};
 use crate::types::{Operation, Slug};
@@ -18,12 +19,15 @@ const OPERATIONS: Authenticated = Authenticated {
     table: "operations",
     texts: &["id", "deploy", "request", "actor", "slug"],
     numbers: &["created", "release"],
+    families: &[],
 };
 
 /// Operations of a deploy that may wait at once.
 const MAX_QUEUED: usize = 100;
 /// The same, for operations that free disk space or memory: the others never keep them out.
 const MAX_QUEUED_THAT_FREE_SPACE: usize = 1000;
+/// Characters of a forged row's texts that the audit log shows.
+const MAX_SHOWN: usize = 60;
 /// Behind every id, in every collation of the alphabet that ids have.
 const LAST: &str = "op_zzzzzzzzzzzzzzzzzzzz";
 
@@ -394,16 +398,20 @@ impl Store {
                 Ok(operation) => return Ok(Some(operation)),
                 // It cannot be done by anybody, and those behind it wait.
                 Err(error) => {
+                    let now = Timestamp::now();
                     let mut write = self.write().await?;
-                    sqlx::query(
+                    let ended = sqlx::query(
                         "UPDATE operations SET state = 'failed', ended = $1, error = $2, mac = NULL \
                          WHERE id = $3 AND ended IS NULL",
                     )
-                    .bind(micros(Timestamp::now()))
+                    .bind(micros(now))
                     .bind(error.to_string())
                     .bind(Columns(&row).text("id")?)
                     .execute(&mut *write.tx)
                     .await?;
+                    if ended.rows_affected() > 0 && !OPERATIONS.holds(self, &row) {
+                        report_forged(self, &mut write, &row, now).await?;
+                    }
                     write.commit().await?;
                 }
             }
@@ -481,7 +489,7 @@ impl Store {
             self.settle(id, &deploy, number, Outcome::Failed, state, error, now).await?;
             return Ok(true);
         }
-        let ended = end(&mut write.tx, id, state, error, now).await?;
+        let ended = end(self, &mut write, id, state, error, now).await?;
         write.commit().await?;
         Ok(ended)
     }
@@ -526,13 +534,22 @@ impl Store {
     }
 }
 
+/// Ends an operation, whoever wrote its row; one that somebody else did is in the audit log then.
 pub(crate) async fn end(
-    tx: &mut Transaction,
+    store: &Store,
+    write: &mut Write<'_>,
     id: &OperationId,
     state: State,
     error: Option<&str>,
     now: Timestamp,
 ) -> Result<bool, Error> {
+    let row = sqlx::query("SELECT * FROM operations WHERE id = $1 AND ended IS NULL")
+        .bind(id.as_str().to_owned())
+        .fetch_optional(&mut *write.tx)
+        .await?;
+    if let Some(row) = row.filter(|row| !OPERATIONS.holds(store, row)) {
+        report_forged(store, write, &row, now).await?;
+    }
     let ended = sqlx::query(
         "UPDATE operations SET state = $1, error = $2, ended = $3, mac = NULL \
          WHERE id = $4 AND ended IS NULL",
@@ -541,7 +558,37 @@ pub(crate) async fn end(
     .bind(error.map(str::to_owned))
     .bind(micros(now))
     .bind(id.as_str().to_owned())
-    .execute(&mut **tx)
+    .execute(&mut *write.tx)
     .await?;
     Ok(ended.rows_affected() > 0)
+}
+
+/// Adds to the audit log that an operation was refused, for somebody else wrote its row.
+async fn report_forged(
+    store: &Store,
+    write: &mut Write<'_>,
+    row: &AnyRow,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let row = Columns(row);
+    let text =
+        |name| row.text(name).unwrap_or_default().chars().take(MAX_SHOWN).collect::<String>();
+    let path = text("deploy_name");
+    let (app, deploy) = path.split_once('/').unzip();
+    let kind = row.json::<serde_json::Value>("request").ok();
+    let kind = kind.as_ref().and_then(|request| request.get("kind")?.as_str());
+    let detail = format!(
+        "{:?} ({:?}, by {:?})",
+        text("id"),
+        kind.unwrap_or_default().chars().take(MAX_SHOWN).collect::<String>(),
+        text("actor")
+    );
+    let line =
+        NewLine { actor: "platform", action: "operation.forged", app, deploy, detail: &detail };
+    let id = line.insert(write, store.random()?, now).await?;
+    sqlx::query("UPDATE audit SET outcome = 'refused' WHERE id = $1")
+        .bind(id.as_str().to_owned())
+        .execute(&mut *write.tx)
+        .await?;
+    Ok(())
 }

@@ -141,6 +141,7 @@ impl Store {
             }
             return self.release(&new.deploy, number).await;
         }
+        self.row_to_change(&mut write.tx, &new.deploy).await?;
         let (last, prev) = end_of(&mut write.tx, &new.deploy).await?;
         let number = match last {
             None => 1,
@@ -209,6 +210,7 @@ impl Store {
         end: Digest,
     ) -> Result<(), Error> {
         let path = path_of(&mut write.tx, deploy).await?;
+        let version = self.held_version(&mut write.tx, deploy).await?;
         // Held until the new end is recorded: the next append writes its anchor after that.
         let writer = self.anchor_writer().await;
         let recorded = self.recorded(&path).await?;
@@ -236,7 +238,8 @@ impl Store {
         let writer = writer.put(&path, &anchor).await?;
         write.commit().await?;
         // Both ends are in it already.
-        writer.put(&path, &Anchor { end, next: None, ..anchor }).await.ok();
+        let row = anchor.row.max(version);
+        writer.put(&path, &Anchor { end, next: None, row, ..anchor }).await.ok();
         Ok(())
     }
 
@@ -269,7 +272,7 @@ impl Store {
             .fetch_optional(&mut *write.tx)
             .await?;
         if said.is_some() {
-            operations::end(&mut write.tx, operation, state, error, now).await?;
+            operations::end(self, &mut write, operation, state, error, now).await?;
             return write.commit().await;
         }
         let (last, prev) = end_of(&mut write.tx, deploy).await?;
@@ -290,7 +293,7 @@ impl Store {
                 .execute(&mut *write.tx)
                 .await?;
         }
-        operations::end(&mut write.tx, operation, state, error, now).await?;
+        operations::end(self, &mut write, operation, state, error, now).await?;
         self.commit_append(write, deploy, (last, prev), last, end).await
     }
 
@@ -308,6 +311,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), Error> {
         let mut write = self.write().await?;
+        let row = self.row_to_change(&mut write.tx, deploy).await?;
         let (last, before) = end_of(&mut write.tx, deploy).await?;
         let pending = sqlx::query(
             "SELECT r.number FROM releases r WHERE r.deploy = $1 AND NOT EXISTS \
@@ -347,6 +351,7 @@ impl Store {
         .bind(deploy.as_str().to_owned())
         .execute(&mut *write.tx)
         .await?;
+        self.seal_row(&mut write.tx, deploy, &row).await?;
         self.commit_append(write, deploy, (last, before), last, prev).await
     }
 

@@ -25,6 +25,7 @@ mod proof;
 mod push;
 mod release_phase;
 mod restart;
+mod rows;
 mod run;
 mod slow;
 mod status;
