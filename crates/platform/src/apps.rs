@@ -2,14 +2,12 @@
 
 use jiff::Timestamp;
 use tolv_model::env::EnvName;
-use tolv_model::formation::Formation;
-use tolv_model::id::{AppId, DeployId};
+use tolv_model::id::AppId;
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
-use tolv_model::size::Sizes;
 use tolv_store::{App, Deploy, ForgedRow, Stored};
 
 use super::error::Error;
-use super::kept::{Kept, Place};
+use super::kept::Place;
 use super::platform::{Actor, Platform, blocking};
 use super::requests::Command;
 
@@ -123,89 +121,11 @@ impl Platform {
     }
 
     /// The id of an app, whoever wrote its row.
-    async fn app_id(&self, name: &AppName) -> Result<AppId, Error> {
+    pub(super) async fn app_id(&self, name: &AppName) -> Result<AppId, Error> {
         match self.0.store.stored_app(name).await? {
             Stored::Valid(app) => Ok(app.id),
             Stored::Forged(row) => row.id.parse().map_err(|_| forged(&row)),
         }
-    }
-
-    /// What is known of a deploy, also where its row was changed outside of the platform: enough to
-    /// stop and to destroy it.
-    pub(super) async fn known_deploy(&self, path: &DeployPath) -> Result<Deploy, Error> {
-        let error = match self.0.store.deploy(path).await {
-            Err(error @ tolv_store::Error::Forged { .. }) => error,
-            found => return Ok(found?),
-        };
-        let Stored::Forged(row) = self.0.store.stored_deploy(path).await? else {
-            return Err(error.into());
-        };
-        // The row of another deploy may have been given this name.
-        let recorded = self.0.store.recorded_deploy(path).await?;
-        let recorded = recorded.filter(|id| id.as_str() == row.id);
-        let controller = recorded.and_then(|id| self.controllers().get(&id).cloned());
-        match controller.filter(|controller| controller.place.path == *path) {
-            Some(controller) => self.stand_in(&controller.place).await,
-            None => Err(error.into()),
-        }
-    }
-
-    /// A deploy of which nothing counts but what it is called and which release is current.
-    pub(super) async fn stand_in(&self, place: &Place) -> Result<Deploy, Error> {
-        let ledger = self.audit(&place.id, false).await?;
-        Ok(Deploy {
-            id: place.id.clone(),
-            app: place.app.clone(),
-            name: place.path.clone(),
-            host: place.host.clone(),
-            branch: None,
-            created: place.id.moment(),
-            config_version: 0,
-            current: ledger.current,
-            commit: None,
-            formation: Formation::default(),
-            sizes: Sizes::default(),
-            stopped: false,
-        })
-    }
-
-    /// Says which rows of apps and deploys were changed outside of the platform; what of such a deploy
-    /// still runs is stopped, and the deploy can be stopped, destroyed and accepted. Deploys that hold
-    /// have their controllers before.
-    pub(super) async fn control_forged(&self) -> Result<(), Error> {
-        let forged = self.0.store.forged_rows().await?;
-        if forged.is_empty() {
-            return Ok(());
-        }
-        let (kept, _) = Kept::all(&self.0.home, &self.0.store)?;
-        for row in &forged {
-            self.report_forged_row(row).await;
-            if row.what != "deploy" {
-                continue;
-            }
-            let Ok(id) = row.id.parse::<DeployId>() else { continue };
-            let place = match kept.iter().find(|place| place.id == id) {
-                Some(place) => Some(place.clone()),
-                None => self.place_of_forged(&id, row).await,
-            };
-            // What it says takes nothing from a deploy that holds.
-            let is_free = |place: &Place| {
-                let taken = |other: &Place| other.path == place.path || other.host == place.host;
-                !self.controllers().values().any(|controller| taken(&controller.place))
-            };
-            if let Some(place) = place.filter(is_free) {
-                self.control(place)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Where a deploy is whose row was changed: under the host that its name gives.
-    async fn place_of_forged(&self, id: &DeployId, row: &ForgedRow) -> Option<Place> {
-        let path: DeployPath = row.name.parse().ok()?;
-        let app = self.app_id(&path.app).await.ok()?;
-        let host = self.host_of(&path);
-        Some(Place { id: id.clone(), app, path, host })
     }
 }
 

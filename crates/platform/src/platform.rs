@@ -24,10 +24,7 @@ use tolv_model::slug::SlugId;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
-use tolv_store::{
-    DatabaseUrl, Deploy, ForgedRow, ForgedToken, KeyError, Operation, Releasing, SecretKey, Store,
-    Stored, StoredToken,
-};
+use tolv_store::{DatabaseUrl, Deploy, KeyError, Operation, Releasing, SecretKey, Store};
 
 use super::controller::{self, Controller};
 use super::delay::is_delay;
@@ -58,15 +55,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Lines on their way to standard output; a slow reader leaves the rest in the logs.
 const LINES: usize = 1024;
-
-/// Tokens that are read at once.
-const TOKENS_AT_ONCE: usize = 200;
-/// Rows that are reported as changed outside of the platform; lists have them all.
-const MAX_FORGED_ROWS: usize = 100;
-/// Characters of a forged row's texts that are shown.
-const MAX_SHOWN: usize = 60;
-/// The same of what is wrong with it.
-const MAX_REASON: usize = 300;
 
 /// How long an answer is kept for a request that is sent again.
 pub(super) const KEYS: SignedDuration = SignedDuration::from_hours(24);
@@ -118,7 +106,7 @@ pub(super) struct Inner {
     pub(super) counters: Counters,
     pub(super) prover: Prover,
     /// Rows that were reported as changed outside of the platform.
-    forged_rows: Mutex<HashSet<String>>,
+    pub(super) forged_rows: Mutex<HashSet<String>>,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
     pub(super) tasks: TaskTracker,
@@ -555,15 +543,6 @@ impl Platform {
         // What was not answered then never will be: it may be asked again.
         self.0.store.forget_idempotent(Timestamp::now() - KEYS, true).await?;
         self.check_tokens().await?;
-        let unreadable = self.0.store.unreadable_spent();
-        if unreadable > 0 {
-            self.say(format!(
-                "{unreadable} lines of {}, which says what was revoked, cannot be read: a token or \
-                 drain that was revoked holds again if somebody puts it back into the database",
-                self.0.home.join("anchors/spent").display()
-            ))
-            .await;
-        }
         for deploy in self.0.store.all_deploys().await? {
             self.control(Place::of(&deploy))?;
         }
@@ -588,107 +567,11 @@ impl Platform {
         }
     }
 
-    /// Says in the log and in the audit log that a token was changed outside of the platform; once
-    /// each while this platform runs.
-    pub async fn report_forged_token(&self, forged: &ForgedToken) {
-        let detail = format!("{:?} ({:?})", shortened(&forged.id), shortened(&forged.name));
-        let what = match forged.was_revoked {
-            true => "was revoked, and put back into the database",
-            false => "was changed outside of the platform",
-        };
-        let said = format!("Token {detail} {what} and is refused: tolv tokens revoke ID");
-        let line = Refusal { action: "token.forged", app: None, deploy: None, detail: &detail };
-        self.report_forged(&forged.id, said, line).await;
-    }
-
-    /// The same of the row of an app or a deploy.
-    pub(super) async fn report_forged_row(&self, row: &ForgedRow) {
-        let why = shortened_to(&row.why, MAX_REASON);
-        let path = shortened(&row.name);
-        let (action, said) = match row.what {
-            "app" => ("app.forged", format!("App {path} takes no push: {why}")),
-            _ => ("deploy.forged", format!("Deploy {path} cannot be started: {why}")),
-        };
-        let (app, deploy) = match path.split_once('/') {
-            Some((app, deploy)) => (app, Some(deploy)),
-            None => (path.as_str(), None),
-        };
-        let line = Refusal { action, app: Some(app), deploy, detail: &why };
-        self.report_forged(&format!("{} {}", row.what, row.id), said, line).await;
-    }
-
-    /// The same where a deploy was not read because of its row.
-    pub(super) async fn report_forged_deploy(&self, path: &DeployPath, error: &Error) {
-        if let Error::Store(tolv_store::Error::Forged { what: "deploy", .. }) = error
-            && let Ok(Stored::Forged(row)) = self.0.store.stored_deploy(path).await
-        {
-            self.report_forged_row(&row).await;
-        }
-    }
-
-    /// Says that a row was refused, and adds that to the audit log; once each while this platform runs.
-    async fn report_forged(&self, row: &str, said: String, refusal: Refusal<'_>) {
-        let is_new = {
-            let mut reported = lock(&self.0.forged_rows);
-            reported.len() < MAX_FORGED_ROWS && reported.insert(row.to_owned())
-        };
-        if !is_new {
-            return;
-        }
-        self.say(said).await;
-        let Refusal { action, app, deploy, detail } = refusal;
-        let (store, now) = (&self.0.store, Timestamp::now());
-        let line = store.audit("platform", action, app, deploy, detail, now).await;
-        let settled = match line {
-            Ok(line) => store.set_audit_outcome(&line, "refused").await,
-            Err(error) => Err(error),
-        };
-        if settled.is_err() {
-            // It is said again the next time.
-            lock(&self.0.forged_rows).remove(row);
-        }
-    }
-
-    /// Reports every token that was changed outside of the platform.
-    async fn check_tokens(&self) -> Result<(), Error> {
-        let mut after = None;
-        loop {
-            let page = self.0.store.tokens(after.as_deref(), TOKENS_AT_ONCE).await?;
-            for stored in &page {
-                if let StoredToken::Forged(forged) = stored {
-                    self.report_forged_token(forged).await;
-                }
-            }
-            match page.last() {
-                Some(last) if page.len() == TOKENS_AT_ONCE && !last.id().is_empty() => {
-                    after = Some(last.id().to_owned());
-                }
-                _ => return Ok(()),
-            }
-        }
-    }
-
     /// A line about the platform as a whole.
     pub(super) async fn say(&self, text: String) {
         let line = Line::tolv("platform", text);
         self.0.lines.send(Said { deploy: None, line }).await.ok();
     }
-}
-
-/// What the audit log says of a row that is refused.
-struct Refusal<'a> {
-    action: &'a str,
-    app: Option<&'a str>,
-    deploy: Option<&'a str>,
-    detail: &'a str,
-}
-
-fn shortened(text: &str) -> String {
-    shortened_to(text, MAX_SHOWN)
-}
-
-fn shortened_to(text: &str, most: usize) -> String {
-    text.chars().take(most).collect()
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

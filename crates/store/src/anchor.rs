@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
-use tolv_model::id::DeployId;
+use tolv_model::id::{DeployId, OperationId};
 use tolv_model::name::Deploy as DeployPath;
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::Digest;
@@ -62,6 +62,9 @@ pub(crate) struct Anchor {
     /// The version of the deploy's row.
     #[serde(default)]
     pub(crate) row: i64,
+    /// The last operation that was done: none before it is done again.
+    #[serde(default)]
+    pub(crate) done: Option<OperationId>,
 }
 
 impl Anchor {
@@ -77,6 +80,7 @@ impl Anchor {
             pinned: false,
             adopted: false,
             row: 0,
+            done: None,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::anchor::{Anchor, Recorded};
 use crate::db::{Columns, Store, Write, limit, micros, to_json};
 use crate::error::{Error, is_taken};
 use crate::ledger::path_of;
-use crate::rows::{APPS, DEPLOYS, forged_app, forged_deploy, shown_path};
+use crate::rows::{APPS, DEPLOYS, forged_app, forged_deploy, path_text};
 use crate::tokens::forget_app;
 use crate::types::{App, CopyFrom, Deploy, ForgedRow, Stored};
 
@@ -82,7 +82,7 @@ fn stored_deploy(store: &Store, row: &AnyRow) -> Stored<Deploy> {
     deploy(store, row).map_or_else(
         |error| {
             let id = Columns(row).text("id").unwrap_or_default();
-            let (name, why) = (shown_path(row), error.to_string());
+            let (name, why) = (path_text(row), error.to_string());
             Stored::Forged(ForgedRow { what: "deploy", id, name, why })
         },
         Stored::Valid,
@@ -291,7 +291,9 @@ impl Store {
         let row = self.seal_row_as(&mut write.tx, id, 1).await?;
         let anchor = Anchor { row, ..Anchor::new(id) };
         let _writer = self.anchor_writer().await.put(path, &anchor).await?;
-        write.commit().await
+        write.commit().await?;
+        self.0.done.raise(id, None);
+        Ok(())
     }
 
     /// A deploy by its path.
@@ -455,6 +457,7 @@ impl Store {
         }
         let writer = self.anchor_writer().await;
         write.commit().await?;
+        self.0.done.forget(id);
         if let Some(path) = path {
             // A row that was changed may have the name of another deploy, whose anchor stays.
             match self.recorded(&path).await {

@@ -19,6 +19,7 @@ use tolv_model::ledger::LedgerKey;
 use crate::error::{Error, is_damaged};
 use crate::lease::require_writable;
 use crate::reserve;
+use crate::rows::Done;
 use crate::secret::{RowKey, SecretKey, random};
 use crate::spent::Spent;
 use crate::url::{DatabaseUrl, Place};
@@ -77,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) anchors: OnceLock<PathBuf>,
     /// Codes of rows that hold no more, although they are this platform's.
     pub(crate) spent: Spent,
+    /// The last operations that were done.
+    pub(crate) done: Done,
     /// Held while an anchor is written.
     pub(crate) anchoring: Arc<Mutex<()>>,
     /// The file of SQLite's database.
@@ -227,6 +230,7 @@ impl Store {
             fixed,
             anchors: OnceLock::new(),
             spent: Spent::default(),
+            done: Done::default(),
             anchoring: Arc::default(),
             file,
             postgres,

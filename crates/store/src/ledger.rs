@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use tolv_model::id::DeployId;
+use tolv_model::id::{DeployId, OperationId};
 use tolv_model::ledger::{Broken, GENESIS, Row, Settled, Stored, audit};
 use tolv_model::name::Deploy as DeployPath;
 use tolv_model::release::ReleaseNumber;
@@ -162,6 +162,8 @@ pub struct Ledger {
     is_current: bool,
     /// The version of the deploy's row that is to be recorded.
     row: i64,
+    /// The last operation that was done.
+    done: Option<OperationId>,
     end: Digest,
     last: Option<ReleaseNumber>,
     /// Of all that is stored of each release, and of its config.
@@ -184,7 +186,8 @@ impl Ledger {
     }
 
     fn anchor(&self, deploy: &DeployId) -> Anchor {
-        Anchor { end: self.end, last: self.last(), row: self.row, ..Anchor::new(deploy) }
+        let (end, last, row, done) = (self.end, self.last(), self.row, self.done.clone());
+        Anchor { end, last, row, done, ..Anchor::new(deploy) }
     }
 }
 
@@ -323,6 +326,7 @@ impl Store {
             is_ahead,
             is_row_ahead: anchor.is_some() && !has_row_fault && row > known,
             row,
+            done: anchor.and_then(|anchor| anchor.done.clone()),
             is_current: found.current == audit.current,
             end: audit.end,
             last,

@@ -42,6 +42,7 @@ mod row_mac;
 mod rows;
 mod runs;
 mod secret;
+mod slugs;
 mod spent;
 mod status;
 mod tokens;

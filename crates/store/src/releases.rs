@@ -196,11 +196,12 @@ impl Store {
         .execute(&mut *write.tx)
         .await?;
         operations::set_release(self, &mut write.tx, &new.operation, row.number).await?;
-        self.commit_append(write, &new.deploy, (last, prev), Some(row.number), hash).await?;
+        self.commit_append(write, &new.deploy, (last, prev), Some(row.number), hash, None).await?;
         self.release(&new.deploy, ReleaseNumber(number)).await
     }
 
-    /// Commits an append to a ledger, with its anchor around it: `before` is where it ended.
+    /// Commits an append to a ledger, with its anchor around it: `before` is where it ended, `done` the
+    /// operation that has ended with it.
     async fn commit_append(
         &self,
         mut write: Write<'_>,
@@ -208,6 +209,7 @@ impl Store {
         before: (Option<ReleaseNumber>, Digest),
         last: Option<ReleaseNumber>,
         end: Digest,
+        done: Option<&OperationId>,
     ) -> Result<(), Error> {
         let path = path_of(&mut write.tx, deploy).await?;
         let version = self.held_version(&mut write.tx, deploy).await?;
@@ -237,9 +239,12 @@ impl Store {
         let anchor = Anchor { end: before.1, next: Some(end), last, pinned: false, ..anchor };
         let writer = writer.put(&path, &anchor).await?;
         write.commit().await?;
+        if let Some(done) = done {
+            self.0.done.raise(deploy, Some(done));
+        }
         // Both ends are in it already.
-        let row = anchor.row.max(version);
-        writer.put(&path, &Anchor { end, next: None, row, ..anchor }).await.ok();
+        let (row, done) = (anchor.row.max(version), anchor.done.clone().max(done.cloned()));
+        writer.put(&path, &Anchor { end, next: None, row, done, ..anchor }).await.ok();
         Ok(())
     }
 
@@ -273,7 +278,7 @@ impl Store {
             .await?;
         if said.is_some() {
             operations::end(self, &mut write, operation, state, error, now).await?;
-            return write.commit().await;
+            return self.commit_done(write, deploy, operation).await;
         }
         let (last, prev) = end_of(&mut write.tx, deploy).await?;
         let error_text = error.map(str::to_owned);
@@ -294,7 +299,7 @@ impl Store {
                 .await?;
         }
         operations::end(self, &mut write, operation, state, error, now).await?;
-        self.commit_append(write, deploy, (last, prev), last, end).await
+        self.commit_append(write, deploy, (last, prev), last, end, Some(operation)).await
     }
 
     /// Begins a deploy anew: nothing of it is current, it has this formation and no sizes, and what was not over
@@ -311,7 +316,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), Error> {
         let mut write = self.write().await?;
-        let row = self.row_to_change(&mut write.tx, deploy).await?;
+        let row = self.row_to_reset(&mut write.tx, deploy).await?;
         let (last, before) = end_of(&mut write.tx, deploy).await?;
         let pending = sqlx::query(
             "SELECT r.number FROM releases r WHERE r.deploy = $1 AND NOT EXISTS \
@@ -352,7 +357,7 @@ impl Store {
         .execute(&mut *write.tx)
         .await?;
         self.seal_row(&mut write.tx, deploy, &row).await?;
-        self.commit_append(write, deploy, (last, before), last, prev).await
+        self.commit_append(write, deploy, (last, before), last, prev, None).await
     }
 
     /// One release.

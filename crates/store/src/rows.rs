@@ -11,14 +11,18 @@
 //! A crash in between leaves a row that is ahead of its anchor: only this platform can have made it.
 //! The current release is not in the code, for it is in the chain of the ledger.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use sqlx::any::AnyRow;
-use tolv_model::id::{AppId, DeployId};
+use tolv_model::id::{AppId, DeployId, OperationId};
 use tolv_model::ledger::Broken;
 use tolv_model::name::{AppName, Deploy as DeployPath};
 
 use crate::anchor::{Anchor, Recorded};
 use crate::db::{Columns, Store, Transaction, Write};
 use crate::error::Error;
+use crate::ledger::path_of;
 use crate::row_mac::Authenticated;
 
 pub(crate) const APPS: Authenticated = Authenticated {
@@ -47,19 +51,27 @@ pub(crate) const DEPLOYS: Authenticated = Authenticated {
 /// The file that says, and the name under which the database says, that every row has a code.
 const MARK: &str = "rows";
 
+/// Characters of a stored name that an error shows.
+const MAX_SHOWN: usize = 64;
+
 /// A row of an app, as an error.
 pub(crate) fn forged_app(store: &Store, row: &AnyRow) -> Error {
-    let name = Columns(row).text("name").unwrap_or_default();
+    let name = shown(&Columns(row).text("name").unwrap_or_default());
     Error::Forged { what: "app", name, why: APPS.changed(store, row) }
 }
 
 /// The same of a deploy.
 pub(crate) fn forged_deploy(store: &Store, row: &AnyRow) -> Error {
-    Error::Forged { what: "deploy", name: shown_path(row), why: DEPLOYS.changed(store, row) }
+    Error::Forged { what: "deploy", name: shown(&path_text(row)), why: DEPLOYS.changed(store, row) }
+}
+
+/// A name as it is stored, which may be any text, for people.
+fn shown(name: &str) -> String {
+    name.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect()
 }
 
 /// The path of a deploy as it is stored.
-pub(crate) fn shown_path(row: &AnyRow) -> String {
+pub(crate) fn path_text(row: &AnyRow) -> String {
     let text = |name| Columns(row).text(name).unwrap_or_default();
     format!("{}/{}", text("app_name"), text("name"))
 }
@@ -75,6 +87,33 @@ async fn fetch_deploy(tx: &mut Transaction, id: &DeployId) -> Result<AnyRow, Err
         .fetch_optional(&mut **tx)
         .await?;
     row.ok_or_else(|| Error::NotFound { what: "deploy", name: id.to_string() })
+}
+
+/// The last operation of each deploy that was done, once it is known.
+#[derive(Default)]
+pub(crate) struct Done(Mutex<HashMap<DeployId, Option<OperationId>>>);
+
+impl Done {
+    fn all(&self) -> MutexGuard<'_, HashMap<DeployId, Option<OperationId>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, deploy: &DeployId) -> Option<Option<OperationId>> {
+        self.all().get(deploy).cloned()
+    }
+
+    /// None before this one is done again.
+    pub(crate) fn raise(&self, deploy: &DeployId, operation: Option<&OperationId>) {
+        let mut all = self.all();
+        let known = all.entry(deploy.clone()).or_default();
+        if known.as_ref() < operation {
+            *known = operation.cloned();
+        }
+    }
+
+    pub(crate) fn forget(&self, deploy: &DeployId) {
+        self.all().remove(deploy);
+    }
 }
 
 /// A deploy's row before it is changed.
@@ -113,16 +152,47 @@ impl Store {
         tx: &mut Transaction,
         id: &DeployId,
     ) -> Result<RowBefore, Error> {
+        let (row, recorded, before) = self.row_before(tx, id).await?;
+        match self.row_fault(id, &row, &recorded) {
+            Some(why) => Err(Broken::Row { why, found: None }.into()),
+            None => Ok(before),
+        }
+    }
+
+    /// Begins a change of a deploy's row that leaves nothing of what it says: one of an earlier time
+    /// will do.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forged`].
+    pub(crate) async fn row_to_reset(
+        &self,
+        tx: &mut Transaction,
+        id: &DeployId,
+    ) -> Result<RowBefore, Error> {
+        let (_, recorded, mut before) = self.row_before(tx, id).await?;
+        if let Recorded::At(anchor) = recorded
+            && anchor.deploy == *id
+        {
+            before.version = before.version.max(anchor.row);
+        }
+        Ok(before)
+    }
+
+    async fn row_before(
+        &self,
+        tx: &mut Transaction,
+        id: &DeployId,
+    ) -> Result<(AnyRow, Recorded, RowBefore), Error> {
         let row = fetch_deploy(tx, id).await?;
         if !DEPLOYS.holds(self, &row) {
             return Err(forged_deploy(self, &row));
         }
         let columns = Columns(&row);
         let path = DeployPath { app: columns.parsed("app_name")?, name: columns.parsed("name")? };
-        match self.row_fault(id, &row, &self.recorded(&path).await?) {
-            Some(why) => Err(Broken::Row { why, found: None }.into()),
-            None => Ok(RowBefore { path, version: version_of(&row) }),
-        }
+        let recorded = self.recorded(&path).await?;
+        let before = RowBefore { path, version: version_of(&row) };
+        Ok((row, recorded, before))
     }
 
     /// The version of a deploy's row that holds; 0 of one that does not.
@@ -220,6 +290,57 @@ impl Store {
         Ok(())
     }
 
+    /// Commits the end of an operation, and records outside the database that it is done.
+    pub(crate) async fn commit_done(
+        &self,
+        mut write: Write<'_>,
+        id: &DeployId,
+        operation: &OperationId,
+    ) -> Result<(), Error> {
+        let path = match path_of(&mut write.tx, id).await {
+            Ok(path) => Some(path),
+            // Its row cannot be read, or is gone.
+            Err(Error::Corrupt { .. } | Error::NotFound { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let writer = self.anchor_writer().await;
+        write.commit().await?;
+        self.0.done.raise(id, Some(operation));
+        if let Some(path) = path
+            && let Ok(Recorded::At(anchor)) = self.recorded(&path).await
+            && anchor.deploy == *id
+            && anchor.done.as_ref().is_none_or(|done| done < operation)
+        {
+            // What cannot be written now is written with the next one.
+            let done = Some(operation.clone());
+            writer.put(&path, &Anchor { done, ..anchor }).await.ok();
+        }
+        Ok(())
+    }
+
+    /// The last operation of a deploy that was done, as far as the state folder knows. It is read once:
+    /// only this platform writes it.
+    pub(crate) async fn done(
+        &self,
+        tx: &mut Transaction,
+        id: &DeployId,
+    ) -> Result<Option<OperationId>, Error> {
+        if let Some(done) = self.0.done.get(id) {
+            return Ok(done);
+        }
+        let path = match path_of(tx, id).await {
+            Ok(path) => path,
+            Err(Error::Corrupt { .. } | Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let done = match self.recorded(&path).await? {
+            Recorded::At(anchor) if anchor.deploy == *id => anchor.done,
+            _ => None,
+        };
+        self.0.done.raise(id, done.as_ref());
+        Ok(done)
+    }
+
     /// Changes one column of a deploy.
     pub(crate) async fn change_row<'q>(
         &self,
@@ -245,20 +366,18 @@ impl Store {
             .fetch_optional(&mut *write.tx)
             .await?;
         if done.is_none() {
-            let deploys = sqlx::query("SELECT id FROM deploys WHERE mac IS NULL")
-                .fetch_all(&mut *write.tx)
-                .await?;
-            for row in &deploys {
-                // One whose id is none stays without, and is refused.
-                let Ok(id) = Columns(row).parsed("id") else { continue };
-                self.seal_row_as(&mut write.tx, &id, 1).await?;
-            }
-            let apps = sqlx::query("SELECT id FROM apps WHERE mac IS NULL")
-                .fetch_all(&mut *write.tx)
-                .await?;
-            for row in &apps {
-                let Ok(id) = Columns(row).parsed("id") else { continue };
-                self.seal_app(&mut write.tx, &id).await?;
+            for (table, update) in [
+                (&APPS, "UPDATE apps SET mac = $1 WHERE id = $2"),
+                (&DEPLOYS, "UPDATE deploys SET mac = $1 WHERE id = $2"),
+            ] {
+                let select = format!("SELECT * FROM {} WHERE mac IS NULL", table.table);
+                for row in &sqlx::query(&select).fetch_all(&mut *write.tx).await? {
+                    sqlx::query(update)
+                        .bind(table.mac_of(self, row))
+                        .bind(Columns(row).text("id")?)
+                        .execute(&mut *write.tx)
+                        .await?;
+                }
             }
             sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2)")
                 .bind(MARK)

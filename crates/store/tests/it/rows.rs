@@ -14,6 +14,7 @@ on_both!(
     a_revoked_token_that_is_put_back_stays_revoked,
     a_removed_drain_that_is_put_back_stays_removed,
     an_operation_that_somebody_else_wrote_is_in_the_audit_log_once,
+    an_operation_that_was_done_is_not_done_again,
 );
 
 impl Bed {
@@ -208,6 +209,11 @@ async fn an_earlier_row_that_is_put_back_does_not_hold(mut bed: Bed) {
     bed.store.record_end(&deploy.id).await.unwrap();
     bed.put_back("deploys", &columns);
     assert!(is_put_back(&broken(&bed.store, &deploy).await));
+    // What begins anew takes nothing of it.
+    let formation = "web=1".parse().unwrap();
+    bed.store.begin_anew(&deploy.id, &formation, "why", at(9)).await.unwrap();
+    assert!(!is_put_back(&broken(&bed.store, &deploy).await));
+    assert_eq!(bed.store.deploy_by_id(&deploy.id).await.unwrap().formation, formation);
 }
 
 async fn a_row_that_was_changed_is_accepted_on_purpose(mut bed: Bed) {
@@ -379,4 +385,51 @@ async fn an_operation_that_somebody_else_wrote_is_in_the_audit_log_once(bed: Bed
     let (made, _) = store.enqueue(&deploy.id, &request, "ada", at(6)).await.unwrap();
     store.end(&made.id, State::Succeeded, None, at(7)).await.unwrap();
     assert_eq!(lines().await.len(), before);
+}
+
+async fn an_operation_that_was_done_is_not_done_again(mut bed: Bed) {
+    bed.restart().await;
+    let deploy = bed.shop().await;
+    let request = Request::Restart { processes: tolv_model::operation::Selection::All };
+    let ended = async |bed: &Bed, at_second| {
+        let store = &bed.store;
+        let (made, _) = store.enqueue(&deploy.id, &request, "ada", at(at_second)).await.unwrap();
+        assert_eq!(store.next(&deploy.id).await.unwrap().unwrap().id, made.id);
+        assert!(store.begin(&made.id, at(at_second)).await.unwrap());
+        bed.save("operations");
+        store.end(&made.id, State::Succeeded, None, at(at_second)).await.unwrap();
+        made.id
+    };
+    let id = ended(&bed, 100).await;
+    let put_back = |bed: &Bed| {
+        bed.raw("DELETE FROM operations").unwrap();
+        bed.raw("INSERT INTO operations SELECT * FROM saved_operations").unwrap();
+    };
+    for _ in 0..2 {
+        put_back(&bed);
+        assert_eq!(bed.store.next(&deploy.id).await.unwrap(), None);
+        let operation = bed.store.operation(&id).await.unwrap();
+        assert!(operation.error.unwrap().contains("it was done before, and put back"));
+        bed.restart().await;
+    }
+    let lines = bed.store.audit_lines(None, None, 9).await.unwrap();
+    assert_eq!(lines.iter().filter(|line| line.action == "operation.forged").count(), 2);
+    // The clock was put back: a new one is behind it all the same.
+    let next = ended(&bed, 50).await;
+    assert!(next > id);
+    // One that made a release, and one that was taken as it is.
+    let (made, _) = bed.release(&deploy, Outcome::Succeeded).await;
+    assert!(made.id > next);
+    bed.store.accept_ledger(&deploy.id).await.unwrap();
+    put_back(&bed);
+    assert_eq!(bed.store.next(&deploy.id).await.unwrap(), None);
+    // One that is cancelled while another is carried out keeps neither that one nor the next back.
+    let first = bed.store.enqueue(&deploy.id, &request, "ada", at(200)).await.unwrap().0;
+    let second = bed.store.enqueue(&deploy.id, &request, "ada", at(201)).await.unwrap().0;
+    assert!(bed.store.begin(&first.id, at(202)).await.unwrap());
+    bed.store.end(&second.id, State::Cancelled, None, at(203)).await.unwrap();
+    assert_eq!(bed.store.next(&deploy.id).await.unwrap().unwrap().id, first.id);
+    bed.store.end(&first.id, State::Succeeded, None, at(204)).await.unwrap();
+    let third = bed.store.enqueue(&deploy.id, &request, "ada", at(205)).await.unwrap().0;
+    assert_eq!(bed.store.next(&deploy.id).await.unwrap().unwrap().id, third.id);
 }
