@@ -29,14 +29,14 @@ enum Weight {
 #[derive(Debug)]
 pub(super) struct Cause<'a> {
     hints: &'a [(&'static str, String)],
-    best: Option<(Weight, Vec<String>)>,
-    help: Option<(usize, &'a str)>,
+    /// How much it says; of known ones, the place of its hint; the lines.
+    best: Option<(Weight, usize, Vec<String>)>,
     last: VecDeque<String>,
 }
 
 impl<'a> Cause<'a> {
     pub(super) fn new(hints: &'a [(&'static str, String)]) -> Self {
-        Self { hints, best: None, help: None, last: VecDeque::new() }
+        Self { hints, best: None, last: VecDeque::new() }
     }
 
     /// Takes the next line of output.
@@ -47,11 +47,6 @@ impl<'a> Cause<'a> {
             return;
         }
         let known = self.hints.iter().position(|(part, _)| text.contains(part));
-        if let Some(at) = known
-            && self.help.is_none_or(|(before, _)| at < before)
-        {
-            self.help = Some((at, &self.hints[at].1));
-        }
         let noise = is_noise(&text);
         let weight = match known {
             Some(_) => Some(Weight::Known),
@@ -60,12 +55,16 @@ impl<'a> Cause<'a> {
             None if speaks_of_error(&text) => Some(Weight::Word),
             None => None,
         };
+        let at = known.unwrap_or(usize::MAX);
         match (&mut self.best, weight) {
-            (None, Some(weight)) => self.best = Some((weight, vec![text.clone()])),
-            (Some((best, lines)), Some(weight)) if weight > *best => {
-                (*best, *lines) = (weight, vec![text.clone()]);
+            (None, Some(weight)) => self.best = Some((weight, at, vec![text.clone()])),
+            // A tool may fail first where it has another way, and that one fails then.
+            (Some((best, place, lines)), Some(weight))
+                if weight > *best || weight == *best && at < *place =>
+            {
+                (*best, *place, *lines) = (weight, at, vec![text.clone()]);
             }
-            (Some((_, lines)), _) if lines.len() <= MORE && !noise => lines.push(text.clone()),
+            (Some((_, _, lines)), _) if lines.len() <= MORE && !noise => lines.push(text.clone()),
             _ => {}
         }
         if !noise {
@@ -79,10 +78,10 @@ impl<'a> Cause<'a> {
     /// The lines to tell, and what to do about them. Of several known reasons the one that the
     /// builder names first is helped with.
     pub(super) fn told(self) -> (Vec<String>, Option<String>) {
-        let help = self.help.map(|(_, help)| help.to_owned());
+        let help = |at: usize| self.hints.get(at).map(|(_, help)| help.clone());
         match self.best {
-            Some((_, lines)) => (lines, help),
-            None => (self.last.into(), help),
+            Some((_, at, lines)) => (lines, help(at)),
+            None => (self.last.into(), None),
         }
     }
 }
