@@ -9,7 +9,7 @@ use url::Url;
 /// Longest URL.
 const MAX_URL: usize = 2048;
 
-/// An https URL without credentials. Shown, it is without its query, which may be secret.
+/// An https URL without credentials: git repeats it in its errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Remote(Url);
 
@@ -45,6 +45,12 @@ impl Remote {
         if url.password().is_some() {
             return Err("has a password in it, which is in nobody's codebase; remove it from \
                         `.gitmodules`, and change it where it is known");
+        }
+        if url.query().is_some() {
+            return Err(
+                "has a query in it, which may be secret; write the repository's plain URL \
+                        into `.gitmodules`",
+            );
         }
         // A name alone is no secret, and public repositories need none.
         url.set_username("").map_err(|()| "names no host")?;
@@ -110,7 +116,7 @@ mod tests {
         for (raw, wanted) in [
             ("https://git.example.org/a/b.git", "https://git.example.org/a/b.git"),
             ("HTTPS://user@git.example.org/a#x", "https://git.example.org/a"),
-            ("https://[2001:db8::1]:8443/a?t=1", "https://[2001:db8::1]:8443/a?t=1"),
+            ("https://[2001:db8::1]:8443/a", "https://[2001:db8::1]:8443/a"),
         ] {
             assert_eq!(parse(raw).unwrap().as_str(), wanted);
         }
@@ -130,6 +136,7 @@ mod tests {
             ("https://", "is not a URL"),
             ("https://a\n.example.org/", "has blanks or control"),
             ("https://ada:secret@git.example.org/a", "has a password"),
+            ("https://git.example.org/a?token=secret", "has a query"),
             ("https://git.example.org:99999/a", "is not a URL"),
         ] {
             let error = parse(raw).unwrap_err();
