@@ -361,7 +361,7 @@ pub struct Process {
     /// `web.1`.
     pub name: String,
     /// starting, up, draining (up, and others get its requests), unresponsive (up, and no request is
-    /// answered in time), crashed, stopping or down.
+    /// answered in time), crashed, complete (with `tolv up`: it ended with status 0), stopping or down.
     pub state: String,
     /// Of which release.
     pub release: u32,

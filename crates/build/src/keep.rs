@@ -12,6 +12,7 @@ use crate::files;
 use crate::layers::Layers;
 use crate::proof::Proofs;
 use crate::slugs::Slugs;
+use crate::source::submodules;
 
 /// Proves that a slug is what its id says, and its layers what the slug says: every path, mode,
 /// link and byte, and nothing else. What was proven before and has not changed since is not read
@@ -77,7 +78,8 @@ pub fn usage(home: &Path) -> Result<Usage, Error> {
     Ok(Usage {
         slugs: files::disk_use(slugs.folder()).saturating_sub(below),
         layers: below,
-        caches: files::disk_use(&home.join("cache")),
+        caches: files::disk_use(&home.join("cache"))
+            .saturating_add(files::disk_use(&home.join(submodules::FOLDER))),
     })
 }
 

@@ -32,6 +32,7 @@ mod pipeline;
 mod plan;
 mod proof;
 mod repository;
+mod scripts;
 mod seal;
 mod slots;
 mod slugs;

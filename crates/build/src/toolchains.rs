@@ -16,6 +16,7 @@ use tolv_model::slug::Digest;
 use crate::{Error, Event};
 
 mod fetch;
+pub(crate) mod go;
 mod http;
 pub(crate) mod node;
 pub(crate) mod npm;

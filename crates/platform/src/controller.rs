@@ -93,6 +93,7 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
     settings.logs_bytes = inner.options.log_bytes;
     settings.min_free = inner.options.min_free;
     settings.lines = Some(inner.lines_of_deploys.handle().clone());
+    settings.completes = inner.options.codebase.is_some();
     settings.prove = Some(before_start(Arc::downgrade(inner), app));
     // What `up` runs ends with it, whatever ends it.
     settings.doors = inner.options.codebase.is_none().then(|| platform.doors_of(&id));

@@ -253,7 +253,7 @@ impl Platform {
                     ProcessState::Up => &mut facts.processes.up,
                     ProcessState::Crashed => &mut facts.processes.crashed,
                     ProcessState::Stopping => &mut facts.processes.stopping,
-                    ProcessState::Down => &mut facts.processes.down,
+                    ProcessState::Complete | ProcessState::Down => &mut facts.processes.down,
                 };
                 *count += 1;
             }

@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use tolv_build::{Built, Proofs, Request, Source, TOOLCHAINS};
+use tolv_model::service::HostServices;
 use tolv_model::slug::short;
 use tolv_platform::home::private_umask;
 use tolv_sandbox::{Cancel, Machine, Spawner};
@@ -58,6 +59,7 @@ fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
         caps: args.limits.caps(),
         cancel,
         proofs: Proofs::default().of_level(level),
+        host_services: HostServices::default(),
     };
     let mut view = BuildView::new();
     tolv_build::build(&request, &mut |event| {

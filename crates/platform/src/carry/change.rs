@@ -89,7 +89,8 @@ impl Carry<'_> {
         let inner = &self.platform.0;
         let runtime = self.platform.runtime(&self.deploy.app, &next.slug).await?;
         let stopped = self.deploy.stopped;
-        let wanted = formation(&runtime.process_types, &runtime.formation, asked, stopped);
+        let (types, first) = (&runtime.process_types, self.platform.first());
+        let wanted = formation(types, first, &runtime.formation, asked, stopped);
         let limits = inner.shares.limits(&next.sizes);
         inner.quota.check(&self.deploy.id, &self.deploy.name, &wanted, &limits)
     }
