@@ -51,7 +51,7 @@ pub use needs::Places;
 pub use pipeline::{Built, Host, Request, TOOLCHAINS, build};
 pub use proof::Proofs;
 pub use repository::{GitAccess, GitAnswer, GitCommand, GitLimits, GitSandbox, Repository};
-pub use source::Source;
+pub use source::{Source, odd_ignore_file};
 
 /// What a build says while it works. The texts are for people; nothing decides by them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use tolv_sandbox::Cancel;
@@ -248,8 +249,27 @@ fn missing_submodule(path: &[u8]) -> Error {
     ))
 }
 
+/// The file in `folder` that says what is ignored there, where it is none to read: a pipe is never at its
+/// end, and what a link leads to may not be either. git follows no link there.
+pub fn odd_ignore_file(folder: &Path) -> Option<PathBuf> {
+    [".gitignore", ".ignore"].into_iter().map(|name| folder.join(name)).find(|path| {
+        path.symlink_metadata().is_ok_and(|found| {
+            !found.is_file() || found.len() > tolv_model::source::MAX_FILE as u64
+        })
+    })
+}
+
 /// Files of a folder that is no repository.
 fn walk(dir: &Path) -> Result<BTreeMap<Vec<u8>, bool>, Error> {
+    let refused = |path: &Path| {
+        let path = shown(path.strip_prefix(dir).unwrap_or(path).as_os_str().as_bytes());
+        Error::Source(format!("`{path}` is not a regular file of at most 512 KiB"))
+    };
+    if let Some(path) = odd_ignore_file(dir) {
+        return Err(refused(&path));
+    }
+    let odd = Arc::new(OnceLock::new());
+    let found = Arc::clone(&odd);
     let walk = ignore::WalkBuilder::new(dir)
         .hidden(false)
         .parents(false)
@@ -258,8 +278,18 @@ fn walk(dir: &Path) -> Result<BTreeMap<Vec<u8>, bool>, Error> {
         .git_exclude(false)
         .require_git(false)
         .follow_links(false)
-        .filter_entry(|entry| {
-            !(entry.file_name() == ".git" || entry.depth() == 1 && entry.file_name() == ".tolv")
+        .filter_entry(move |entry| {
+            let is_skipped =
+                entry.file_name() == ".git" || entry.depth() == 1 && entry.file_name() == ".tolv";
+            let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
+            match odd_ignore_file(entry.path()).filter(|_| is_folder && !is_skipped) {
+                Some(path) => {
+                    // The first one is told.
+                    found.set(path).ok();
+                    false
+                }
+                None => !is_skipped,
+            }
         })
         .build();
     let mut paths = BTreeMap::new();
@@ -273,7 +303,7 @@ fn walk(dir: &Path) -> Result<BTreeMap<Vec<u8>, bool>, Error> {
             paths.insert(path.as_os_str().as_bytes().to_vec(), false);
         }
     }
-    Ok(paths)
+    odd.get().map_or(Ok(paths), |path| Err(refused(path)))
 }
 
 fn skip_untracked_clutter(mut paths: BTreeMap<Vec<u8>, bool>) -> BTreeMap<Vec<u8>, bool> {

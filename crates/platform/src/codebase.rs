@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use tolv_model::app_json::{Generator, Variable};
@@ -10,7 +10,7 @@ use tolv_model::dotenv;
 use tolv_model::env::{Env, EnvError, EnvName};
 use tolv_model::formation::Formation;
 use tolv_model::name::{AppName, Deploy, DeployName};
-use tolv_model::source::SourceError;
+use tolv_model::source::{MAX_FILE, SourceError};
 
 /// The codebase, or its config, cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -126,10 +126,22 @@ fn app_name(dir: &Path) -> AppName {
     AppName::from_text(&dir.file_name().unwrap_or_default().to_string_lossy())
 }
 
+/// The bytes of the file. One that is found and not named is a stranger's as the rest of the codebase is:
+/// it is a regular file, for a pipe is never at its end. One that is named may be a pipe.
+fn read_env(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
+    let odd = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidData, text.to_owned()));
+    if !is_named && !fs::metadata(path)?.is_file() {
+        return odd("it is not a regular file");
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_FILE { odd("it has more than 512 KiB") } else { Ok(bytes) }
+}
+
 /// The file's variables, and what in it is passed over. Foreman's files often set `PORT`: an app
 /// of theirs runs here unchanged.
 fn config(path: &Path, is_named: bool) -> Result<(Env, Vec<String>), CodebaseError> {
-    let text = match fs::read(path) {
+    let text = match read_env(path, is_named) {
         Ok(text) => text,
         Err(error) if !is_named && error.kind() == io::ErrorKind::NotFound => {
             return Ok((Env::default(), Vec::new()));

@@ -85,7 +85,11 @@ impl Watch {
             .hidden(false)
             .parents(false)
             .require_git(false)
-            .filter_entry(move |entry| entry.file_name() != ".git" && entry.path() != state)
+            .filter_entry(move |entry| {
+                entry.file_name() != ".git"
+                    && entry.path() != state
+                    && tolv_build::odd_ignore_file(entry.path()).is_none()
+            })
             .build();
         let folders: BTreeSet<_> = walk
             .flatten()

@@ -178,7 +178,7 @@ impl Entered {
         at(&format!("chdir {}", cwd.display()), || rustix::process::chdir(cwd))?;
         if level != Level::None {
             rules::landlock(&self.spec, self.hidden.as_deref())?;
-            rules::seccomp()?;
+            rules::seccomp(level)?;
         }
         sys::reset_signals();
         Ok(())

@@ -162,10 +162,13 @@ fn show_beside(folder: &Path, hidden: Option<&Path>, shown: &mut Vec<PathBuf>) {
     }
 }
 
-/// Two filters: one whose calls are refused, one whose calls do not exist.
+/// Filters: one whose calls are refused, one whose calls do not exist, and the same two again for a
+/// process that has neither a process table nor kernel objects of its own.
 pub(crate) struct Filters {
     refused: BpfProgram,
     absent: BpfProgram,
+    refused_beside: BpfProgram,
+    absent_beside: BpfProgram,
 }
 
 /// Compiled once, in the spawner, and inherited by every fork.
@@ -225,6 +228,37 @@ const ABSENT: [libc::c_long; 4] = [
     libc::SYS_io_uring_setup,
 ];
 
+/// Kernel objects that processes of one user share by number, and that outlive them: without a namespace
+/// of its own (`ipc_namespaces(7)`) an app would find those of others. What is named in `/dev/shm` works.
+const SHARED_OBJECTS: [libc::c_long; 13] = [
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+    libc::SYS_msgctl,
+    libc::SYS_msgget,
+    libc::SYS_msgrcv,
+    libc::SYS_msgsnd,
+    libc::SYS_semctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_shmget,
+];
+
+/// Calls that change another process, and which argument says whose: 0 is the caller itself.
+const OF_OTHERS: [(libc::c_long, u8); 7] = [
+    (libc::SYS_ioprio_set, 1),
+    (libc::SYS_migrate_pages, 0),
+    (libc::SYS_sched_setaffinity, 0),
+    (libc::SYS_sched_setattr, 0),
+    (libc::SYS_sched_setparam, 0),
+    (libc::SYS_sched_setscheduler, 0),
+    (libc::SYS_setpriority, 1),
+];
+/// `which` of `ioprio_set`: all processes of a user.
+const IOPRIO_WHO_USER: u64 = 3;
+
 /// Families of sockets that apps have: the others are refused.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
@@ -251,13 +285,32 @@ fn compile() -> Result<Filters, Reason> {
     let short = SeccompCmpArgLen::Dword;
     let new_user = condition(0, short.clone(), SeccompCmpOp::MaskedEq(user), user)?;
     let type_in = condition(1, short.clone(), SeccompCmpOp::Eq, libc::TIOCSTI)?;
-    let console = condition(1, short, SeccompCmpOp::Eq, TIOCLINUX)?;
+    let console = condition(1, short.clone(), SeccompCmpOp::Eq, TIOCLINUX)?;
     let mut refused: std::collections::BTreeMap<_, _> =
         REFUSED.into_iter().chain(ports()).map(|number| (number, Vec::new())).collect();
     refused.insert(libc::SYS_socket, vec![other_family]);
     refused.insert(libc::SYS_clone, vec![new_user]);
     refused.insert(libc::SYS_ioctl, vec![type_in, console]);
     let absent = ABSENT.into_iter().map(|number| (number, Vec::new())).collect();
+    // A filter cannot know which processes are the app's: it changes nobody but the caller.
+    let mut beside = std::collections::BTreeMap::new();
+    for (number, at) in OF_OTHERS {
+        beside.insert(number, vec![condition(at, short.clone(), SeccompCmpOp::Ne, 0)?]);
+    }
+    let mut all_of_a_user = |number, which| {
+        let rule = condition(0, short.clone(), SeccompCmpOp::Eq, which)?;
+        beside.entry(number).or_default().push(rule);
+        Ok::<_, Reason>(())
+    };
+    all_of_a_user(libc::SYS_setpriority, u64::from(libc::PRIO_USER))?;
+    all_of_a_user(libc::SYS_ioprio_set, IOPRIO_WHO_USER)?;
+    let others = SeccompCondition::new(0, short, SeccompCmpOp::Ne, 0);
+    let changed = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0);
+    let limits = others
+        .and_then(|others| SeccompRule::new(vec![others, changed?]))
+        .map_err(|error| text(&error))?;
+    beside.insert(libc::SYS_prlimit64, vec![limits]);
+    let shared = SHARED_OBJECTS.into_iter().map(|number| (number, Vec::new())).collect();
     let build = |rules, errno: i32| {
         let refuse = SeccompAction::Errno(errno.cast_unsigned());
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch);
@@ -265,7 +318,12 @@ fn compile() -> Result<Filters, Reason> {
     };
     let mut absent_filter = guard();
     absent_filter.extend(build(absent, libc::ENOSYS)?);
-    Ok(Filters { refused: build(refused, libc::EPERM)?, absent: absent_filter })
+    Ok(Filters {
+        refused: build(refused, libc::EPERM)?,
+        absent: absent_filter,
+        refused_beside: build(beside, libc::EPERM)?,
+        absent_beside: build(shared, libc::ENOSYS)?,
+    })
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -298,9 +356,12 @@ fn guard() -> BpfProgram {
 }
 
 /// Takes the calls away from this process and all its children.
-pub(crate) fn seccomp() -> Result<(), Reason> {
+pub(crate) fn seccomp(level: Level) -> Result<(), Reason> {
     let filters = filters()?;
-    for program in [&filters.absent, &filters.refused] {
+    let everywhere = [&filters.absent, &filters.refused];
+    let beside = [&filters.absent_beside, &filters.refused_beside];
+    let beside = if level.has_own_root() { &[][..] } else { &beside[..] };
+    for &program in everywhere.iter().chain(beside) {
         seccompiler::apply_filter(program).map_err(|error| {
             Reason::new(format!("seccomp: {error}"), sys::errno(&std::io::Error::last_os_error()))
         })?;

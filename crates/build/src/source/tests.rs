@@ -116,6 +116,25 @@ fn a_folder_without_git_honours_its_gitignore() {
 }
 
 #[test]
+fn a_pipe_or_a_link_in_place_of_an_ignore_file_is_refused_and_not_read() {
+    let fifo = |path: PathBuf| {
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, 0o600.into(), 0).unwrap();
+    };
+    let endless = |path: PathBuf| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+    let large = |path: PathBuf| fs::File::create(path).unwrap().set_len(1 << 30).unwrap();
+    let makers: [&dyn Fn(PathBuf); 3] = [&fifo, &endless, &large];
+    for (make, name) in makers.into_iter().zip([".gitignore", "lib/deep/.gitignore", "lib/.ignore"])
+    {
+        let home = Home::new();
+        home.write("lib/deep/a", "");
+        make(home.path().join(name));
+        let wanted = format!("`{name}` is not a regular file of at most 512 KiB");
+        assert_eq!(refusal(home.path()), wanted);
+    }
+}
+
+#[test]
 fn untracked_clutter_stays_out_and_tracked_clutter_is_told_of() {
     let home = Home::new();
     for path in [

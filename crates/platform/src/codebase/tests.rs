@@ -44,6 +44,33 @@ fn read(text: &str) -> Result<Codebase, CodebaseError> {
 }
 
 #[test]
+fn one_that_is_found_is_a_small_regular_file_and_one_that_is_named_may_be_a_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".env");
+    let open = |file: Option<&Path>| Codebase::open(dir.path(), file, None);
+    let cause = |file: Option<&Path>| match open(file) {
+        Err(CodebaseError::EnvFile { source, .. }) => source.to_string(),
+        other => panic!("{other:?}"),
+    };
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    assert_eq!(cause(None), "it is not a regular file");
+    assert_eq!(cause(Some(Path::new("/dev/zero"))), "it has more than 512 KiB");
+    fs::remove_file(&path).unwrap();
+    fs::File::create(&path).unwrap().set_len(3 << 30).unwrap();
+    assert_eq!(cause(None), "it has more than 512 KiB");
+    fs::remove_file(&path).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, 0o600.into(), 0).unwrap();
+    assert_eq!(cause(None), "it is not a regular file");
+    let writer = std::thread::spawn({
+        let path = path.clone();
+        move || fs::write(path, "A=3\n").unwrap()
+    });
+    assert_eq!(open(Some(&path)).unwrap().config.get("A").unwrap().as_bytes(), b"3");
+    writer.join().unwrap();
+}
+
+#[test]
 fn what_the_platform_sets_is_passed_over_and_said() {
     let Codebase { config, ignored, .. } = read("PORT=5000\nA=1\nTOLV_APP=x\n").unwrap();
     let names: Vec<_> = config.iter().map(|(name, _)| name.as_str()).collect();

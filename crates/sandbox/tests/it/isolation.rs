@@ -67,6 +67,51 @@ fn with_a_root_of_its_own_it_is_alone() {
     }
 }
 
+/// Tries to change another process, here a child, and to share objects of the kernel.
+const REACH: &str = r#"
+import ctypes, errno, os, resource
+child = os.fork()
+if child == 0:
+    os.read(0, 1)
+    os._exit(0)
+libc = ctypes.CDLL(None, use_errno=True)
+def said(name, call):
+    try:
+        ctypes.set_errno(0)
+        if call() == -1:
+            raise OSError(ctypes.get_errno(), '')
+        print(name, 'done')
+    except OSError as error:
+        print(name, errno.errorcode[error.errno])
+few = (10, 10)
+said('limits', lambda: resource.prlimit(child, resource.RLIMIT_NOFILE, few))
+said('nice', lambda: os.setpriority(os.PRIO_PROCESS, child, 19))
+said('nice of all', lambda: os.setpriority(os.PRIO_USER, 0, 19))
+said('cores', lambda: os.sched_setaffinity(child, {0}))
+said('policy', lambda: os.sched_setscheduler(child, os.SCHED_BATCH, os.sched_param(0)))
+said('disk', lambda: libc.ioprio_set(1, child, 3 << 13))
+said('memory', lambda: libc.shmget(1234, 4096, 0o1777))
+said('messages', lambda: libc.msgget(1234, 0o1777))
+said('semaphores', lambda: libc.semget(1234, 1, 0o1777))
+said('read limits', lambda: resource.prlimit(child, resource.RLIMIT_NOFILE))
+said('own limits', lambda: resource.prlimit(0, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE)))
+said('own nice', lambda: os.setpriority(os.PRIO_PROCESS, 0, 5))
+os.kill(child, 9)
+"#;
+
+#[test]
+fn beside_processes_of_its_user_it_changes_none_of_them() {
+    let spawner = spawner();
+    for level in levels(&spawner).into_iter().filter(|level| *level == Level::Landlock) {
+        let script = format!("exec python3 -c '{}'", REACH.replace('\'', "\""));
+        let said = output(&spawner, Spec::new(level, "reach"), &script);
+        let wanted = "limits EPERM,nice EPERM,nice of all EPERM,cores EPERM,policy EPERM,memory ENOSYS,\
+                      messages ENOSYS,semaphores ENOSYS,read limits done,own limits done,own nice done";
+        let said: Vec<_> = said.lines().filter(|line| !line.starts_with("disk")).collect();
+        assert_eq!(said.join(","), wanted, "{level}");
+    }
+}
+
 #[test]
 fn no_privilege_is_left() {
     let spawner = spawner();
