@@ -25,6 +25,7 @@ use tolv_model::release::Release;
 use tolv_model::size::Sizes;
 use tolv_run::{Endpoints, Local, Target};
 
+use self::patience::Patience;
 use super::carry::Carry;
 use super::cron::{self, Cron};
 use super::drains::Drains;
@@ -38,6 +39,8 @@ use crate::routes::{Routes, Web, routed};
 
 mod keep;
 mod known;
+mod patience;
+mod survival;
 
 /// For what ran under an earlier platform to say so.
 const DOORS_WAIT: Duration = Duration::from_secs(2);
@@ -561,26 +564,6 @@ impl Task {
         })
     }
 
-    /// What a panic does not end, of this deploy: `the task of shop/production`.
-    fn survive<F, R>(&self, name: &str, run: R) -> impl Future<Output = ()> + Send + use<F, R>
-    where
-        F: Future<Output = ()> + Send + 'static,
-        R: Fn(Self) -> F + Send + 'static,
-    {
-        let name = format!("{name} of {}", self.controller.place.path);
-        let inner = &self.platform.0;
-        let (panics, ending) = (inner.panics.clone(), inner.ending.clone());
-        let (task, teller) = (self.clone(), self.clone());
-        panics.survive(name, ending, move || run(task.clone()), move |fault| teller.say(fault))
-    }
-
-    fn keep_up<F>(&self, name: &str, run: impl Fn(Self) -> F + Send + 'static)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.platform.0.tasks.spawn(self.survive(name, run));
-    }
-
     fn say(&self, text: String) {
         self.controller.engine.say(&[Line::tolv("platform", text)]);
     }
@@ -609,17 +592,4 @@ impl Task {
 /// Whether it is worth another try, or the platform ends.
 pub(super) fn is_passing(error: &Error) -> bool {
     matches!(error, Error::Stopping) || error.kind() == Kind::Unavailable
-}
-
-/// How long to wait before the next try.
-struct Patience {
-    pause: Duration,
-    /// Whether it was said why.
-    said: bool,
-}
-
-impl Patience {
-    fn new() -> Self {
-        Self { pause: AWAY.0, said: false }
-    }
 }
