@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 use tolv_model::id::{DeployId, OperationId};
@@ -23,8 +23,9 @@ use tolv_model::ledger::Broken;
 use tolv_model::operation::{Request, State};
 use tolv_model::release::Release;
 use tolv_model::size::Sizes;
-use tolv_run::{Endpoint, Endpoints, Local, ProcessState, Target};
+use tolv_run::{Endpoints, Local, Target};
 
+use self::patience::Patience;
 use super::carry::Carry;
 use super::cron::{self, Cron};
 use super::drains::Drains;
@@ -37,6 +38,9 @@ use super::proof::before_start;
 use crate::routes::{Routes, Web, routed};
 
 mod keep;
+mod known;
+mod patience;
+mod survival;
 
 /// For what ran under an earlier platform to say so.
 const DOORS_WAIT: Duration = Duration::from_secs(2);
@@ -185,39 +189,6 @@ impl Controller {
 
     pub(super) fn endpoints(&self) -> Endpoints {
         self.engine.endpoints().borrow().clone()
-    }
-
-    /// The same, once it is known what runs: right after a start the processes of the platform before
-    /// have not answered yet.
-    pub(super) async fn known_endpoints(&self) -> Endpoints {
-        let known = async {
-            tokio::select! {
-                () = self.restored.cancelled() => {}
-                () = self.engine.listed() => {}
-            }
-        };
-        timeout(DOORS_WAIT * 2, known).await.ok();
-        self.endpoints()
-    }
-
-    /// Waits until requests find what they found before, where something ran: it is there again, and each
-    /// `web` of it is up or has failed.
-    pub(super) async fn answers_again(&self) {
-        if !self.engine.had_orphans() {
-            return;
-        }
-        let mut endpoints = self.engine.endpoints();
-        let boots = |endpoint: &Endpoint| {
-            endpoint.process.process_type.is_web() && endpoint.state == ProcessState::Starting
-        };
-        let answers = async {
-            self.engine.listed().await;
-            endpoints.wait_for(|endpoints| !endpoints.processes.iter().any(boots)).await.map(drop)
-        };
-        tokio::select! {
-            () = self.restored.cancelled() => {}
-            _ = answers => {}
-        }
     }
 
     /// Whether the operation was running here, and is being undone now.
@@ -593,26 +564,6 @@ impl Task {
         })
     }
 
-    /// What a panic does not end, of this deploy: `the task of shop/production`.
-    fn survive<F, R>(&self, name: &str, run: R) -> impl Future<Output = ()> + Send + use<F, R>
-    where
-        F: Future<Output = ()> + Send + 'static,
-        R: Fn(Self) -> F + Send + 'static,
-    {
-        let name = format!("{name} of {}", self.controller.place.path);
-        let inner = &self.platform.0;
-        let (panics, ending) = (inner.panics.clone(), inner.ending.clone());
-        let (task, teller) = (self.clone(), self.clone());
-        panics.survive(name, ending, move || run(task.clone()), move |fault| teller.say(fault))
-    }
-
-    fn keep_up<F>(&self, name: &str, run: impl Fn(Self) -> F + Send + 'static)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.platform.0.tasks.spawn(self.survive(name, run));
-    }
-
     fn say(&self, text: String) {
         self.controller.engine.say(&[Line::tolv("platform", text)]);
     }
@@ -641,17 +592,4 @@ impl Task {
 /// Whether it is worth another try, or the platform ends.
 pub(super) fn is_passing(error: &Error) -> bool {
     matches!(error, Error::Stopping) || error.kind() == Kind::Unavailable
-}
-
-/// How long to wait before the next try.
-struct Patience {
-    pause: Duration,
-    /// Whether it was said why.
-    said: bool,
-}
-
-impl Patience {
-    fn new() -> Self {
-        Self { pause: AWAY.0, said: false }
-    }
 }

@@ -1,6 +1,8 @@
-//! What an operation says, to whoever follows it, and what is kept of it.
+//! What an operation says, to whoever follows it, what is kept of it, and its early end.
 
+use jiff::Timestamp;
 use tolv_model::id::OperationId;
+use tolv_model::operation::State;
 use tolv_store::Operation;
 
 use super::error::Error;
@@ -29,6 +31,28 @@ impl Platform {
             return Ok(self.stored_output(&operation).await);
         }
         Ok(follow)
+    }
+
+    /// Gives up an operation that is not over. One that is queued is over at once; one that runs
+    /// undoes what it has begun.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Over`].
+    pub async fn cancel(&self, id: &OperationId) -> Result<Operation, Error> {
+        let store = &self.0.store;
+        let operation = store.operation(id).await?;
+        if operation.state.is_over() {
+            return Err(Error::Over(id.clone()));
+        }
+        let controller = self.controllers().get(&operation.deploy).cloned();
+        if controller.is_some_and(|controller| controller.cancel(id)) {
+            let mut follow = self.follow(id).await?;
+            while follow.next().await.is_some() {}
+        } else if store.end(id, State::Cancelled, None, Timestamp::now()).await? {
+            self.0.outputs.over(id, State::Cancelled);
+        }
+        Ok(store.operation(id).await?)
     }
 
     /// What is kept of an operation that is over.

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
+use crate::platform::Platform;
 use crate::spare::{KEEP_ALIVE, keep_threads};
 use crate::task::Panics;
 
@@ -68,6 +69,19 @@ impl Front {
         // It ends with its threads, if not before.
         drop(runtime.spawn(panics.survive(name, ending, start, say)));
         Ok(())
+    }
+}
+
+impl Platform {
+    /// Lets the router take requests, until it drains.
+    pub(super) fn take_requests(&self, listener: TcpListener) -> Result<(), Error> {
+        let (inner, router) = (&self.0, self.0.router.clone());
+        let serve = move |listener| {
+            let router = router.clone();
+            async move { router.serve(listener).await }
+        };
+        let kept = (inner.panics.clone(), inner.ending.clone());
+        inner.front.serve(listener, serve, kept, self.teller())
     }
 }
 

@@ -6,11 +6,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_build::GitSandbox;
@@ -50,9 +49,6 @@ use crate::listen::listen;
 use crate::repo::Repos;
 use crate::routes::Hosts;
 
-/// For what ran before to be up again, before requests are taken from the platform before.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Lines on their way to standard output; a slow reader leaves the rest in the logs.
 const LINES: usize = 1024;
 
@@ -89,7 +85,7 @@ pub(super) struct Inner {
     pub(super) findings: Findings,
     pub(super) probes: Probes,
     pub(super) router: Router,
-    front: Front,
+    pub(super) front: Front,
     pub(super) lines_of_deploys: Lines,
     pub(super) hosts: Arc<Hosts>,
     http: SocketAddr,
@@ -327,34 +323,8 @@ impl Platform {
             platform.wait_until_apps_answer().await;
         }
         // Now that every host is known: who came before has waited in the kernel's queue.
-        let (inner, router) = (&platform.0, platform.0.router.clone());
-        let serve = move |listener| {
-            let router = router.clone();
-            async move { router.serve(listener).await }
-        };
-        let kept = (inner.panics.clone(), inner.ending.clone());
-        inner.front.serve(listener, serve, kept, platform.teller())?;
+        platform.take_requests(listener)?;
         Ok((platform, received))
-    }
-
-    /// A task of the platform as a whole, which a panic does not end.
-    pub(super) fn keep_up<F>(&self, name: &str, task: impl Fn(Self) -> F + Send + 'static)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (inner, platform) = (&self.0, self.clone());
-        let (panics, ending) = (inner.panics.clone(), inner.ending.clone());
-        let start = move || task(platform.clone());
-        inner.tasks.spawn(panics.survive(name.to_owned(), ending, start, self.teller()));
-    }
-
-    /// Tells lines about the platform as a whole without waiting; what standard output does not take is
-    /// lost.
-    fn teller(&self) -> impl Fn(String) + Send + use<> {
-        let lines = self.0.lines.clone();
-        move |text| {
-            lines.try_send(Said { deploy: None, line: Line::tolv("platform", text) }).ok();
-        }
     }
 
     /// The state, for reading.
@@ -478,28 +448,6 @@ impl Platform {
         Ok(changed)
     }
 
-    /// Gives up an operation that is not over. One that is queued is over at once; one that runs
-    /// undoes what it has begun.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Over`].
-    pub async fn cancel(&self, id: &OperationId) -> Result<Operation, Error> {
-        let store = &self.0.store;
-        let operation = store.operation(id).await?;
-        if operation.state.is_over() {
-            return Err(Error::Over(id.clone()));
-        }
-        let controller = self.controllers().get(&operation.deploy).cloned();
-        if controller.is_some_and(|controller| controller.cancel(id)) {
-            let mut follow = self.follow(id).await?;
-            while follow.next().await.is_some() {}
-        } else if store.end(id, State::Cancelled, None, Timestamp::now()).await? {
-            self.0.outputs.over(id, State::Cancelled);
-        }
-        Ok(store.operation(id).await?)
-    }
-
     /// What a release needs of its slug to run.
     pub(super) async fn runtime(&self, app: &AppId, slug: &SlugId) -> Result<Runtime, Error> {
         let manifest = self.manifest(app, *slug).await?;
@@ -548,17 +496,6 @@ impl Platform {
         }
         self.control_forged().await?;
         self.kill_strangers().await
-    }
-
-    /// Waits until requests find in every deploy what they found before, for a while at most.
-    async fn wait_until_apps_answer(&self) {
-        let controllers: Vec<_> = self.controllers().values().cloned().collect();
-        let all = async {
-            for controller in controllers {
-                controller.answers_again().await;
-            }
-        };
-        timeout(ANSWER_TIMEOUT, all).await.ok();
     }
 
     fn wake(&self, deploy: &DeployId) {

@@ -1,7 +1,9 @@
 //! What runs of a deploy, as its users see it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tolv_model::name::{Deploy as DeployPath, ProcessName};
 use tolv_model::release::ReleaseNumber;
 use tolv_run::{Endpoint, ProcessState};
@@ -9,6 +11,9 @@ use tolv_sandbox::Limits;
 
 use super::error::Error;
 use super::platform::Platform;
+
+/// For what ran before to be up again, before requests are taken from the platform before.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One process of a deploy, as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,5 +75,16 @@ impl Platform {
             Process::new(endpoint, drains, hangs)
         };
         Ok(endpoints.processes.into_iter().map(process).collect())
+    }
+
+    /// Waits until requests find in every deploy what they found before, for a while at most.
+    pub(super) async fn wait_until_apps_answer(&self) {
+        let controllers: Vec<_> = self.controllers().values().cloned().collect();
+        let all = async {
+            for controller in controllers {
+                controller.answers_again().await;
+            }
+        };
+        timeout(ANSWER_TIMEOUT, all).await.ok();
     }
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tolv_logs::Line;
 
-use super::platform::lock;
+use super::options::Said;
+use super::platform::{Platform, lock};
 
 /// Before a task is started again: the first time, and at most. Each pause is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -127,6 +129,28 @@ impl Panics {
             pause = (pause * 2).min(MAX_PAUSE);
         }
         lock(&self.0).tasks.remove(&name);
+    }
+}
+
+impl Platform {
+    /// A task of the platform as a whole, which a panic does not end.
+    pub(super) fn keep_up<F>(&self, name: &str, task: impl Fn(Self) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (inner, platform) = (&self.0, self.clone());
+        let (panics, ending) = (inner.panics.clone(), inner.ending.clone());
+        let start = move || task(platform.clone());
+        inner.tasks.spawn(panics.survive(name.to_owned(), ending, start, self.teller()));
+    }
+
+    /// Tells lines about the platform as a whole without waiting; what standard output does not take is
+    /// lost.
+    pub(super) fn teller(&self) -> impl Fn(String) + Send + use<> {
+        let lines = self.0.lines.clone();
+        move |text| {
+            lines.try_send(Said { deploy: None, line: Line::tolv("platform", text) }).ok();
+        }
     }
 }
 
