@@ -19,13 +19,13 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 use tolv_model::id::{DeployId, OperationId};
-use tolv_model::ledger::Broken;
 use tolv_model::operation::{Request, State};
 use tolv_model::release::Release;
 use tolv_model::size::Sizes;
 use tolv_run::{Endpoints, Local, Target};
 
 use self::patience::Patience;
+pub(super) use self::patience::is_passing;
 use super::carry::Carry;
 use super::cron::{self, Cron};
 use super::drains::Drains;
@@ -37,6 +37,7 @@ use super::platform::{Platform, lock};
 use super::proof::before_start;
 use crate::routes::{Routes, Web, routed};
 
+mod hold;
 mod keep;
 mod known;
 mod patience;
@@ -471,49 +472,6 @@ impl Task {
         Ok(())
     }
 
-    /// Says that nothing of the deploy is started, and why.
-    async fn nothing_starts(&self, error: &Error) {
-        self.say(format!("Nothing is started: {}", chain(error)));
-        self.controller.set_not_started(Some(chain(error)));
-        self.platform.report_forged_deploy(&self.controller.place.path, error).await;
-    }
-
-    /// Says what does not hold of the deploy's releases, each.
-    async fn audit(&self) -> Result<(), Error> {
-        let store = &self.platform.0.store;
-        let ledger = self.platform.audit(&self.id, true).await?;
-        for broken in &ledger.broken {
-            self.say(match broken {
-                Broken::Row { .. } => format!("The deploy does not hold: {broken}"),
-                _ => format!("The ledger does not hold: {broken}"),
-            });
-        }
-        if ledger.is_adopted {
-            let count = ledger.rows.len();
-            let releases = if count == 1 { "release" } else { "releases" };
-            self.say(format!(
-                "Nothing in this state folder says where the ledger ends: it is taken as it is, \
-                 with {count} {releases}"
-            ));
-        }
-        if let Some(last) = ledger.last().filter(|_| ledger.is_ahead) {
-            self.say(format!(
-                "The ledger continues past the end that this state folder recorded, and every row \
-                 holds: it ends at {last}"
-            ));
-        }
-        if (ledger.is_adopted || ledger.is_ahead || ledger.is_row_ahead)
-            && let Err(error) = store.record_end(&self.id).await.map_err(Error::from)
-        {
-            // The next start records it.
-            if error.kind() != Kind::Full {
-                return Err(error);
-            }
-            self.say(format!("Where the ledger ends is not recorded: {}", chain(&error)));
-        }
-        Ok(())
-    }
-
     async fn bring_back(&self, target: Target) {
         let (inner, engine) = (&self.platform.0, &self.controller.engine);
         let mut restoring = pin!(engine.restore(target));
@@ -587,9 +545,4 @@ impl Task {
         patience.pause = (patience.pause * 2).min(AWAY.1);
         self.platform.0.ending.run_until_cancelled(pause).await.is_some()
     }
-}
-
-/// Whether it is worth another try, or the platform ends.
-pub(super) fn is_passing(error: &Error) -> bool {
-    matches!(error, Error::Stopping) || error.kind() == Kind::Unavailable
 }
