@@ -226,7 +226,8 @@ impl Toolchains<'_> {
     fn kept_node(&self, kept: Package) -> Node {
         let target = self.place(&format!("node-{}", kept.version), &kept.folder);
         Node {
-            headers: has_headers(&kept.folder).then(|| target.clone()),
+            // The registry's package has them beside its own `bin`.
+            headers: has_headers(&kept.folder.join("package")).then(|| target.join("package")),
             host: kept.folder.join("bin/node"),
             program: target.join("bin/node"),
             mount: Some(Toolchain {

@@ -415,7 +415,7 @@ impl Kind {
 fn native(step: Step) -> Step {
     let reasons = [
         (
-            "find Python",
+            "ERR! find Python",
             "a package has to be compiled, which takes Python: `apt-get install python3`",
         ),
         (

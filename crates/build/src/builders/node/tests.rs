@@ -312,6 +312,20 @@ fn packages_run_their_install_scripts() {
 }
 
 #[test]
+fn a_fetched_node_brings_its_headers() {
+    let machine = Machine::new(&[("package.json", EXPRESS), NPM]);
+    machine.script("toolchains/node-24.1.0/bin/node", "echo v24.1.0");
+    machine.file("toolchains/node-24.1.0/package/include/node/node_version.h", "");
+    machine.link("toolchains/npm-11.21.2/bin/npm", "../package/bin/npm-cli.js");
+    let plan = machine.plan().unwrap();
+    assert_eq!(plan.build_env["npm_config_nodedir"], "/toolchains/node-24.1.0/package");
+    // npm 11 would warn about scripts, and npm 12 skip them.
+    assert_eq!(plan.build_env["npm_config_dangerously_allow_all_scripts"], "true");
+    let step = &plan.layers[0].steps[0];
+    assert_eq!(help(step, "gyp info find Python using Python version 3.11.2"), None);
+}
+
+#[test]
 fn packages_of_yarn_are_compiled_with_the_node_gyp_of_npm() {
     let plan = |lock: &str| machine(EXPRESS, &[("yarn.lock", lock)]).plan().unwrap();
     let native = plan("# yarn lockfile v1\n\nnode-addon-api@^5.0.0:\n");
