@@ -32,7 +32,7 @@ use crate::extract::{Body, Octets, Paging, Params, Path, parse, path};
 /// Letters of a command in the audit log.
 const SHOWN: usize = 2000;
 /// For the last output of a run when the platform ends: less than a client waits for an answer.
-const LAST_OUTPUT: Duration = Duration::from_secs(30);
+const LAST_OUTPUT: Duration = Duration::from_secs(45);
 /// Letters of a terminal's kind.
 const TERM: usize = 60;
 
