@@ -197,7 +197,7 @@ fn pushes_and_runs_that_come_while_a_new_program_takes_over_are_done() {
         };
         assert!(serve.upgrade_with(all_the_while, |_| {}).success());
     }
-    let runs = shop.json(&["run", "list", "-n", "1000"]);
+    let runs = shop.json(&["run", "list", "-n", "200"]);
     let runs = runs["items"].as_array().unwrap();
     assert!(runs.iter().all(|run| run["state"] != "failed"), "{runs:?}");
 }
