@@ -248,6 +248,7 @@ impl Carry<'_> {
                 return self.settle(number, Err((state, text))).await;
             }
         }
+        let mut not_moved = None;
         if let (Some(branch), Some(commit)) = (&next.branch, &next.commit) {
             let (repos, path) = (self.platform.0.repos.clone(), self.deploy.name.clone());
             let (name, commit) = (branch.clone(), commit.clone());
@@ -255,7 +256,8 @@ impl Carry<'_> {
             if let Err(error) = blocking(move || repos.move_branch(&path, &name, &commit)).await {
                 let text = format!("The branch {branch} is not moved: {}", chain(&error));
                 self.warn(&text);
-                self.tell(text);
+                self.tell(text.clone());
+                not_moved = Some(text);
             }
             if self.deploy.branch.is_none() {
                 store.set_branch(&self.deploy.id, branch).await?;
@@ -279,7 +281,7 @@ impl Carry<'_> {
             (false, true) => format!("-----> Release {number} is up at {url}"),
             (false, false) => format!("-----> Release {number} is up (no web process)"),
         };
-        let after = self.settle(number, Ok(last)).await;
+        let after = self.settle(number, Ok((last, not_moved))).await;
         self.platform.collect_soon(&self.deploy.id);
         after
     }
@@ -497,10 +499,12 @@ impl Carry<'_> {
     async fn settle(
         &self,
         number: ReleaseNumber,
-        turned_out: Result<String, (State, String)>,
+        turned_out: Result<(String, Option<String>), (State, String)>,
     ) -> Result<Option<After>, Error> {
         let (outcome, state, error, last) = match &turned_out {
-            Ok(last) => (Outcome::Succeeded, State::Succeeded, None, Some(last)),
+            Ok((last, not_moved)) => {
+                (Outcome::Succeeded, State::Succeeded, not_moved.as_deref(), Some(last))
+            }
             Err((state, why)) => (Outcome::Failed, *state, Some(why.as_str()), None),
         };
         self.keep_output(last.map_or("", String::as_str)).await;

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tolv_model::id::OperationId;
 
@@ -14,6 +14,9 @@ use super::platform::{Platform, lock};
 const ROUTER_GRACE: Duration = Duration::from_secs(30);
 /// For pushes that are on their way before another platform goes on.
 const PUSHES: Duration = Duration::from_secs(30);
+/// How long the platform before this one may queue what late pushes ask for, and between two looks.
+const LATE_PUSHES: Duration = Duration::from_secs(40 * 60);
+const LATE_PUSH_LOOK: Duration = Duration::from_secs(1);
 
 /// A push whose operation is not queued yet.
 #[derive(Debug)]
@@ -55,6 +58,28 @@ impl Platform {
     /// A push has begun; until it is decided about, or this is dropped, it is waited for.
     pub fn begin_push(&self) -> UndecidedPush {
         UndecidedPush { _token: self.0.undecided_pushes.token() }
+    }
+
+    /// Begins what the platform before this one queues for pushes that reached it before this one took
+    /// over, and arrived whole only later.
+    pub(super) async fn take_up_late_pushes(self) {
+        let look = async {
+            loop {
+                sleep(LATE_PUSH_LOOK).await;
+                let waiting = self.0.store.deploys_with_operations().await.unwrap_or_default();
+                let controllers = self.controllers();
+                waiting.iter().filter_map(|deploy| controllers.get(deploy)).for_each(|c| c.wake());
+            }
+        };
+        let look = self.0.ending.run_until_cancelled(look);
+        timeout(LATE_PUSHES.saturating_sub(self.0.began.elapsed()), look).await.ok();
+        self.0.ending.cancelled().await;
+    }
+
+    /// After [`Platform::finish`] has begun: the next platform has ended in disorder, and nobody waits for
+    /// what it was to do.
+    pub fn abandon(&self) {
+        self.0.abandoned.cancel();
     }
 
     /// Whether another platform is about to go on: then this one does not know what runs.

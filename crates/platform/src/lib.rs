@@ -84,7 +84,7 @@ pub use descriptors::api_connections;
 pub use drains::Drain;
 pub use end::UndecidedPush;
 pub use error::{Error, Kind};
-pub use listen::ListenError;
+pub use listen::{ListenError, bind};
 pub use logs::Logged;
 pub use metrics::METRICS_TYPE;
 pub use options::{Blobs, Http, Options, Said};

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep};
 
 use crate::options::Http;
 
@@ -11,6 +13,9 @@ use crate::options::Http;
 const DEFAULT: u16 = 8080;
 /// How many ports from there on are tried.
 const TRIES: u16 = 100;
+/// For a program that ends to let go of an address, and between two tries.
+const TAKEN_TIMEOUT: Duration = Duration::from_secs(3);
+const TAKEN_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The router has nowhere to listen.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +46,7 @@ pub enum ListenError {
 pub(crate) async fn listen(asked: &Http) -> Result<TcpListener, ListenError> {
     match asked {
         Http::At(address) => {
-            return TcpListener::bind(address)
+            return bind(*address)
                 .await
                 .map_err(|source| ListenError::Asked { address: *address, source });
         }
@@ -54,6 +59,24 @@ pub(crate) async fn listen(asked: &Http) -> Result<TcpListener, ListenError> {
         }
     }
     Err(ListenError::NoneFree)
+}
+
+/// Listens at an address. One that is taken is tried again for [`TAKEN_TIMEOUT`]: a program that was
+/// killed may hold it until it is gone.
+///
+/// # Errors
+///
+/// The system's.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let until = Instant::now() + TAKEN_TIMEOUT;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                sleep(TAKEN_RETRY_DELAY).await;
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn inherit(socket: &std::net::TcpListener) -> io::Result<TcpListener> {

@@ -109,6 +109,8 @@ pub(super) struct Inner {
     pub(super) panics: Panics,
     /// What runs is for the next platform to go on with.
     pub(super) leaving: CancellationToken,
+    /// The next platform took over and ended without having been told to.
+    pub(super) abandoned: CancellationToken,
     /// Nothing new begins; what runs goes on.
     pub(super) ending: CancellationToken,
     /// No operation begins any more: another platform is about to go on.
@@ -270,6 +272,7 @@ impl Platform {
             tasks,
             panics: Panics::default(),
             leaving: CancellationToken::new(),
+            abandoned: CancellationToken::new(),
             ending: CancellationToken::new(),
             holding: watch::Sender::new(false),
             undecided_pushes: TaskTracker::new(),
@@ -317,6 +320,9 @@ impl Platform {
             }
         }
         platform.keep_up("what tidies repositories", Self::tidy_up);
+        if is_handed_on {
+            platform.keep_up("what takes up late pushes", Self::take_up_late_pushes);
+        }
         platform.keep_up("what watches the disk", Self::watch_disk);
         if is_handed_on {
             // Requests that come meanwhile are answered by the platform before.
@@ -383,6 +389,29 @@ impl Platform {
         command: Command,
     ) -> Result<Operation, Error> {
         self.on()?;
+        self.submit_anyway(actor, path, command).await
+    }
+
+    /// As [`Platform::submit`], for a push. After [`Platform::leave`] it is queued for the next platform,
+    /// which looks for such operations: git cannot ask again by itself.
+    pub(super) async fn submit_push(
+        &self,
+        actor: &Actor,
+        path: &DeployPath,
+        command: Command,
+    ) -> Result<Operation, Error> {
+        if !self.is_leaving() {
+            self.on()?;
+        }
+        self.submit_anyway(actor, path, command).await
+    }
+
+    async fn submit_anyway(
+        &self,
+        actor: &Actor,
+        path: &DeployPath,
+        command: Command,
+    ) -> Result<Operation, Error> {
         let deploy = match command {
             Command::Stop | Command::Destroy { .. } => self.known_deploy(path).await?,
             _ => self.0.store.deploy(path).await?,

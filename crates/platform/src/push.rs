@@ -31,7 +31,7 @@ impl Platform {
         actor: &Actor,
         path: &DeployPath,
         push: Push,
-        undecided: UndecidedPush,
+        undecided: Option<UndecidedPush>,
     ) -> Vec<RefResult> {
         let names: Vec<_> = push.commands.iter().map(|command| command.name.clone()).collect();
         match self.planned(actor, path, &push, undecided).await {
@@ -49,9 +49,8 @@ impl Platform {
         actor: &Actor,
         path: &DeployPath,
         push: &Push,
-        undecided: UndecidedPush,
+        mut undecided: Option<UndecidedPush>,
     ) -> Result<Vec<RefResult>, Error> {
-        let mut undecided = Some(undecided);
         self.check_disk_space().await?;
         let deploy = self.store().deploy(path).await?;
         let mut results = Vec::new();
@@ -126,7 +125,7 @@ impl Platform {
             new_root: asked(NEW_ROOT),
             no_release_phase: asked(NO_RELEASE_PHASE),
         };
-        match self.submit(actor, path, command).await {
+        match self.submit_push(actor, path, command).await {
             Ok(operation) => Ok(operation),
             Err(error) => Err(self.refuse(push, &error).await),
         }
@@ -141,17 +140,21 @@ impl Platform {
             Err(error) => return Err(self.refuse(push, &error).await),
         };
         loop {
+            if self.is_leaving() {
+                // Its output is the next platform's.
+                return self.follow_elsewhere(push, &operation.id).await;
+            }
             let next = self.0.ending.run_until_cancelled(follow.next()).await;
             match next {
                 Some(Some(Progress::Output(line))) => {
                     say(push, String::from_utf8_lossy(&line).into_owned()).await;
                 }
                 Some(Some(Progress::Bar(_))) => {}
-                Some(Some(Progress::Over(state))) => return outcome(state),
-                Some(None) => return outcome(State::Failed),
-                None if self.0.leaving.is_cancelled() => {
-                    return self.follow_elsewhere(push, &operation.id).await;
+                Some(Some(Progress::Over(state))) => {
+                    return self.outcome(&operation.id, state).await;
                 }
+                Some(None) => return self.outcome(&operation.id, State::Failed).await,
+                None if self.is_leaving() => {}
                 None => {
                     say(
                         push,
@@ -172,7 +175,13 @@ impl Platform {
         say(push, "-----> The platform is upgraded; the new one goes on".to_owned()).await;
         let until = Instant::now() + ELSEWHERE;
         let operation = loop {
-            sleep(LOOK).await;
+            if self.0.abandoned.run_until_cancelled(sleep(LOOK)).await.is_none() {
+                let text = format!(
+                    " !     The new platform ended; operation {id} is resumed when it is back"
+                );
+                say(push, text).await;
+                return Err("not done yet".to_owned());
+            }
             match self.store().operation(id).await {
                 Ok(operation) if operation.state.is_over() => break operation,
                 Err(error) if !error.is_unavailable() => {
@@ -195,20 +204,26 @@ impl Platform {
                     say(push, String::from_utf8_lossy(&line).into_owned()).await;
                 }
                 Some(Progress::Bar(_)) => {}
-                Some(Progress::Over(state)) => return outcome(state),
-                None => return outcome(State::Failed),
+                Some(Progress::Over(state)) => return self.outcome(id, state).await,
+                None => return self.outcome(id, State::Failed).await,
             }
         }
     }
-}
 
-/// What git says of a branch whose operation ended so.
-fn outcome(state: State) -> Result<(), String> {
-    match state {
-        State::Succeeded => Ok(()),
-        State::Superseded => Err("superseded by a newer push".to_owned()),
-        State::Cancelled => Err("cancelled".to_owned()),
-        State::Failed | State::Queued | State::Running => Err("deploy failed".to_owned()),
+    /// What git says of a branch whose operation ended so.
+    async fn outcome(&self, id: &OperationId, state: State) -> Result<(), String> {
+        match state {
+            // A release whose branch could not be moved has succeeded; the push has not.
+            State::Succeeded => match self.store().operation(id).await {
+                Ok(operation) if operation.error.is_some() => {
+                    Err("released, but the branch is not moved".to_owned())
+                }
+                Ok(_) | Err(_) => Ok(()),
+            },
+            State::Superseded => Err("superseded by a newer push".to_owned()),
+            State::Cancelled => Err("cancelled".to_owned()),
+            State::Failed | State::Queued | State::Running => Err("deploy failed".to_owned()),
+        }
     }
 }
 

@@ -55,6 +55,8 @@ const LINGER: Duration = Duration::from_secs(3600);
 const LINGERING: usize = 64;
 /// For runs to be recorded when everything ends.
 const SETTLE: Duration = Duration::from_secs(10);
+/// For a run to start before whoever asked for it is answered.
+const START_WAIT: Duration = Duration::from_secs(10);
 
 /// What is to be run.
 #[derive(Clone, Debug)]
@@ -228,6 +230,10 @@ impl Platform {
         let job = Job { target, name, argv, env, connection: streams, limit: LIMIT };
         let running = match controller.engine.begin(job) {
             Ok(running) => running,
+            Err(tolv_run::Error::Stopped) => {
+                store.remove_run(&run.id).await?;
+                return Err(Error::Stopping);
+            }
             Err(error) => {
                 let end = tolv_model::run::End {
                     state: tolv_model::run::State::Failed,
@@ -240,9 +246,13 @@ impl Platform {
         };
         let live = Arc::new(Live::new(run.clone(), running.stop.clone(), slug, record));
         self.0.runs.insert(&live);
-        let life = Life { platform: self.clone(), live, running, listener };
+        let life = Life { platform: self.clone(), live: Arc::clone(&live), running, listener };
         self.0.tasks.spawn(life.live());
-        Ok(run)
+        // The next platform begins one that the end of this one kept from starting.
+        match tokio::time::timeout(START_WAIT, live.has_begun()).await {
+            Ok(false) => Err(Error::Stopping),
+            Ok(true) | Err(_) => Ok(run),
+        }
     }
 
     /// One run.

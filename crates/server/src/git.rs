@@ -141,6 +141,8 @@ async fn rpc(
     service: Service,
     request: Request,
 ) -> Response {
+    // From its first moment: an upgrade that waited for none would stop what it needs.
+    let undecided = (service == Service::Receive).then(|| shared.0.platform.begin_push());
     let (parts, body) = request.into_parts();
     let (caller, path) = match admitted(&shared, &parts.headers, &app, &repo, service).await {
         Ok(admitted) => admitted,
@@ -162,7 +164,6 @@ async fn rpc(
         body: Box::pin(StreamReader::new(body)),
     };
     let (own, actor, lines) = (shared.clone(), caller.actor(), caller.lines.clone());
-    let undecided = shared.0.platform.begin_push();
     let decide = move |push| async move {
         let results = own.0.platform.push(&actor, &path, push, undecided).await;
         let is_refused = results.iter().all(|result| result.refused.is_some());

@@ -10,7 +10,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
 use serde::Deserialize;
+use tokio_stream::wrappers::ReceiverStream;
 use tolv_api::runs::{FRAMES, FROM, Frame, LONGEST_WAIT};
 use tolv_api::{Code, NewRun, Page, Run, RunAttachment, RunInput, RunSignal, RunSize};
 use tolv_logs::Stream;
@@ -29,6 +31,8 @@ use crate::extract::{Body, Octets, Paging, Params, Path, parse, path};
 
 /// Letters of a command in the audit log.
 const SHOWN: usize = 2000;
+/// For the last output of a run when the platform ends: less than a client waits for an answer.
+const LAST_OUTPUT: Duration = Duration::from_secs(45);
 /// Letters of a terminal's kind.
 const TERM: usize = 60;
 
@@ -232,16 +236,26 @@ pub(crate) async fn output(
     let wait = Duration::from_secs(wait).min(LONGEST_WAIT);
     let platform = &shared.0.platform;
     let ending = shared.0.ending.clone();
+    let end = LastOutput { shared: shared.clone(), caller: caller.clone(), run: run.clone() };
     let output = tokio::select! {
+        biased;
+        // The next platform knows nothing of it: this answer has all there will be.
+        () = ending.cancelled(), if !run.state.is_over() => {
+            return Ok(end.respond(from, attached).await?);
+        }
         output = platform.run_output(&run.id, from, attached, wait) => {
             output.map_err(|error| shared.failure(error))?
         }
         () = caller.clone().loses(shared.clone(), Act::Run, run.deploy_name.app.clone()) => {
             return Err(Failure::new(Code::Unauthorized, "the token is not valid any more"));
         }
-        // Asked again, it is the next platform that answers.
-        () = ending.cancelled() => RunOutput { from, pieces: Vec::new(), over: None },
     };
+    let from = output.from;
+    Ok(framed(from, axum::body::Body::from(frames(output)?)))
+}
+
+/// Output as the bytes of an answer.
+fn frames(output: RunOutput) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
     for (stream, bytes) in &output.pieces {
         let kind = match stream {
@@ -255,13 +269,79 @@ pub(crate) async fn output(
             .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
         Frame::Over.put(&text, &mut body);
     }
-    let place = HeaderValue::from(output.from);
+    Ok(body)
+}
+
+/// An answer of output that begins at a place.
+fn framed(from: u64, body: axum::body::Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(FRAMES)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (HeaderName::from_static(FROM), place),
+        (HeaderName::from_static(FROM), HeaderValue::from(from)),
     ];
-    Ok((headers, body).into_response())
+    (headers, body).into_response()
+}
+
+/// The output of a run that the end of the platform stops, from a place to its end.
+struct LastOutput {
+    shared: Shared,
+    caller: Caller,
+    run: tolv_store::Run,
+}
+
+impl LastOutput {
+    /// The answer begins at once; its body ends with the run, or a little before its client gives up.
+    async fn respond(self, from: u64, attached: Option<u32>) -> Result<Response, Failure> {
+        let first = self.read(from, attached, Duration::ZERO).await?;
+        let place = first.from;
+        let (sender, chunks) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            let loses = self.caller.clone().loses(
+                self.shared.clone(),
+                Act::Run,
+                self.run.deploy_name.app.clone(),
+            );
+            tokio::select! {
+                () = self.send_all(first, attached, &sender) => {}
+                () = loses => {}
+                () = tokio::time::sleep(LAST_OUTPUT) => {}
+            }
+        });
+        let chunks = ReceiverStream::new(chunks).map(Ok::<_, std::convert::Infallible>);
+        Ok(framed(place, axum::body::Body::from_stream(chunks)))
+    }
+
+    /// Sends `output` and all that follows it without a gap.
+    async fn send_all(
+        &self,
+        mut output: RunOutput,
+        attached: Option<u32>,
+        to: &tokio::sync::mpsc::Sender<Vec<u8>>,
+    ) {
+        loop {
+            let len: usize = output.pieces.iter().map(|(_, bytes)| bytes.len()).sum();
+            let (next, is_last) = (output.from + len as u64, output.over.is_some());
+            let Ok(frames) = frames(output) else { return };
+            if !frames.is_empty() && to.send(frames).await.is_err() || is_last {
+                return;
+            }
+            match self.read(next, attached, LONGEST_WAIT).await {
+                Ok(read) if read.from == next => output = read,
+                // What is missing is said in an answer of its own.
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        from: u64,
+        attached: Option<u32>,
+        wait: Duration,
+    ) -> Result<RunOutput, Failure> {
+        let read = self.shared.0.platform.run_output(&self.run.id, from, attached, wait).await;
+        read.map_err(|error| self.shared.failure(error))
+    }
 }
 
 pub(crate) async fn input(

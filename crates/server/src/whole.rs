@@ -74,6 +74,11 @@ async fn once(shared: Shared, request: Request, next: Next) -> Result<Response, 
         }
     }
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    if response.extensions().get::<Code>() == Some(&Code::Stopping) {
+        // Nothing was done: whoever sends it again has it done by the next platform.
+        store.idempotent_forget(token, &key).await.map_err(|error| shared.failure(error))?;
+        return Ok(response);
+    }
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, BODY).await.map_err(|error| {
         Failure::new(Code::Internal, format!("it is done, but its answer cannot be kept: {error}"))

@@ -109,6 +109,21 @@ impl Store {
         write.commit().await
     }
 
+    /// Forgets the request with this key, of which nothing was done.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn idempotent_forget(&self, token: &TokenId, key: &str) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        sqlx::query("DELETE FROM idempotency WHERE token = $1 AND idempotency_key = $2")
+            .bind(token.as_str().to_owned())
+            .bind(key.to_owned())
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
+    }
+
     /// Forgets keys that are older than `before`, and with `unanswered` those whose request was
     /// never answered, as at a start after a crash.
     ///

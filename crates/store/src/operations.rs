@@ -376,6 +376,18 @@ impl Store {
         Ok(forgotten)
     }
 
+    /// The deploys that have an operation which is not over.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn deploys_with_operations(&self) -> Result<Vec<DeployId>, Error> {
+        let rows = sqlx::query("SELECT DISTINCT deploy FROM operations WHERE ended IS NULL")
+            .fetch_all(self.pool())
+            .await?;
+        rows.iter().map(|row| Columns(row).parsed("deploy")).collect()
+    }
+
     /// The oldest operation of a deploy that is not over. One that cannot be read, or was
     /// changed outside of the platform, has failed.
     ///

@@ -188,6 +188,20 @@ impl Store {
         rows.iter().map(run).collect()
     }
 
+    /// Removes a run that never began.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn remove_run(&self, id: &RunId) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        sqlx::query("DELETE FROM runs WHERE id = $1 AND started IS NULL")
+            .bind(id.as_str().to_owned())
+            .execute(&mut *write.tx)
+            .await?;
+        write.commit().await
+    }
+
     /// Records that a run runs now.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
 //! `tolv serve`: settings in, the platform and its server until a signal.
 
+use std::convert::Infallible;
 use std::io::{self, IsTerminal as _, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::process::ExitCode;
+use std::process::{Child, ExitCode};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tolv_logs::{Form, Line, View};
 use tolv_platform::{
-    Blobs, DatabaseUrl, Http, KEEP_ALIVE, Kind, Options, Platform, Said, SecretKey, Sizing,
+    Blobs, DatabaseUrl, Http, KEEP_ALIVE, Kind, Options, Platform, Said, SecretKey, Sizing, bind,
     keep_threads,
 };
 use tolv_server::Server;
@@ -118,7 +119,8 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         options.http = Http::Socket(Arc::new(http));
         api
     } else {
-        TcpListener::bind(args.listen).map_err(|error| {
+        let bound = bind(args.listen).await.and_then(tokio::net::TcpListener::into_std);
+        bound.map_err(|error| {
             Failure::new(format!("cannot listen on {}: {error}", args.listen)).hint(
                 "another one may run: TOLV_LISTEN, TOLV_HTTP and TOLV_HOME give this one its own",
             )
@@ -274,15 +276,25 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     };
     if let End::Upgrade(successor, heir) = end {
         let to_hand_over = heir.clone();
+        let (watch, watched) = oneshot::channel();
         let handed = async move {
             // What comes from here on waits for the new one.
-            let begun = async { tokio::join!(api_server.answered(), platform.decided_pushes()) };
+            let begun = async {
+                api_server.answered().await;
+                // Every push that is on its way has begun by now.
+                platform.decided_pushes().await;
+            };
             tokio::time::timeout(BEGUN, begun).await.ok();
             drop(api_server);
-            hand_over(platform, api, (successor, to_hand_over), notices).await
+            hand_over(platform, api, (successor, to_hand_over), notices, watch).await
         };
-        let outcome = until_told_twice(told, heir, async { tokio::join!(handed, serving).0 });
-        let outcome = outcome.await;
+        let both = async {
+            tokio::select! {
+                (outcome, ()) = async { tokio::join!(handed, serving) } => outcome,
+                never = abandon_with(watched) => match never {},
+            }
+        };
+        let outcome = until_told_twice(told, heir, both).await;
         tokio::time::timeout(LAST_LINES, written).await.ok();
         return outcome;
     }
@@ -327,6 +339,7 @@ async fn hand_over(
     api: TcpListener,
     (successor, heir): (Successor, Heir),
     notices: mpsc::UnboundedSender<String>,
+    watched: oneshot::Sender<Watched>,
 ) -> Result<(), Failure> {
     // Before it: afterwards there is none any more.
     let Some(http) = platform.listener() else { return Ok(()) };
@@ -340,7 +353,7 @@ async fn hand_over(
         successor.go_on(&sockets, &told, say)
     });
     let handed = handed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-    let handed = handed.map_err(|error| {
+    let (handed, new) = handed.map_err(|error| {
         Failure::new(format!("the new platform does not go on: {error}"))
             .hint("what runs is left running: start `tolv serve` again")
     })?;
@@ -353,8 +366,28 @@ async fn hand_over(
     notices
         .send(format!("Handed over to process {id}; {which}requests in flight finish here"))
         .ok();
+    // It is gone where this program is: then nobody watches.
+    watched.send((new, platform.clone(), notices)).ok();
     platform.finish().await;
     Ok(())
+}
+
+/// The program that takes requests, and the platform that was handed over to it.
+type Watched = (Child, Platform, mpsc::UnboundedSender<String>);
+
+/// Tells what still waits for the new program where that has crashed or was killed. An upgrade or an
+/// orderly end of its own leaves nothing undone.
+async fn abandon_with(watched: oneshot::Receiver<Watched>) -> Infallible {
+    if let Ok((mut new, platform, notices)) = watched.await {
+        let ended = spawn_blocking(move || new.wait()).await;
+        if let Ok(Ok(status)) = ended
+            && !status.success()
+        {
+            notices.send(format!("The new program ended ({status}): this one ends too")).ok();
+            platform.abandon();
+        }
+    }
+    std::future::pending().await
 }
 
 fn asynchronous(listener: &TcpListener) -> io::Result<tokio::net::TcpListener> {

@@ -12,6 +12,8 @@
 //! again until it takes requests: the sockets stay open and what runs goes on answering. The words are
 //! the same in every version.
 
+mod oom;
+
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
@@ -23,6 +25,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -30,6 +33,7 @@ use rustix::net::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::output;
 use crate::settings::ITSELF;
 
 /// Its settings are right.
@@ -82,14 +86,16 @@ impl Successor {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()?;
         heir.set(child.id());
+        // Where memory is short, a failed upgrade takes nothing else along.
+        oom::kill_first(child.id());
         let mut successor = Self { child, socket };
         successor.expect(READY, SETTINGS)?;
         Ok(successor)
     }
 
     /// Hands the sockets on, and waits until it takes requests. Where it does not, this program is
-    /// started in its place, until it does or `heir` is told to end; gives why, then. `heir` is told who
-    /// goes on, and `say` that this is tried again.
+    /// started in its place, until it does or `heir` is told to end; gives why, then, and the process
+    /// that goes on. `heir` is told who that is, and `say` that this is tried again.
     ///
     /// # Errors
     ///
@@ -99,17 +105,23 @@ impl Successor {
         sockets: &Sockets,
         heir: &Heir,
         say: impl Fn(String),
-    ) -> io::Result<Option<io::Error>> {
+    ) -> io::Result<(Option<io::Error>, Child)> {
         let Err(error) = self.hand_over(sockets) else {
             heir.is_up();
-            return Ok(None);
+            return Ok((None, self.child));
         };
         let mut is_said = false;
         loop {
-            let again = Self::start(Path::new(ITSELF), heir);
-            let Err(itself) = again.and_then(|mut again| again.hand_over(sockets)) else {
-                heir.is_up();
-                return Ok(Some(error));
+            let again = Self::start(Path::new(ITSELF), heir).and_then(|mut again| {
+                again.hand_over(sockets)?;
+                Ok(again)
+            });
+            let itself = match again {
+                Ok(again) => {
+                    heir.is_up();
+                    return Ok((Some(error), again.child));
+                }
+                Err(itself) => itself,
             };
             let text = format!("{error}; nor does this one, started again: {itself}");
             if heir.is_told() {
@@ -136,9 +148,11 @@ impl Successor {
         ancillary.push(SendAncillaryMessage::ScmRights(&fds));
         match sendmsg(&self.socket, &[IoSlice::new(&[GO])], &mut ancillary, SendFlags::NOSIGNAL) {
             // It has ended: how, it is asked below.
-            Ok(_) | Err(Errno::PIPE) => self.expect(UP, START),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(Errno::PIPE) => self.expect(UP, START)?,
+            Err(error) => return Err(error.into()),
         }
+        oom::as_this_one(self.child.id());
+        Ok(())
     }
 
     /// Returns once it has ended, or let go of this one.
@@ -255,7 +269,11 @@ impl Heir {
 
 /// The old program, as the new one sees it.
 #[derive(Debug)]
-pub(crate) struct Predecessor(UnixStream);
+pub(crate) struct Predecessor {
+    socket: UnixStream,
+    /// Whether this one takes requests, and needs it no more.
+    is_over: Arc<Mutex<bool>>,
+}
 
 impl Predecessor {
     /// At the other end of standard input, which is closed to whatever is started from here on.
@@ -267,7 +285,12 @@ impl Predecessor {
         let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         socket.peer_addr()?;
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        Ok(Self(socket))
+        let (watched, is_over) = (socket.try_clone()?, Arc::new(Mutex::new(false)));
+        let until = Arc::clone(&is_over);
+        std::thread::Builder::new()
+            .name("old-program".to_owned())
+            .spawn(move || end_with(&watched, &until))?;
+        Ok(Self { socket, is_over })
     }
 
     /// Says that the settings are right, and waits for the sockets.
@@ -276,13 +299,13 @@ impl Predecessor {
     ///
     /// The old program is gone, or goes on by itself.
     pub(crate) fn sockets(&mut self) -> io::Result<Sockets> {
-        self.0.write_all(&[READY])?;
+        self.socket.write_all(&[READY])?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut word = [0];
         let mut buffers = [IoSliceMut::new(&mut word)];
         let flags = RecvFlags::CMSG_CLOEXEC;
-        let received = recvmsg(&self.0, &mut buffers, &mut ancillary, flags)?;
+        let received = recvmsg(&self.socket, &mut buffers, &mut ancillary, flags)?;
         let fds = ancillary.drain().filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(fds) => Some(fds),
             _ => None,
@@ -296,8 +319,22 @@ impl Predecessor {
 
     /// Says that requests are taken.
     pub(crate) fn up(mut self) {
+        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         // One that is gone needs not know.
-        self.0.write_all(&[UP]).ok();
+        self.socket.write_all(&[UP]).ok();
+    }
+}
+
+/// Ends this program at once where the old one is gone before this one takes requests: whoever starts
+/// another in its place finds the addresses and the state folder free.
+fn end_with(socket: &UnixStream, is_over: &Mutex<bool>) {
+    let mut hangup = [PollFd::new(socket, PollFlags::RDHUP)];
+    while poll(&mut hangup, None) == Err(Errno::INTR) {}
+    let is_over = is_over.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*is_over {
+        let why = "the program that began this upgrade has ended, and so does this one";
+        output::fail(&io::Error::other(why), None);
+        std::process::exit(1);
     }
 }
 
@@ -313,7 +350,7 @@ mod tests {
         let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
         let sockets = Sockets { api: listen(), http: listen() };
         let new = std::thread::spawn(move || {
-            let mut predecessor = Predecessor(theirs);
+            let mut predecessor = Predecessor { socket: theirs, is_over: Arc::default() };
             let sockets = predecessor.sockets().unwrap();
             predecessor.up();
             sockets
@@ -345,6 +382,7 @@ mod tests {
     fn nothing_is_taken_from_one_that_is_gone() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
-        assert!(Predecessor(ours).sockets().is_err());
+        let mut gone = Predecessor { socket: ours, is_over: Arc::default() };
+        assert!(gone.sockets().is_err());
     }
 }

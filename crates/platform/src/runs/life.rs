@@ -21,6 +21,8 @@ use crate::platform::Platform;
 const READ: usize = 64 << 10;
 /// For what is left in the pipes of a process that is gone.
 const REST: Duration = Duration::from_secs(5);
+/// For a reader to get the end of the output when the platform ends.
+const LAST_READ: Duration = Duration::from_secs(5);
 /// Between two tries to record an end while the database is away.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -69,13 +71,35 @@ impl Life {
             None => (&mut self.running.ended).await,
         };
         let ended = ended.unwrap_or(Err(tolv_run::Error::Stopped));
+        // As soon as it is known: the end of the platform tells every process to end.
+        let is_told = self.platform.0.ending.is_cancelled();
         self.live.gone();
         self.live.close().await;
         let rest = async { while readers.join_next().await.is_some() {} };
         timeout(REST, rest).await.ok();
         readers.abort_all();
         let (record, stopped_by) = self.live.result();
+        let is_stopped = match &ended {
+            Err(error) => matches!(error, tolv_run::Error::Stopped),
+            Ok(ending) => ending.reason.is_none() && is_told,
+        };
+        if is_stopped && !begun && stopped_by.is_none() {
+            // What stays of it, the next platform records as lost.
+            self.platform.0.store.remove_run(&run.id).await.ok();
+            self.live.never_began();
+            self.platform.0.runs.remove(&run.id);
+            self.platform.0.runs.say_over();
+            return;
+        }
+        let is_told = is_told && stopped_by.is_none() && ended.is_ok();
         let mut end = end(&ended, begun, stopped_by);
+        if is_told {
+            let why = match self.platform.is_leaving() {
+                true => "stopped: the platform is upgraded",
+                false => "stopped: the platform ended",
+            };
+            add(&mut end.note, why.to_owned());
+        }
         let recorded = self.keep(&run.deploy, &run.id, record, &mut end).await;
         let now = Timestamp::now();
         self.settle(&run.id, &end, recorded, now).await;
@@ -83,7 +107,9 @@ impl Life {
         self.platform.0.runs.say_over();
         self.forget(&run.deploy).await;
         let ending = self.platform.0.ending.clone();
-        ending.run_until_cancelled(sleep(LINGER)).await;
+        if ending.run_until_cancelled(sleep(LINGER)).await.is_none() {
+            timeout(LAST_READ, self.live.is_read()).await.ok();
+        }
         self.platform.0.runs.remove(&run.id);
     }
 

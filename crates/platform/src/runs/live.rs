@@ -78,6 +78,10 @@ struct State {
     /// The process is gone: what is left in its pipes is all there will be.
     gone: bool,
     over: bool,
+    /// The platform ended before it could start.
+    never_began: bool,
+    /// A reader got its end.
+    is_read: bool,
     stopped_by: Option<String>,
     /// Until it is over.
     _slug: Option<Held>,
@@ -128,6 +132,8 @@ impl Live {
                 attached: 1,
                 gone: false,
                 over: false,
+                never_began: false,
+                is_read: false,
                 stopped_by: None,
                 _slug: Some(slug),
             }),
@@ -246,6 +252,33 @@ impl Live {
         self.changed();
     }
 
+    /// The platform ended before it could start: it is no run.
+    pub(super) fn never_began(&self) {
+        let mut state = self.state();
+        (state.never_began, state.over) = (true, true);
+        state._slug = None;
+        drop(state);
+        self.changed();
+    }
+
+    /// Waits until it runs or is over; whether it was a run at all.
+    pub(super) async fn has_begun(&self) -> bool {
+        self.wait(|state| {
+            let runs = state.run.state == tolv_model::run::State::Up;
+            (runs || state.over).then_some(!state.never_began)
+        })
+        .await
+    }
+
+    /// Waits until a reader got its end, where there may be one.
+    pub(super) async fn is_read(&self) {
+        self.wait(|state| {
+            let has_reader = state.run.connection != Connection::Detached || state.attached > 1;
+            (state.is_read || !has_reader).then_some(())
+        })
+        .await;
+    }
+
     pub(super) fn stopped_by(&self, actor: &str) {
         self.state().stopped_by.get_or_insert_with(|| actor.to_owned());
     }
@@ -290,11 +323,17 @@ impl Live {
             let len: usize = read.pieces.iter().map(|(_, piece)| piece.len()).sum();
             let last = read.from + len as u64 == state.ring.end();
             let over = (state.over && last).then(|| state.run.clone());
+            state.is_read |= over.is_some();
             let some = len > 0 || over.is_some();
             some.then_some(Ok(RunOutput { from: read.from, pieces: read.pieces, over }))
         };
         let nothing = || Ok(RunOutput { from, pieces: Vec::new(), over: None });
-        tokio::time::timeout(wait, self.wait(look)).await.unwrap_or_else(|_| nothing())
+        let output = tokio::time::timeout(wait, self.wait(look)).await;
+        if let Ok(Ok(RunOutput { over: Some(_), .. })) = &output {
+            // Whoever waits for this looks again.
+            self.changed();
+        }
+        output.unwrap_or_else(|_| nothing())
     }
 
     /// Gives the process input that begins at a place; `end` says that none comes behind it.

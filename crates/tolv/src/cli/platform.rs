@@ -30,7 +30,7 @@ const HOME_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) fn status(at: &At, settings: &Settings) -> ExitCode {
     let (client, at_home) = match client(at, settings) {
         Ok(found) => found,
-        Err(failure) => return failure.status(NOT_KNOWN).report(),
+        Err(failure) => return failure.report(),
     };
     let limit = if at_home.is_some() { HOME_TIMEOUT } else { TIMEOUT };
     let asked = Instant::now();
@@ -80,11 +80,22 @@ fn client(at: &At, settings: &Settings) -> Result<(Client, Option<PathBuf>), Fai
             return Ok((Client::local(&folder), Some(home)));
         }
     }
-    let target = Target::of(at, settings).map_err(|failure| Failure {
-        text: format!("no platform runs on this machine, and {}", failure.text),
-        ..failure
-    })?;
-    Ok((target.client, None))
+    match Target::of(at, settings) {
+        Ok(target) => Ok((target.client, None)),
+        Err(failure) if at.server.is_some() => Err(failure.status(NOT_KNOWN)),
+        // Its state folder says that there is to be one.
+        Err(_) if settings.serve_home().is_dir() => {
+            let text = format!(
+                "the platform with its state in {} does not run",
+                settings.serve_home().display()
+            );
+            Err(Failure::new(text).hint("start it: tolv serve").status(FAIL))
+        }
+        Err(failure) => {
+            let text = format!("no platform runs on this machine, and {}", failure.text);
+            Err(Failure { text, ..failure }.status(NOT_KNOWN))
+        }
+    }
 }
 
 /// Why there is no answer. A platform that nobody can reach has failed.

@@ -1,8 +1,13 @@
 //! Commands are answered all through an upgrade: by the old program or by the new one.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use rustix::process::{Signal, kill_process};
 
 use super::*;
 
@@ -155,4 +160,122 @@ fn changes_that_come_while_a_new_program_takes_over_are_done_by_it() {
     let operations = operations["items"].as_array().unwrap();
     assert!(operations.iter().all(|operation| operation["state"] == "succeeded"), "{operations:?}");
     poll(Duration::from_secs(30), "it to run", || shop.get("shop.localhost", "/").ok());
+}
+
+#[test]
+fn pushes_and_runs_that_come_while_a_new_program_takes_over_are_done() {
+    let mut shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.pushed(&["tolv", "main"]);
+    for round in 0..2 {
+        let before = handed_over(&shop.serve);
+        let Shop { serve, dir } = &mut shop;
+        let all_the_while = |serve: &Serve| {
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while handed_over(serve) == before {
+                        // One that has begun may be stopped, as any other.
+                        let ran = serve.ran(dir, &["run", "true"]);
+                        let is_stopped = ran.err.contains("stopped: the platform is upgraded");
+                        let is_done = ran.status.success() || is_stopped;
+                        assert!(is_done, "{}: {}{}", ran.status, ran.out, ran.err);
+                    }
+                });
+                scope.spawn(|| {
+                    while handed_over(serve) == before {
+                        done(serve, dir, &["run", "--detach", "true"]);
+                    }
+                });
+                let mut number = 0;
+                while handed_over(serve) == before {
+                    std::fs::write(dir.join("round"), format!("{round}.{number}")).unwrap();
+                    git::commit(dir);
+                    let pushed = push_from(serve, dir, &["tolv", "main"]);
+                    assert!(pushed.status.success(), "{}{}", pushed.out, pushed.err);
+                    number += 1;
+                }
+            });
+        };
+        assert!(serve.upgrade_with(all_the_while, |_| {}).success());
+    }
+    let runs = shop.json(&["run", "list", "-n", "200"]);
+    let runs = runs["items"].as_array().unwrap();
+    assert!(runs.iter().all(|run| run["state"] != "failed"), "{runs:?}");
+}
+
+/// Passes connections on to the API. Of a push it lets the beginning through, and the rest once it may.
+fn slow_proxy(api: SocketAddr, held: Arc<AtomicBool>, may: Arc<AtomicBool>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let pass = move |mut client: TcpStream| {
+        let mut server = TcpStream::connect(api).unwrap();
+        let (mut from, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        thread::spawn(move || {
+            std::io::copy(&mut from, &mut to).ok();
+            to.shutdown(Shutdown::Write).ok();
+        });
+        let (mut text, mut piece, mut sent) = (Vec::new(), [0; 4096], 0);
+        loop {
+            match client.read(&mut piece) {
+                Ok(read) if read > 0 => text.extend_from_slice(&piece[..read]),
+                _ => break,
+            }
+            let asked = text.windows(5).position(|word| word == b"POST ");
+            let body = asked.and_then(|at| {
+                let end = text[at..].windows(4).position(|word| word == b"\r\n\r\n")?;
+                Some(at + end + 4)
+            });
+            let until = match (asked, body) {
+                (Some(_), Some(body)) if !may.load(Ordering::Relaxed) => body + 50,
+                _ => text.len(),
+            };
+            if until < text.len() {
+                server.write_all(&text[sent..until]).unwrap();
+                sent = until;
+                held.store(true, Ordering::Relaxed);
+                let may = || may.load(Ordering::Relaxed).then_some(());
+                poll(Duration::from_secs(60), "the rest may pass", may);
+            }
+            server.write_all(&text[sent..]).unwrap();
+            sent = text.len();
+        }
+        server.shutdown(Shutdown::Write).ok();
+    };
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, pass) = (client.unwrap(), pass.clone());
+            thread::spawn(move || pass(client));
+        }
+    });
+    address
+}
+
+/// Longer than an upgrade waits for it: the old program takes it, and the new one deploys it.
+#[test]
+fn a_push_that_arrives_slower_than_an_upgrade_waits_is_done_by_the_new_program() {
+    let mut shop = Shop::new("web: python3 server.py\n", &[]);
+    shop.pushed(&["tolv", "main"]);
+    let api = shop.serve.url()["http://".len()..].parse::<SocketAddr>().unwrap();
+    let (held, may) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let proxy = slow_proxy(api, Arc::clone(&held), Arc::clone(&may));
+    shop.change("round", "slow");
+    let url = format!("http://x:{}@{proxy}/git/shop/production.git", shop.serve.token());
+    let push = push_command(&shop.serve, &shop.dir, &[&url, "main"]);
+    let mut push = tolv_testkit::Tolv::start(&mut { push });
+    poll(SOON, "its request to be on its way", || held.load(Ordering::Relaxed).then_some(()));
+    let before = handed_over(&shop.serve);
+    let cut_off = |serve: &Serve| {
+        poll(SOON, "the new program", || {
+            // It does not wait for the push for as long as it may.
+            kill_process(serve.running().pid(), Signal::USR2).ok();
+            (handed_over(serve) > before).then_some(())
+        });
+    };
+    let status = shop.serve.upgrade_with(cut_off, |_| {
+        may.store(true, Ordering::Relaxed);
+        assert!(push.wait(SOON).success(), "{:?}", push.lines());
+    });
+    assert!(status.success(), "{status}");
+    let releases = shop.json(&["releases"]);
+    assert_eq!(releases["items"][0]["outcome"], "succeeded");
+    assert_eq!(releases["items"][0]["number"], 2, "{releases}");
 }

@@ -518,3 +518,27 @@ fn signals_for_the_client_are_the_processs() {
     });
     assert_eq!(status.code(), Some(137));
 }
+
+#[test]
+fn the_last_output_of_a_run_arrives_when_the_platform_is_upgraded_or_ends() {
+    let mut shop = shop();
+    let script = "trap 'echo got-term; exit 9' TERM; echo begun; while :; do sleep 0.1; done";
+    for (is_upgrade, why) in
+        [(true, "stopped: the platform is upgraded"), (false, "stopped: the platform ended")]
+    {
+        let mut child = shop.spawn(&["--", "sh", "-c", script], Stdio::null());
+        let mut first = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        match is_upgrade {
+            true => assert!(shop.serve.upgrade(|_| {}).success()),
+            false => {
+                shop.serve.end(Signal::TERM);
+            }
+        }
+        let ended = child.wait_with_output().unwrap();
+        let (out, err) =
+            (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
+        assert_eq!((&*out, ended.status.code()), ("got-term\n", Some(9)), "{err}");
+        assert!(err.contains(why), "{err}");
+    }
+}

@@ -160,8 +160,8 @@ fn a_healthy_platform_says_so_to_its_user_and_to_administrators() {
     assert_eq!(next.number("lease", "holder_pid"), next.number("platform", "pid"));
     shop.serve.end(Signal::KILL);
     let gone = at_home(&shop.serve, &[]);
-    assert_eq!(gone.status.code(), Some(3), "{}", gone.err);
-    assert!(gone.err.contains("no platform runs on this machine"), "{}", gone.err);
+    assert_eq!(gone.status.code(), Some(2), "{}", gone.err);
+    assert!(gone.err.contains("does not run"), "{}", gone.err);
     let gone = shop.ran(&["status", "--platform"]);
     assert_eq!(gone.status.code(), Some(2), "{}", gone.err);
     shop.serve.begin();

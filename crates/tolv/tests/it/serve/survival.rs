@@ -85,8 +85,11 @@ fn a_branch_that_cannot_be_moved_fails_no_release() {
     std::fs::create_dir_all(heads.join("main")).unwrap();
     std::fs::write(heads.join("main/held.lock"), "").unwrap();
     shop.change("index.html", "two");
-    let pushed = shop.pushed(&["tolv", "main"]);
-    assert!(pushed.contains("The branch main is not moved: git update-ref: "), "{pushed}");
+    let pushed = push_from(&shop.serve, &shop.dir, &["tolv", "main"]);
+    assert!(!pushed.status.success(), "the branch is as it was: {}", pushed.err);
+    let said =
+        ["The branch main is not moved: git update-ref: ", "(released, but the branch is not"];
+    assert!(said.iter().all(|said| pushed.err.contains(said)), "{}", pushed.err);
     assert_eq!(items(&shop, &["releases"])[0]["outcome"], "succeeded");
 }
 

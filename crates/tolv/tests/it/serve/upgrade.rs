@@ -484,3 +484,81 @@ fn one_that_dies_while_operations_are_finished_holds_nothing_up() {
     assert!(!push.wait(SOON).success());
     assert!(shop.serve.upgrade(|_| {}).success());
 }
+
+/// A supervisor that starts another platform finds nobody in its way.
+#[test]
+fn a_new_program_ends_with_the_old_one_that_is_killed_before_it_took_over() {
+    let installed = Installed::new();
+    let serve = Serve::start(installed.path().to_str().unwrap(), &[]);
+    let mut shop = Shop::on(serve, "web: python3 server.py\n");
+    shop.change("server.py", SERVER);
+    shop.pushed(&["tolv", "main"]);
+    let before = pids(&shop);
+    for _ in 0..3 {
+        let seen = shop.serve.running().lines().len();
+        shop.serve.signal(Signal::USR2);
+        poll(SOON, "the new program", || {
+            let lines = shop.serve.running().lines();
+            lines[seen..].iter().any(|line| line.text.contains("Upgrade: starting")).then_some(())
+        });
+        let old = shop.serve.running().pid();
+        rustix::process::kill_process(old, Signal::KILL).unwrap();
+        shop.serve.ended();
+        shop.serve.begin();
+        let is_successor = |pid: &u32| {
+            let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            words.is_ok_and(|words| words.ends_with("serve\0--successor\0"))
+        };
+        let of_this = crate::processes_with(installed.path().to_str().unwrap());
+        assert_eq!(of_this.iter().find(|pid| is_successor(pid)), None);
+        assert_eq!(shop.text("shop.localhost", "/"), "ok");
+    }
+    poll(SOON, "it is known again", || (pids(&shop) == before).then_some(()));
+}
+
+/// Of what waits for the new program nothing is kept, nor is the old one.
+#[test]
+fn the_old_program_ends_where_the_new_one_is_killed_with_a_push_to_finish() {
+    let mut shop = Shop::new("web: python3 server.py\nrelease: sh release.sh\n", &[]);
+    shop.change("release.sh", "echo begun; sleep 1000");
+    let push = push_command(&shop.serve, &shop.dir, &["tolv", "main"]);
+    let mut push = tolv_testkit::Tolv::start(&mut { push });
+    poll(SOON, "its release phase", || {
+        shop.ran(&["logs", "-p", "release"]).out.contains(": begun").then_some(())
+    });
+    shop.serve.signal(Signal::USR2);
+    shop.serve.running().wait_for_line(|line| line.contains("Upgrade: waiting for op_"), SOON);
+    let status = shop.serve.upgrade(|serve| {
+        push.wait_for_line(|line| line.contains("The platform is upgraded"), SOON);
+        rustix::process::kill_process(serve.running().pid(), Signal::KILL).unwrap();
+        assert!(!push.wait(SOON).success());
+        let lines = push.lines();
+        assert!(lines.iter().any(|line| line.text.contains("(not done yet)")), "{lines:?}");
+    });
+    assert!(status.success());
+    shop.serve.ended();
+    shop.serve.begin();
+    let operations = shop.json(&["operations"]);
+    let id = operations["items"][0]["id"].as_str().unwrap();
+    shop.tolv(&["operations", "cancel", id]);
+}
+
+#[test]
+fn where_memory_is_short_the_new_program_is_killed_first_until_it_took_over() {
+    let installed = Installed::new();
+    let mut serve = Serve::start(installed.path().to_str().unwrap(), &[]);
+    let score = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    let own = score(&serve.running().pid().as_raw_pid().to_string());
+    installed.put("echo score $(cat /proc/self/oom_score_adj) >&2; exit 3");
+    serve.signal(Signal::USR2);
+    serve.running().wait_for_line(|line| line == "score 1000", SOON);
+    serve.running().wait_for_line(|line| line.contains("this platform goes on"), SOON);
+    installed.put_right();
+    assert!(serve.upgrade(|_| {}).success());
+    let new = serve.running().pid().as_raw_pid().to_string();
+    assert_eq!(score(&new), own);
+    let children = std::fs::read_to_string(format!("/proc/{new}/task/{new}/children")).unwrap();
+    for child in children.split_whitespace() {
+        assert_eq!(score(child), own);
+    }
+}
