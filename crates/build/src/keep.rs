@@ -11,6 +11,7 @@ use crate::Error;
 use crate::files;
 use crate::layers::Layers;
 use crate::proof::Proofs;
+use crate::resolution::Resolutions;
 use crate::slugs::Slugs;
 
 /// Proves that a slug is what its id says, and its layers what the slug says: every path, mode,
@@ -77,7 +78,8 @@ pub fn usage(home: &Path) -> Result<Usage, Error> {
     Ok(Usage {
         slugs: files::disk_use(slugs.folder()).saturating_sub(below),
         layers: below,
-        caches: files::disk_use(&home.join("cache")),
+        caches: files::disk_use(&home.join("cache"))
+            .saturating_add(files::disk_use(Resolutions::at(home).folder())),
     })
 }
 
