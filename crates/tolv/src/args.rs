@@ -215,7 +215,8 @@ pub(crate) struct BuildLimits {
 
     /// Refuse a codebase without a lock; else its packages are resolved once, and the result is
     /// kept and used again
-    #[arg(long, env = "TOLV_REQUIRE_LOCK", hide_short_help = true)]
+    #[arg(long, env = "TOLV_REQUIRE_LOCK", hide_short_help = true,
+        value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) require_lock: bool,
 }
 

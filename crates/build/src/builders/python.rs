@@ -159,6 +159,9 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
     let mut plan = Plan::new(NAME, VERSION);
     let manifest = read_toml(tree, NAME, "pyproject.toml")?;
     let kind = kind(tree, manifest.as_ref())?;
+    if toolchains.require_lock {
+        refuse_unlocked(tree, kind)?;
+    }
     let pipfile = match kind {
         Kind::ToolLock(Tool::Pipenv) | Kind::ToolManifest(Tool::Pipenv) => {
             read_toml(tree, NAME, "Pipfile")?
@@ -427,14 +430,7 @@ fn packages(
         }
         Kind::Project | Kind::ToolManifest(_) => {}
     }
-    let lock = match kind {
-        Kind::ToolManifest(tool) => tool.lock(),
-        _ => "uv.lock",
-    };
-    let why = format!("`{}` has no lock: there is no `{lock}`", kind.name());
-    if toolchains.require_lock {
-        return Err(required(why));
-    }
+    let why = unlocked(kind);
     let (made, packages) = match kind {
         Kind::ToolManifest(tool) => {
             let made = resolver.tool(toolchains, tool)?;
@@ -464,7 +460,7 @@ fn requirements_found(
         return Ok(Found { packages: read.packages, made: None, warnings: Vec::new() });
     }
     let from = read.packages.from.clone();
-    let loose = format!("not pinned to one version with `==`: {}", read.shown());
+    let loose = not_pinned(&read);
     if toolchains.require_lock && !read.loose.is_empty() && !resolver.has_lock(&read)? {
         return Err(required(loose));
     }
@@ -512,6 +508,34 @@ fn requirements_found(
     }
     from.clone_into(&mut packages.from);
     Ok(Found { packages, made: Some(text), warnings: vec![not_locked(&why)] })
+}
+
+/// Refuses, before anything is fetched, what plainly has no lock.
+fn refuse_unlocked(tree: &Tree, kind: Kind) -> Result<(), Error> {
+    match kind {
+        Kind::Project | Kind::ToolManifest(_) => Err(required(unlocked(kind))),
+        Kind::Requirements if !tree.is_file(resolve::REQUIREMENTS_LOCK) => {
+            let read = requirements::read(tree, kind.name())?;
+            match read.loose.is_empty() {
+                true => Ok(()),
+                false => Err(required(not_pinned(&read))),
+            }
+        }
+        Kind::Requirements | Kind::UvLock | Kind::ToolLock(_) => Ok(()),
+    }
+}
+
+/// Why a manifest is no lock.
+fn unlocked(kind: Kind) -> String {
+    let lock = match kind {
+        Kind::ToolManifest(tool) => tool.lock(),
+        _ => "uv.lock",
+    };
+    format!("`{}` has no lock: there is no `{lock}`", kind.name())
+}
+
+fn not_pinned(read: &Requirements) -> String {
+    format!("not pinned to one version with `==`: {}", read.shown())
 }
 
 fn required(problem: String) -> Error {

@@ -1,5 +1,5 @@
 //! Packages in layers, asked of the package index: everything that needs uv, or one npm or pnpm,
-//! which is fetched once, in one test each.
+//! which each test fetches once.
 
 use std::fs;
 use std::path::Path;
@@ -95,10 +95,6 @@ fn python_packages_are_a_layer() {
         run(&first, &built, &["/app/.venv/bin/python", "-c", "import flask; print(1)"]),
         "1"
     );
-
-    ranges_are_resolved_once(&app, &first);
-    own_packages_are_resolved_with_the_source(&first);
-    poetry_writes_out_its_lock(&first);
 }
 
 /// The warnings of a build that are about packages.
@@ -106,7 +102,12 @@ fn warnings(built: &Built) -> String {
     built.warnings.join("\n")
 }
 
-fn ranges_are_resolved_once(app: &Home, first: &Request) {
+#[test]
+fn ranges_are_resolved_once() {
+    let (app, home) = (Home::new(), Home::new());
+    let first = &request(app.path(), home.path());
+    app.write("app.py", "import click; print('again', click.__version__)\n");
+    app.write("Procfile", "web: python app.py\n");
     app.write("requirements.txt", "click>=8,<8.1.8  # a range\n");
     let (one, said) = build(first);
     assert!(said.heading("Resolving requirements.txt"));
@@ -146,6 +147,7 @@ fn ranges_are_resolved_once(app: &Home, first: &Request) {
     let error = crate::refusal(first);
     assert!(error.to_string().contains("click"), "{error}");
     assert!(error.help().unwrap().contains("loosen"), "{error:?}");
+    own_packages_are_resolved_with_the_source(first);
 }
 
 /// What a stranger's `setup.py` does while its wishes are read is done in the sandbox, and what it
@@ -175,10 +177,10 @@ fn own_packages_are_resolved_with_the_source(first: &Request) {
     assert_nothing_left(&request.home);
 }
 
-fn poetry_writes_out_its_lock(first: &Request) {
-    let app = Home::new();
-    let mut request = first.clone();
-    request.source = tolv_build::Source::WorkingTree { dir: app.path().to_owned() };
+#[test]
+fn poetry_writes_out_its_lock() {
+    let (app, home) = (Home::new(), Home::new());
+    let request = request(app.path(), home.path());
     app.write("Procfile", "web: python -m six\n");
     // This source has packages of the simple index alone, which a mirror of it has as well.
     let manifest = "[tool.poetry]\nname = \"shop\"\nversion = \"1\"\ndescription = \"\"\n\
