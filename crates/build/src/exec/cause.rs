@@ -124,7 +124,8 @@ impl<'a> Cause<'a> {
     /// builder names first is helped with.
     pub(super) fn told(self) -> (Vec<String>, Option<String>) {
         // A hint without a text fits any failure.
-        let any = self.hints.iter().find(|(part, _)| part.is_empty()).map(|(_, help)| help.as_str());
+        let any =
+            self.hints.iter().find(|(part, _)| part.is_empty()).map(|(_, help)| help.as_str());
         let help = self.help.map(|(_, help)| help).or(any).map(str::to_owned);
         if let Some(lines) = self.python.told() {
             return (lines, help);
@@ -300,7 +301,10 @@ mod tests {
         let text = "Traceback (most recent call last):\n  File \"/app/a.py\", line 4, in <module>\n\
                     \u{20}   raise KeyError(x)\n    ~~~~^^\nKeyError: 'SECRET'\nError: bye\n";
         let (lines, help) = told(&hints, text);
-        assert_eq!((lines, help.as_deref()), (vec!["KeyError: 'SECRET'".to_owned()], Some("set it")));
+        assert_eq!(
+            (lines, help.as_deref()),
+            (vec!["KeyError: 'SECRET'".to_owned()], Some("set it"))
+        );
         assert_eq!(told(&hints, "nothing\n").1.as_deref(), Some("look"));
 
         let hints = [("Failed to build", "no wheel".to_owned())];

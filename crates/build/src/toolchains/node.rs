@@ -374,7 +374,7 @@ fn best_node(published: &[Published], wants: &[Want]) -> Option<Published> {
 
 /// Even major versions of Node.js become long-term ones.
 fn is_long_term(version: &Version) -> bool {
-    version.major() % 2 == 0
+    version.major().is_multiple_of(2)
 }
 
 /// Whether a prefix has the headers of Node.js.
