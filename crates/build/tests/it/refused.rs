@@ -126,15 +126,15 @@ fn a_mistake_in_a_declarative_file() {
 fn packages_without_a_lock() {
     let app = Home::new();
     app.write("Procfile", "web: ./run\n");
-    app.write("package.json", r#"{"name": "x", "dependencies": {"express": "^5"}}"#);
-    let error = refused(app.path());
-    assert!(matches!(error, Error::Plan { builder: "node", .. }));
-    assert!(error.help().unwrap().contains("npm install"), "{:?}", error.help());
-    fs::remove_file(app.path().join("package.json")).unwrap();
-    // Python's are resolved, unless a lock is required.
+    // They are resolved, unless a lock is required.
     let home = Home::new();
     let caps = Caps { require_lock: true, ..Caps::default() };
     let strict = Request { caps, ..request(app.path(), home.path()) };
+    app.write("package.json", r#"{"name": "x", "dependencies": {"express": "^5"}}"#);
+    let error = refusal(&strict);
+    assert!(matches!(error, Error::Plan { builder: "node", .. }));
+    assert!(error.help().unwrap().contains("npm install"), "{:?}", error.help());
+    fs::remove_file(app.path().join("package.json")).unwrap();
     app.write("pyproject.toml", "[project]\nname = \"x\"\nversion = \"1\"\n");
     let error = refusal(&strict);
     assert!(matches!(error, Error::Plan { builder: "python", .. }));
