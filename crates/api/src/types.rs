@@ -53,6 +53,9 @@ pub struct App {
     pub created: Timestamp,
     /// Its deploys' names.
     pub deploys: Vec<String>,
+    /// Whether its row was written or changed outside of the platform: then its name alone is known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changed_outside: bool,
 }
 
 /// An app to be made.
@@ -97,6 +100,9 @@ pub struct Deploy {
     /// Config variables of the deploy it was made from, which have no value here yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wanted: Vec<String>,
+    /// Whether its row was written or changed outside of the platform: then its name alone is known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changed_outside: bool,
 }
 
 /// A deploy to be made.
@@ -355,7 +361,7 @@ pub struct Process {
     /// `web.1`.
     pub name: String,
     /// starting, up, draining (up, and others get its requests), unresponsive (up, and no request is
-    /// answered in time), crashed, stopping or down.
+    /// answered in time), crashed, complete (with `tolv up`: it ended with status 0), stopping or down.
     pub state: String,
     /// Of which release.
     pub release: u32,

@@ -17,12 +17,15 @@ mod python;
 mod rust;
 mod several;
 mod static_site;
+mod unbuilt;
 
 /// One language, as data.
 struct Builder {
     name: &'static str,
     /// What `detect` looks for, in words.
     signs: &'static str,
+    /// Files that ask for this builder; beside another one that is taken, they are named.
+    manifests: &'static [&'static str],
     detect: fn(&Tree) -> bool,
     plan: fn(&Tree, &mut Toolchains<'_>) -> Result<Plan, Error>,
 }
@@ -32,19 +35,45 @@ const BUILDERS: [Builder; 6] = [
     Builder {
         name: "python",
         signs: "uv.lock, requirements.txt, pyproject.toml, Pipfile",
+        manifests: &["requirements.txt", "pyproject.toml", "Pipfile", "uv.lock"],
         detect: python::detect,
         plan: python::plan,
     },
-    Builder { name: "node", signs: "package.json", detect: node::detect, plan: node::plan },
-    Builder { name: "rust", signs: "Cargo.toml", detect: rust::detect, plan: rust::plan },
-    Builder { name: "go", signs: "go.mod", detect: go::detect, plan: go::plan },
+    Builder {
+        name: "node",
+        signs: "package.json",
+        manifests: &["package.json"],
+        detect: node::detect,
+        plan: node::plan,
+    },
+    Builder {
+        name: "rust",
+        signs: "Cargo.toml",
+        manifests: &["Cargo.toml"],
+        detect: rust::detect,
+        plan: rust::plan,
+    },
+    Builder {
+        name: "go",
+        signs: "go.mod",
+        manifests: &["go.mod"],
+        detect: go::detect,
+        plan: go::plan,
+    },
     Builder {
         name: "static",
         signs: "static.json, index.html",
+        manifests: &["static.json"],
         detect: static_site::detect,
         plan: static_site::plan,
     },
-    Builder { name: "procfile", signs: "Procfile", detect: procfile::detect, plan: procfile::plan },
+    Builder {
+        name: "procfile",
+        signs: "Procfile",
+        manifests: &[],
+        detect: procfile::detect,
+        plan: procfile::plan,
+    },
 ];
 
 /// The plan of the first builder that knows this codebase.
@@ -53,20 +82,32 @@ const BUILDERS: [Builder; 6] = [
 ///
 /// [`Error::Undetected`] where none does, and the builder's own.
 pub(crate) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
-    if let Some(plan) = several::plan(tree, toolchains)? {
+    let builder = BUILDERS.iter().find(|builder| (builder.detect)(tree));
+    let taken = builder.filter(|builder| !builder.manifests.is_empty());
+    unbuilt::refuse(tree, taken.map(|builder| builder.name))?;
+    if let Some(mut plan) = several::plan(tree, toolchains)? {
+        unbuilt::warn(tree, &mut plan);
         return Ok(plan);
     }
-    if let Some(builder) = BUILDERS.iter().find(|builder| (builder.detect)(tree)) {
+    if let Some(builder) = builder {
         toolchains.say(Event::Heading(format!("Building with the {} builder", builder.name)));
-        return (builder.plan)(tree, toolchains);
+        let mut plan = (builder.plan)(tree, toolchains)?;
+        unbuilt::warn(tree, &mut plan);
+        return Ok(plan);
     }
     let signs: Vec<_> =
         BUILDERS.iter().map(|builder| format!("{} ({})", builder.signs, builder.name)).collect();
     let what =
         if tree.entries().is_empty() { "the codebase has no files" } else { "no builder fits" };
+    let help = match unbuilt::like_procfile(tree) {
+        Some(name) => format!("rename `{name}` to `Procfile`, or add one of these files"),
+        None => {
+            "add one of these files, or a `Procfile` with a line such as `web: ./server`".into()
+        }
+    };
     Err(Error::Undetected {
         problem: format!("{what}; looked in its root for {}", signs.join(", ")),
-        help: "add one of these files, or a `Procfile` with a line such as `web: ./server`".into(),
+        help,
     })
 }
 
@@ -129,7 +170,7 @@ fn read_toml(tree: &Tree, builder: &'static str, path: &str) -> Result<Option<to
 
 /// `path` of a codebase below `folder`, without `.` and inner `..`; nothing where it leaves the
 /// codebase. `""` is the root.
-fn inside(folder: &str, path: &str) -> Option<String> {
+pub(crate) fn inside(folder: &str, path: &str) -> Option<String> {
     if path.starts_with('/') {
         return None;
     }

@@ -13,6 +13,7 @@ use crate::layers::Layers;
 use crate::proof::Proofs;
 use crate::resolution::Resolutions;
 use crate::slugs::Slugs;
+use crate::source::submodules;
 
 /// Proves that a slug is what its id says, and its layers what the slug says: every path, mode,
 /// link and byte, and nothing else. What was proven before and has not changed since is not read
@@ -79,7 +80,8 @@ pub fn usage(home: &Path) -> Result<Usage, Error> {
         slugs: files::disk_use(slugs.folder()).saturating_sub(below),
         layers: below,
         caches: files::disk_use(&home.join("cache"))
-            .saturating_add(files::disk_use(Resolutions::at(home).folder())),
+            .saturating_add(files::disk_use(Resolutions::at(home).folder()))
+            .saturating_add(files::disk_use(&home.join(submodules::FOLDER))),
     })
 }
 

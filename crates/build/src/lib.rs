@@ -33,6 +33,7 @@ mod plan;
 mod proof;
 mod repository;
 mod resolution;
+mod scripts;
 mod seal;
 mod slots;
 mod slugs;

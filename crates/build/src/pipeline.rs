@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tolv_model::app_json::AppJson;
 use tolv_model::name::ProcessType;
 use tolv_model::procfile::Procfile;
+use tolv_model::service::HostServices;
 use tolv_model::slug::{Declared, Digest, Manifest, SlugId};
 use tolv_sandbox::{Cancel, Level, Mount, Spawner};
 
@@ -23,11 +24,12 @@ use crate::resolution::Resolution;
 use crate::slots::Slot;
 use crate::slugs::{Slugs, pack};
 use crate::snapshot::{self, Stamps};
-use crate::source::Source;
 use crate::source::git::Git;
+use crate::source::submodules::Submodules;
+use crate::source::{Source, shown};
 use crate::toolchains::{Layout, Toolchains};
 use crate::tree::Tree;
-use crate::{Error, Event, builders};
+use crate::{Error, Event, builders, scripts};
 
 mod resolve;
 
@@ -78,6 +80,8 @@ pub struct Request {
     pub cancel: Cancel,
     /// What of the app's slugs and layers was proven.
     pub proofs: Proofs,
+    /// Services of the machine that the URL of a submodule may name, where it is fetched.
+    pub host_services: HostServices,
 }
 
 /// A slug, with what its release needs to know.
@@ -178,20 +182,21 @@ impl<'a> Pipeline<'a> {
 
     /// The codebase's files, and the commit that they are of.
     fn tree(&self, events: &mut dyn FnMut(Event)) -> Result<(Tree, Option<String>), Error> {
-        let (request, export) = (self.request, self.folder("export")?);
-        let listing = request.source.list(&self.git(), &export, &request.caps, &request.cancel)?;
-        let tree = snapshot::take(&listing, &request.caps, &|| self.cancelled())?;
+        let (request, host) = (self.request, &self.request.host);
+        let (caps, cancel) = (&request.caps, &request.cancel);
+        let services = &request.host_services;
+        let mut submodules =
+            Submodules::new(&self.home, &host.registry, services, (caps, cancel), &mut *events);
+        let export = self.folder("export")?;
+        let git = self.git();
+        let listing = request.source.list(&git, &export, caps, cancel, Some(&mut submodules))?;
+        submodules.finish()?;
+        let tree = snapshot::take(&listing, caps, &|| self.cancelled())?;
         for warning in &listing.warnings {
             events(Event::Warning(warning.clone()));
         }
-        if !matches!(request.source, Source::WorkingTree { .. })
-            && tree.read(".gitattributes")?.is_some_and(|text| names_lfs(&text))
-        {
-            events(Event::Warning(
-                "`.gitattributes` names Git LFS, and no filter runs on a commit: its files are \
-                 built as the pointers that the commit has"
-                    .to_owned(),
-            ));
+        if let Some(warning) = lfs_warning(&tree) {
+            events(Event::Warning(warning));
         }
         Ok((tree, listing.commit))
     }
@@ -274,6 +279,9 @@ impl<'a> Pipeline<'a> {
             events(Event::Warning(warning.clone()));
         }
         let process_types = process_types(&plan, declared.procfile.as_ref())?;
+        for warning in unknown_types(&declared.app_json, &process_types) {
+            events(Event::Warning(warning));
+        }
         let input = input(&tree, &plan, &process_types);
         let known = self.known(&input)?;
         let (slug, manifest) = match known {
@@ -290,11 +298,15 @@ impl<'a> Pipeline<'a> {
                 (id, manifest)
             }
         };
+        let dir = self.slugs.path(slug);
+        for warning in scripts::warnings(&manifest.process_types, &manifest.entries, &dir) {
+            events(Event::Warning(warning));
+        }
         tell(&plan, declared.procfile.as_ref(), &manifest, slug, events);
         Ok(Built {
             slug,
             mounts: self.places().mounts(slug, &manifest)?,
-            dir: self.slugs.path(slug),
+            dir,
             manifest,
             app_json: declared.app_json,
             commit,
@@ -397,8 +409,42 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-fn names_lfs(attributes: &[u8]) -> bool {
-    attributes.windows(b"filter=lfs".len()).any(|part| part == b"filter=lfs")
+/// Names pointers of Git LFS: no filter runs on a commit, and none here on a folder.
+fn lfs_warning(tree: &Tree) -> Option<String> {
+    let pointers = tree.lfs_pointers();
+    let first = shown(pointers.first()?);
+    let files = match pointers.len() - 1 {
+        0 => format!("`{first}` is a Git LFS pointer"),
+        1 => format!("`{first}` and 1 more file are Git LFS pointers"),
+        more => format!("`{first}` and {more} more files are Git LFS pointers"),
+    };
+    Some(format!(
+        "{files}, and the build has that in place of the content: run `git lfs pull` in a folder \
+         that is built as it is; for what is pushed, commit the content itself \
+         (`git lfs migrate export`)"
+    ))
+}
+
+/// Names what app.json says of process types that there are none of.
+fn unknown_types(app_json: &AppJson, types: &BTreeMap<ProcessType, String>) -> Vec<String> {
+    let is_other = |kind: &&ProcessType| {
+        !types.contains_key(*kind) && !matches!(kind.as_str(), "release" | "run")
+    };
+    let known: Vec<_> = types.keys().map(ProcessType::as_str).collect();
+    let keys = [
+        ("formation", app_json.formation.keys().collect::<Vec<_>>()),
+        ("healthchecks", app_json.health_checks.keys().collect()),
+    ];
+    let warnings = keys.iter().flat_map(|(key, kinds)| {
+        kinds.iter().copied().filter(is_other).map(move |kind| (key, kind))
+    });
+    let text = |(key, kind): (&&str, &ProcessType)| {
+        format!(
+            "`{key}.{kind}` of app.json has no effect: there is no process type `{kind}`, only {}",
+            known.join(", ")
+        )
+    };
+    warnings.map(text).collect()
 }
 
 fn declared(tree: &Tree, events: &mut dyn FnMut(Event)) -> Result<Files, Error> {

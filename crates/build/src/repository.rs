@@ -13,6 +13,7 @@
 mod locks;
 
 use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -103,6 +104,8 @@ pub struct GitCommand {
     pub env: Vec<(&'static str, OsString)>,
     /// What it sees besides the repository.
     pub mounts: Vec<Mount>,
+    /// The services of the machine that it reaches beside the internet; without them it has no network.
+    pub services: Option<Vec<SocketAddr>>,
     /// Where it ends itself: at the end of the client's patience.
     pub time: Option<Duration>,
     /// Its standard input, where that is known before; for [`Repository::ask`].
@@ -113,7 +116,15 @@ impl GitCommand {
     /// A command with these words.
     pub fn new<I: AsRef<OsStr>>(access: GitAccess, args: impl IntoIterator<Item = I>) -> Self {
         let args = args.into_iter().map(|word| word.as_ref().to_owned()).collect();
-        Self { access, args, env: Vec::new(), mounts: Vec::new(), time: None, input: Vec::new() }
+        Self {
+            access,
+            args,
+            env: Vec::new(),
+            mounts: Vec::new(),
+            services: None,
+            time: None,
+            input: Vec::new(),
+        }
     }
 }
 
@@ -194,7 +205,10 @@ impl Repository {
         }
         argv.extend([b"--git-dir".to_vec(), self.dir.as_os_str().as_bytes().to_vec()]);
         argv.extend(command.args.iter().map(|word| word.as_bytes().to_vec()));
-        spec.network = Network::Nowhere;
+        spec.network = match &command.services {
+            Some(services) => Network::Own { services: services.clone() },
+            None => Network::Nowhere,
+        };
         spec.umask = 0o077;
         Job {
             spec,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
@@ -31,6 +32,7 @@ pub(crate) fn take(
         });
     }
     let (mut entries, mut total) = (BTreeMap::new(), 0_u64);
+    let mut lfs_pointers = Vec::new();
     for path in listing.paths.keys() {
         if cancelled() {
             return Err(Error::Cancelled);
@@ -44,8 +46,12 @@ pub(crate) fn take(
         } else if kind.is_file() {
             check_size(path, meta.len(), caps)?;
             let file = files::open(&full).map_err(Error::io("read", &full))?;
-            let (digest, size) = files::pour_until(file, std::io::sink(), cancelled)
-                .map_err(Error::io("read", &full))?;
+            let mut head = Head::default();
+            let (digest, size) =
+                files::pour_until(file, &mut head, cancelled).map_err(Error::io("read", &full))?;
+            if head.is_lfs_pointer(size) {
+                lfs_pointers.push(path.clone());
+            }
             check_size(path, size, caps)?;
             total += size;
             Entry::File { digest, size, executable: files::is_executable(&meta) }
@@ -71,7 +77,33 @@ pub(crate) fn take(
         }
     }
     check_links(&entries)?;
-    Ok(Tree::new(listing.root.clone(), entries))
+    Ok(Tree::new(listing.root.clone(), entries).with_lfs_pointers(lfs_pointers))
+}
+
+/// How a pointer of Git LFS begins, and how large one is at most.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
+const MAX_LFS_POINTER: u64 = 1024;
+
+/// Keeps the first bytes of what is written to it.
+#[derive(Default)]
+struct Head(Vec<u8>);
+
+impl Head {
+    fn is_lfs_pointer(&self, size: u64) -> bool {
+        size <= MAX_LFS_POINTER && self.0 == LFS_POINTER
+    }
+}
+
+impl Write for Head {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let room = LFS_POINTER.len() - self.0.len();
+        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn check_size(path: &[u8], size: u64, caps: &Caps) -> Result<(), Error> {

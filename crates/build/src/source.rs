@@ -1,7 +1,7 @@
 //! The codebase as the build's input: a commit, or a snapshot of the working tree.
 //!
-//! A commit is [exported](export) into the build's own folder, of a developer's own repository with
-//! its submodules. A working tree gives the files that git tracks or would track; outside a
+//! A commit is [exported](export) into the build's own folder, with its submodules: of a developer's
+//! own repository those that are there, of what was pushed those that can be [fetched](submodules). A working tree gives the files that git tracks or would track; outside a
 //! repository, those that no `.gitignore` names. `.slugignore` takes away from all. `.git` and the
 //! state folder `.tolv` never enter.
 //!
@@ -26,10 +26,12 @@ use crate::caps::Caps;
 use crate::repository::Repository;
 use export::{From, export};
 use reader::Reader;
+use submodules::Submodules;
 
 pub(crate) mod export;
 pub(crate) mod git;
 pub(crate) mod reader;
+pub(crate) mod submodules;
 
 /// What to build.
 #[derive(Clone, Debug)]
@@ -77,13 +79,14 @@ impl Source {
         export: &Path,
         caps: &Caps,
         cancel: &Cancel,
+        submodules: Option<&mut Submodules<'_>>,
     ) -> Result<Listing, Error> {
         let mut listing = match self {
             Self::Pushed { repository, commit } => {
                 let tree = format!("{commit}:").into_bytes();
                 let reader = Reader::Shut(repository);
                 let from = From { reader, tree: &tree, checkout: None };
-                let paths = self::export(from, export, caps, cancel)?;
+                let paths = self::export(from, export, caps, cancel, submodules)?;
                 let commit = Some(commit.clone());
                 Listing { root: export.to_owned(), paths, commit, warnings: Vec::new() }
             }
@@ -308,7 +311,7 @@ fn export_commit(
     tree.extend_from_slice(repository.prefix.strip_suffix(b"/").unwrap_or(&repository.prefix));
     let reader = Reader::Own(git, &repository.git_dir);
     let from = From { reader, tree: &tree, checkout: Some(dir) };
-    let paths = export(from, to, caps, cancel)?;
+    let paths = export(from, to, caps, cancel, None)?;
     Ok(Listing { root: to.to_owned(), paths, commit: Some(hex), warnings: Vec::new() })
 }
 

@@ -17,6 +17,7 @@ use crate::resolution::Resolution;
 use crate::{Error, Event};
 
 mod fetch;
+pub(crate) mod go;
 mod http;
 pub(crate) mod node;
 pub(crate) mod npm;

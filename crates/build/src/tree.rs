@@ -4,9 +4,11 @@
 //! ignores and a clean clone lacks. Paths are relative, `/` between parts, as bytes.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use tolv_model::slug::{Digest, Entry};
+use tolv_model::source::is_utf16;
 
 use crate::caps::bytes;
 use crate::{Error, files};
@@ -16,12 +18,24 @@ use crate::{Error, files};
 pub(crate) struct Tree {
     root: PathBuf,
     entries: BTreeMap<Vec<u8>, Entry>,
+    /// Files that Git LFS has put in place of others.
+    lfs_pointers: Vec<Vec<u8>>,
 }
 
 impl Tree {
     /// A view of `root` that shows `entries` only.
     pub(crate) fn new(root: PathBuf, entries: BTreeMap<Vec<u8>, Entry>) -> Self {
-        Self { root, entries }
+        Self { root, entries, lfs_pointers: Vec::new() }
+    }
+
+    /// The same, with these files being pointers of Git LFS.
+    pub(crate) fn with_lfs_pointers(self, lfs_pointers: Vec<Vec<u8>>) -> Self {
+        Self { lfs_pointers, ..self }
+    }
+
+    /// Files that Git LFS has put in place of others.
+    pub(crate) fn lfs_pointers(&self) -> &[Vec<u8>] {
+        &self.lfs_pointers
     }
 
     /// Everything, in the order of the paths' bytes.
@@ -94,6 +108,16 @@ impl Tree {
         }
     }
 
+    /// The first bytes of a file, 256 at most; nothing where there is no file or it cannot be read.
+    pub(crate) fn head(&self, path: &str) -> Option<Vec<u8>> {
+        let mut head = Vec::new();
+        if self.is_file(path) {
+            let file = files::open(&self.root.join(path)).ok()?;
+            file.take(256).read_to_end(&mut head).ok()?;
+        }
+        Some(head)
+    }
+
     /// A file's text without a byte order mark; nothing where there is no file.
     ///
     /// # Errors
@@ -101,6 +125,9 @@ impl Tree {
     /// As [`Tree::read`], and [`Error::Source`] where it is not UTF-8.
     pub(crate) fn text(&self, path: &str) -> Result<Option<String>, Error> {
         let Some(bytes) = self.read(path)? else { return Ok(None) };
+        if is_utf16(&bytes) {
+            return Err(Error::Source(format!("`{path}` is UTF-16; save it as UTF-8")));
+        }
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Some(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))),
             Err(bad) => {

@@ -35,10 +35,28 @@ pub enum FormationError {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Formation(pub BTreeMap<ProcessType, u16>);
 
+/// What runs of the types for which nobody has given a quantity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// One `web` and nothing else, as on other platforms: a type may be there to be run by hand.
+    Web,
+    /// One of each, as with `foreman start`.
+    Each,
+}
+
 impl Formation {
-    /// What runs when nobody said otherwise: one of each type, `release` left out.
-    pub fn first<'a>(types: impl IntoIterator<Item = &'a ProcessType>) -> Self {
-        Self(types.into_iter().filter(|t| !t.is_release()).map(|t| (t.clone(), 1)).collect())
+    /// What runs when nobody said otherwise; `release` is left out.
+    pub fn first<'a>(types: impl IntoIterator<Item = &'a ProcessType>, first: First) -> Self {
+        let quantity = |kind: &ProcessType| u16::from(first == First::Each || kind.is_web());
+        let types = types.into_iter().filter(|kind| !kind.is_release());
+        Self(types.map(|kind| (kind.clone(), quantity(kind))).collect())
+    }
+
+    /// The types of which something runs, with their quantities.
+    #[must_use]
+    pub fn running(&self) -> Self {
+        let running = self.0.iter().filter(|(_, quantity)| **quantity > 0);
+        Self(running.map(|(kind, quantity)| (kind.clone(), *quantity)).collect())
     }
 
     /// This formation with `other`'s quantities in place of its own where `other` has any.

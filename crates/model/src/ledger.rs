@@ -348,6 +348,14 @@ pub enum Broken {
         /// The last release of the ledger.
         found: Option<ReleaseNumber>,
     },
+    /// The deploy's own row, which says what is to run of the release, is not as the platform left it.
+    #[error("the row of the deploy in the database {why}")]
+    Row {
+        /// What is wrong with it.
+        why: String,
+        /// The last release of the ledger.
+        found: Option<ReleaseNumber>,
+    },
 }
 
 fn shown(number: Option<ReleaseNumber>) -> String {
@@ -369,19 +377,20 @@ impl Broken {
             | Self::OtherDeploy { recorded, found } => {
                 found.or(*recorded).unwrap_or(ReleaseNumber(1))
             }
-            Self::Unrecorded { found } | Self::Record { found, .. } => {
+            Self::Unrecorded { found } | Self::Record { found, .. } | Self::Row { found, .. } => {
                 found.unwrap_or(ReleaseNumber(1))
             }
         }
     }
 
-    /// Whether the ledger as a whole is not the one that the platform recorded.
+    /// Whether the ledger as a whole, or the deploy itself, is not as the platform recorded it.
     pub fn is_of_end(&self) -> bool {
         match self {
             Self::End { .. }
             | Self::Unrecorded { .. }
             | Self::Record { .. }
-            | Self::OtherDeploy { .. } => true,
+            | Self::OtherDeploy { .. }
+            | Self::Row { .. } => true,
             Self::Missing { .. }
             | Self::Changed(_)
             | Self::Unlinked(_)

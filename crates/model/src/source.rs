@@ -314,12 +314,12 @@ impl<'a> Report<'a> {
         if !self.is_whole() {
             return None;
         }
-        if let Ok(text) = std::str::from_utf8(self.bytes) {
-            return Some(text);
-        }
-        if matches!(self.bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
+        if is_utf16(self.bytes) {
             self.error(0..2, "the file is UTF-16").hint("save it as UTF-8");
             return None;
+        }
+        if let Ok(text) = std::str::from_utf8(self.bytes) {
+            return Some(text);
         }
         let mut offset = 0;
         for chunk in self.bytes.utf8_chunks() {
@@ -399,6 +399,16 @@ impl Noted<'_> {
             problem.also.push((span, text.to_owned()));
         }
         self
+    }
+}
+
+/// Whether a file that should be text is UTF-16: by its byte order mark, or because every second one
+/// of its first bytes is zero, as in ASCII text.
+pub fn is_utf16(bytes: &[u8]) -> bool {
+    match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        [a, b, c, d, ..] => matches!((a, b, c, d), (0, 1.., 0, 1..) | (1.., 0, 1.., 0)),
+        _ => false,
     }
 }
 

@@ -14,6 +14,9 @@
 //!     └──────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! Where a success is an end of its own, `Completed` leads from `Booting` and `Up` to `Complete`,
+//! which only a stop leaves.
+//!
 //! # Invariants
 //!
 //! * At most one child exists: [`Action::Spawn`] is only ever returned from `Stopped` or
@@ -138,6 +141,9 @@ pub enum Event {
     Unhealthy,
     /// The child and all below it are gone and its pipes are drained.
     Exited,
+    /// As [`Event::Exited`], of a child that has done all that it is for: it is not restarted, unless it
+    /// was on its way to its end for another reason.
+    Completed,
     /// The moment given in the last [`Action::WakeAt`] has come.
     Woken,
 }
@@ -179,6 +185,8 @@ pub enum Phase {
     Up,
     /// Failed; a restart is due.
     Crashed,
+    /// It has done all that it is for.
+    Complete,
     /// On its way down.
     Stopping,
 }
@@ -191,6 +199,7 @@ enum State {
     Up { since: Millis },
     Failing,
     BackingOff { until: Millis },
+    Complete,
     Stopping { kill_at: Millis, killed: bool },
 }
 
@@ -224,6 +233,7 @@ impl Unit {
             State::Starting { asked: Asked::Nothing } | State::Booting { .. } => Phase::Starting,
             State::Up { .. } => Phase::Up,
             State::Failing | State::BackingOff { .. } => Phase::Crashed,
+            State::Complete => Phase::Complete,
             State::Starting { .. } | State::Stopping { .. } => Phase::Stopping,
         }
     }
@@ -238,7 +248,7 @@ impl Unit {
     /// Total: an event that makes no sense in the current state (a late `Woken`, a second
     /// `Stop`) changes nothing and returns no action.
     pub fn handle(&mut self, event: Event, now: Millis, jitter: Jitter) -> Vec<Action> {
-        use State::{BackingOff, Booting, Failing, Starting, Stopped, Stopping, Up};
+        use State::{BackingOff, Booting, Complete, Failing, Starting, Stopped, Stopping, Up};
         match (self.state, event) {
             (Stopped, Event::Start) => self.spawn(),
             (Starting { asked: Asked::Nothing }, Event::Stop) => {
@@ -287,6 +297,11 @@ impl Unit {
                 self.state = Failing;
                 vec![Action::Kill(Cause::Check)]
             }
+            (Booting { .. } | Up { .. }, Event::Completed) => {
+                self.state = Complete;
+                Vec::new()
+            }
+            (_, Event::Completed) => self.handle(Event::Exited, now, jitter),
             (Up { since }, Event::Exited) => {
                 self.forget_if_settled(since, now);
                 self.back_off(now, jitter)
@@ -299,7 +314,7 @@ impl Unit {
                 vec![Action::Kill(Cause::Grace)]
             }
             (Starting { .. }, Event::SpawnFailed)
-            | (BackingOff { .. }, Event::Stop | Event::Kill)
+            | (BackingOff { .. } | Complete, Event::Stop | Event::Kill)
             | (Stopping { .. }, Event::Exited) => {
                 self.state = Stopped;
                 self.failures = 0;

@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 use tolv_model::env::EnvName;
+use tolv_model::id::AppId;
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
-use tolv_store::{App, Deploy};
+use tolv_store::{App, Deploy, ForgedRow, Stored};
 
 use super::error::Error;
 use super::kept::Place;
@@ -92,17 +93,43 @@ impl Platform {
             return Err(Error::Unconfirmed(name.to_string()));
         }
         let store = &self.0.store;
-        let app = store.app(name).await?;
-        for deploy in store.deploys(&app.id).await? {
-            let confirm = deploy.name.to_string();
-            let operation = self.submit(actor, &deploy.name, Command::Destroy { confirm }).await?;
+        let app = self.app_id(name).await?;
+        let mut paths = Vec::new();
+        for stored in store.deploys(&app).await? {
+            paths.push(match stored {
+                Stored::Valid(deploy) => deploy.name,
+                Stored::Forged(row) => row.name.parse().map_err(|_| forged(&row))?,
+            });
+        }
+        // Of two rows whose ids or names were exchanged, each leads to the deploys of the other.
+        if let Some(other) = paths.iter().find(|path| path.app != *name) {
+            let why = format!("it has the deploy {other}");
+            let name = name.to_string();
+            return Err(tolv_store::Error::Forged { what: "app", name, why }.into());
+        }
+        for path in paths {
+            let confirm = path.to_string();
+            let operation = self.submit(actor, &path, Command::Destroy { confirm }).await?;
             let mut follow = self.follow(&operation.id).await?;
             while follow.next().await.is_some() {}
         }
-        store.destroy_app(&app.id).await?;
+        store.destroy_app(&app).await?;
         let (repos, name) = (self.0.repos.clone(), name.clone());
         blocking(move || repos.remove(&name)).await?;
-        let folder = self.folder_of(&app.id);
+        let folder = self.folder_of(&app);
         blocking(move || tolv_build::remove(&folder)).await
     }
+
+    /// The id of an app, whoever wrote its row.
+    pub(super) async fn app_id(&self, name: &AppName) -> Result<AppId, Error> {
+        match self.0.store.stored_app(name).await? {
+            Stored::Valid(app) => Ok(app.id),
+            Stored::Forged(row) => row.id.parse().map_err(|_| forged(&row)),
+        }
+    }
+}
+
+fn forged(row: &ForgedRow) -> Error {
+    let (what, name) = (row.what, row.name.clone());
+    tolv_store::Error::Forged { what, name, why: "it cannot be read".to_owned() }.into()
 }

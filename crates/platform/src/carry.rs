@@ -342,7 +342,38 @@ impl Carry<'_> {
                 false => self.release_phase(&target, command).await?,
             }
         }
-        self.converge(target, &release.row.sizes).await
+        let idle = self.idle(&deploy, release, &target, asked).await?;
+        self.converge(target, &release.row.sizes).await?;
+        if let Some(kind) = idle.first() {
+            self.head(format!(
+                "Not started: {} (to start one: tolv scale {kind}=1)",
+                listed(&idle)
+            ));
+        }
+        Ok(())
+    }
+
+    /// The types of a new slug of which nothing runs because nobody has given a quantity.
+    async fn idle(
+        &self,
+        deploy: &Deploy,
+        release: &Release,
+        target: &Target,
+        asked: Option<&Formation>,
+    ) -> Result<Vec<ProcessType>, Error> {
+        let brings_slug = matches!(
+            self.operation.request,
+            Request::Deploy { .. } | Request::Promote { .. } | Request::Retry { .. }
+        );
+        if !brings_slug || deploy.stopped {
+            return Ok(Vec::new());
+        }
+        let declared = self.platform.runtime(&deploy.app, &release.row.slug).await?.formation;
+        let said = declared.with(asked.unwrap_or(&deploy.formation));
+        let formation = target.release.formation.0.iter();
+        let idle =
+            formation.filter(|(kind, quantity)| **quantity == 0 && !said.0.contains_key(*kind));
+        Ok(idle.map(|(kind, _)| kind.clone()).collect())
     }
 
     /// Runs the release phase to its end; given up, it comes back once the process is gone, so
@@ -359,7 +390,10 @@ impl Carry<'_> {
         let phase = self.controller.engine.run_once_until(one_off, &stop);
         // What it says goes to whoever waits for the operation too.
         let phase = listener.until(phase, |line| {
-            self.output.pass_on([b"       ", line.text.as_slice()].concat());
+            // `up` shows the log, which has these lines already.
+            if self.operation.request != Request::Up {
+                self.output.pass_on([b"       ", line.text.as_slice()].concat());
+            }
         });
         tokio::pin!(phase);
         let exit = tokio::select! {
@@ -380,7 +414,7 @@ impl Carry<'_> {
         let formation = &target.release.formation;
         // Nothing of a stopped deploy starts.
         if formation.processes().next().is_some() && !self.now().await?.stopped {
-            self.head(format!("Starting {formation}"));
+            self.head(format!("Starting {}", formation.running()));
         }
         // Only the first has nobody to answer meanwhile.
         let before = self.controller.routes.web();
@@ -506,10 +540,10 @@ impl Carry<'_> {
     }
 }
 
-/// Names of processes, `web.1, worker.1`; of very many, the first.
-fn listed(processes: &[ProcessName]) -> String {
-    let shown: Vec<_> = processes.iter().take(MAX_LISTED).map(ToString::to_string).collect();
-    match processes.len().saturating_sub(shown.len()) {
+/// Names of processes, `web.1, worker.1`, or of types; of very many, the first.
+fn listed(names: &[impl ToString]) -> String {
+    let shown: Vec<_> = names.iter().take(MAX_LISTED).map(ToString::to_string).collect();
+    match names.len().saturating_sub(shown.len()) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }

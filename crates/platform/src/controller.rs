@@ -19,7 +19,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 use tolv_model::id::{DeployId, OperationId};
-use tolv_model::operation::State;
+use tolv_model::ledger::Broken;
+use tolv_model::operation::{Request, State};
 use tolv_model::release::Release;
 use tolv_model::size::Sizes;
 use tolv_run::{Endpoint, Endpoints, Local, ProcessState, Target};
@@ -64,6 +65,8 @@ pub(super) struct Controller {
     /// What should run is to be brought back once more.
     again: AtomicBool,
     current: Mutex<Option<Current>>,
+    /// Why nothing of it was started.
+    not_started: Mutex<Option<String>>,
     /// What runs and could not be kept: the disk is full.
     unkept: Mutex<Option<(Target, Sizes)>>,
     /// Whether nothing is under way, and nothing begins: another platform is about to go on.
@@ -90,6 +93,7 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
     settings.logs_bytes = inner.options.log_bytes;
     settings.min_free = inner.options.min_free;
     settings.lines = Some(inner.lines_of_deploys.handle().clone());
+    settings.completes = inner.options.codebase.is_some();
     settings.prove = Some(before_start(Arc::downgrade(inner), app));
     // What `up` runs ends with it, whatever ends it.
     settings.doors = inner.options.codebase.is_none().then(|| platform.doors_of(&id));
@@ -112,6 +116,7 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
         restored: CancellationToken::new(),
         again: AtomicBool::new(false),
         current: Mutex::default(),
+        not_started: Mutex::default(),
         unkept: Mutex::default(),
         resting: watch::Sender::new(false),
         ended: CancellationToken::new(),
@@ -236,6 +241,16 @@ impl Controller {
         lock(&self.current).as_ref().map(|current| current.id.clone())
     }
 
+    /// Why nothing of it was started, where that is so.
+    pub(super) fn not_started(&self) -> Option<String> {
+        lock(&self.not_started).clone()
+    }
+
+    /// Records why nothing of it was started; nothing where something is.
+    pub(super) fn set_not_started(&self, why: Option<String>) {
+        *lock(&self.not_started) = why;
+    }
+
     /// Waits for the end of the task.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
@@ -319,7 +334,7 @@ impl Task {
                 }
                 // It stays so. The deploy can be repaired, stopped and destroyed all the same.
                 Err(error) => {
-                    self.say(format!("Nothing is started: {}", chain(&error)));
+                    self.nothing_starts(&error).await;
                     self.controller.routes.set_web(Web::Broken);
                     self.controller.engine.dismiss();
                     break true;
@@ -356,7 +371,7 @@ impl Task {
                     }
                     continue;
                 }
-                self.say(format!("Nothing is started: {}", chain(&error)));
+                self.nothing_starts(&error).await;
             }
             self.controller.keep_again(&self.platform);
             // Before it is asked whether to hold: who waits for the rest asks the other way round.
@@ -403,6 +418,7 @@ impl Task {
                 Err(error) => {
                     let (inner, why) = (&self.platform.0, chain(&error));
                     self.say(format!("Operation {} failed: {why}", operation.id));
+                    self.platform.report_forged_deploy(&self.controller.place.path, &error).await;
                     inner.outputs.begin(&operation.id).fail(Arc::new(error));
                     let now = Timestamp::now();
                     let ended = inner.store.end(&operation.id, State::Failed, Some(&why), now);
@@ -422,7 +438,15 @@ impl Task {
     async fn carry_out(&self, id: &OperationId) -> Result<After, Error> {
         let store = &self.platform.0.store;
         let operation = store.operation(id).await?;
-        let deploy = store.deploy_by_id(&self.id).await?;
+        let deploy = match store.deploy_by_id(&self.id).await {
+            // It ends all the same.
+            Err(tolv_store::Error::Forged { .. })
+                if matches!(operation.request, Request::Stop | Request::Destroy) =>
+            {
+                self.platform.stand_in(&self.controller.place).await?
+            }
+            deploy => deploy?,
+        };
         let cancel = CancellationToken::new();
         let output = self.platform.0.outputs.begin(id);
         self.controller.set_current(Some(Current { id: id.clone(), cancel: cancel.clone() }));
@@ -441,6 +465,7 @@ impl Task {
 
     /// Brings back what should run. A process that does not come up is tried again and again and keeps none of the others down.
     async fn restore(&self) -> Result<(), Error> {
+        self.controller.set_not_started(None);
         let deploy = self.platform.0.store.deploy_by_id(&self.id).await?;
         self.audit().await?;
         let (target, sizes) = match deploy.current {
@@ -454,6 +479,7 @@ impl Task {
                     }
                     Err(error) => {
                         self.say(format!("Release {number} cannot run: {}", chain(&error)));
+                        self.controller.set_not_started(Some(chain(&error)));
                         self.controller.routes.set_web(Web::Broken);
                         self.controller.engine.dismiss();
                         return Ok(());
@@ -474,12 +500,22 @@ impl Task {
         Ok(())
     }
 
+    /// Says that nothing of the deploy is started, and why.
+    async fn nothing_starts(&self, error: &Error) {
+        self.say(format!("Nothing is started: {}", chain(error)));
+        self.controller.set_not_started(Some(chain(error)));
+        self.platform.report_forged_deploy(&self.controller.place.path, error).await;
+    }
+
     /// Says what does not hold of the deploy's releases, each.
     async fn audit(&self) -> Result<(), Error> {
         let store = &self.platform.0.store;
         let ledger = self.platform.audit(&self.id, true).await?;
         for broken in &ledger.broken {
-            self.say(format!("The ledger does not hold: {broken}"));
+            self.say(match broken {
+                Broken::Row { .. } => format!("The deploy does not hold: {broken}"),
+                _ => format!("The ledger does not hold: {broken}"),
+            });
         }
         if ledger.is_adopted {
             let count = ledger.rows.len();
@@ -495,7 +531,7 @@ impl Task {
                  holds: it ends at {last}"
             ));
         }
-        if (ledger.is_adopted || ledger.is_ahead)
+        if (ledger.is_adopted || ledger.is_ahead || ledger.is_row_ahead)
             && let Err(error) = store.record_end(&self.id).await.map_err(Error::from)
         {
             // The next start records it.

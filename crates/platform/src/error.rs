@@ -389,6 +389,7 @@ impl Error {
             Self::Store(
                 tolv_store::Error::TooMany { .. }
                 | tolv_store::Error::LastAdmin(_)
+                | tolv_store::Error::Forged { .. }
                 | tolv_store::Error::Ledger(_),
             ) => Kind::Refused,
             Self::Store(tolv_store::Error::Key(_)) => Kind::Internal,

@@ -41,6 +41,7 @@ mod drains;
 mod end;
 mod error;
 mod follow;
+mod forged;
 mod front;
 mod garbage;
 mod histogram;

@@ -44,6 +44,11 @@ impl Platform {
             Err(tolv_store::Error::NotFound { .. }) => {
                 store.create_app(&path.app, &path.name, &self.host_of(path), now).await?.1
             }
+            // What it says of what is to run is replaced below.
+            Err(tolv_store::Error::Forged { .. }) => {
+                self.accept_rows(path).await?;
+                store.deploy(path).await?
+            }
             deploy => deploy?,
         };
         store.begin_anew(&deploy.id, &codebase.formation, CUT_OFF, now).await?;

@@ -189,7 +189,7 @@ fn about_processes(text: &mut Text, all: &[Seen], processes: &Processes) {
     let mut family = text.family(
         "tolv_process_state",
         "gauge",
-        "1 for the state that the process is in: starting, up, crashed, stopping or down.",
+        "1 for the state that the process is in: starting, up, crashed, complete, stopping or down.",
     );
     for (seen, endpoint, name, release, _) in &found {
         let [app, deploy, process] = seen.labels_of("process", name);

@@ -24,13 +24,11 @@ use tolv_model::slug::SlugId;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
-use tolv_store::{
-    DatabaseUrl, Deploy, ForgedToken, KeyError, Operation, Releasing, SecretKey, Store, StoredToken,
-};
+use tolv_store::{DatabaseUrl, Deploy, KeyError, Operation, Releasing, SecretKey, Store};
 
 use super::controller::{self, Controller};
 use super::delay::is_delay;
-use super::error::{Error, chain};
+use super::error::Error;
 use super::front::Front;
 use super::kept::{Kept, Place};
 use super::lease::{Keeper, Ousted, take};
@@ -57,11 +55,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Lines on their way to standard output; a slow reader leaves the rest in the logs.
 const LINES: usize = 1024;
-
-/// Tokens that are read at once.
-const TOKENS_AT_ONCE: usize = 200;
-/// Tokens that are reported as changed outside of the platform; the list of tokens has them all.
-const MAX_FORGED_TOKENS: usize = 100;
 
 /// How long an answer is kept for a request that is sent again.
 pub(super) const KEYS: SignedDuration = SignedDuration::from_hours(24);
@@ -112,8 +105,8 @@ pub(super) struct Inner {
     pub(super) quota: Arc<Quota>,
     pub(super) counters: Counters,
     pub(super) prover: Prover,
-    /// Ids of tokens that were reported as changed outside of the platform.
-    forged_tokens: Mutex<HashSet<String>>,
+    /// Rows that were reported as changed outside of the platform.
+    pub(super) forged_rows: Mutex<HashSet<String>>,
     pub(super) controllers: Mutex<HashMap<DeployId, Arc<Controller>>>,
     pub(super) lines: mpsc::Sender<Said>,
     pub(super) tasks: TaskTracker,
@@ -275,7 +268,7 @@ impl Platform {
             shares,
             counters: Counters::default(),
             prover,
-            forged_tokens: Mutex::default(),
+            forged_rows: Mutex::default(),
             controllers: Mutex::default(),
             lines,
             tasks,
@@ -420,7 +413,10 @@ impl Platform {
         command: Command,
     ) -> Result<Operation, Error> {
         self.on()?;
-        let deploy = self.0.store.deploy(path).await?;
+        let deploy = match command {
+            Command::Stop | Command::Destroy { .. } => self.known_deploy(path).await?,
+            _ => self.0.store.deploy(path).await?,
+        };
         let request = self.request(&deploy, command).await?;
         if !request.frees_space() {
             self.require_disk_space()?;
@@ -546,13 +542,11 @@ impl Platform {
         self.lose_runs().await?;
         // What was not answered then never will be: it may be asked again.
         self.0.store.forget_idempotent(Timestamp::now() - KEYS, true).await?;
-        for (path, why) in self.0.store.unreadable_deploys().await? {
-            self.say(format!("Deploy {path} cannot be started: {}", chain(&why))).await;
-        }
         self.check_tokens().await?;
         for deploy in self.0.store.all_deploys().await? {
             self.control(Place::of(&deploy))?;
         }
+        self.control_forged().await?;
         self.kill_strangers().await
     }
 
@@ -570,54 +564,6 @@ impl Platform {
     fn wake(&self, deploy: &DeployId) {
         if let Some(controller) = self.controllers().get(deploy) {
             controller.wake();
-        }
-    }
-
-    /// Says in the log and in the audit log that a token was changed outside of the platform; once
-    /// each while this platform runs.
-    pub async fn report_forged_token(&self, forged: &ForgedToken) {
-        let is_new = {
-            let mut reported = lock(&self.0.forged_tokens);
-            reported.len() < MAX_FORGED_TOKENS && reported.insert(forged.id.clone())
-        };
-        if !is_new {
-            return;
-        }
-        let short = |text: &str| text.chars().take(60).collect::<String>();
-        let (id, name) = (short(&forged.id), short(&forged.name));
-        let detail = format!("{id:?} ({name:?})");
-        self.say(format!(
-            "Token {detail} was changed outside of the platform and is refused: tolv tokens revoke ID"
-        ))
-        .await;
-        let (store, now) = (&self.0.store, Timestamp::now());
-        let line = store.audit("platform", "token.forged", None, None, &detail, now).await;
-        let settled = match line {
-            Ok(line) => store.set_audit_outcome(&line, "refused").await,
-            Err(error) => Err(error),
-        };
-        if settled.is_err() {
-            // It is said again at its next use.
-            lock(&self.0.forged_tokens).remove(&forged.id);
-        }
-    }
-
-    /// Reports every token that was changed outside of the platform.
-    async fn check_tokens(&self) -> Result<(), Error> {
-        let mut after = None;
-        loop {
-            let page = self.0.store.tokens(after.as_deref(), TOKENS_AT_ONCE).await?;
-            for stored in &page {
-                if let StoredToken::Forged(forged) = stored {
-                    self.report_forged_token(forged).await;
-                }
-            }
-            match page.last() {
-                Some(last) if page.len() == TOKENS_AT_ONCE && !last.id().is_empty() => {
-                    after = Some(last.id().to_owned());
-                }
-                _ => return Ok(()),
-            }
         }
     }
 

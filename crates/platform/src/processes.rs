@@ -16,7 +16,7 @@ pub struct Process {
     /// `web.1`; during a rollout the old and the new one are both there.
     pub name: ProcessName,
     /// starting, up, draining (up, and others get its requests), unresponsive (up, and no request is
-    /// answered in time), crashed, stopping or down.
+    /// answered in time), crashed, complete (with `tolv up`: it ended with status 0), stopping or down.
     pub state: &'static str,
     /// Which release it is of.
     pub release: ReleaseNumber,
@@ -36,6 +36,7 @@ impl Process {
             ProcessState::Up if hangs => "unresponsive",
             ProcessState::Up => "up",
             ProcessState::Crashed => "crashed",
+            ProcessState::Complete => "complete",
             ProcessState::Stopping => "stopping",
             ProcessState::Down => "down",
         };

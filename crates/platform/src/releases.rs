@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use tolv_build::Proofs;
 use tolv_model::id::DeployId;
 use tolv_model::ledger::Broken;
-use tolv_model::name::Deploy as DeployPath;
+use tolv_model::name::{AppName, Deploy as DeployPath};
 use tolv_model::release::ReleaseNumber;
-use tolv_store::{App, Deploy, Ledger};
+use tolv_store::{Deploy, Ledger, Stored};
 
 use super::error::{Error, chain};
+use super::kept::Place;
 use super::platform::{Platform, blocking};
 use crate::repo::{MAX_ROOTS, RepoError};
 
@@ -45,13 +46,19 @@ impl Platform {
     ///
     /// There is no such deploy. A ledger that does not hold is no error here.
     pub async fn verify(&self, path: &DeployPath) -> Result<Proof, Error> {
-        let deploy = self.store().deploy(path).await?;
-        let ledger = self.audit(&deploy.id, true).await?;
+        let stored = self.store().stored_deploy(path).await?;
+        let ledger = self.audit(&self.id_of(path, &stored).await?, true).await?;
         let mut broken: Vec<_> =
             ledger.broken.iter().map(|broken| (broken.release(), broken.to_string())).collect();
+        if let Ok(Stored::Forged(row)) = self.store().stored_app(&path.app).await {
+            broken.push((ledger.last().unwrap_or(ReleaseNumber(1)), row.why));
+        }
         // Nothing that was proven before counts here, but a layer of many slugs is read once.
         let (proofs, mut seen) = (Proofs::default().of_level(self.0.level), BTreeSet::new());
+        let deploy = stored.valid();
         for (row, _) in ledger.rows.iter().rev().filter(|(row, _)| seen.insert(row.slug)) {
+            // Where its slugs are is not to be told by a row that was changed.
+            let Some(deploy) = &deploy else { continue };
             if self.store().slug(&deploy.app, &row.slug).await.is_err() {
                 // Collected.
                 continue;
@@ -72,19 +79,40 @@ impl Platform {
         })
     }
 
-    /// Takes a deploy's ledger as it is, and starts what should run of it: what does not hold in it
-    /// is known from here on, and no reason to refuse.
+    /// The id of a deploy, whoever wrote its row.
+    async fn id_of(&self, path: &DeployPath, stored: &Stored<Deploy>) -> Result<DeployId, Error> {
+        match stored {
+            Stored::Valid(deploy) => Ok(deploy.id.clone()),
+            Stored::Forged(row) => match row.id.parse() {
+                Ok(id) => Ok(id),
+                // Says what is wrong with it.
+                Err(_) => Ok(self.store().deploy(path).await?.id),
+            },
+        }
+    }
+
+    /// Takes a deploy's ledger and rows as they are, and starts what should run of it: what does not
+    /// hold in the ledger is known from here on, and no reason to refuse.
     ///
     /// # Errors
     ///
-    /// There is no such deploy, or the database is away.
+    /// There is no such deploy, its row cannot be read, or the database is away.
     pub async fn accept(&self, path: &DeployPath) -> Result<Proof, Error> {
+        self.accept_rows(path).await?;
         let deploy = self.store().deploy(path).await?;
-        self.store().accept_ledger(&deploy.id).await?;
+        self.control(Place::of(&deploy))?;
         if let Some(controller) = self.controllers().get(&deploy.id) {
             controller.restore_again();
         }
         self.verify(path).await
+    }
+
+    /// Takes a deploy's ledger and rows as they are.
+    pub(super) async fn accept_rows(&self, path: &DeployPath) -> Result<(), Error> {
+        let stored = self.store().stored_deploy(path).await?;
+        let id = self.id_of(path, &stored).await?;
+        self.store().accept_ledger(&id).await?;
+        Ok(())
     }
 
     /// A deploy's ledger, and what of it does not hold.
@@ -126,7 +154,7 @@ impl Platform {
     /// The store or git fail.
     pub async fn standings(
         &self,
-        app: &App,
+        app: &AppName,
         deploys: &[Deploy],
         base: Option<&str>,
     ) -> Result<Vec<Standing>, Error> {
@@ -140,7 +168,7 @@ impl Platform {
             };
             return Ok(deploys.iter().map(here).collect());
         }
-        let (repos, name) = (self.repos().clone(), app.name.clone());
+        let (repos, name) = (self.repos().clone(), app.clone());
         let commits: Vec<_> = deploys.iter().map(|deploy| deploy.commit.clone()).collect();
         let base = base.map(str::to_owned);
         blocking(move || {

@@ -306,7 +306,7 @@ impl Platform {
     /// deploy may take, and the operator's over them.
     pub(super) fn fit(&self, runtime: &Runtime, asked: &Sizes, formation: &Formation) -> Sizes {
         let (types, declared) = (&runtime.process_types, &runtime.formation);
-        let formation = super::target::formation(types, declared, formation, false);
+        let formation = super::target::formation(types, self.first(), declared, formation, false);
         self.0.shares.fit(&runtime.sizes, asked, &formation, self.0.quota.memory())
     }
 

@@ -132,6 +132,8 @@ pub(crate) struct Facts {
     pub(crate) builds: Used,
     /// Lines that wait for standard output.
     pub(crate) lines: Used,
+    /// Deploys of which nothing was started, each with the reason.
+    pub(crate) not_started: Vec<(DeployPath, String)>,
     /// Operations that are carried out, as the controllers know them.
     pub(crate) at_work: Vec<(DeployPath, String)>,
     /// Panics of tasks that are started again after one.
@@ -236,6 +238,7 @@ impl Platform {
                 inner.lines.max_capacity().saturating_sub(inner.lines.capacity()),
                 inner.lines.max_capacity(),
             )),
+            not_started: Vec::new(),
             at_work: Vec::new(),
             panics: inner.panics.total(),
             panicked: inner.panics.tasks(),
@@ -250,17 +253,21 @@ impl Platform {
                     ProcessState::Up => &mut facts.processes.up,
                     ProcessState::Crashed => &mut facts.processes.crashed,
                     ProcessState::Stopping => &mut facts.processes.stopping,
-                    ProcessState::Down => &mut facts.processes.down,
+                    ProcessState::Complete | ProcessState::Down => &mut facts.processes.down,
                 };
                 *count += 1;
             }
             let (drains, failing) = controller.drains.counts();
             facts.drains += drains as u64;
             facts.failing_drains += failing as u64;
+            if let Some(why) = controller.not_started() {
+                facts.not_started.push((controller.place.path.clone(), why));
+            }
             if let Some(id) = controller.current() {
                 facts.at_work.push((controller.place.path.clone(), id.to_string()));
             }
         }
+        facts.not_started.sort();
         // Ids are in the order of time.
         facts.at_work.sort_by(|a, b| a.1.cmp(&b.1));
         facts

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tolv_model::app_json::{CronJob, Variable};
 use tolv_model::env::EnvName;
-use tolv_model::formation::Formation;
+use tolv_model::formation::{First, Formation};
 use tolv_model::health::HealthCheck;
 use tolv_model::ledger::Broken;
 use tolv_model::name::ProcessType;
@@ -60,15 +60,16 @@ impl Runtime {
     }
 }
 
-/// How many of each type run: one each, app.json's word over that, the operator's over both;
+/// How many of each type run: what is first, app.json's word over that, the operator's over both;
 /// none where the deploy is stopped.
 pub(super) fn formation(
     types: &BTreeMap<ProcessType, String>,
+    first: First,
     declared: &Formation,
     asked: &Formation,
     stopped: bool,
 ) -> Formation {
-    let mut formation = Formation::first(types.keys()).with(declared).with(asked);
+    let mut formation = Formation::first(types.keys(), first).with(declared).with(asked);
     formation.0.retain(|kind, _| types.contains_key(kind) && !kind.is_release());
     if stopped {
         formation.0.values_mut().for_each(|quantity| *quantity = 0);
@@ -93,6 +94,11 @@ fn is_accepted(ledger: &Ledger, number: ReleaseNumber) -> bool {
 }
 
 impl Platform {
+    /// What runs of types for which nobody has given a quantity.
+    pub(super) fn first(&self) -> First {
+        if self.codebase().is_some() { First::Each } else { First::Web }
+    }
+
     /// A release to make another one of: its row is what was recorded, or what an operator accepted.
     pub(super) async fn proven(
         &self,
@@ -168,7 +174,8 @@ impl Platform {
         let runtime = self.runtime(&deploy.app, &row.slug).await?;
         let config = store.config(&deploy.id, row.config_version).await?;
         let asked = asked.unwrap_or(&deploy.formation);
-        let formation = formation(&row.process_types, &runtime.formation, asked, deploy.stopped);
+        let (types, declared) = (&row.process_types, &runtime.formation);
+        let formation = formation(types, self.first(), declared, asked, deploy.stopped);
         Ok(Target {
             release: Arc::new(tolv_model::release::Release {
                 deploy: deploy.name.clone(),
@@ -189,10 +196,11 @@ impl Platform {
 }
 
 impl Controller {
-    /// Tells the router whether web processes are to be expected.
+    /// Tells the router whether web processes are to be expected, now that it is known what runs.
     pub(super) fn route(&self, target: &Target) {
         let web = target.release.formation.0.get(&ProcessType::web()).is_some_and(|&n| n > 0);
         self.routes.set_web(if web { Web::Wanted } else { Web::None });
+        self.set_not_started(None);
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tolv_model::env::Env;
-use tolv_model::formation::Formation;
+use tolv_model::formation::{First, Formation};
 use tolv_model::name::{Deploy, DeployName};
 use tolv_model::release::{Release, ReleaseNumber};
 use tolv_model::slug::{Digest, SlugId};
@@ -32,7 +32,7 @@ pub(crate) fn release(number: u32, types: &[(&str, &str)]) -> Release {
         slug: SlugId(Digest::of(b"slug")),
         commit: None,
         config: Env::default(),
-        formation: Formation::first(types.keys()),
+        formation: Formation::first(types.keys(), First::Each),
         process_types: types,
     }
 }

@@ -8,6 +8,8 @@
 //! * It leaves the board before it reports that it is gone.
 //! * Where the machine has nothing left to start it with, that is no failure of its own: it is started
 //!   again soon, and its unit, which waits for the child, hears of neither.
+//! * One that is complete stays on the board, so that nothing starts it again before it is replaced or
+//!   told to stop.
 //! * Left to the next engine (`Command::Leave`), it decides nothing any more: it lets go of its
 //!   shim once that is launched, in whatever state it is.
 
@@ -295,12 +297,17 @@ impl Running {
     async fn exited(&mut self, ended: Option<Ended>) {
         self.probing = None;
         let Some(session) = self.session.take() else { return };
-        session.ended(ended, &self.process.pump);
+        let exit = session.ended(ended, &self.process.pump);
+        let is_complete = self.reason.is_none()
+            && exit.is_success()
+            && self.process.shared.settings.completes
+            && !self.process.plan.name.process_type.is_web()
+            && matches!(self.unit.phase(), Phase::Starting | Phase::Up);
         let reason = match self.reason.take().unwrap_or_else(|| session::reason(ended)) {
             Reason::Exited(exit) if self.reported => Reason::ExitedAfterUp(exit),
             reason => reason,
         };
-        if self.probation {
+        if self.probation && !is_complete {
             let name = self.process.plan.name.clone();
             let last_lines = session.last_lines().await;
             self.culprit = Some(Box::new(Culprit { process: name, reason, last_lines }));
@@ -313,7 +320,11 @@ impl Running {
             process.connector = Connector::nowhere();
         });
         // Where the shim died before its first word, the unit still waits for one.
-        self.feed(if self.spawned { Event::Exited } else { Event::SpawnFailed });
+        self.feed(match self.spawned {
+            true if is_complete => Event::Completed,
+            true => Event::Exited,
+            false => Event::SpawnFailed,
+        });
     }
 
     fn probe(&self, port: u16) -> Probe {
@@ -439,6 +450,7 @@ impl Running {
             Phase::Starting => ProcessState::Starting,
             Phase::Up => ProcessState::Up,
             Phase::Crashed => ProcessState::Crashed,
+            Phase::Complete => ProcessState::Complete,
             Phase::Stopping => ProcessState::Stopping,
             Phase::Stopped => ProcessState::Down,
         };
@@ -473,7 +485,8 @@ impl Running {
             return;
         }
         match self.unit.phase() {
-            Phase::Up if !self.reported => {
+            // What is complete keeps no other waiting.
+            Phase::Up | Phase::Complete if !self.reported => {
                 self.reported = true;
                 reports.send(Report::Ready(*id)).ok();
             }
@@ -498,6 +511,7 @@ fn word(phase: Phase) -> &'static str {
         Phase::Starting => "starting",
         Phase::Up => "up",
         Phase::Crashed => "crashed",
+        Phase::Complete => "complete",
         Phase::Stopping => "stopping",
     }
 }

@@ -69,6 +69,9 @@ pub struct Settings {
     pub lines: Option<Handle>,
     /// Proves what is about to start; without one everything does.
     pub prove: Option<Prove>,
+    /// Whether a process that ends with status 0 is complete: not restarted, and no failure of a
+    /// rollout. `web` never is, since others wait for its answers.
+    pub completes: bool,
 }
 
 impl Settings {
@@ -90,6 +93,7 @@ impl Settings {
             doors_until: None,
             lines: None,
             prove: None,
+            completes: false,
         }
     }
 }
@@ -461,6 +465,8 @@ pub enum ProcessState {
     Up,
     /// It failed and waits for its restart.
     Crashed,
+    /// It ended with status 0, and that was all that it is for.
+    Complete,
     /// It was told to stop.
     Stopping,
     /// It is gone.
@@ -473,6 +479,7 @@ impl fmt::Display for ProcessState {
             Self::Starting => "starting",
             Self::Up => "up",
             Self::Crashed => "crashed",
+            Self::Complete => "complete",
             Self::Stopping => "stopping",
             Self::Down => "down",
         })

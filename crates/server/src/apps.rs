@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tolv_api::{App, NewApp, Page};
 use tolv_model::access::{Act, GrantedApps};
 use tolv_model::name::{AppName, DeployName};
+use tolv_store::Stored;
 
 use crate::auth::Caller;
 use crate::error::Failure;
@@ -28,7 +29,7 @@ pub(crate) async fn list(
                 names.iter().filter(|name| after.as_ref().is_none_or(|after| *name > after));
             let mut apps = Vec::new();
             for name in behind {
-                match store.app(name).await {
+                match store.stored_app(name).await {
                     Ok(app) => apps.push(app),
                     Err(tolv_store::Error::NotFound { .. }) => {}
                     Err(error) => return Err(fail(error)),
@@ -42,15 +43,16 @@ pub(crate) async fn list(
         GrantedApps::All => store.apps(after.as_ref(), paging.limit + 1).await.map_err(fail)?,
     };
     let mut with = Vec::new();
-    for app in apps {
-        let deploys = store.deploys(&app.id).await.map_err(fail)?;
-        with.push((app, deploys));
+    for stored in apps {
+        with.push(match stored {
+            Stored::Valid(app) => {
+                let deploys = store.deploys(&app.id).await.map_err(fail)?;
+                convert::app(app, &deploys)
+            }
+            Stored::Forged(row) => convert::forged_app(row),
+        });
     }
-    let page = paging.page(
-        with,
-        |(app, _)| app.name.to_string(),
-        |(app, deploys)| convert::app(app, &deploys),
-    );
+    let page = paging.page(with, |app| app.name.clone(), |app| app);
     Ok(Json(page))
 }
 
@@ -69,7 +71,7 @@ pub(crate) async fn create(
     caller.note(&shared, "app.create", names, "").await?;
     let made = shared.0.platform.create_app(&name, &first).await;
     let (app, deploy) = made.map_err(|error| shared.failure(error))?;
-    Ok((StatusCode::CREATED, Json(convert::app(app, &[deploy]))))
+    Ok((StatusCode::CREATED, Json(convert::app(app, &[Stored::Valid(deploy)]))))
 }
 
 pub(crate) async fn show(

@@ -1,5 +1,6 @@
 //! From what the store holds to what goes over the wire.
 
+use jiff::Timestamp;
 use tolv_api as api;
 use tolv_model::formation::Formation;
 use tolv_platform::Standing;
@@ -7,12 +8,48 @@ use tolv_store as store;
 
 use crate::Shared;
 
-pub(crate) fn app(app: store::App, deploys: &[store::Deploy]) -> api::App {
+pub(crate) fn app(app: store::App, deploys: &[store::Stored<store::Deploy>]) -> api::App {
+    let name = |stored: &store::Stored<store::Deploy>| match stored {
+        store::Stored::Valid(deploy) => deploy.name.name.to_string(),
+        store::Stored::Forged(row) => {
+            row.name.split('/').next_back().unwrap_or_default().to_owned()
+        }
+    };
     api::App {
         name: app.name.to_string(),
         roots: app.roots,
         created: app.created,
-        deploys: deploys.iter().map(|deploy| deploy.name.name.to_string()).collect(),
+        deploys: deploys.iter().map(name).collect(),
+        changed_outside: false,
+    }
+}
+
+pub(crate) fn forged_app(row: store::ForgedRow) -> api::App {
+    api::App {
+        name: row.name,
+        roots: Vec::new(),
+        created: Timestamp::UNIX_EPOCH,
+        deploys: Vec::new(),
+        changed_outside: true,
+    }
+}
+
+pub(crate) fn forged_deploy(row: store::ForgedRow) -> api::Deploy {
+    api::Deploy {
+        name: row.name,
+        url: String::new(),
+        git: String::new(),
+        branch: None,
+        release: None,
+        commit: None,
+        subject: None,
+        ahead: 0,
+        behind: 0,
+        formation: std::collections::BTreeMap::new(),
+        stopped: false,
+        created: Timestamp::UNIX_EPOCH,
+        wanted: Vec::new(),
+        changed_outside: true,
     }
 }
 
@@ -40,6 +77,7 @@ pub(crate) fn deploy(
         stopped: deploy.stopped,
         created: deploy.created,
         wanted: Vec::new(),
+        changed_outside: false,
     }
 }
 

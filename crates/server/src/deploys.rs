@@ -9,6 +9,7 @@ use tolv_model::name::{AppName, Deploy as DeployPath, DeployName, ProcessType};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::size::Size;
 use tolv_platform::{Command, CopyFrom};
+use tolv_store::Stored;
 
 use crate::apps::Confirm;
 use crate::auth::Caller;
@@ -36,19 +37,29 @@ async fn standing(
     let store = platform.store();
     let fail = |error: tolv_store::Error| shared.failure(error);
     let app = store.app(name).await.map_err(fail)?;
-    let mut deploys = store.deploys(&app.id).await.map_err(fail)?;
+    let (mut deploys, mut forged) = (Vec::new(), Vec::new());
+    for stored in store.deploys(&app.id).await.map_err(fail)? {
+        match stored {
+            Stored::Valid(deploy) => deploys.push(deploy),
+            Stored::Forged(row) => forged.push(row),
+        }
+    }
     // Ids sort by age.
     let first = deploys.iter().min_by_key(|deploy| &deploy.id);
     let base = first.and_then(|deploy| deploy.commit.clone());
     if let Some(only) = only {
         deploys.retain(|deploy| deploy.name == *only);
+        forged.retain(|row| row.name == only.to_string());
     }
     let standings = platform
-        .standings(&app, &deploys, base.as_deref())
+        .standings(name, &deploys, base.as_deref())
         .await
         .map_err(|error| shared.failure(error))?;
     let both = deploys.into_iter().zip(standings);
-    Ok(both.map(|(deploy, standing)| convert::deploy(shared, deploy, Some(standing))).collect())
+    let valid = both.map(|(deploy, standing)| convert::deploy(shared, deploy, Some(standing)));
+    let mut all: Vec<_> = valid.chain(forged.into_iter().map(convert::forged_deploy)).collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
 }
 
 pub(crate) async fn create(
@@ -152,8 +163,9 @@ pub(crate) async fn verify(
     caller: Caller,
     Path((app, deploy)): Path<(String, String)>,
 ) -> Result<Json<Ledger>, Failure> {
-    let deploy = seen(&shared, &caller, &app, &deploy).await?;
-    let proof = shared.0.platform.verify(&deploy.name).await;
+    let path = path(&app, &deploy)?;
+    caller.may(Act::View, Some(&path.app))?;
+    let proof = shared.0.platform.verify(&path).await;
     Ok(Json(ledger(proof.map_err(|error| shared.failure(error))?)))
 }
 

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
-use tolv_model::id::DeployId;
+use tolv_model::id::{DeployId, OperationId};
 use tolv_model::name::Deploy as DeployPath;
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::Digest;
@@ -34,7 +34,7 @@ use crate::error::Error;
 
 /// The file that says that the folder has an anchor for every deploy. The file names of deploys
 /// have a dot.
-const MARK: &str = "complete";
+pub(crate) const MARK: &str = "complete";
 
 /// Where a ledger ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,12 @@ pub(crate) struct Anchor {
     pub(crate) pinned: bool,
     /// Whether the ledger was taken as it was, and the log does not say so yet.
     pub(crate) adopted: bool,
+    /// The version of the deploy's row.
+    #[serde(default)]
+    pub(crate) row: i64,
+    /// The last operation that was done: none before it is done again.
+    #[serde(default)]
+    pub(crate) done: Option<OperationId>,
 }
 
 impl Anchor {
@@ -73,6 +79,8 @@ impl Anchor {
             accepted_configs: BTreeMap::new(),
             pinned: false,
             adopted: false,
+            row: 0,
+            done: None,
         }
     }
 
@@ -177,12 +185,12 @@ impl Store {
         .await
     }
 
-    /// Whether the folder of anchors is yet to be filled.
-    pub(crate) async fn is_unmarked(&self) -> Result<bool, Error> {
+    /// Whether the folder of anchors has no such mark.
+    pub(crate) async fn is_unmarked(&self, mark: &'static str) -> Result<bool, Error> {
         let Some(folder) = self.0.anchors.get() else { return Ok(false) };
-        let (store, mark) = (self.clone(), folder.join(MARK));
-        let path = mark.clone();
-        let is_unmarked = move || Ok(matches!(store.read_sealed(&mark, MARK)?, Sealed::Nothing));
+        let (store, path) = (self.clone(), folder.join(mark));
+        let file = path.clone();
+        let is_unmarked = move || Ok(matches!(store.read_sealed(&file, mark)?, Sealed::Nothing));
         blocking(path, is_unmarked).await
     }
 
@@ -213,9 +221,9 @@ impl AnchorWriter {
         self.write(&file_name(deploy), &owner(deploy), bytes.as_bytes()).await
     }
 
-    /// Marks the folder as one that has an anchor for every deploy.
-    pub(crate) async fn mark(self) -> Result<Self, Error> {
-        let writer = self.write(MARK, MARK, b"").await?;
+    /// Marks the folder: with [`MARK`] as one that has an anchor for every deploy.
+    pub(crate) async fn mark(self, mark: &'static str) -> Result<Self, Error> {
+        let writer = self.write(mark, mark, b"").await?;
         let Some(anchors) = writer.store.0.anchors.get().cloned() else { return Ok(writer) };
         blocking(anchors.clone(), move || tolv_durable::sync_folder_of(&anchors)).await?;
         Ok(writer)

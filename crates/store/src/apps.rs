@@ -7,19 +7,25 @@ use tolv_model::id::{AppId, DeployId};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
 use tolv_model::size::Sizes;
 
-use crate::anchor::Anchor;
+use crate::anchor::{Anchor, Recorded};
 use crate::db::{Columns, Store, Write, limit, micros, to_json};
 use crate::error::{Error, is_taken};
 use crate::ledger::path_of;
+use crate::rows::{APPS, DEPLOYS, forged_app, forged_deploy, path_text};
 use crate::tokens::forget_app;
-use crate::types::{App, CopyFrom, Deploy};
+use crate::types::{App, CopyFrom, Deploy, ForgedRow, Stored};
 
 /// A deploy with the commit of its current release.
 const DEPLOY: &str = "SELECT d.id, d.app, d.app_name, d.name, d.host, d.branch, d.created, \
-    d.config_version, d.current_release, d.formation, d.sizes, d.stopped, r.commit_id \
+    d.config_version, d.current_release, d.formation, d.sizes, d.stopped, d.row_version, d.mac, \
+    r.commit_id \
     FROM deploys d LEFT JOIN releases r ON r.deploy = d.id AND r.number = d.current_release ";
 
-fn app(row: &AnyRow) -> Result<App, Error> {
+/// The app of a row that this platform wrote.
+fn app(store: &Store, row: &AnyRow) -> Result<App, Error> {
+    if !APPS.holds(store, row) {
+        return Err(forged_app(store, row));
+    }
     let row = Columns(row);
     Ok(App {
         id: row.parsed("id")?,
@@ -29,7 +35,17 @@ fn app(row: &AnyRow) -> Result<App, Error> {
     })
 }
 
-fn deploy(row: &AnyRow) -> Result<Deploy, Error> {
+/// The deploy of a row that this platform wrote.
+fn deploy(store: &Store, row: &AnyRow) -> Result<Deploy, Error> {
+    if !DEPLOYS.holds(store, row) {
+        return Err(forged_deploy(store, row));
+    }
+    let commit = Columns(row).maybe_text("commit_id")?;
+    Ok(Deploy { commit, ..readable_deploy(row)? })
+}
+
+/// The deploy of a row, whoever wrote it, without the commit of its release.
+pub(crate) fn readable_deploy(row: &AnyRow) -> Result<Deploy, Error> {
     let row = Columns(row);
     // What no release can be is none: the ledger says which one is current, and an audit of it that
     // this column says otherwise.
@@ -44,11 +60,33 @@ fn deploy(row: &AnyRow) -> Result<Deploy, Error> {
         created: row.time("created")?,
         config_version: row.u32("config_version")?,
         current: current.map(tolv_model::release::ReleaseNumber),
-        commit: row.maybe_text("commit_id")?,
+        commit: None,
         formation: row.json("formation")?,
         sizes: row.json("sizes")?,
         stopped: row.number("stopped")? != 0,
     })
+}
+
+fn stored_app(store: &Store, row: &AnyRow) -> Stored<App> {
+    app(store, row).map_or_else(
+        |error| {
+            let text = |name| Columns(row).text(name).unwrap_or_default();
+            let (id, name, why) = (text("id"), text("name"), error.to_string());
+            Stored::Forged(ForgedRow { what: "app", id, name, why })
+        },
+        Stored::Valid,
+    )
+}
+
+fn stored_deploy(store: &Store, row: &AnyRow) -> Stored<Deploy> {
+    deploy(store, row).map_or_else(
+        |error| {
+            let id = Columns(row).text("id").unwrap_or_default();
+            let (name, why) = (path_text(row), error.to_string());
+            Stored::Forged(ForgedRow { what: "deploy", id, name, why })
+        },
+        Stored::Valid,
+    )
 }
 
 fn no_deploy(name: impl ToString) -> Error {
@@ -85,11 +123,13 @@ impl Store {
                 false => error.into(),
             });
         }
+        self.seal_app(&mut write.tx, &id).await?;
         let deploy = self.insert_deploy(&mut write, &id, &path, host, now).await?;
         self.commit_new(write, &deploy, &path).await?;
         Ok((self.app(name).await?, self.deploy_by_id(&deploy).await?))
     }
 
+    /// Inserts a deploy; its row has no code yet.
     async fn insert_deploy(
         &self,
         write: &mut Write<'_>,
@@ -142,7 +182,21 @@ impl Store {
             .fetch_optional(self.pool())
             .await?;
         let row = row.ok_or_else(|| Error::NotFound { what: "app", name: name.to_string() })?;
-        app(&row)
+        app(self, &row)
+    }
+
+    /// What is in the place of an app.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn stored_app(&self, name: &AppName) -> Result<Stored<App>, Error> {
+        let row = sqlx::query("SELECT * FROM apps WHERE name = $1")
+            .bind(name.as_str().to_owned())
+            .fetch_optional(self.pool())
+            .await?;
+        let row = row.ok_or_else(|| Error::NotFound { what: "app", name: name.to_string() })?;
+        Ok(stored_app(self, &row))
     }
 
     /// Apps by name, behind `after`.
@@ -150,28 +204,32 @@ impl Store {
     /// # Errors
     ///
     /// The database's.
-    pub async fn apps(&self, after: Option<&AppName>, most: usize) -> Result<Vec<App>, Error> {
+    pub async fn apps(
+        &self,
+        after: Option<&AppName>,
+        most: usize,
+    ) -> Result<Vec<Stored<App>>, Error> {
         let rows = sqlx::query("SELECT * FROM apps WHERE name > $1 ORDER BY name LIMIT $2")
             .bind(after.map_or("", AppName::as_str).to_owned())
             .bind(limit(most))
             .fetch_all(self.pool())
             .await?;
-        rows.iter().map(app).collect()
+        Ok(rows.iter().map(|row| stored_app(self, row)).collect())
     }
 
     /// Adds root commits to those that an app is known by.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`], [`Error::Forged`].
     pub async fn add_roots(&self, id: &AppId, roots: &[String]) -> Result<(), Error> {
         let mut write = self.write().await?;
-        let row = sqlx::query("SELECT roots FROM apps WHERE id = $1")
+        let row = sqlx::query("SELECT * FROM apps WHERE id = $1")
             .bind(id.as_str().to_owned())
             .fetch_optional(&mut *write.tx)
             .await?
             .ok_or_else(|| Error::NotFound { what: "app", name: id.to_string() })?;
-        let mut all: Vec<String> = Columns(&row).json("roots")?;
+        let mut all = app(self, &row)?.roots;
         all.extend(roots.iter().cloned());
         all.sort();
         all.dedup();
@@ -180,6 +238,7 @@ impl Store {
             .bind(id.as_str().to_owned())
             .execute(&mut *write.tx)
             .await?;
+        self.seal_app(&mut write.tx, id).await?;
         write.commit().await
     }
 
@@ -201,6 +260,7 @@ impl Store {
         let app = self.app(&path.app).await?;
         let id = self.insert_deploy(&mut write, &app.id, path, host, now).await?;
         if let Some(from) = from {
+            self.row_to_change(&mut write.tx, &from.deploy).await?;
             sqlx::query(
                 "UPDATE deploys SET formation = (SELECT formation FROM deploys WHERE id = $1), \
                  sizes = (SELECT sizes FROM deploys WHERE id = $1) WHERE id = $2",
@@ -224,12 +284,16 @@ impl Store {
     /// this name: an anchor that exists belongs to one that was destroyed or never committed.
     async fn commit_new(
         &self,
-        write: Write<'_>,
+        mut write: Write<'_>,
         id: &DeployId,
         path: &DeployPath,
     ) -> Result<(), Error> {
-        let _writer = self.anchor_writer().await.put(path, &Anchor::new(id)).await?;
-        write.commit().await
+        let row = self.seal_row_as(&mut write.tx, id, 1).await?;
+        let anchor = Anchor { row, ..Anchor::new(id) };
+        let _writer = self.anchor_writer().await.put(path, &anchor).await?;
+        write.commit().await?;
+        self.0.done.raise(id, None);
+        Ok(())
     }
 
     /// A deploy by its path.
@@ -244,7 +308,34 @@ impl Store {
             .bind(path.name.as_str().to_owned())
             .fetch_optional(self.pool())
             .await?;
-        deploy(&row.ok_or_else(|| no_deploy(path))?)
+        deploy(self, &row.ok_or_else(|| no_deploy(path))?)
+    }
+
+    /// What is in the place of a deploy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn stored_deploy(&self, path: &DeployPath) -> Result<Stored<Deploy>, Error> {
+        let statement = format!("{DEPLOY} WHERE d.app_name = $1 AND d.name = $2");
+        let row = sqlx::query(&statement)
+            .bind(path.app.as_str().to_owned())
+            .bind(path.name.as_str().to_owned())
+            .fetch_optional(self.pool())
+            .await?;
+        Ok(stored_deploy(self, &row.ok_or_else(|| no_deploy(path))?))
+    }
+
+    /// Which deploy the state folder knows under a path; nothing where it knows none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Anchor`].
+    pub async fn recorded_deploy(&self, path: &DeployPath) -> Result<Option<DeployId>, Error> {
+        Ok(match self.recorded(path).await? {
+            Recorded::At(anchor) => Some(anchor.deploy),
+            _ => None,
+        })
     }
 
     /// A deploy by its id.
@@ -258,7 +349,7 @@ impl Store {
             .bind(id.as_str().to_owned())
             .fetch_optional(self.pool())
             .await?;
-        deploy(&row.ok_or_else(|| no_deploy(id))?)
+        deploy(self, &row.ok_or_else(|| no_deploy(id))?)
     }
 
     /// The deploys of an app, by name.
@@ -266,14 +357,14 @@ impl Store {
     /// # Errors
     ///
     /// The database's.
-    pub async fn deploys(&self, app: &AppId) -> Result<Vec<Deploy>, Error> {
+    pub async fn deploys(&self, app: &AppId) -> Result<Vec<Stored<Deploy>>, Error> {
         let statement = format!("{DEPLOY} WHERE d.app = $1 ORDER BY d.name");
         let rows =
             sqlx::query(&statement).bind(app.as_str().to_owned()).fetch_all(self.pool()).await?;
-        rows.iter().map(deploy).collect()
+        Ok(rows.iter().map(|row| stored_deploy(self, row)).collect())
     }
 
-    /// Every deploy.
+    /// Every deploy whose row is this platform's.
     ///
     /// # Errors
     ///
@@ -282,28 +373,21 @@ impl Store {
         let statement = format!("{DEPLOY} ORDER BY d.id");
         let rows = sqlx::query(&statement).fetch_all(self.pool()).await?;
         // One that cannot be read keeps no other down.
-        Ok(rows.iter().filter_map(|row| deploy(row).ok()).collect())
+        Ok(rows.iter().filter_map(|row| deploy(self, row).ok()).collect())
     }
 
-    /// The deploys whose rows cannot be read: the path as it is stored, and why.
+    /// The rows of apps and deploys that were changed outside of the platform, or cannot be read.
     ///
     /// # Errors
     ///
     /// The database's.
-    pub async fn unreadable_deploys(&self) -> Result<Vec<(String, Error)>, Error> {
+    pub async fn forged_rows(&self) -> Result<Vec<ForgedRow>, Error> {
+        let apps = sqlx::query("SELECT * FROM apps ORDER BY id").fetch_all(self.pool()).await?;
         let statement = format!("{DEPLOY} ORDER BY d.id");
-        let rows = sqlx::query(&statement).fetch_all(self.pool()).await?;
-        let mut found = Vec::new();
-        for row in &rows {
-            if let Err(error) = deploy(row) {
-                let columns = Columns(row);
-                found.push((
-                    format!("{}/{}", columns.text("app_name")?, columns.text("name")?),
-                    error,
-                ));
-            }
-        }
-        Ok(found)
+        let deploys = sqlx::query(&statement).fetch_all(self.pool()).await?;
+        let apps = apps.iter().filter_map(|row| stored_app(self, row).forged());
+        let deploys = deploys.iter().filter_map(|row| stored_deploy(self, row).forged());
+        Ok(apps.chain(deploys).collect())
     }
 
     /// Fixes the branch that is built.
@@ -312,7 +396,8 @@ impl Store {
     ///
     /// The database's.
     pub async fn set_branch(&self, id: &DeployId, branch: &str) -> Result<(), Error> {
-        self.set(id, "UPDATE deploys SET branch = $1 WHERE id = $2", branch.to_owned()).await
+        let change = sqlx::query("UPDATE deploys SET branch = $1 WHERE id = $2");
+        self.change_row(id, change.bind(branch.to_owned())).await
     }
 
     /// Records what the operator wants of each process type.
@@ -321,7 +406,8 @@ impl Store {
     ///
     /// The database's.
     pub async fn set_formation(&self, id: &DeployId, formation: &Formation) -> Result<(), Error> {
-        self.set(id, "UPDATE deploys SET formation = $1 WHERE id = $2", to_json(formation)?).await
+        let change = sqlx::query("UPDATE deploys SET formation = $1 WHERE id = $2");
+        self.change_row(id, change.bind(to_json(formation)?)).await
     }
 
     /// Records what the operator wants of the size of each process type.
@@ -330,7 +416,8 @@ impl Store {
     ///
     /// The database's.
     pub async fn set_sizes(&self, id: &DeployId, sizes: &Sizes) -> Result<(), Error> {
-        self.set(id, "UPDATE deploys SET sizes = $1 WHERE id = $2", to_json(sizes)?).await
+        let change = sqlx::query("UPDATE deploys SET sizes = $1 WHERE id = $2");
+        self.change_row(id, change.bind(to_json(sizes)?)).await
     }
 
     /// Records whether anything of it is to run.
@@ -339,28 +426,8 @@ impl Store {
     ///
     /// The database's.
     pub async fn set_stopped(&self, id: &DeployId, stopped: bool) -> Result<(), Error> {
-        let mut write = self.write().await?;
-        sqlx::query("UPDATE deploys SET stopped = $1 WHERE id = $2")
-            .bind(i64::from(stopped))
-            .bind(id.as_str().to_owned())
-            .execute(&mut *write.tx)
-            .await?;
-        write.commit().await
-    }
-
-    async fn set(
-        &self,
-        id: &DeployId,
-        statement: &'static str,
-        value: String,
-    ) -> Result<(), Error> {
-        let mut write = self.write().await?;
-        sqlx::query(statement)
-            .bind(value)
-            .bind(id.as_str().to_owned())
-            .execute(&mut *write.tx)
-            .await?;
-        write.commit().await
+        let change = sqlx::query("UPDATE deploys SET stopped = $1 WHERE id = $2");
+        self.change_row(id, change.bind(i64::from(stopped))).await
     }
 
     /// Removes a deploy with all that is known of it; the audit log stays.
@@ -390,8 +457,13 @@ impl Store {
         }
         let writer = self.anchor_writer().await;
         write.commit().await?;
+        self.0.done.forget(id);
         if let Some(path) = path {
-            writer.remove(&path).await;
+            // A row that was changed may have the name of another deploy, whose anchor stays.
+            match self.recorded(&path).await {
+                Ok(Recorded::At(anchor)) if anchor.deploy != *id => {}
+                _ => writer.remove(&path).await,
+            }
         }
         Ok(())
     }
@@ -411,13 +483,15 @@ impl Store {
             .bind(id.as_str().to_owned())
             .fetch_optional(&mut *write.tx)
             .await?;
-        if let Some(row) = named {
+        let mut spent = Vec::new();
+        if let Some(name) = named.and_then(|row| Columns(&row).parsed("name").ok()) {
             // Another app of its name is none of theirs.
-            forget_app(self, &mut write, &Columns(&row).parsed("name")?).await?;
+            spent = forget_app(self, &mut write, &name).await?;
         }
         for statement in ["DELETE FROM slugs WHERE app = $1", "DELETE FROM apps WHERE id = $1"] {
             sqlx::query(statement).bind(id.as_str().to_owned()).execute(&mut *write.tx).await?;
         }
-        write.commit().await
+        write.commit().await?;
+        self.spend(&spent).await
     }
 }

@@ -132,7 +132,7 @@ impl Store {
         Ok((version, self.read_config(deploy, version, &sealed)?))
     }
 
-    /// Stores a version and makes it the newest.
+    /// Stores a version and makes it the newest. The deploy's row needs a new code then.
     pub(crate) async fn put_config(
         &self,
         tx: &mut Transaction,
@@ -196,6 +196,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(u32, Option<Operation>), Error> {
         let mut write = self.write().await?;
+        let before = self.row_to_change(&mut write.tx, deploy).await?;
         let (current, config) = self.config_in(&mut write.tx, deploy, None).await?;
         if let Some(expected) = if_version
             && expected != current
@@ -217,6 +218,7 @@ impl Store {
         .await?;
         let version = Columns(&row).u32("last")? + 1;
         self.put_config(&mut write.tx, deploy, version, &next, now).await?;
+        let row = self.seal_row(&mut write.tx, deploy, &before).await?;
         self.forget_configs(&mut write.tx, deploy).await?;
         let operation = match releasing {
             None => None,
@@ -231,7 +233,7 @@ impl Store {
                 Some(self.put_operation(&mut write.tx, deploy, &request, actor, now).await?)
             }
         };
-        write.commit().await?;
+        self.commit_row(write, deploy, &before.path, row).await?;
         Ok((
             version,
             match operation {
@@ -290,12 +292,14 @@ impl Store {
     /// [`Error::NotFound`]: there is no such version.
     pub async fn set_config_head(&self, deploy: &DeployId, version: u32) -> Result<(), Error> {
         let mut write = self.write().await?;
+        let before = self.row_to_change(&mut write.tx, deploy).await?;
         self.config_in(&mut write.tx, deploy, Some(version)).await?;
         sqlx::query("UPDATE deploys SET config_version = $1 WHERE id = $2")
             .bind(i64::from(version))
             .bind(deploy.as_str().to_owned())
             .execute(&mut *write.tx)
             .await?;
-        write.commit().await
+        let row = self.seal_row(&mut write.tx, deploy, &before).await?;
+        self.commit_row(write, deploy, &before.path, row).await
     }
 }

@@ -19,7 +19,9 @@ use tolv_model::ledger::LedgerKey;
 use crate::error::{Error, is_damaged};
 use crate::lease::require_writable;
 use crate::reserve;
-use crate::secret::{SecretKey, random};
+use crate::rows::Done;
+use crate::secret::{RowKey, SecretKey, random};
+use crate::spent::Spent;
 use crate::url::{DatabaseUrl, Place};
 
 /// Connections at once.
@@ -61,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) key: SecretKey,
     /// What the rows of ledgers are hashed with.
     pub(crate) ledger_key: LedgerKey,
+    /// What other rows that decide something are authenticated with.
+    pub(crate) row_key: RowKey,
     /// One writer at a time: what is read in a transaction is still so when it is written.
     writing: Mutex<()>,
     /// Whether anything may be written: not while the lease is not had.
@@ -72,6 +76,10 @@ pub(crate) struct Inner {
     fixed: &'static str,
     /// The folder of the ledgers' anchors.
     pub(crate) anchors: OnceLock<PathBuf>,
+    /// Codes of rows that hold no more, although they are this platform's.
+    pub(crate) spent: Spent,
+    /// The last operations that were done.
+    pub(crate) done: Done,
     /// Held while an anchor is written.
     pub(crate) anchoring: Arc<Mutex<()>>,
     /// The file of SQLite's database.
@@ -213,6 +221,7 @@ impl Store {
         Ok(Self(Arc::new(Inner {
             pool,
             ledger_key: key.ledger_key(),
+            row_key: key.row_key(),
             key: key.clone(),
             writing: Mutex::default(),
             may_write: watch::Sender::new(true),
@@ -220,6 +229,8 @@ impl Store {
             begin_read,
             fixed,
             anchors: OnceLock::new(),
+            spent: Spent::default(),
+            done: Done::default(),
             anchoring: Arc::default(),
             file,
             postgres,
@@ -306,6 +317,8 @@ impl Store {
         write.tx.execute(self.0.fixed).await?;
         write.commit().await?;
         self.prove_key().await?;
+        self.load_spent().await?;
+        self.adopt_rows().await?;
         self.adopt_ledgers().await
     }
 

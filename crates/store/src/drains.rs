@@ -1,14 +1,17 @@
 //! Drains: where a deploy's lines go besides, and how far each has come.
 //!
 //! Who knows a drain's URL may write to its receiver: it is sealed, bound to its drain and deploy. What is
-//! sealed also says whether a platform admin added the drain, so that nobody else can say so.
+//! sealed also says whether a platform admin added the drain, so that nobody else can say so. A drain that
+//! was removed, and whose row was put back, stays removed: its id is known outside the database.
 
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
 use tolv_model::id::{DeployId, DrainId};
+use tolv_model::slug::Digest;
 
 use crate::db::{Columns, Store, micros};
 use crate::error::Error;
+use crate::row_mac::ShortCode;
 use crate::types::{Drain, DrainProgress};
 
 /// In front of the URL of a drain that a platform admin added.
@@ -20,6 +23,11 @@ fn owner(id: &DrainId, deploy: &DeployId) -> String {
 
 fn count(number: i64, name: &'static str) -> Result<u64, Error> {
     u64::try_from(number).map_err(|_| Error::corrupt(name)(number.to_string()))
+}
+
+/// What a drain is known by once it is removed.
+fn short_code(id: &DrainId) -> Option<ShortCode> {
+    Digest::of(format!("drain {id}").as_bytes()).0.first_chunk().copied()
 }
 
 /// A count as a database takes it.
@@ -99,7 +107,7 @@ impl Store {
         Ok(Drain { id, deploy, url, by_operator, created: now, progress })
     }
 
-    /// The drains of a deploy, the oldest first.
+    /// The drains of a deploy, the oldest first; none that was removed and put back.
     ///
     /// # Errors
     ///
@@ -109,7 +117,10 @@ impl Store {
             .bind(deploy.as_str().to_owned())
             .fetch_all(self.pool())
             .await?;
-        rows.iter().map(|row| self.drain(row)).collect()
+        let is_removed =
+            |drain: &Drain| short_code(&drain.id).is_some_and(|code| self.0.spent.has(&code));
+        let drains = rows.iter().map(|row| self.drain(row));
+        drains.filter(|drain| !drain.as_ref().is_ok_and(is_removed)).collect()
     }
 
     /// Records how far a drain has come; of one that was removed, nothing.
@@ -144,7 +155,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`Error::Spent`] where it is removed, and could be put back.
     pub async fn remove_drain(&self, deploy: &DeployId, id: &DrainId) -> Result<(), Error> {
         let mut write = self.write().await?;
         let gone = sqlx::query("DELETE FROM drains WHERE id = $1 AND deploy = $2")
@@ -155,6 +166,9 @@ impl Store {
         if gone.rows_affected() == 0 {
             return Err(Error::NotFound { what: "drain", name: id.to_string() });
         }
-        write.commit().await
+        // Before the commit: whatever ends this here, it is removed.
+        let spent = self.spend(short_code(id).as_slice()).await;
+        write.commit().await?;
+        spent
     }
 }

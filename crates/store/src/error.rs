@@ -94,6 +94,18 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// A row was written or changed outside of the platform.
+    #[error(
+        "the row of {what} `{name}` in the database was changed outside of the platform: {why}"
+    )]
+    Forged {
+        /// `app` or `deploy`.
+        what: &'static str,
+        /// Its name or path, as it is stored.
+        name: String,
+        /// Which columns were changed, as far as that can be told.
+        why: String,
+    },
     /// The database refuses.
     #[error("the database refuses")]
     Database(#[source] sqlx::Error),
@@ -103,6 +115,17 @@ pub enum Error {
     /// The file that says where a ledger ends.
     #[error("cannot use `{path}`, which says where a ledger ends")]
     Anchor {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file that says which rows hold no more, after the row is gone from the database.
+    #[error(
+        "it is revoked, but `{path}` cannot be used: who can write to the database could put it back \
+         after the next start"
+    )]
+    Spent {
         /// The file.
         path: PathBuf,
         /// Why not.
@@ -210,7 +233,9 @@ impl Error {
             Self::Full(_) => Some(Shortage::DiskSpace),
             Self::ReadOnly(_) => Some(Shortage::WritableDisk),
             Self::Disk(_) => Some(Shortage::SoundDisk),
-            Self::Folder(source) | Self::Anchor { source, .. } => Shortage::of_disk(source),
+            Self::Folder(source) | Self::Anchor { source, .. } | Self::Spent { source, .. } => {
+                Shortage::of_disk(source)
+            }
             _ => None,
         }
     }

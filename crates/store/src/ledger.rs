@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use tolv_model::id::DeployId;
+use tolv_model::id::{DeployId, OperationId};
 use tolv_model::ledger::{Broken, GENESIS, Row, Settled, Stored, audit};
 use tolv_model::name::Deploy as DeployPath;
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::Digest;
 
-use crate::anchor::{Anchor, Recorded};
+use crate::anchor::{Anchor, MARK, Recorded};
+use crate::apps::readable_deploy;
 use crate::db::{Columns, Store, Transaction};
 use crate::error::Error;
 use crate::releases::{ledger_row, outcome};
+use crate::rows::{DEPLOYS, version_of};
 
 /// How often a ledger is read again because of an append meanwhile; then appends wait.
 const MAX_READS: usize = 3;
@@ -103,6 +105,8 @@ pub(crate) async fn path_of(tx: &mut Transaction, deploy: &DeployId) -> Result<D
 pub(crate) struct Contents {
     rows: Vec<AnyRow>,
     outcomes: Vec<AnyRow>,
+    /// The row of the deploy itself.
+    deploy: Option<AnyRow>,
     current: Option<ReleaseNumber>,
     /// Whether the rows have the configs of the releases too.
     has_configs: bool,
@@ -128,13 +132,13 @@ impl Contents {
             .bind(id.clone())
             .fetch_all(&mut **tx)
             .await?;
-        let current = sqlx::query("SELECT current_release FROM deploys WHERE id = $1")
+        let deploy = sqlx::query("SELECT * FROM deploys WHERE id = $1")
             .bind(id)
             .fetch_optional(&mut **tx)
             .await?;
-        let current = current.and_then(|row| row.try_get("current_release").ok().flatten());
+        let current = deploy.as_ref().and_then(|row| row.try_get("current_release").ok().flatten());
         let current = current.map(|number: i64| ReleaseNumber(u32::try_from(number).unwrap_or(0)));
-        Ok(Self { rows, outcomes, current, has_configs })
+        Ok(Self { rows, outcomes, deploy, current, has_configs })
     }
 }
 
@@ -153,7 +157,13 @@ pub struct Ledger {
     pub is_adopted: bool,
     /// Whether it continues behind its recorded end, with rows that only this platform can have made.
     pub is_ahead: bool,
+    /// Whether the row of the deploy is newer than is recorded; only this platform can have made it.
+    pub is_row_ahead: bool,
     is_current: bool,
+    /// The version of the deploy's row that is to be recorded.
+    row: i64,
+    /// The last operation that was done.
+    done: Option<OperationId>,
     end: Digest,
     last: Option<ReleaseNumber>,
     /// Of all that is stored of each release, and of its config.
@@ -176,7 +186,8 @@ impl Ledger {
     }
 
     fn anchor(&self, deploy: &DeployId) -> Anchor {
-        Anchor { end: self.end, last: self.last(), ..Anchor::new(deploy) }
+        let (end, last, row, done) = (self.end, self.last(), self.row, self.done.clone());
+        Anchor { end, last, row, done, ..Anchor::new(deploy) }
     }
 }
 
@@ -276,6 +287,9 @@ impl Store {
                 }
             }
         }
+        let fault = found.deploy.as_ref().and_then(|row| self.row_fault(deploy, row, recorded));
+        let has_row_fault = fault.is_some();
+        broken.extend(fault.map(|why| Broken::Row { why, found: last }));
         if found.current != audit.current {
             let (recorded, found) = (audit.current, found.current);
             broken.push(Broken::Current { recorded, found });
@@ -286,6 +300,9 @@ impl Store {
             Recorded::At(anchor) if anchor.deploy == *deploy => Some(anchor),
             _ => None,
         };
+        let known = anchor.map_or(0, |anchor| anchor.row);
+        let held = found.deploy.as_ref().filter(|row| DEPLOYS.holds(self, row));
+        let row = held.map_or(0, version_of).max(known);
         let absent = Digest::of(ABSENT.as_bytes());
         let is_accepted = |broken: &Broken| {
             let (number, Some(anchor)) = (broken.release(), anchor) else { return false };
@@ -307,6 +324,9 @@ impl Store {
             current: audit.current,
             is_adopted: anchor.is_some_and(|anchor| anchor.adopted),
             is_ahead,
+            is_row_ahead: anchor.is_some() && !has_row_fault && row > known,
+            row,
+            done: anchor.and_then(|anchor| anchor.done.clone()),
             is_current: found.current == audit.current,
             end: audit.end,
             last,
@@ -317,11 +337,12 @@ impl Store {
     }
 
     /// Takes a ledger as it is: from here on it ends where it ends now, what does not hold in it now
-    /// is accepted for as long as it stays so, and the last release that succeeded is current.
+    /// is accepted for as long as it stays so, and the last release that succeeded is current. The rows
+    /// of the deploy and of its app are this platform's from here on.
     ///
     /// # Errors
     ///
-    /// The database's; [`Error::Anchor`].
+    /// The database's; [`Error::Anchor`]; [`Error::Corrupt`] where the deploy's row cannot be read.
     pub async fn accept_ledger(&self, deploy: &DeployId) -> Result<Ledger, Error> {
         let mut write = self.write().await?;
         let path = path_of(&mut write.tx, deploy).await?;
@@ -336,6 +357,7 @@ impl Store {
                 Broken::Config(_) => {
                     accepted_configs.extend(ledger.configs.get(&number).map(|it| (number, *it)));
                 }
+                Broken::Row { .. } => {}
                 _ => {
                     let digest = ledger.digests.get(&number).unwrap_or(&absent);
                     accepted.insert(number, *digest);
@@ -349,14 +371,22 @@ impl Store {
                 .execute(&mut *write.tx)
                 .await?;
         }
-        let anchor = Anchor { accepted, accepted_configs, pinned: true, ..ledger.anchor(deploy) };
+        let mut row = ledger.row;
+        if let Some(found) = &found.deploy {
+            let app = readable_deploy(found)?.app;
+            row = row.max(version_of(found)).saturating_add(1);
+            self.seal_row_as(&mut write.tx, deploy, row).await?;
+            self.accept_app(&mut write.tx, &app, &path.app).await?;
+        }
+        let anchor =
+            Anchor { accepted, accepted_configs, pinned: true, row, ..ledger.anchor(deploy) };
         let _writer = writer.put(&path, &anchor).await?;
         write.commit().await?;
         Ok(ledger)
     }
 
-    /// Records that a ledger which was adopted, or is ahead of its recorded end, ends where it does.
-    /// Any other is left as it is.
+    /// Records that a ledger which was adopted, or is ahead of its recorded end, ends where it does, and
+    /// a row that is ahead. Any other is left as it is.
     ///
     /// # Errors
     ///
@@ -369,13 +399,15 @@ impl Store {
         let recorded = self.recorded(&path).await?;
         let ledger = self.judge(deploy, &found, &recorded)?;
         let Recorded::At(anchor) = recorded else { return Ok(()) };
-        let anchor = match (ledger.is_ahead, ledger.is_adopted) {
+        let row = if ledger.is_row_ahead { ledger.row } else { anchor.row };
+        let anchor = match (ledger.is_ahead, ledger.is_adopted || ledger.is_row_ahead) {
             (true, _) => Anchor {
                 accepted: anchor.accepted,
                 accepted_configs: anchor.accepted_configs,
+                row,
                 ..ledger.anchor(deploy)
             },
-            (false, true) => Anchor { adopted: false, ..anchor },
+            (false, true) => Anchor { adopted: false, row, ..anchor },
             (false, false) => return Ok(()),
         };
         writer.put(&path, &anchor).await.map(drop)
@@ -383,7 +415,7 @@ impl Store {
 
     /// Takes every ledger as it is, where the state folder records none yet: it is new.
     pub(crate) async fn adopt_ledgers(&self) -> Result<(), Error> {
-        if !self.is_unmarked().await? {
+        if !self.is_unmarked(MARK).await? {
             return Ok(());
         }
         let rows = sqlx::query("SELECT id FROM deploys ORDER BY id").fetch_all(self.pool()).await?;
@@ -394,7 +426,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        self.anchor_writer().await.mark().await.map(drop)
+        self.anchor_writer().await.mark(MARK).await.map(drop)
     }
 
     async fn adopt_ledger(&self, deploy: &DeployId) -> Result<(), Error> {

@@ -39,8 +39,11 @@ mod operations;
 mod releases;
 mod reserve;
 mod row_mac;
+mod rows;
 mod runs;
 mod secret;
+mod slugs;
+mod spent;
 mod status;
 mod tokens;
 mod types;
@@ -55,7 +58,7 @@ pub use runs::{NewRun, Run};
 pub use secret::{SecretKey, random};
 pub use status::{Connections, DatabaseStatus, OldestOperation};
 pub use types::{
-    App, AuditLine, CopyFrom, Deploy, Drain, DrainProgress, ForgedToken, Idempotent, NewRelease,
-    Operation, Release, Releasing, Slug, StoredToken, Token,
+    App, AuditLine, CopyFrom, Deploy, Drain, DrainProgress, ForgedRow, ForgedToken, Idempotent,
+    NewRelease, Operation, Release, Releasing, Slug, Stored, StoredToken, Token,
 };
 pub use url::{DatabaseUrl, DatabaseUrlError};

@@ -7,23 +7,28 @@ use tolv_model::operation::{Outcome, Request, State};
 use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::SlugId;
 
-use crate::db::{Columns, Store, Transaction, limit, micros, to_json};
+use crate::audit::NewLine;
+use crate::db::{Columns, Store, Transaction, Write, limit, micros, to_json};
 use crate::error::Error;
 use crate::row_mac::{Authenticated, Field};
 use crate::types::{Operation, Slug};
 
 /// What decides what an operation does, for as long as it is not over: then the code is removed, so
-/// that one that is over cannot be begun again.
+/// that one that is over cannot be begun again. A copy of the row from before is known by its id, for the
+/// deploy's anchor has the last one that was done.
 const OPERATIONS: Authenticated = Authenticated {
     table: "operations",
     texts: &["id", "deploy", "request", "actor", "slug"],
     numbers: &["created", "release"],
+    families: &[],
 };
 
 /// Operations of a deploy that may wait at once.
 const MAX_QUEUED: usize = 100;
 /// The same, for operations that free disk space or memory: the others never keep them out.
 const MAX_QUEUED_THAT_FREE_SPACE: usize = 1000;
+/// Characters of a forged row's texts that the audit log shows.
+const MAX_SHOWN: usize = 60;
 /// Behind every id, in every collation of the alphabet that ids have.
 const LAST: &str = "op_zzzzzzzzzzzzzzzzzzzz";
 
@@ -56,6 +61,10 @@ fn operation(row: &AnyRow) -> Result<Operation, Error> {
 
 fn forged() -> Error {
     Error::corrupt("an operation")("it was changed outside of the platform".to_owned())
+}
+
+fn put_back() -> Error {
+    Error::corrupt("an operation")("it was done before, and put back".to_owned())
 }
 
 /// The operation of a row that is not over and that this platform wrote.
@@ -115,17 +124,6 @@ pub(crate) async fn set_release(
     set(store, tx, id, Column::Release(number)).await
 }
 
-fn slug(row: &AnyRow) -> Result<Slug, Error> {
-    let row = Columns(row);
-    Ok(Slug {
-        id: SlugId(row.parsed("id")?),
-        app: row.parsed("app")?,
-        commit: row.maybe_text("commit_id")?,
-        built: row.time("built")?,
-        bytes: u64::try_from(row.number("bytes")?).unwrap_or(0),
-    })
-}
-
 impl Store {
     /// Refuses an operation where as many are queued as may be.
     pub(crate) async fn require_queue(
@@ -151,8 +149,9 @@ impl Store {
         }
     }
 
-    /// Queues an operation behind those that are not over. Ids decide the order, and clocks stand
-    /// still for a millisecond or go back: then its moment is the one after theirs.
+    /// Queues an operation behind those that are not over, and the last one that was done. Ids decide
+    /// the order, and clocks stand
+    /// still for a millisecond or go back: then its place is the one after theirs.
     pub(crate) async fn put_operation(
         &self,
         tx: &mut Transaction,
@@ -162,16 +161,18 @@ impl Store {
         now: Timestamp,
     ) -> Result<OperationId, Error> {
         let last = sqlx::query(
-            "SELECT MAX(created) AS last FROM operations WHERE deploy = $1 AND ended IS NULL",
+            "SELECT MAX(id) AS last FROM operations WHERE deploy = $1 AND ended IS NULL",
         )
         .bind(deploy.as_str().to_owned())
         .fetch_one(&mut **tx)
         .await?;
-        let now = match Columns(&last).maybe_time("last")? {
+        let last = Columns(&last).maybe_text("last")?.and_then(|id| id.parse().ok());
+        let last = last.max(self.done(tx, deploy).await?);
+        let place = match last.as_ref().map(OperationId::moment) {
             Some(last) => now.max(last.checked_add(SignedDuration::from_millis(1)).unwrap_or(last)),
             None => now,
         };
-        let id = OperationId::new(now, self.random()?);
+        let id = OperationId::new(place, self.random()?);
         let request = to_json(request)?;
         let texts = [id.as_str(), deploy.as_str(), &request, actor].map(Field::from);
         let rest = [Field::Null, micros(now).into(), Field::Null];
@@ -390,20 +391,34 @@ impl Store {
             .fetch_optional(self.pool())
             .await?;
             let Some(row) = row else { return Ok(None) };
-            match unfinished(self, &row) {
+            let (found, is_again) = match unfinished(self, &row) {
+                Ok(operation) => {
+                    let mut read = self.read().await?;
+                    let done = self.done(&mut read, deploy).await?;
+                    read.finish().await?;
+                    let is_again = done.is_some_and(|done| operation.id <= done);
+                    (if is_again { Err(put_back()) } else { Ok(operation) }, is_again)
+                }
+                Err(error) => (Err(error), false),
+            };
+            match found {
                 Ok(operation) => return Ok(Some(operation)),
                 // It cannot be done by anybody, and those behind it wait.
                 Err(error) => {
+                    let now = Timestamp::now();
                     let mut write = self.write().await?;
-                    sqlx::query(
+                    let ended = sqlx::query(
                         "UPDATE operations SET state = 'failed', ended = $1, error = $2, mac = NULL \
                          WHERE id = $3 AND ended IS NULL",
                     )
-                    .bind(micros(Timestamp::now()))
+                    .bind(micros(now))
                     .bind(error.to_string())
                     .bind(Columns(&row).text("id")?)
                     .execute(&mut *write.tx)
                     .await?;
+                    if ended.rows_affected() > 0 && (is_again || !OPERATIONS.holds(self, &row)) {
+                        report_forged(self, &mut write, &row, now).await?;
+                    }
                     write.commit().await?;
                 }
             }
@@ -481,58 +496,40 @@ impl Store {
             self.settle(id, &deploy, number, Outcome::Failed, state, error, now).await?;
             return Ok(true);
         }
-        let ended = end(&mut write.tx, id, state, error, now).await?;
-        write.commit().await?;
+        // The oldest is the one that is carried out: one that is cancelled behind it is not.
+        let oldest = sqlx::query(
+            "SELECT id, deploy FROM operations WHERE ended IS NULL AND deploy = \
+             (SELECT o.deploy FROM operations o WHERE o.id = $1) ORDER BY id LIMIT 1",
+        )
+        .bind(id.as_str().to_owned())
+        .fetch_optional(&mut *write.tx)
+        .await?;
+        let oldest = oldest.filter(|row| Columns(row).text("id").is_ok_and(|it| it == id.as_str()));
+        let ended = end(self, &mut write, id, state, error, now).await?;
+        match oldest.and_then(|row| Columns(&row).parsed("deploy").ok()) {
+            Some(deploy) => self.commit_done(write, &deploy, id).await?,
+            None => write.commit().await?,
+        }
         Ok(ended)
-    }
-
-    /// A slug of an app.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`].
-    pub async fn slug(&self, app: &AppId, id: &SlugId) -> Result<Slug, Error> {
-        let row = sqlx::query("SELECT * FROM slugs WHERE app = $1 AND id = $2")
-            .bind(app.as_str().to_owned())
-            .bind(id.0.to_string())
-            .fetch_optional(self.pool())
-            .await?;
-        slug(&row.ok_or_else(|| Error::NotFound { what: "slug", name: id.to_string() })?)
-    }
-
-    /// Every slug that is known.
-    ///
-    /// # Errors
-    ///
-    /// The database's.
-    pub async fn slugs(&self) -> Result<Vec<Slug>, Error> {
-        let rows = sqlx::query("SELECT * FROM slugs").fetch_all(self.pool()).await?;
-        rows.iter().map(slug).collect()
-    }
-
-    /// Forgets a slug.
-    ///
-    /// # Errors
-    ///
-    /// The database's.
-    pub async fn remove_slug(&self, app: &AppId, id: &SlugId) -> Result<(), Error> {
-        let mut write = self.write().await?;
-        sqlx::query("DELETE FROM slugs WHERE app = $1 AND id = $2")
-            .bind(app.as_str().to_owned())
-            .bind(id.0.to_string())
-            .execute(&mut *write.tx)
-            .await?;
-        write.commit().await
     }
 }
 
+/// Ends an operation, whoever wrote its row; one that somebody else did is in the audit log then.
 pub(crate) async fn end(
-    tx: &mut Transaction,
+    store: &Store,
+    write: &mut Write<'_>,
     id: &OperationId,
     state: State,
     error: Option<&str>,
     now: Timestamp,
 ) -> Result<bool, Error> {
+    let row = sqlx::query("SELECT * FROM operations WHERE id = $1 AND ended IS NULL")
+        .bind(id.as_str().to_owned())
+        .fetch_optional(&mut *write.tx)
+        .await?;
+    if let Some(row) = row.filter(|row| !OPERATIONS.holds(store, row)) {
+        report_forged(store, write, &row, now).await?;
+    }
     let ended = sqlx::query(
         "UPDATE operations SET state = $1, error = $2, ended = $3, mac = NULL \
          WHERE id = $4 AND ended IS NULL",
@@ -541,7 +538,37 @@ pub(crate) async fn end(
     .bind(error.map(str::to_owned))
     .bind(micros(now))
     .bind(id.as_str().to_owned())
-    .execute(&mut **tx)
+    .execute(&mut *write.tx)
     .await?;
     Ok(ended.rows_affected() > 0)
+}
+
+/// Adds to the audit log that an operation was refused, for somebody else wrote its row.
+async fn report_forged(
+    store: &Store,
+    write: &mut Write<'_>,
+    row: &AnyRow,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let row = Columns(row);
+    let text =
+        |name| row.text(name).unwrap_or_default().chars().take(MAX_SHOWN).collect::<String>();
+    let path = text("deploy_name");
+    let (app, deploy) = path.split_once('/').unzip();
+    let kind = row.json::<serde_json::Value>("request").ok();
+    let kind = kind.as_ref().and_then(|request| request.get("kind")?.as_str());
+    let detail = format!(
+        "{:?} ({:?}, by {:?})",
+        text("id"),
+        kind.unwrap_or_default().chars().take(MAX_SHOWN).collect::<String>(),
+        text("actor")
+    );
+    let line =
+        NewLine { actor: "platform", action: "operation.forged", app, deploy, detail: &detail };
+    let id = line.insert(write, store.random()?, now).await?;
+    sqlx::query("UPDATE audit SET outcome = 'refused' WHERE id = $1")
+        .bind(id.as_str().to_owned())
+        .execute(&mut *write.tx)
+        .await?;
+    Ok(())
 }

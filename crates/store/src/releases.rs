@@ -141,6 +141,7 @@ impl Store {
             }
             return self.release(&new.deploy, number).await;
         }
+        self.row_to_change(&mut write.tx, &new.deploy).await?;
         let (last, prev) = end_of(&mut write.tx, &new.deploy).await?;
         let number = match last {
             None => 1,
@@ -195,11 +196,12 @@ impl Store {
         .execute(&mut *write.tx)
         .await?;
         operations::set_release(self, &mut write.tx, &new.operation, row.number).await?;
-        self.commit_append(write, &new.deploy, (last, prev), Some(row.number), hash).await?;
+        self.commit_append(write, &new.deploy, (last, prev), Some(row.number), hash, None).await?;
         self.release(&new.deploy, ReleaseNumber(number)).await
     }
 
-    /// Commits an append to a ledger, with its anchor around it: `before` is where it ended.
+    /// Commits an append to a ledger, with its anchor around it: `before` is where it ended, `done` the
+    /// operation that has ended with it.
     async fn commit_append(
         &self,
         mut write: Write<'_>,
@@ -207,8 +209,10 @@ impl Store {
         before: (Option<ReleaseNumber>, Digest),
         last: Option<ReleaseNumber>,
         end: Digest,
+        done: Option<&OperationId>,
     ) -> Result<(), Error> {
         let path = path_of(&mut write.tx, deploy).await?;
+        let version = self.held_version(&mut write.tx, deploy).await?;
         // Held until the new end is recorded: the next append writes its anchor after that.
         let writer = self.anchor_writer().await;
         let recorded = self.recorded(&path).await?;
@@ -235,8 +239,12 @@ impl Store {
         let anchor = Anchor { end: before.1, next: Some(end), last, pinned: false, ..anchor };
         let writer = writer.put(&path, &anchor).await?;
         write.commit().await?;
+        if let Some(done) = done {
+            self.0.done.raise(deploy, Some(done));
+        }
         // Both ends are in it already.
-        writer.put(&path, &Anchor { end, next: None, ..anchor }).await.ok();
+        let (row, done) = (anchor.row.max(version), anchor.done.clone().max(done.cloned()));
+        writer.put(&path, &Anchor { end, next: None, row, done, ..anchor }).await.ok();
         Ok(())
     }
 
@@ -269,8 +277,8 @@ impl Store {
             .fetch_optional(&mut *write.tx)
             .await?;
         if said.is_some() {
-            operations::end(&mut write.tx, operation, state, error, now).await?;
-            return write.commit().await;
+            operations::end(self, &mut write, operation, state, error, now).await?;
+            return self.commit_done(write, deploy, operation).await;
         }
         let (last, prev) = end_of(&mut write.tx, deploy).await?;
         let error_text = error.map(str::to_owned);
@@ -290,8 +298,8 @@ impl Store {
                 .execute(&mut *write.tx)
                 .await?;
         }
-        operations::end(&mut write.tx, operation, state, error, now).await?;
-        self.commit_append(write, deploy, (last, prev), last, end).await
+        operations::end(self, &mut write, operation, state, error, now).await?;
+        self.commit_append(write, deploy, (last, prev), last, end, Some(operation)).await
     }
 
     /// Begins a deploy anew: nothing of it is current, it has this formation and no sizes, and what was not over
@@ -308,6 +316,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), Error> {
         let mut write = self.write().await?;
+        let row = self.row_to_reset(&mut write.tx, deploy).await?;
         let (last, before) = end_of(&mut write.tx, deploy).await?;
         let pending = sqlx::query(
             "SELECT r.number FROM releases r WHERE r.deploy = $1 AND NOT EXISTS \
@@ -347,7 +356,8 @@ impl Store {
         .bind(deploy.as_str().to_owned())
         .execute(&mut *write.tx)
         .await?;
-        self.commit_append(write, deploy, (last, before), last, prev).await
+        self.seal_row(&mut write.tx, deploy, &row).await?;
+        self.commit_append(write, deploy, (last, before), last, prev, None).await
     }
 
     /// One release.

@@ -192,21 +192,27 @@ impl SecretKey {
         hmac(&self.0, &[b"tolv ledger"]).into()
     }
 
-    /// The code of a row of the database, under a key of its own.
-    fn row_code(&self, row: &[u8]) -> Hmac<Sha256> {
-        code(&hmac(&self.0, &[b"tolv rows"]), &[row])
+    /// The key of the codes of rows.
+    pub(crate) fn row_key(&self) -> RowKey {
+        RowKey(code(&hmac(&self.0, &[b"tolv rows"]), &[]))
     }
+}
 
+/// What rows of the database are authenticated with.
+#[derive(Clone)]
+pub(crate) struct RowKey(Hmac<Sha256>);
+
+impl RowKey {
     /// What authenticates a row, in hex.
-    pub(crate) fn row_mac(&self, row: &[u8]) -> String {
-        let bytes: [u8; 32] = self.row_code(row).finalize().into_bytes().into();
+    pub(crate) fn mac(&self, row: &[u8]) -> String {
+        let bytes: [u8; 32] = self.0.clone().chain_update(row).finalize().into_bytes().into();
         tolv_model::slug::Digest(bytes).to_string()
     }
 
     /// Whether it authenticates a row.
-    pub(crate) fn is_row_mac(&self, row: &[u8], mac: &str) -> bool {
+    pub(crate) fn is_mac(&self, row: &[u8], mac: &str) -> bool {
         let mac = mac.parse::<tolv_model::slug::Digest>();
-        mac.is_ok_and(|mac| self.row_code(row).verify_slice(&mac.0).is_ok())
+        mac.is_ok_and(|mac| self.0.clone().chain_update(row).verify_slice(&mac.0).is_ok())
     }
 }
 

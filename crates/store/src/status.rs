@@ -19,6 +19,8 @@ pub struct DatabaseStatus {
     pub running: u64,
     /// The oldest operation that is not over.
     pub oldest: Option<OldestOperation>,
+    /// Rows that were changed outside of the platform, each in words.
+    pub forged: Vec<String>,
 }
 
 /// The oldest operation that is not over, as it is recorded.
@@ -105,6 +107,13 @@ impl Store {
         });
         let oldest = oldest.transpose()?;
         let (queued, running) = self.unfinished().await?;
-        Ok(DatabaseStatus { response, queued, running, oldest })
+        let rows = self.forged_rows().await?.into_iter().map(|row| row.why);
+        let tokens = self.forged_tokens().await?.into_iter();
+        let tokens = tokens.map(|token| match token.was_revoked {
+            true => format!("token {:?} was revoked, and put back into the database", token.name),
+            false => format!("token {:?} was changed outside of the platform", token.name),
+        });
+        let forged = rows.chain(tokens).collect();
+        Ok(DatabaseStatus { response, queued, running, oldest, forged })
     }
 }

@@ -4,7 +4,7 @@
 //! never expires cannot be revoked. What decides that is read in the transaction that writes.
 //!
 //! Each row is authenticated with the platform's key: one that was changed or made by somebody else
-//! is not a token.
+//! is not a token. Nor is one that was revoked and put back: its code is known outside the database.
 
 use std::collections::BTreeSet;
 
@@ -18,21 +18,32 @@ use tolv_model::slug::Digest;
 use crate::audit::NewLine;
 use crate::db::{Columns, Store, Write, limit, micros};
 use crate::error::Error;
-use crate::row_mac::Authenticated;
+use crate::row_mac::{Authenticated, ShortCode};
 use crate::types::{ForgedToken, StoredToken, Token};
 
 const TOKENS: Authenticated = Authenticated {
     table: "tokens",
     texts: &["id", "name", "hash", "role", "apps"],
     numbers: &["created", "expires"],
+    families: &[],
 };
 
 /// Between the names of apps in a column; no name has one.
 const SEPARATOR: &str = ",";
 
+/// Whether a row was revoked, or replaced, and put back.
+fn is_spent(store: &Store, row: &AnyRow) -> bool {
+    TOKENS.short_code(row).is_some_and(|code| store.0.spent.has(&code))
+}
+
+/// Whether this platform wrote a row, and has not revoked it since.
+fn holds(store: &Store, row: &AnyRow) -> bool {
+    TOKENS.holds(store, row) && !is_spent(store, row)
+}
+
 /// The token of a row that this platform wrote; nothing where somebody else did.
 fn token(store: &Store, row: &AnyRow) -> Result<Option<Token>, Error> {
-    match TOKENS.holds(store, row) {
+    match holds(store, row) {
         true => contents(row).map(Some),
         false => Ok(None),
     }
@@ -42,8 +53,10 @@ fn stored(store: &Store, row: &AnyRow) -> Result<StoredToken, Error> {
     Ok(match token(store, row)? {
         Some(token) => StoredToken::Valid(token),
         None => {
+            let was_revoked = TOKENS.holds(store, row);
             let row = Columns(row);
             StoredToken::Forged(ForgedToken {
+                was_revoked,
                 id: row.text("id").unwrap_or_default(),
                 name: row.text("name").unwrap_or_default(),
                 created: row.time("created").unwrap_or(Timestamp::UNIX_EPOCH),
@@ -126,12 +139,14 @@ async fn insert(
     Ok(())
 }
 
-/// Takes a destroyed app out of every token; one that was for no other goes with it.
+/// Takes a destroyed app out of every token; one that was for no other goes with it. Gives back the
+/// codes of the rows before, which hold no more once this is committed.
 pub(crate) async fn forget_app(
     store: &Store,
     write: &mut Write<'_>,
     app: &AppName,
-) -> Result<(), Error> {
+) -> Result<Vec<ShortCode>, Error> {
+    let mut spent = Vec::new();
     let rows = sqlx::query("SELECT * FROM tokens WHERE apps IS NOT NULL")
         .fetch_all(&mut *write.tx)
         .await?;
@@ -151,8 +166,9 @@ pub(crate) async fn forget_app(
                 .bind(mac(store, &token, &Columns(row).text("hash")?)),
         };
         change.execute(&mut *write.tx).await?;
+        spent.extend(TOKENS.short_code(row));
     }
-    Ok(())
+    Ok(spent)
 }
 
 impl Store {
@@ -195,7 +211,7 @@ impl Store {
         let token = Token { id, name: name.to_owned(), grant, created: now, expires: None };
         let mut write = self.write().await?;
         let rows = sqlx::query("SELECT * FROM tokens").fetch_all(&mut *write.tx).await?;
-        if rows.iter().any(|row| TOKENS.holds(self, row)) {
+        if rows.iter().any(|row| holds(self, row)) {
             return Ok(None);
         }
         insert(self, &mut write, &token, hash).await?;
@@ -278,12 +294,24 @@ impl Store {
         rows.iter().map(|row| stored(self, row)).collect()
     }
 
+    /// Rows in the place of tokens that somebody else wrote, or put back.
+    pub(crate) async fn forged_tokens(&self) -> Result<Vec<ForgedToken>, Error> {
+        let rows = sqlx::query("SELECT * FROM tokens ORDER BY id").fetch_all(self.pool()).await?;
+        let mut forged = Vec::new();
+        for row in rows.iter().filter(|row| !holds(self, row)) {
+            if let StoredToken::Forged(found) = stored(self, row)? {
+                forged.push(found);
+            }
+        }
+        Ok(forged)
+    }
+
     /// Revokes a token at once; or removes what somebody else put in the place of one.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`]; [`Error::LastAdmin`] where no other token that never expires can
-    /// administrate the platform.
+    /// administrate the platform; [`Error::Spent`] where it is revoked, and could be put back.
     pub async fn revoke_token(&self, id: &str) -> Result<(), Error> {
         let mut write = self.write().await?;
         let row = sqlx::query("SELECT * FROM tokens WHERE id = $1")
@@ -291,7 +319,8 @@ impl Store {
             .fetch_optional(&mut *write.tx)
             .await?;
         let missing = || Error::NotFound { what: "token", name: id.to_owned() };
-        let found = token(self, &row.ok_or_else(missing)?)?;
+        let row = row.ok_or_else(missing)?;
+        let found = token(self, &row)?;
         let is_admin =
             |token: &Token| token.grant == Grant::PLATFORM_ADMIN && token.expires.is_none();
         if let Some(found) = found
@@ -305,14 +334,18 @@ impl Store {
             .bind(Role::Admin.as_str())
             .fetch_all(&mut *write.tx)
             .await?;
-            if !others.iter().any(|row| TOKENS.holds(self, row)) {
+            if !others.iter().any(|row| holds(self, row)) {
                 return Err(Error::LastAdmin(found.id));
             }
         }
+        // First: whatever ends this here, it is revoked.
+        let code = TOKENS.short_code(&row).filter(|_| holds(self, &row));
+        let spent = self.spend(code.as_slice()).await;
         sqlx::query("DELETE FROM tokens WHERE id = $1")
             .bind(id.to_owned())
             .execute(&mut *write.tx)
             .await?;
-        write.commit().await
+        write.commit().await?;
+        spent
     }
 }

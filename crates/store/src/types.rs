@@ -55,6 +55,47 @@ pub struct Deploy {
     pub stopped: bool,
 }
 
+/// What is in the place of an app or a deploy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored<T> {
+    /// A row that this platform wrote.
+    Valid(T),
+    /// A row that was written or changed outside of the platform, or cannot be read: nothing is done
+    /// with it.
+    Forged(ForgedRow),
+}
+
+impl<T> Stored<T> {
+    /// What the row is of; nothing where it was changed.
+    pub fn valid(self) -> Option<T> {
+        match self {
+            Self::Valid(found) => Some(found),
+            Self::Forged(_) => None,
+        }
+    }
+
+    /// The row, where it was changed.
+    pub fn forged(self) -> Option<ForgedRow> {
+        match self {
+            Self::Valid(_) => None,
+            Self::Forged(row) => Some(row),
+        }
+    }
+}
+
+/// A row of an app or a deploy that was written or changed outside of the platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForgedRow {
+    /// `app` or `deploy`.
+    pub what: &'static str,
+    /// Its id, as it is stored: any text.
+    pub id: String,
+    /// Its name or path, as it is stored.
+    pub name: String,
+    /// What is wrong with it, in a sentence that names it.
+    pub why: String,
+}
+
 /// Where a new deploy's formation and config come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyFrom {
@@ -208,6 +249,8 @@ pub struct ForgedToken {
     pub name: String,
     /// When it claims to have been made.
     pub created: Timestamp,
+    /// Whether it was revoked, and put back.
+    pub was_revoked: bool,
 }
 
 /// Who did what to what, when.

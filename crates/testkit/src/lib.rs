@@ -8,6 +8,7 @@
 
 mod free_port;
 pub mod git;
+mod git_server;
 mod home;
 pub mod http;
 mod machine;
@@ -22,6 +23,7 @@ mod tolv;
 mod version;
 
 pub use free_port::free_port;
+pub use git_server::GitServer;
 pub use home::Home;
 pub use machine::OwnMachine;
 pub use poll::poll;

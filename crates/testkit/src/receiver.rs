@@ -14,6 +14,26 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PYTHON: &str = "/usr/bin/python3";
 const SCRIPT: &str = include_str!("receiver.py");
 
+/// Files in the home of a server.
+pub(crate) const CERTIFICATE: &str = "certificate.pem";
+pub(crate) const KEY: &str = "key.pem";
+
+/// A certificate for `localhost` and `127.0.0.1` that nobody but its file vouches for.
+#[track_caller]
+pub(crate) fn certify(home: &Home) {
+    let text = "[req]\ndistinguished_name = dn\nx509_extensions = v3\nprompt = no\n\
+        [dn]\nCN = localhost\n\
+        [v3]\nsubjectAltName = DNS:localhost, IP:127.0.0.1\nbasicConstraints = CA:FALSE\n";
+    let config = home.write("openssl.conf", text);
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"]);
+    command.args(["-pkeyopt", "ec_paramgen_curve:prime256v1"]).arg("-config").arg(config);
+    command.arg("-keyout").arg(home.path().join(KEY));
+    command.arg("-out").arg(home.path().join(CERTIFICATE));
+    let ran = run(&mut command);
+    assert!(ran.status.success(), "openssl: {}", ran.err);
+}
+
 /// A request that a receiver got.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -90,35 +110,20 @@ impl Receiver {
         fs::create_dir_all(home.path().join("got")).expect("make a folder");
         let mut receiver = Self { home, kind, tls, port: free_port(), child: None };
         if tls {
-            receiver.certify();
+            certify(&receiver.home);
         }
         receiver.answer("200");
         receiver.begin();
         receiver
     }
 
-    /// A certificate for `localhost` and `127.0.0.1` that nobody but its file vouches for.
-    #[track_caller]
-    fn certify(&self) {
-        let text = "[req]\ndistinguished_name = dn\nx509_extensions = v3\nprompt = no\n\
-            [dn]\nCN = localhost\n\
-            [v3]\nsubjectAltName = DNS:localhost, IP:127.0.0.1\nbasicConstraints = CA:FALSE\n";
-        let config = self.home.write("openssl.conf", text);
-        let mut command = Command::new("openssl");
-        command.args(["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"]);
-        command.args(["-pkeyopt", "ec_paramgen_curve:prime256v1"]).arg("-config").arg(config);
-        command.arg("-keyout").arg(self.key()).arg("-out").arg(self.certificate());
-        let ran = run(&mut command);
-        assert!(ran.status.success(), "openssl: {}", ran.err);
-    }
-
     /// The file of its certificate.
     pub fn certificate(&self) -> PathBuf {
-        self.home.path().join("certificate.pem")
+        self.home.path().join(CERTIFICATE)
     }
 
     fn key(&self) -> PathBuf {
-        self.home.path().join("key.pem")
+        self.home.path().join(KEY)
     }
 
     fn got(&self) -> PathBuf {

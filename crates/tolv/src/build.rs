@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use tolv_build::{Built, Caps, Proofs, Request, Source, TOOLCHAINS};
+use tolv_model::service::HostServices;
 use tolv_model::slug::short;
 use tolv_platform::home::private_umask;
 use tolv_sandbox::{Cancel, Machine, Spawner};
@@ -85,6 +86,7 @@ pub(crate) fn request(
         caps,
         cancel,
         proofs: Proofs::default().of_level(level),
+        host_services: HostServices::default(),
     })
 }
 

@@ -1,16 +1,16 @@
-//! Go: modules, built with the machine's own toolchain.
+//! Go: modules, built with the machine's own toolchain where that is new enough for `go.mod`, with one
+//! that is fetched elsewhere.
 //!
 //! `go build -trimpath -mod=readonly` compiles each main package into `bin/`; the cache keeps
 //! modules and compiled packages. What the source says and the lock does not (`go.sum`) is an
 //! error with the command that mends it, never a silent change.
-
-use std::path::PathBuf;
 
 use tolv_model::name::ProcessType;
 
 use crate::Error;
 use crate::plan::{Plan, Step, Toolchain};
 use crate::toolchains::Toolchains;
+use crate::toolchains::go::{Go, GoVersion};
 use crate::tree::Tree;
 
 /// Whether there is a module in the root.
@@ -44,9 +44,7 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
             help: "put the program into the root or into `cmd/<name>`".to_owned(),
         });
     }
-    let go = find(toolchains)?;
-    let root = PathBuf::from(toolchains.output(&go, &["env", "GOROOT"])?);
-    let version = toolchains.output(&go, &["env", "GOVERSION"])?;
+    let Go { version, root } = toolchains.go(module.version)?;
     plan.notes.push(format!("{version} ({})", root.display()));
     plan.toolchains.push(Toolchain {
         version,
@@ -61,7 +59,7 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
         ("GOMODCACHE", cache.join("go-mod").into_os_string()),
         ("GOPATH", cache.join("go").into_os_string()),
         ("GOROOT", root.into_os_string()),
-        // The toolchain is the machine's: nothing is fetched behind the plan's back.
+        // The toolchain is the plan's: nothing is fetched behind the plan's back.
         ("GOTOOLCHAIN", "local".into()),
         ("GOFLAGS", "".into()),
         // A pure Go program runs on any stack.
@@ -78,7 +76,10 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
             .hint("go mod tidy", "run `go mod tidy` and commit `go.mod` and `go.sum`")
             .hint("missing go.sum entry", "run `go mod tidy` and commit `go.sum`")
             .hint("inconsistent vendoring", "run `go mod vendor` and commit `vendor`")
-            .hint("GOTOOLCHAIN=local", "install the Go version that `go.mod` asks for");
+            .hint(
+                "GOTOOLCHAIN=local",
+                "a module needs a newer Go than `go.mod` asks for: raise its `go` line",
+            );
         plan.steps.push(step);
     }
     let web = mains.iter().find(|(name, _)| name == "web").or_else(|| mains.first());
@@ -89,33 +90,18 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
     Ok(plan)
 }
 
-fn find(toolchains: &Toolchains<'_>) -> Result<PathBuf, Error> {
-    let versions = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let mut places: Vec<PathBuf> = versions
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("go-"))
-        .map(|entry| entry.path().join("bin/go"))
-        .filter(|path| path.is_file())
-        .collect();
-    places.sort();
-    let local = PathBuf::from("/usr/local/go/bin/go");
-    toolchains.find("go").or_else(|| local.is_file().then_some(local)).or(places.pop()).ok_or_else(
-        || Error::Toolchain {
-            what: "Go".to_owned(),
-            why: "there is no `go` in PATH, /usr/local/go or /usr/lib/go-*".to_owned(),
-            help: "install it: `apt-get install golang-go`, or https://go.dev/dl".to_owned(),
-        },
-    )
-}
-
 /// What matters here of a `go.mod`.
 struct Module {
     requires: bool,
+    /// The oldest Go that it says it needs.
+    version: Option<GoVersion>,
 }
 
 impl Module {
     fn read(text: &str) -> Self {
         let mut block = false;
         let mut requires = false;
+        let mut version = None;
         for line in text.lines() {
             let line = line.split("//").next().unwrap_or_default().trim();
             match line {
@@ -123,13 +109,15 @@ impl Module {
                 ")" => block = false,
                 _ if block => requires = true,
                 _ => {
+                    let named = ["go ", "toolchain "].iter().find_map(|key| line.strip_prefix(key));
+                    version = version.max(named.and_then(GoVersion::parse));
                     let rest = line.strip_prefix("require").map(str::trim);
                     block = rest == Some("(");
                     requires |= rest.is_some_and(|rest| !rest.starts_with('('));
                 }
             }
         }
-        Self { requires }
+        Self { requires, version }
     }
 
     fn name(text: &str) -> Option<&str> {

@@ -21,7 +21,7 @@ use tolv_model::slug::Digest;
 
 use super::files_below;
 use crate::Error;
-use crate::plan::{LayerPlan, Plan, Step};
+use crate::plan::{LayerPlan, Plan, Step, Toolchain};
 use crate::toolchains::Toolchains;
 use crate::toolchains::node::{Manager, Node, Want, exactly};
 use crate::tree::Tree;
@@ -117,6 +117,9 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
         if let Some(headers) = &node.headers {
             // Else node-gyp fetches them from a place that builds may not reach.
             plan.build_env.insert("npm_config_nodedir".to_owned(), headers.into());
+        }
+        if let Some(lock) = lock.as_ref().filter(|lock| lock.compiles(tree)) {
+            node_gyp(&mut plan, toolchains, lock.kind, &node)?;
         }
         let mut work = Work {
             tree,
@@ -235,6 +238,32 @@ fn manager(
         },
     };
     toolchains.manager(kind.name(), kind.package(&range), &range, node)
+}
+
+/// node-gyp, which compiles packages: npm and pnpm bring one along, yarn does not.
+fn node_gyp(
+    plan: &mut Plan,
+    toolchains: &mut Toolchains<'_>,
+    kind: Kind,
+    node: &Node,
+) -> Result<(), Error> {
+    if !matches!(kind, Kind::Yarn | Kind::Berry) {
+        return Ok(());
+    }
+    let npm = toolchains.npm(node, None)?;
+    let script = npm.argv.get(1).map(Path::new);
+    let Some(packages) = script.and_then(Path::parent).and_then(Path::parent) else {
+        return Ok(());
+    };
+    let packages = packages.join(MODULES);
+    let program = packages.join("node-gyp/bin/node-gyp.js");
+    plan.build_env.insert("npm_config_node_gyp".to_owned(), program.into());
+    // Of npm 7 and later, and before.
+    for folder in ["@npmcli/run-script/lib/node-gyp-bin", "npm-lifecycle/node-gyp-bin"] {
+        plan.build_path.push(packages.join(folder));
+    }
+    plan.toolchains.extend(npm.mount.map(|mount| Toolchain { at_run: false, ..mount }));
+    Ok(())
 }
 
 /// All that decides how packages are installed.

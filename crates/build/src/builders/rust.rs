@@ -57,6 +57,18 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
         plan.notes.push(format!("`{name}` is not built: it needs the features {features}"));
     }
     let rust = find(tree, toolchains)?;
+    if let Some(oldest) = oldest(&manifest)
+        && numbers(&rust.version) < numbers(oldest)
+    {
+        return Err(Error::Toolchain {
+            what: format!("Rust {oldest} (`rust-version` of Cargo.toml)"),
+            why: format!("Rust {} was taken ({})", rust.version, rust.sysroot.display()),
+            help: format!(
+                "run `rustup toolchain install {oldest}` on this machine, and name it in \
+                 `rust-toolchain.toml`: `toolchain.channel = \"{oldest}\"`"
+            ),
+        });
+    }
     plan.notes.push(format!("Rust {} ({})", rust.version, rust.sysroot.display()));
     if !in_stack(&rust.sysroot) {
         plan.toolchains.push(Toolchain {
@@ -127,6 +139,23 @@ fn remap(paths: &[(&Path, &str)]) -> String {
         toml::Value::String(flag).to_string()
     });
     format!("build.rustflags=[{}]", flags.collect::<Vec<_>>().join(", "))
+}
+
+/// The oldest Rust that the manifest says it needs, where that is a version.
+fn oldest(manifest: &toml::Table) -> Option<&str> {
+    fn own(table: &toml::Table) -> Option<&str> {
+        table.get("package")?.get("rust-version")?.as_str()
+    }
+    // `rust-version.workspace = true` has it from `[workspace.package]`.
+    let workspace = manifest.get("workspace").and_then(toml::Value::as_table);
+    let found = own(manifest).or_else(|| workspace.and_then(own));
+    found.filter(|text| text.split('.').all(|part| part.parse::<u32>().is_ok()))
+}
+
+/// A version's numbers: `1.80.1-nightly` has 1, 80 and 1.
+fn numbers(version: &str) -> Vec<u32> {
+    let plain = version.split('-').next().unwrap_or_default();
+    plain.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
 /// A Rust toolchain of the machine.
@@ -204,10 +233,6 @@ fn installed(toolchains: &Toolchains<'_>, channel: &str, host: &str) -> Vec<Path
     let folder = home.join(".rustup/toolchains");
     let names = std::fs::read_dir(&folder).into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    let version = |name: &str| -> Vec<u32> {
-        let plain = name.split('-').next().unwrap_or_default();
-        plain.split('.').map(|part| part.parse().unwrap_or(0)).collect()
-    };
     let mut found: Vec<String> = names
         .filter(|name| {
             let Some(own) = name.strip_suffix(host).and_then(|rest| rest.strip_suffix('-')) else {
@@ -217,7 +242,7 @@ fn installed(toolchains: &Toolchains<'_>, channel: &str, host: &str) -> Vec<Path
             own == channel || numbered && is_of(channel, own)
         })
         .collect();
-    found.sort_by_key(|name| std::cmp::Reverse(version(name)));
+    found.sort_by_key(|name| std::cmp::Reverse(numbers(name)));
     let cargo = |sysroot: &PathBuf| sysroot.join("bin/cargo").is_file();
     found.into_iter().map(|name| folder.join(name)).filter(cargo).collect()
 }

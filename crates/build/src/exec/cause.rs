@@ -29,8 +29,8 @@ enum Weight {
 #[derive(Debug)]
 pub(super) struct Cause<'a> {
     hints: &'a [(&'static str, String)],
-    best: Option<(Weight, Vec<String>)>,
-    help: Option<(usize, &'a str)>,
+    /// How much it says; of known ones, the place of its hint; the lines.
+    best: Option<(Weight, usize, Vec<String>)>,
     last: VecDeque<String>,
     python: Python,
 }
@@ -75,7 +75,7 @@ impl Python {
 
 impl<'a> Cause<'a> {
     pub(super) fn new(hints: &'a [(&'static str, String)]) -> Self {
-        Self { hints, best: None, help: None, last: VecDeque::new(), python: Python::default() }
+        Self { hints, best: None, last: VecDeque::new(), python: Python::default() }
     }
 
     /// Takes the next line of output.
@@ -91,11 +91,6 @@ impl<'a> Cause<'a> {
             self.python.raised = None;
         }
         self.python.take(&text);
-        if let Some(at) = known
-            && self.help.is_none_or(|(before, _)| at < before)
-        {
-            self.help = Some((at, &self.hints[at].1));
-        }
         let noise = is_noise(&text);
         let weight = match known {
             Some(_) => Some(Weight::Known),
@@ -104,12 +99,16 @@ impl<'a> Cause<'a> {
             None if speaks_of_error(&text) => Some(Weight::Word),
             None => None,
         };
+        let at = known.unwrap_or(usize::MAX);
         match (&mut self.best, weight) {
-            (None, Some(weight)) => self.best = Some((weight, vec![text.clone()])),
-            (Some((best, lines)), Some(weight)) if weight > *best => {
-                (*best, *lines) = (weight, vec![text.clone()]);
+            (None, Some(weight)) => self.best = Some((weight, at, vec![text.clone()])),
+            // A tool may fail first where it has another way, and that one fails then.
+            (Some((best, place, lines)), Some(weight))
+                if weight > *best || weight == *best && at < *place =>
+            {
+                (*best, *place, *lines) = (weight, at, vec![text.clone()]);
             }
-            (Some((_, lines)), _) if lines.len() <= MORE && !noise => lines.push(text.clone()),
+            (Some((_, _, lines)), _) if lines.len() <= MORE && !noise => lines.push(text.clone()),
             _ => {}
         }
         if !noise {
@@ -123,16 +122,16 @@ impl<'a> Cause<'a> {
     /// The lines to tell, and what to do about them. Of several known reasons the one that the
     /// builder names first is helped with.
     pub(super) fn told(self) -> (Vec<String>, Option<String>) {
+        let help = |at: usize| self.hints.get(at).map(|(_, help)| help.clone());
         // A hint without a text fits any failure.
-        let any =
-            self.hints.iter().find(|(part, _)| part.is_empty()).map(|(_, help)| help.as_str());
-        let help = self.help.map(|(_, help)| help).or(any).map(str::to_owned);
+        let any = self.hints.iter().find(|(part, _)| part.is_empty()).map(|(_, help)| help.clone());
         if let Some(lines) = self.python.told() {
-            return (lines, help);
+            let known = self.best.filter(|(weight, ..)| *weight == Weight::Known);
+            return (lines, known.and_then(|(_, at, _)| help(at)).or(any));
         }
         match self.best {
-            Some((_, lines)) => (lines, help),
-            None => (self.last.into(), help),
+            Some((_, at, lines)) => (lines, help(at).or(any)),
+            None => (self.last.into(), any),
         }
     }
 }

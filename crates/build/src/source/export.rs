@@ -19,6 +19,7 @@ use tolv_model::tree_path::TreePath;
 use tolv_sandbox::Cancel;
 
 use super::reader::{Reader, memory, strange};
+use super::submodules::{Submodules, Urls};
 use super::{is_ignored, is_private, missing_submodule, shown, slugignore};
 use crate::Error;
 use crate::beneath::Beneath;
@@ -71,18 +72,21 @@ pub(crate) struct From<'a> {
     pub(crate) checkout: Option<&'a Path>,
 }
 
-/// Writes a tree into `to`, an empty folder. Gives the paths.
+/// Writes a tree into `to`, an empty folder. Gives the paths. Submodules of what strangers push come
+/// from `submodules`.
 pub(crate) fn export(
     from: From<'_>,
     to: &Path,
     caps: &Caps,
     cancel: &Cancel,
+    submodules: Option<&mut Submodules<'_>>,
 ) -> Result<BTreeMap<Vec<u8>, bool>, Error> {
     let mut work = Export {
         to: Beneath::open(to).map_err(Error::io("open", to))?,
         folder: to,
         caps,
         cancel,
+        submodules,
         listed: Listed::default(),
         paths: BTreeMap::new(),
     };
@@ -90,16 +94,17 @@ pub(crate) fn export(
     Ok(work.paths)
 }
 
-struct Export<'a> {
+struct Export<'a, 's> {
     to: Beneath,
     folder: &'a Path,
     caps: &'a Caps,
     cancel: &'a Cancel,
+    submodules: Option<&'a mut Submodules<'s>>,
     listed: Listed,
     paths: BTreeMap<Vec<u8>, bool>,
 }
 
-impl Export<'_> {
+impl Export<'_, '_> {
     fn tree(&mut self, from: From<'_>, prefix: &[u8], depth: usize) -> Result<(), Error> {
         let mut names = self.list(&from, prefix)?;
         if prefix.is_empty()
@@ -122,30 +127,45 @@ impl Export<'_> {
             names.into_iter().partition(|(_, name)| name.kind == Kind::Submodule);
         self.write(&from, &files)?;
         self.paths.extend(files.into_iter().map(|(path, _)| (path.into_bytes(), true)));
+        let urls = match from.reader {
+            Reader::Shut(repository) if !submodules.is_empty() => {
+                Submodules::urls(repository, from.tree)?
+            }
+            Reader::Shut(_) | Reader::Own(..) => Urls::new(),
+        };
         for (path, name) in submodules {
             if depth == MAX_SUBMODULES {
                 return Err(Error::Source("submodules are more than 16 deep".to_owned()));
             }
-            self.submodule(&from, prefix, &path, &name.id, depth)?;
+            self.submodule((&from, &urls), prefix, &path, &name.id, depth)?;
         }
         Ok(())
     }
 
     fn submodule(
         &mut self,
-        from: &From<'_>,
+        (from, urls): (&From<'_>, &Urls),
         prefix: &[u8],
         path: &TreePath,
         commit: &str,
         depth: usize,
     ) -> Result<(), Error> {
         let full = path.as_bytes();
-        let (Reader::Own(git, git_dir), here) = (from.reader, &full[prefix.len()..]) else {
-            return Err(Error::Source(format!(
-                "`{}` is a submodule, whose files are not part of what was pushed; \
-                 commit its files instead",
-                shown(full)
-            )));
+        let here = &full[prefix.len()..];
+        let tree = format!("{commit}:").into_bytes();
+        let below_it = [full, b"/"].concat();
+        let (git, git_dir) = match (from.reader, &mut self.submodules) {
+            (Reader::Own(git, git_dir), _) => (git, git_dir),
+            (Reader::Shut(repository), Some(submodules)) => {
+                let found = submodules.get(repository, urls, (here, full), commit)?;
+                let reader = Reader::Shut(&found);
+                return self.tree(
+                    From { reader, tree: &tree, checkout: None },
+                    &below_it,
+                    depth + 1,
+                );
+            }
+            (Reader::Shut(_), None) => return Err(missing_submodule(full)),
         };
         let folder = from.checkout.map(|dir| dir.join(super::as_path(here)));
         let found = match &folder {
@@ -159,12 +179,9 @@ impl Export<'_> {
         if !git.has(&git_dir, commit) {
             return Err(missing_submodule(full));
         }
-        let below = From {
-            reader: Reader::Own(git, &git_dir),
-            tree: &format!("{commit}:").into_bytes(),
-            checkout: folder.as_deref(),
-        };
-        self.tree(below, &[full, b"/"].concat(), depth + 1)
+        let below =
+            From { reader: Reader::Own(git, &git_dir), tree: &tree, checkout: folder.as_deref() };
+        self.tree(below, &below_it, depth + 1)
     }
 
     /// Every name of a tree, checked; the listing is stopped at the limit.

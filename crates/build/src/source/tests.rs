@@ -19,7 +19,7 @@ fn system_git() -> git::Git {
 }
 
 fn listed(source: &Source, export: &Path) -> Result<Listing, Error> {
-    source.list(&system_git(), export, &Caps::default(), &Cancel::new().unwrap())
+    source.list(&system_git(), export, &Caps::default(), &Cancel::new().unwrap(), None)
 }
 
 fn list(source: &Source) -> Result<Listing, Error> {

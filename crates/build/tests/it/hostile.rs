@@ -64,19 +64,22 @@ fn modes_links_and_hard_links_of_a_build_are_harmless() {
 }
 
 #[test]
-fn a_commit_is_built_without_filters_and_says_so_of_git_lfs() {
+fn pointers_of_git_lfs_are_named() {
     let (app, home) = (Home::new(), Home::new());
     app.write("Procfile", "web: ./run\n");
     app.write(".gitattributes", "*.bin filter=lfs\n");
-    app.write("a.bin", "version https://git-lfs.github.com/spec/v1\n");
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n";
+    app.write("a.bin", pointer);
+    app.write("b.txt", format!("{pointer}{}", "x".repeat(2000)));
     tolv_testkit::git::commit(app.path());
     let source = Source::Commit { dir: app.path().to_owned(), commit: "HEAD".to_owned() };
-    let (built, _) = build(&Request { source, ..request(app.path(), home.path()) });
-    assert!(
-        built.warnings.iter().any(|warning| warning.contains("Git LFS")),
-        "{:?}",
-        built.warnings
-    );
+    let commit = Request { source, ..request(app.path(), home.path()) };
+    for request in [commit, request(app.path(), home.path())] {
+        let (built, _) = build(&request);
+        let [warning] = &built.warnings[..] else { panic!("{:?}", built.warnings) };
+        assert!(warning.starts_with("`a.bin` is a Git LFS pointer, "), "{warning}");
+    }
+    app.write("a.bin", "the content");
     let (built, _) = build(&request(app.path(), home.path()));
     assert!(built.warnings.is_empty(), "{:?}", built.warnings);
 }

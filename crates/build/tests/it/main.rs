@@ -17,6 +17,7 @@ use std::fs;
 use std::path::Path;
 
 use tolv_build::{Built, Caps, Error, Event, Host, Proofs, Request, Source, TOOLCHAINS};
+use tolv_model::service::HostServices;
 use tolv_sandbox::{Cancel, Choice, Level, Machine, NetworkChoice, Spawner};
 use tolv_testkit::Home;
 
@@ -53,6 +54,7 @@ fn request(dir: &Path, home: &Path) -> Request {
         caps: Caps::default(),
         cancel: Cancel::new().unwrap(),
         proofs: Proofs::default(),
+        host_services: HostServices::default(),
     }
 }
 

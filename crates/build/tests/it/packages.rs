@@ -269,3 +269,25 @@ fn packages_of_a_pnpm_workspace_are_there_and_those_of_the_build_are_not() {
     assert!(there("libs/lib/node_modules/is-number/package.json"), "{lines:?}");
     assert!(!there("node_modules/ms"), "{lines:?}");
 }
+
+#[test]
+fn a_go_that_is_new_enough_is_fetched() {
+    let (app, home) = (Home::new(), Home::new());
+    app.write("go.mod", "module example.org/shop\n\ngo 1.22\n");
+    // `for` over an integer came with Go 1.22.
+    let main = "package main\n\nfunc main() {\n\tfor i := range 3 {\n\t\tprint(i)\n\t}\n}\n";
+    app.write("main.go", main);
+    let mut request = request(app.path(), home.path());
+    // A machine with an older one.
+    let old = Home::new();
+    let script = "#!/bin/sh\n[ \"$2\" = GOROOT ] && echo /nonexistent || echo go1.19.8\n";
+    let program = old.write("go", script);
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    request.host.search_path = format!("{}:{SEARCH}", old.path().display()).into();
+    let (built, said) = build(&request);
+    assert_eq!(built.manifest.toolchains, []);
+    let lines = said.lines();
+    assert!(lines.iter().any(|line| line.starts_with("go1.2")), "{lines:?}");
+    assert!(built.dir.join("bin/shop").is_file());
+}

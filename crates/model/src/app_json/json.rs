@@ -1,9 +1,10 @@
-//! JSON (RFC 8259) where every value knows its place in the file.
+//! JSON (RFC 8259) where every value knows its place in the file, with comments (`// …` and
+//! `/* … */`) and a comma after the last element, as other platforms' users have them.
 //!
 //! A small reader of its own because the point is the span of each key and value, which an
-//! error about a wrong type needs. It accepts what `serde_json` accepts (a property test holds
-//! the two together), with two differences on purpose: an object's key given twice is an error,
-//! and the error says what to do about comments, trailing commas and single quotes.
+//! error about a wrong type needs. Without those two it accepts what `serde_json` accepts (a
+//! property test holds the two together), with one difference on purpose: an object's key given
+//! twice is an error.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -80,9 +81,18 @@ impl Reader<'_, '_, '_> {
         self.text.as_bytes().get(self.at).copied()
     }
 
+    /// Passes blanks and comments. A comment without an end stays, and is an error there.
     fn blanks(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
+        loop {
+            let rest = &self.text[self.at..];
+            let length = match rest.as_bytes() {
+                [b' ' | b'\t' | b'\n' | b'\r', ..] => Some(1),
+                [b'/', b'/', ..] => Some(rest.find('\n').unwrap_or(rest.len())),
+                [b'/', b'*', ..] => rest[2..].find("*/").map(|end| 2 + end + 2),
+                _ => None,
+            };
+            let Some(length) = length else { return };
+            self.at += length;
         }
     }
 
@@ -95,7 +105,8 @@ impl Reader<'_, '_, '_> {
     fn wrong(&self, message: impl Into<String>) -> Wrong {
         let rest = &self.text[self.at..];
         let hint = match rest.as_bytes() {
-            [b'/', b'/' | b'*', ..] | [b'#', ..] => Some("JSON has no comments: remove it"),
+            [b'/', b'*', ..] => Some("this comment has no closing `*/`"),
+            [b'#', ..] => Some("a comment begins with `//`"),
             [b'\'', ..] => Some("JSON has no single quotes: use double quotes"),
             _ => None,
         };
@@ -134,17 +145,11 @@ impl Reader<'_, '_, '_> {
         self.blanks();
         match self.peek() {
             Some(b',') => {
-                let comma = self.at;
                 self.at += 1;
                 self.blanks();
-                if self.peek() == Some(close) {
-                    return Err(Wrong {
-                        span: comma..comma + 1,
-                        message: "the last element has a `,` after it".to_owned(),
-                        hint: Some("JSON has no trailing commas: remove it"),
-                    });
-                }
-                Ok(true)
+                let is_last = self.peek() == Some(close);
+                self.at += usize::from(is_last);
+                Ok(!is_last)
             }
             Some(byte) if byte == close => {
                 self.at += 1;

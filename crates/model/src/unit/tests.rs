@@ -108,6 +108,18 @@ fn what_fails_its_health_check_is_killed_and_started_again() {
 }
 
 #[test]
+fn what_is_complete_is_not_restarted_and_a_stop_ends_it() {
+    for first in [(2, Event::Ready), (2, Event::Woken)] {
+        let mut unit = unit();
+        play(&mut unit, &[(0, Event::Start), (1, Event::Spawned), first]);
+        assert_eq!(play(&mut unit, &[(3, Event::Completed), (90_000, Event::Woken)]), "");
+        assert_eq!(unit.phase(), Phase::Complete);
+        assert_eq!(play(&mut unit, &[(90_001, Event::Stop)]), "");
+        assert!(unit.is_stopped());
+    }
+}
+
+#[test]
 fn a_policy_that_spins_is_refused() {
     let zero = Duration::ZERO;
     assert_eq!(Policy::new(zero, zero, zero, zero, zero), Err(PolicyError::NoDelay));
@@ -125,6 +137,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Ready),
         Just(Event::Unhealthy),
         Just(Event::Exited),
+        Just(Event::Completed),
         Just(Event::Woken),
     ]
 }
@@ -140,14 +153,14 @@ proptest! {
             // The shell only reports what can have happened.
             let possible = match event {
                 Event::Spawned | Event::SpawnFailed => pending,
-                Event::Exited | Event::Ready | Event::Unhealthy => alive,
+                Event::Exited | Event::Completed | Event::Ready | Event::Unhealthy => alive,
                 Event::Start | Event::Stop | Event::Kill | Event::Woken => true,
             };
             if !possible { continue; }
             match event {
                 Event::Spawned => (pending, alive) = (false, true),
                 Event::SpawnFailed => pending = false,
-                Event::Exited => alive = false,
+                Event::Exited | Event::Completed => alive = false,
                 _ => {}
             }
             for action in unit.handle(event, Millis(now), Jitter(jitter)) {

@@ -152,6 +152,7 @@ impl Carry<'_> {
             caps: inner.shares.caps(inner.options.caps, inner.options.min_free),
             cancel: cancel.clone(),
             proofs: inner.prover.proofs().clone(),
+            host_services: inner.options.host_services.clone(),
         };
         let output = Arc::clone(self.output);
         let build =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tolv_model::env::Env;
 use tolv_model::formation::Formation;
-use tolv_model::ledger::{GENESIS, Reason};
+use tolv_model::ledger::{Broken, GENESIS, Reason};
 use tolv_model::name::{Deploy as DeployPath, ProcessName, ProcessType};
 use tolv_model::operation::{Selection, State};
 use tolv_model::release::{Release, ReleaseNumber};
@@ -89,7 +89,8 @@ impl Carry<'_> {
         let inner = &self.platform.0;
         let runtime = self.platform.runtime(&self.deploy.app, &next.slug).await?;
         let stopped = self.deploy.stopped;
-        let wanted = formation(&runtime.process_types, &runtime.formation, asked, stopped);
+        let (types, first) = (&runtime.process_types, self.platform.first());
+        let wanted = formation(types, first, &runtime.formation, asked, stopped);
         let limits = inner.shares.limits(&next.sizes);
         inner.quota.check(&self.deploy.id, &self.deploy.name, &wanted, &limits)
     }
@@ -149,7 +150,14 @@ impl Carry<'_> {
 
     pub(super) async fn stop(&self, stopped: bool) -> Result<Option<After>, Error> {
         let store = &self.platform.0.store;
-        store.set_stopped(&self.deploy.id, stopped).await?;
+        match store.set_stopped(&self.deploy.id, stopped).await {
+            // What runs is stopped all the same, and does not start again.
+            Err(
+                error @ (tolv_store::Error::Forged { .. }
+                | tolv_store::Error::Ledger(Broken::Row { .. })),
+            ) if stopped => self.warn(&error.to_string()),
+            set => set?,
+        }
         let running = self.running(|_| true);
         if stopped && !running.is_empty() {
             self.head(format!("Stopping {}", listed(&running)));

@@ -85,6 +85,15 @@ impl Error {
                     .to_owned()
             }
             Self::NoSuchType { known, .. } => format!("there are {known}"),
+            Self::Store(tolv_store::Error::Forged { what: "deploy", name, .. }) => format!(
+                "put the row back from a backup of the database, or take it as it is: tolv releases \
+                 accept -d {name} --confirm {name}; tolv stop and tolv destroy work all the same"
+            ),
+            Self::Store(tolv_store::Error::Forged { .. }) => {
+                "put the row back from a backup of the database, or take it as it is with one of its \
+                 deploys: tolv releases accept --confirm APP/DEPLOY; tolv destroy works all the same"
+                    .to_owned()
+            }
             Self::Store(tolv_store::Error::Ledger(_)) => {
                 "see what was changed: tolv releases verify; to take it as it is: tolv releases accept"
                     .to_owned()

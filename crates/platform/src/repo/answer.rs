@@ -1,5 +1,6 @@
 //! git's answer to a push or a fetch, on its way to the client.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,13 +39,21 @@ pub(super) fn whole(bytes: &[u8]) -> usize {
     end
 }
 
+/// Why git refuses a ref whose history a shallow clone has not in full, as in its report.
+const SHALLOW: &[u8] = b"shallow update not allowed";
+/// What to do about that.
+pub(super) const SHALLOW_HINT: &str = "this clone is shallow: run `git fetch --unshallow` in it and \
+     push again (in CI, check out the whole history: `fetch-depth: 0`)";
+
 /// git's output to the client; where that is gone, a push's goes nowhere. Of a push the flush that ends
-/// the answer is kept in `last`, or as much of a packet as has come of it.
+/// the answer is kept in `last`, or as much of a packet as has come of it; `is_shallow` says whether git
+/// refused a ref of it because the clone is shallow.
 pub(super) async fn drain(
     stdout: &mut pipe::Receiver,
     chunks: &mpsc::Sender<Bytes>,
     is_push: bool,
     last: &mut Vec<u8>,
+    is_shallow: &AtomicBool,
 ) {
     let mut chunk = vec![0; CHUNK];
     let mut is_gone = false;
@@ -52,6 +61,9 @@ pub(super) async fn drain(
         last.extend_from_slice(&chunk[..read]);
         let piece = last.drain(..if is_push { whole(last) } else { last.len() });
         let piece = Bytes::from_iter(piece);
+        if is_push && piece.windows(SHALLOW.len()).any(|text| text == SHALLOW) {
+            is_shallow.store(true, Ordering::Relaxed);
+        }
         // A client that takes nothing is gone.
         is_gone = is_gone
             || !piece.is_empty() && !matches!(timeout(IDLE, chunks.send(piece)).await, Ok(Ok(())));

@@ -22,7 +22,7 @@ use tolv_build::{GitAccess, GitCommand, Repository};
 use tolv_model::name::{AppName, Deploy};
 use tolv_sandbox::{ExitStatus, Mount, Running};
 
-use super::answer::{discard_output, drain, remark};
+use super::answer::{SHALLOW_HINT, discard_output, drain, remark};
 use super::body::{BodyError, Filling, Incoming};
 use super::plan::RefCommand;
 use super::quarantine::PushGuard;
@@ -294,6 +294,7 @@ impl Repos {
         tasks.spawn(async move {
             let mut turn = Some(turn);
             let mut last = Vec::new();
+            let is_shallow = AtomicBool::new(false);
             let stop = {
                 let (connected, hook) = oneshot::channel();
                 let feed = async {
@@ -329,7 +330,7 @@ impl Repos {
                         socket.decide(connected, decide).await.ok();
                     }
                 };
-                let drained = drain(&mut stdout, &chunks, is_push, &mut last);
+                let drained = drain(&mut stdout, &chunks, is_push, &mut last, &is_shallow);
                 tokio::pin!(decided);
                 tokio::pin!(feed);
                 tokio::pin!(drained);
@@ -373,6 +374,10 @@ impl Repos {
                     }
                     if let Some(fault) = fault {
                         last = remark(&last, &fault.to_string());
+                    }
+                    // What the app itself says comes once it is decided.
+                    if is_shallow.into_inner() && !is_decided.load(Ordering::Relaxed) {
+                        last = remark(&last, SHALLOW_HINT);
                     }
                     if is_full && !is_decided.load(Ordering::Relaxed) {
                         last = remark(&last, &BodyError::RepositoryFull { most }.to_string());

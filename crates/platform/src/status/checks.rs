@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 pub use tolv_model::status::Health;
 
-use self::database::{database, lease, operations};
+use self::database::{database, lease, operations, proof};
 use self::machine::{RECENTLY, cgroups, descriptors, disk, network, sandbox, spawner, threads};
 use self::text::{bytes, count, duration};
 use super::Facts;
@@ -64,6 +64,7 @@ pub(crate) fn checks(facts: &Facts) -> Vec<Check> {
         cgroups(facts),
         network(facts),
         operations(facts),
+        proof(facts),
         queues(facts),
         tasks(facts),
     ]

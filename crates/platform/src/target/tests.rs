@@ -5,12 +5,16 @@ fn types(names: &[&str]) -> BTreeMap<ProcessType, String> {
 }
 
 fn show(declared: &str, asked: &str, stopped: bool) -> String {
+    show_first(First::Each, declared, asked, stopped)
+}
+
+fn show_first(first: First, declared: &str, asked: &str, stopped: bool) -> String {
     let read = |text: &str| match text {
         "" => Formation::default(),
         text => text.parse().unwrap(),
     };
-    formation(&types(&["web", "worker", "release"]), &read(declared), &read(asked), stopped)
-        .to_string()
+    let types = types(&["web", "worker", "release"]);
+    formation(&types, first, &read(declared), &read(asked), stopped).to_string()
 }
 
 #[test]
@@ -18,6 +22,15 @@ fn the_operator_wins_over_app_json_and_app_json_over_one_each() {
     assert_eq!(show("", "", false), "web=1,worker=1");
     assert_eq!(show("worker=3", "", false), "web=1,worker=3");
     assert_eq!(show("worker=3", "worker=0", false), "web=1,worker=0");
+}
+
+#[test]
+fn on_a_platform_web_alone_runs_until_somebody_says_otherwise() {
+    let show = |declared, asked| show_first(First::Web, declared, asked, false);
+    assert_eq!(show("", ""), "web=1,worker=0");
+    assert_eq!(show("worker=3", ""), "web=1,worker=3");
+    assert_eq!(show("", "worker=1"), "web=1,worker=1");
+    assert_eq!(show("web=0", ""), "web=0,worker=0");
 }
 
 #[test]

@@ -33,8 +33,11 @@ impl Bed {
     }
 }
 
+/// What does not hold of a ledger; the row of the deploy itself is not part of it.
 async fn broken(store: &Store, deploy: &Deploy) -> Vec<ledger::Broken> {
-    store.ledger(&deploy.id, true).await.unwrap().broken
+    let mut broken = store.ledger(&deploy.id, true).await.unwrap().broken;
+    broken.retain(|broken| !matches!(broken, ledger::Broken::Row { .. }));
+    broken
 }
 
 fn is_end(broken: &ledger::Broken) -> bool {
@@ -110,7 +113,7 @@ async fn a_deploy_that_only_the_database_knows_does_not_hold(mut bed: Bed) {
     let request = Request::Rollback { to: ReleaseNumber(1), no_release_phase: false };
     let operation = store.enqueue(&deploy.id, &request, "ada", at(2)).await.unwrap().0;
     let refused = store.append(&new_release(&operation.id, &deploy, 0)).await;
-    assert!(matches!(&refused, Err(Error::Ledger(why)) if *why == other), "{refused:?}");
+    assert!(matches!(&refused, Err(Error::Forged { .. })), "{refused:?}");
     // It can be destroyed, and a new one has its own ledger.
     store.destroy_deploy(&deploy.id).await.unwrap();
     let deploy = store.create_deploy(&deploy.name, "shop.localhost", None, at(3)).await.unwrap();

@@ -8,7 +8,7 @@ use tolv_model::name::{AppName, Deploy as DeployPath};
 
 use super::args::{At, Create, Destroy};
 use super::failure::Failure;
-use super::show::{json, moment, table};
+use super::show::{CHANGED_OUTSIDE, json, moment, table};
 use super::target::{self, Target, git, shell_word};
 use super::{Done, follow};
 use crate::settings::Settings;
@@ -27,7 +27,10 @@ pub(super) fn list(at: &At, settings: &Settings) -> Done {
     if all.items.is_empty() {
         return Ok(b"No apps yet. Make one: tolv create NAME\n".to_vec());
     }
-    let row = |app: &App| vec![app.name.clone(), app.deploys.join(", "), moment(app.created)];
+    let row = |app: &App| match app.changed_outside {
+        true => vec![app.name.clone(), CHANGED_OUTSIDE.to_owned(), "-".to_owned()],
+        false => vec![app.name.clone(), app.deploys.join(", "), moment(app.created)],
+    };
     let rows: Vec<_> = all.items.iter().map(row).collect();
     Ok(table(&["APP", "DEPLOYS", "CREATED"], &rows).into_bytes())
 }

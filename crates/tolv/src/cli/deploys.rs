@@ -13,7 +13,7 @@ use super::args::{Deploy, Deploys, DeploysCommand, Promote, Which};
 use super::failure::{Failure, harmless};
 use super::follow;
 use super::interrupt::{at_once, goes_on, line_end, nothing_begun, unless_interrupted};
-use super::show::{json, short, table};
+use super::show::{CHANGED_OUTSIDE, json, short, table};
 use super::target::{Target, git, shell_word};
 use super::typed::Named;
 use crate::settings::Settings;
@@ -32,6 +32,11 @@ pub(super) fn deploys(args: Deploys, settings: &Settings) -> Done {
                 return Ok(json(&page)?.into_bytes());
             }
             let row = |deploy: &ApiDeploy| {
+                if deploy.changed_outside {
+                    let dash = || "-".to_owned();
+                    let (name, note) = (deploy.name.clone(), CHANGED_OUTSIDE.to_owned());
+                    return vec![name, dash(), dash(), dash(), dash(), note];
+                }
                 vec![
                     deploy.name.clone(),
                     deploy.release.map_or_else(|| "-".to_owned(), |number| format!("v{number}")),

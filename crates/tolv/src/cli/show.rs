@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use super::failure::{Failure, harmless};
 
+/// What a list says of an app or a deploy whose row is not the platform's.
+pub(crate) const CHANGED_OUTSIDE: &str = "changed outside of the platform: tolv releases verify";
+
 /// A value as JSON, with its line end.
 pub(crate) fn json(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{SOON, Up, codebase, shop, tolv};
+use crate::{SOON, Up, codebase, output, shop, tolv};
 use tolv_testkit::poll;
 
 #[test]
@@ -44,6 +44,39 @@ fn a_busy_default_port_gives_the_next_free_one() {
     };
     let ((_first, first), (_second, second)) = (started("one"), started("two"));
     assert!(first >= 8080 && second > first, "{first} {second}");
+}
+
+#[test]
+fn a_type_that_ends_with_status_0_is_complete_and_the_release_phase_is_shown_once() {
+    let procfile = "release: echo migrating\nweb: python3 server.py\nseed: echo seeded\n";
+    let home = codebase(&format!("{procfile}later: sleep 2; echo went on\n"));
+    let up = Up::start(&shop(&home), &[]);
+    up.sees("tolv[seed.1]: State changed from starting to complete");
+    up.sees("tolv[later.1]: State changed from up to complete");
+    let ps = output(tolv().args(["ps", "--json"]).current_dir(shop(&home)));
+    let ps: serde_json::Value = serde_json::from_slice(&ps.stdout).unwrap();
+    let state = |name: &str| {
+        let items = ps["items"].as_array().unwrap();
+        items.iter().find(|process| process["name"] == name).unwrap()["state"].clone()
+    };
+    assert_eq!((state("seed.1"), state("later.1")), ("complete".into(), "complete".into()));
+    // What is complete is not run again by what has nothing to do with it.
+    let scaled = output(tolv().args(["scale", "web=2"]).current_dir(shop(&home)));
+    assert!(scaled.status.success(), "{}", crate::stderr(&scaled));
+    let lines = up.tolv.lines();
+    let count = |text: &str| lines.iter().filter(|line| line.text.contains(text)).count();
+    assert_eq!(count("app[seed.1]: seeded"), 1);
+    let said = lines.iter().filter(|line| line.text.ends_with("migrating"));
+    let said: Vec<_> = said.filter(|line| !line.text.contains("echo migrating")).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+}
+
+#[test]
+fn a_web_process_that_ends_with_status_0_is_a_failure() {
+    let home = codebase("web: true\nseed: true\n");
+    let ended = output(tolv().arg("up").arg(shop(&home)).args(["--listen", "127.0.0.1:0"]));
+    assert!(!ended.status.success());
+    assert!(crate::stderr(&ended).contains("web.1"), "{}", crate::stderr(&ended));
 }
 
 #[test]

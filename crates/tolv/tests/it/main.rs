@@ -5,6 +5,7 @@
 mod bad_input;
 mod build;
 mod cli;
+mod detect;
 mod examples;
 mod formation;
 mod isolation;

@@ -11,6 +11,7 @@ mod disk;
 mod drains;
 mod drill;
 mod ending;
+mod first;
 mod helpers;
 mod hostile;
 mod interrupt;
@@ -25,11 +26,13 @@ mod proof;
 mod push;
 mod release_phase;
 mod restart;
+mod rows;
 mod run;
 mod slow;
 mod status;
 mod streams;
 mod stuck;
+mod submodules;
 mod survival;
 mod tokens;
 mod unwritable;
@@ -52,7 +55,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// With the app that says its PORT, and these lines in its Procfile.
+    /// With the app that says its PORT, and these lines in its Procfile, one process of each.
     fn new(procfile: &str, extra: &[(&str, &str)]) -> Self {
         Self::on(Serve::start(env!("CARGO_BIN_EXE_tolv"), extra), procfile)
     }
@@ -61,6 +64,9 @@ impl Shop {
         let dir = serve.folder("shop");
         std::fs::write(dir.join("Procfile"), procfile).unwrap();
         std::fs::write(dir.join("server.py"), SERVER).unwrap();
+        if let Some(app_json) = one_of_each(procfile) {
+            std::fs::write(dir.join("app.json"), app_json).unwrap();
+        }
         git::commit(&dir);
         serve.tolv(&dir, &["create", "shop"]);
         Self { serve, dir }
@@ -122,6 +128,16 @@ impl Shop {
         std::fs::write(self.dir.join(file), text).unwrap();
         git::commit(&self.dir)
     }
+}
+
+/// An app.json for a Procfile of which not only `web` is to start.
+fn one_of_each(procfile: &str) -> Option<String> {
+    let types = procfile.lines().filter_map(|line| line.split_once(':')).map(|(kind, _)| kind);
+    let formation: serde_json::Map<_, _> = types
+        .filter(|kind| !matches!(*kind, "web" | "release"))
+        .map(|kind| (kind.to_owned(), serde_json::json!({"quantity": 1})))
+        .collect();
+    (!formation.is_empty()).then(|| serde_json::json!({ "formation": formation }).to_string())
 }
 
 fn push_command(serve: &Serve, dir: &Path, args: &[&str]) -> Command {

@@ -64,6 +64,15 @@ fn a_library_alone_is_refused() {
 }
 
 #[test]
+fn the_oldest_go_is_what_go_mod_says() {
+    let version = |text: &str| Module::read(text).version.map(|version| version.to_string());
+    assert_eq!(version("module x\ngo 1.22 // comment\n").as_deref(), Some("1.22"));
+    assert_eq!(version("go 1.21\n\ntoolchain go1.23.4\n").as_deref(), Some("1.23.4"));
+    assert_eq!(version("module x\nrequire (\n\tgo 1.30\n)\n"), None);
+    assert_eq!(version("gopher 1.22\n"), None);
+}
+
+#[test]
 fn requirements_are_seen_in_all_their_forms() {
     for text in ["require a v1", "require (\n\ta v1 // indirect\n)", "require(\na v1\n)"] {
         assert!(Module::read(text).requires, "{text}");

@@ -32,6 +32,18 @@ pub(super) struct Lock {
     pub(super) is_there: bool,
 }
 
+impl Lock {
+    /// Whether packages of it may have to be compiled: it names what compiles them. Of a lock that
+    /// is yet to be made nobody knows.
+    pub(super) fn compiles(&self, tree: &Tree) -> bool {
+        let tools = ["node-gyp", "node-pre-gyp", "node-addon-api", "prebuild-install", "\nnan@"];
+        match tree.text(self.file) {
+            Ok(Some(text)) => tools.iter().any(|tool| text.contains(tool)),
+            Ok(None) | Err(_) => !self.is_there,
+        }
+    }
+}
+
 /// The lock to make for a codebase that has none: that of the manager which it names, or whose
 /// settings it has.
 pub(super) fn to_make(tree: &Tree, manifest: &Manifest) -> Lock {

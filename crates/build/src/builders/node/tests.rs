@@ -312,6 +312,18 @@ fn packages_run_their_install_scripts() {
 }
 
 #[test]
+fn packages_of_yarn_are_compiled_with_the_node_gyp_of_npm() {
+    let plan = |lock: &str| machine(EXPRESS, &[("yarn.lock", lock)]).plan().unwrap();
+    let native = plan("# yarn lockfile v1\n\nnode-addon-api@^5.0.0:\n");
+    let npm = "/toolchains/node-20.11.0/lib/node_modules/npm/node_modules";
+    let program = format!("{npm}/node-gyp/bin/node-gyp.js");
+    assert_eq!(native.build_env["npm_config_node_gyp"], program.as_str());
+    let folder = format!("{npm}/@npmcli/run-script/lib/node-gyp-bin");
+    assert!(native.build_path.contains(&folder.into()), "{:?}", native.build_path);
+    assert!(!plan("# yarn lockfile v1\n").build_env.contains_key("npm_config_node_gyp"));
+}
+
+#[test]
 fn scripts_around_the_build_run_in_their_order() {
     let manifest = r#"{"scripts": {"heroku-prebuild": "a", "build": "b", "heroku-cleanup": "c"},
         "dependencies": {"express": "5.1.0"}}"#;

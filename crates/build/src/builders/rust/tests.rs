@@ -49,6 +49,31 @@ fn programs_are_compiled_in_the_cache_and_copied() {
 }
 
 #[test]
+fn a_rust_that_is_too_old_is_told_before_anything_compiles() {
+    let with = |manifest: &str| {
+        let files = [("Cargo.toml", manifest), ("Cargo.lock", ""), ("src/main.rs", "")];
+        machine(&files, &[]).plan().map(drop)
+    };
+    for (manifest, fits) in [
+        ("[package]\nname = \"shop\"\nrust-version = \"1.90\"", true),
+        ("[package]\nname = \"shop\"\nrust-version = \"1.91\"", false),
+        (
+            "[package]\nname = \"shop\"\nrust-version.workspace = true\n\
+             [workspace.package]\nrust-version = \"1.100.1\"",
+            false,
+        ),
+        ("[package]\nname = \"shop\"\nrust-version = 5", true),
+    ] {
+        let planned = with(manifest);
+        assert_eq!(planned.is_ok(), fits, "{manifest}: {planned:?}");
+        let Err(error) = planned else { continue };
+        let help = error.help().unwrap();
+        assert!(help.contains("rustup toolchain install 1."), "{help}");
+        assert!(error.to_string().contains("Rust 1.90.0 was taken"), "{error}");
+    }
+}
+
+#[test]
 fn paths_of_a_build_elsewhere_are_taken_out() {
     let layout = Layout { app: "/h/app".into(), layers: "/h/l".into(), cache: "/h/c".into() };
     let plan = machine(&ONE, &[]).plan_in(layout).unwrap();

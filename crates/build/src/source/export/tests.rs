@@ -59,7 +59,7 @@ impl Bed {
         let (git, git_dir) = (own(), self.repo().join(".git"));
         let reader = Reader::Own(&git, &git_dir);
         let from = From { reader, tree: tree.as_bytes(), checkout: None };
-        let paths = export(from, &to, caps, &Cancel::new().unwrap())?;
+        let paths = export(from, &to, caps, &Cancel::new().unwrap(), None)?;
         Ok(paths.into_keys().map(|path| shown(&path)).collect())
     }
 
@@ -219,6 +219,6 @@ fn a_cancelled_export_ends() {
     let cancel = Cancel::new().unwrap();
     cancel.cancel();
     let from = From { reader: Reader::Own(&git, &git_dir), tree: b"HEAD:", checkout: None };
-    let ended = export(from, &to, &Caps::default(), &cancel);
+    let ended = export(from, &to, &Caps::default(), &cancel, None);
     assert!(matches!(ended, Err(Error::Cancelled)));
 }

@@ -11,6 +11,8 @@ use super::{Check, Health, check};
 
 /// An answer that takes longer.
 const SLOW_DATABASE: Duration = Duration::from_millis(250);
+/// Of what does not hold, so much is named.
+const MAX_NAMED: usize = 5;
 /// Longer than a build and a release phase together may take.
 const OLD_OPERATION: Duration = Duration::from_secs(90 * 60);
 
@@ -123,4 +125,32 @@ pub(super) fn operations(facts: &Facts) -> Check {
         "oldest_age_seconds": age.map(|age| age.as_secs()),
     });
     check("operations", (health, text), values)
+}
+
+/// Rows that are not the platform's, and deploys that were not started.
+pub(super) fn proof(facts: &Facts) -> Check {
+    let forged = facts.database.as_ref().ok().map(|status| status.forged.as_slice());
+    let mut found: Vec<String> = forged.into_iter().flatten().cloned().collect();
+    let rows = forged.map(<[String]>::len);
+    for (deploy, why) in &facts.not_started {
+        // Of a row that was changed it is said already.
+        if !found.iter().any(|text| why.contains(text)) {
+            found.push(format!("nothing of {deploy} is started: {why}"));
+        }
+    }
+    let judged = match (found.len(), rows) {
+        (0, Some(_)) => {
+            (Health::Ok, "every row is the platform's, and every deploy holds".to_owned())
+        }
+        (0, None) => (Health::Ok, "not known without the database".to_owned()),
+        (count, _) => {
+            let mut text = found.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join("; ");
+            if count > MAX_NAMED {
+                write!(text, "; and {} more", count - MAX_NAMED).ok();
+            }
+            (Health::Warn, text)
+        }
+    };
+    let values = json!({ "changed_rows": rows, "not_started": facts.not_started.len() });
+    check("proof", judged, values)
 }

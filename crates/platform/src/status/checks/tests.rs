@@ -47,6 +47,7 @@ fn healthy() -> Facts {
             queued: 0,
             running: 0,
             oldest: None,
+            forged: Vec::new(),
         }),
         home: "/var/lib/tolv".to_owned(),
         disk: Ok(Disk {
@@ -79,6 +80,7 @@ fn healthy() -> Facts {
         pushes: Used { now: 0, most: 64 },
         builds: Used { now: 0, most: 2 },
         lines: Used { now: 0, most: 1024 },
+        not_started: Vec::new(),
         at_work: Vec::new(),
         panics: 0,
         panicked: Vec::new(),
@@ -148,6 +150,31 @@ fn a_task_that_panicked_is_told_for_a_while_and_fails_until_it_is_started_again(
     assert!(text.ends_with("; and 6 more tasks"), "{text}");
     let ended = after("tasks", |facts| facts.panics = 1);
     assert_eq!(ended, (Health::Ok, "1 panic of tasks that have ended".to_owned()));
+}
+
+#[test]
+fn what_does_not_hold_is_named_once() {
+    let row = "the row of deploy `shop/staging` in the database was changed outside of the platform: \
+               host does not match its code";
+    let (health, text) = after("proof", |facts| {
+        facts.database.as_mut().unwrap().forged = vec![row.to_owned()];
+        let other = "the ledger of shop/production is broken".to_owned();
+        facts.not_started = vec![
+            ("shop/production".parse().unwrap(), other),
+            ("shop/staging".parse().unwrap(), row.to_owned()),
+        ];
+    });
+    assert_eq!(health, Health::Warn);
+    let said = "nothing of shop/production is started: the ledger of shop/production is broken";
+    assert_eq!(text, format!("{row}; {said}"));
+    let (health, text) = after("proof", |facts| {
+        let rows = (0..9).map(|number| format!("row {number}")).collect();
+        facts.database.as_mut().unwrap().forged = rows;
+    });
+    assert_eq!(health, Health::Warn);
+    assert_eq!(text, "row 0; row 1; row 2; row 3; row 4; and 4 more");
+    let away = |facts: &mut Facts| facts.database = Err(Unknown::Failed("away".to_owned()));
+    assert_eq!(after("proof", away), (Health::Ok, "not known without the database".to_owned()));
 }
 
 #[test]

@@ -281,6 +281,25 @@ fn a_shallow_clone_pushes_and_a_push_is_fetched_shallow() {
     assert_eq!(std::fs::read_to_string(copy).unwrap(), "three");
 }
 
+#[test]
+fn a_shallow_clone_of_a_history_that_is_not_there_is_told_what_to_do() {
+    let shop = Shop::site("one", &[]);
+    shop.change("index.html", "two");
+    let from = format!("file://{}", shop.dir.display());
+    let shallow = shop.serve.folder("clones").join("shallow");
+    git::git(&shop.dir, &["clone", "--quiet", "--depth=1", &from, shallow.to_str().unwrap()]);
+    let url = format!("{}/git/shop/production.git", shop.serve.url());
+    let helper = git::git(&shop.dir, &["config", "--get-regexp", "credential.*helper"]);
+    let (key, value) = helper.split_once(' ').unwrap();
+    git::git(&shallow, &["config", key, value]);
+    let ran = push_from(&shop.serve, &shallow, &[&url, "main"]);
+    assert!(!ran.status.success(), "{}", ran.err);
+    assert!(ran.err.contains("this clone is shallow: run `git fetch --unshallow`"), "{}", ran.err);
+    git::git(&shallow, &["fetch", "--quiet", "--unshallow"]);
+    let ran = push_from(&shop.serve, &shallow, &[&url, "main"]);
+    assert!(ran.status.success(), "{}", ran.err);
+}
+
 /// A tree of a million names in two objects.
 fn million(dir: &Path) -> String {
     let blob = git::git(dir, &["hash-object", "-w", "index.html"]);

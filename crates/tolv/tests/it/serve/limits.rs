@@ -224,6 +224,9 @@ fn attack(shop: &Shop, app: &str, programs: &[&(&str, &str)]) {
         writeln!(procfile, "{name}: exec python3 {name}.py").unwrap();
         std::fs::write(dir.join(format!("{name}.py")), program).unwrap();
     }
+    if let Some(app_json) = one_of_each(&procfile) {
+        std::fs::write(dir.join("app.json"), app_json).unwrap();
+    }
     std::fs::write(dir.join("Procfile"), procfile).unwrap();
     git::commit(&dir);
     shop.serve.tolv(&dir, &["create", app]);

@@ -48,7 +48,7 @@ class Report(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), Report).serve_forever()
 "#;
 
-fn is_strict_with_networks(shop: &Shop) -> bool {
+pub(super) fn is_strict_with_networks(shop: &Shop) -> bool {
     let status = run(std::process::Command::new(env!("CARGO_BIN_EXE_tolv")).arg("status"));
     let has = status.out.lines().any(|line| line.starts_with("network   yes"));
     if !has {

@@ -43,7 +43,7 @@ fn app(shop: &Shop) -> PathBuf {
 }
 
 /// Statements on the database behind the platform's back; what they gave.
-fn sql(shop: &Shop, statements: &str) -> String {
+pub(super) fn sql(shop: &Shop, statements: &str) -> String {
     let script = "import sqlite3, sys\n\
                   db = sqlite3.connect(sys.argv[1], timeout=20)\n\
                   for one in sys.argv[2].split(';'):\n\
@@ -58,7 +58,7 @@ fn sql(shop: &Shop, statements: &str) -> String {
 }
 
 #[track_caller]
-fn does_not_hold(shop: &Shop, why: &str) {
+pub(super) fn does_not_hold(shop: &Shop, why: &str) {
     let ran = shop.ran(&["releases", "verify"]);
     assert!(!ran.status.success() && ran.err.contains(why), "{why}: {}{}", ran.out, ran.err);
 }
@@ -315,14 +315,23 @@ fn a_forged_ledger_does_not_start() {
     shop.serve.begin();
     does_not_hold(&shop, "belongs to another deploy than the one that this platform recorded");
     does_not_hold(&shop, "release v1 was changed");
-    assert_eq!(pid(&shop), None, "nothing of it starts");
-    assert_eq!(shop.get("shop.localhost", "/").unwrap().status, 503);
+    nothing_of_it_is_shown(&shop);
+    assert_eq!(shop.get("shop.localhost", "/").unwrap().status, 503, "nothing of it starts");
     // Also without what this state folder knows, as on a new machine: nothing can be forged.
     shop.serve.end(Signal::INT);
     std::fs::remove_dir_all(shop.serve.state().join("anchors")).unwrap();
     shop.serve.begin();
     does_not_hold(&shop, "release v1 was changed");
-    assert_eq!(pid(&shop), None, "nothing of it starts");
+    nothing_of_it_is_shown(&shop);
+    assert_eq!(shop.get("shop.localhost", "/").unwrap().status, 503, "nothing of it starts");
+}
+
+/// A deploy whose row was changed is refused.
+#[track_caller]
+fn nothing_of_it_is_shown(shop: &Shop) {
+    let ran = shop.ran(&["ps"]);
+    let said = "the row of deploy `shop/production` in the database was changed outside";
+    assert!(!ran.status.success() && ran.err.contains(said), "{}{}", ran.out, ran.err);
 }
 
 #[test]
