@@ -4,11 +4,13 @@
 //! output names it. `Procfile` alone comes last.
 
 use crate::plan::Plan;
+use crate::resolution::LockFile;
 use crate::toolchains::Toolchains;
 use crate::tree::Tree;
 use crate::{Error, Event};
 
 mod go;
+mod hooks;
 mod node;
 mod procfile;
 mod python;
@@ -106,6 +108,48 @@ pub(crate) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
     Err(Error::Undetected {
         problem: format!("{what}; looked in its root for {}", signs.join(", ")),
         help,
+    })
+}
+
+/// A builder that can make the lock of a codebase.
+struct Locker {
+    name: &'static str,
+    detect: fn(&Tree) -> bool,
+    /// The files that are the lock, made of what the codebase asks for; `upgrade` forgets the
+    /// versions of the lock that is there.
+    lock: fn(&Tree, &mut Toolchains<'_>, bool) -> Result<Vec<LockFile>, Error>,
+}
+
+/// Those that can.
+const LOCKERS: [Locker; 1] =
+    [Locker { name: "python", detect: python::detect, lock: python::lock }];
+
+/// The locks of a codebase, of every language that it has and that Tolv can lock.
+///
+/// # Errors
+///
+/// [`Error::Undetected`] where there is none, and the builders' own.
+pub(crate) fn lock(
+    tree: &Tree,
+    toolchains: &mut Toolchains<'_>,
+    upgrade: bool,
+) -> Result<Vec<LockFile>, Error> {
+    let mut locks = Vec::new();
+    let mut any = false;
+    for locker in LOCKERS.iter().filter(|locker| (locker.detect)(tree)) {
+        any = true;
+        toolchains.say(Event::Heading(format!("Locking with the {} builder", locker.name)));
+        locks.extend((locker.lock)(tree, toolchains, upgrade)?);
+    }
+    if any {
+        return Ok(locks);
+    }
+    let names: Vec<_> = LOCKERS.iter().map(|locker| locker.name).collect();
+    Err(Error::Undetected {
+        problem: format!("there is nothing that Tolv can lock here ({})", names.join(", ")),
+        help: "run it in the folder of the codebase; other languages bring a command for it, as \
+               in `cargo generate-lockfile` or `go mod tidy`"
+            .into(),
     })
 }
 

@@ -21,6 +21,8 @@ pub struct Caps {
     pub min_free: u64,
     /// What each step may take of the machine.
     pub room: Room,
+    /// Whether a codebase without a lock is refused; else one is made and kept.
+    pub require_lock: bool,
 }
 
 /// What one step of a build may take of the machine; see [`Limits`].
@@ -75,6 +77,7 @@ impl Default for Caps {
             cache: 20 << 30,
             min_free: 0,
             room: Room::default(),
+            require_lock: false,
         }
     }
 }

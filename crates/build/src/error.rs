@@ -100,8 +100,10 @@ pub enum Error {
 
 /// What a step said about its failure.
 fn tail(last: &[String]) -> String {
-    if last.is_empty() {
-        return String::new();
+    match last {
+        [] => return String::new(),
+        [line] => return format!(": {line}"),
+        _ => {}
     }
     format!(":\n{}", last.join("\n"))
 }

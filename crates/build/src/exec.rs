@@ -23,6 +23,8 @@ use crate::{Error, Event, files};
 
 mod cause;
 
+/// Lines of a failed step that its warning repeats.
+const MAX_WARNED: usize = 12;
 /// A line longer than this is cut in pieces.
 const LONGEST_LINE: usize = 16 * 1024;
 /// The stack's own program folders.
@@ -48,8 +50,9 @@ const FILES: [&str; 13] = [
 ];
 
 /// Others that a build may get.
-const PASSED: [&str; 28] = [
+const PASSED: [&str; 29] = [
     "ALL_PROXY",
+    "DISABLE_COLLECTSTATIC",
     "GONOPROXY",
     "GONOSUMDB",
     "GOPRIVATE",
@@ -160,9 +163,16 @@ impl Executor<'_> {
         let job = Job { spec, exec, time_limit: Some(left) };
         let cancel = Cancel::new().map_err(Error::io("make", "a cancel handle"))?;
         let (mut lines, mut cause) = (Lines::default(), Cause::new(&step.hints));
+        let mut said: Vec<String> = Vec::new();
         let mut tell = |line: &[u8]| {
             cause.take(line);
-            events(Event::Line(line.to_vec()));
+            match step.warns {
+                None => events(Event::Line(line.to_vec())),
+                Some(_) if said.len() < MAX_WARNED => {
+                    said.push(String::from_utf8_lossy(line).into_owned());
+                }
+                Some(_) => {}
+            }
         };
         let stopped = Mutex::new(None);
         let (done, watching) = channel::<()>();
@@ -223,6 +233,10 @@ impl Executor<'_> {
             (None, Some(signal)) => format!("was killed by signal {signal}"),
             (None, None) => "ended without a status".to_owned(),
         };
+        if let Some(title) = step.warns {
+            events(Event::Warning(format!("{title}:\n{}", said.join("\n"))));
+            return Ok(());
+        }
         Err(failed(how, cause))
     }
 

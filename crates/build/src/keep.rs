@@ -11,6 +11,7 @@ use crate::Error;
 use crate::files;
 use crate::layers::Layers;
 use crate::proof::Proofs;
+use crate::resolution::Resolutions;
 use crate::slugs::Slugs;
 use crate::source::submodules;
 
@@ -79,6 +80,7 @@ pub fn usage(home: &Path) -> Result<Usage, Error> {
         slugs: files::disk_use(slugs.folder()).saturating_sub(below),
         layers: below,
         caches: files::disk_use(&home.join("cache"))
+            .saturating_add(files::disk_use(Resolutions::at(home).folder()))
             .saturating_add(files::disk_use(&home.join(submodules::FOLDER))),
     })
 }

@@ -32,6 +32,7 @@ mod pipeline;
 mod plan;
 mod proof;
 mod repository;
+mod resolution;
 mod scripts;
 mod seal;
 mod slots;
@@ -48,9 +49,10 @@ pub use error::Error;
 pub use exec::passes;
 pub use keep::{Collected, Usage, collect, manifest, remove, toolchains_usage, usage, verify};
 pub use needs::Places;
-pub use pipeline::{Built, Host, Request, TOOLCHAINS, build};
+pub use pipeline::{Built, Host, Request, TOOLCHAINS, build, lock};
 pub use proof::Proofs;
 pub use repository::{GitAccess, GitAnswer, GitCommand, GitLimits, GitSandbox, Repository};
+pub use resolution::LockFile;
 pub use source::{Source, odd_ignore_file};
 
 /// What a build says while it works. The texts are for people; nothing decides by them.

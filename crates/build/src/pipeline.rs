@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use tolv_model::app_json::AppJson;
 use tolv_model::name::ProcessType;
@@ -19,6 +20,7 @@ use crate::layers::{Layers, Workshop, link};
 use crate::needs::Places;
 use crate::plan::Plan;
 use crate::proof::Proofs;
+use crate::resolution::Resolution;
 use crate::slots::Slot;
 use crate::slugs::{Slugs, pack};
 use crate::snapshot::{self, Stamps};
@@ -28,6 +30,11 @@ use crate::source::{Source, shown};
 use crate::toolchains::{Layout, Toolchains};
 use crate::tree::Tree;
 use crate::{Error, Event, builders, scripts};
+
+mod resolve;
+
+use resolve::Made;
+pub use resolve::lock;
 
 /// Where the processes of a slug see it.
 pub(crate) const APP: &str = "/app";
@@ -133,6 +140,8 @@ struct Pipeline<'a> {
     /// The cache on the host.
     cache: PathBuf,
     toolchains: PathBuf,
+    /// Milliseconds that making a lock took, which count as time of the build.
+    resolved_ms: AtomicU64,
 }
 
 impl<'a> Pipeline<'a> {
@@ -158,45 +167,111 @@ impl<'a> Pipeline<'a> {
         files::make_folder(&request.toolchains)?;
         let toolchains = request.toolchains.canonicalize();
         let toolchains = toolchains.map_err(Error::io("look at", &request.toolchains))?;
-        Ok(Self { request, home, slugs, layers, slot, layout, cache, toolchains })
+        let resolved_ms = AtomicU64::new(0);
+        Ok(Self { request, home, slugs, layers, slot, layout, cache, toolchains, resolved_ms })
     }
 
     fn cancelled(&self) -> bool {
         self.request.cancel.is_cancelled()
     }
 
-    fn run(&self, events: &mut dyn FnMut(Event)) -> Result<Built, Error> {
+    fn git(&self) -> Git {
+        let host = &self.request.host;
+        Git { path: host.search_path.clone(), home: host.user_home.clone() }
+    }
+
+    /// The codebase's files, and the commit that they are of.
+    fn tree(&self, events: &mut dyn FnMut(Event)) -> Result<(Tree, Option<String>), Error> {
         let (request, host) = (self.request, &self.request.host);
-        let cancelled = || self.cancelled();
-        let git = Git { path: host.search_path.clone(), home: host.user_home.clone() };
         let (caps, cancel) = (&request.caps, &request.cancel);
         let services = &request.host_services;
         let mut submodules =
             Submodules::new(&self.home, &host.registry, services, (caps, cancel), &mut *events);
         let export = self.folder("export")?;
+        let git = self.git();
         let listing = request.source.list(&git, &export, caps, cancel, Some(&mut submodules))?;
         submodules.finish()?;
-        let tree = snapshot::take(&listing, &request.caps, &cancelled)?;
+        let tree = snapshot::take(&listing, caps, &|| self.cancelled())?;
         for warning in &listing.warnings {
             events(Event::Warning(warning.clone()));
         }
         if let Some(warning) = lfs_warning(&tree) {
             events(Event::Warning(warning));
         }
-        let declared = declared(&tree, events)?;
-        let plan = {
-            let mut toolchains = Toolchains {
-                folder: self.toolchains.clone(),
-                search: std::env::split_paths(&host.search_path).collect(),
-                user_home: host.user_home.clone(),
-                env: &host.registry,
-                tolv: host.program.clone(),
-                layout: self.layout.clone(),
-                events,
-                cancelled: &cancelled,
-            };
-            builders::plan(&tree, &mut toolchains)?
+        Ok((tree, listing.commit))
+    }
+
+    /// Lets a builder look at the machine; the locks that it asks for are made of `tree`.
+    fn with_toolchains<T>(
+        &self,
+        tree: &Tree,
+        made: Made,
+        events: &mut dyn FnMut(Event),
+        ask: impl FnOnce(&mut Toolchains<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let host = &self.request.host;
+        let mut resolve = |wanted: &Resolution, events: &mut dyn FnMut(Event)| {
+            self.resolve(tree, wanted, made, events)
         };
+        ask(&mut Toolchains {
+            folder: self.toolchains.clone(),
+            search: std::env::split_paths(&host.search_path).collect(),
+            user_home: host.user_home.clone(),
+            env: &host.registry,
+            tolv: host.program.clone(),
+            layout: self.layout.clone(),
+            events,
+            cancelled: &|| self.cancelled(),
+            resolver: &mut resolve,
+            require_lock: self.request.caps.require_lock,
+            ignored: &|name| match &self.request.source {
+                Source::WorkingTree { dir } => {
+                    dir.join(name).is_file() && self.git().is_ignored(dir, name)
+                }
+                Source::Pushed { .. } | Source::Commit { .. } => false,
+            },
+        })
+    }
+
+    /// What runs the steps of the build, within what is left of its time.
+    fn executor<'b>(&'b self, cancelled: &'b (dyn Fn() -> bool + Sync)) -> Executor<'b> {
+        let request = self.request;
+        let spent = Duration::from_millis(self.resolved_ms.load(Ordering::Relaxed));
+        Executor {
+            spawner: &request.spawner,
+            level: request.level,
+            identity: format!("build {}", self.home.display()),
+            layout: &self.layout,
+            env: &request.host.registry,
+            caps: request.caps,
+            cancelled,
+            deadline: Instant::now() + request.caps.time.saturating_sub(spent),
+            cache: &self.cache,
+        }
+    }
+
+    /// Waits until no other build of the app uses its cache, and makes it ready.
+    fn lock_cache(&self, events: &mut dyn FnMut(Event)) -> Result<Lock, Error> {
+        let cancelled = || self.cancelled();
+        let lock = Lock::take(&self.home.join("cache.lock"), &cancelled, &mut || {
+            events(Event::Heading("Waiting for another build".to_owned()));
+        })?;
+        if files::disk_use(&self.cache) > self.request.caps.cache {
+            // Else the build that filled it would have been the last one.
+            events(Event::Heading("Emptying the build cache, which is over its limit".to_owned()));
+            files::remove_until(&self.cache, &cancelled)?;
+        }
+        files::make_folder(&self.cache.join("home"))?;
+        Ok(lock)
+    }
+
+    fn run(&self, events: &mut dyn FnMut(Event)) -> Result<Built, Error> {
+        let request = self.request;
+        let (tree, commit) = self.tree(events)?;
+        let declared = declared(&tree, events)?;
+        let plan = self.with_toolchains(&tree, Made::Before, events, |toolchains| {
+            builders::plan(&tree, toolchains)
+        })?;
         for note in &plan.notes {
             events(Event::line(note.clone()));
         }
@@ -234,7 +309,7 @@ impl<'a> Pipeline<'a> {
             dir,
             manifest,
             app_json: declared.app_json,
-            commit: listing.commit,
+            commit,
             warnings: Vec::new(),
         })
     }
@@ -278,33 +353,14 @@ impl<'a> Pipeline<'a> {
     ) -> Result<Manifest, Error> {
         let request = self.request;
         let cancelled = || self.cancelled();
-        let lock = self.home.join("cache.lock");
-        let _lock = Lock::take(&lock, &cancelled, &mut || {
-            events(Event::Heading("Waiting for another build".to_owned()));
-        })?;
-        if files::disk_use(&self.cache) > request.caps.cache {
-            // Else the build that filled it would have been the last one.
-            events(Event::Heading("Emptying the build cache, which is over its limit".to_owned()));
-            files::remove_until(&self.cache, &cancelled)?;
-        }
-        files::make_folder(&self.cache.join("home"))?;
+        let _lock = self.lock_cache(events)?;
         let stamps_path = self.home.join("stamps.json");
         let stamps = Stamps::load(&stamps_path).update(tree, SystemTime::now());
         stamps.save(&stamps_path)?;
         let app = self.slot.path().join("app");
         snapshot::place(tree, &app, &stamps)?;
         let empty = self.folder("empty")?;
-        let executor = Executor {
-            spawner: &request.spawner,
-            level: request.level,
-            identity: format!("build {}", self.home.display()),
-            layout: &self.layout,
-            env: &request.host.registry,
-            caps: request.caps,
-            cancelled: &cancelled,
-            deadline: Instant::now() + request.caps.time,
-            cache: &self.cache,
-        };
+        let executor = self.executor(&cancelled);
         let mut mounts = named_files(&request.host.registry);
         for toolchain in &plan.toolchains {
             mounts.push(Mount::read_only(&toolchain.source, &toolchain.target));

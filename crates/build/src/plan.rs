@@ -27,6 +27,9 @@ pub(crate) struct Step {
     /// What to do about a failure: (text that the step's output has, help). The first that fits is
     /// the error's help.
     pub hints: Vec<(&'static str, String)>,
+    /// The title of the warning that a failure is, with what the step said; without one, a failure
+    /// ends the build.
+    pub warns: Option<&'static str>,
 }
 
 impl Step {
@@ -42,7 +45,15 @@ impl Step {
             cwd: cwd.into(),
             env: BTreeMap::new(),
             hints: Vec::new(),
+            warns: None,
         }
+    }
+
+    /// The same step, whose failure is a warning with this title. It says nothing else.
+    #[must_use]
+    pub(crate) fn warns(mut self, title: &'static str) -> Self {
+        self.warns = Some(title);
+        self
     }
 
     /// The same step with one more explanation of a failure.

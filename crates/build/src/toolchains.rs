@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use sha2::{Digest as _, Sha256};
 use tolv_model::slug::Digest;
 
+use crate::resolution::Resolution;
 use crate::{Error, Event};
 
 mod fetch;
@@ -63,7 +64,18 @@ pub(crate) struct Toolchains<'a> {
     pub events: &'a mut dyn FnMut(Event),
     /// Asked between long things; true means: give up with [`Error::Cancelled`].
     pub cancelled: &'a dyn Fn() -> bool,
+    /// Makes the lock that a codebase lacks, or finds the one that was made of the same input.
+    pub resolver: &'a mut Resolver<'a>,
+    /// Whether a codebase without a lock is refused.
+    pub require_lock: bool,
+    /// Whether the codebase's folder has a file of this name that git ignores, so that no build
+    /// sees it.
+    pub ignored: &'a dyn Fn(&str) -> bool,
 }
+
+/// What [`Toolchains::resolve`] asks.
+pub(crate) type Resolver<'a> =
+    dyn FnMut(&Resolution, &mut dyn FnMut(Event)) -> Result<Vec<u8>, Error> + 'a;
 
 impl Toolchains<'_> {
     /// The first executable of this name in the operator's `PATH`.
@@ -123,6 +135,15 @@ impl Toolchains<'_> {
 
     fn path(&self) -> OsString {
         std::env::join_paths(&self.search).unwrap_or_else(|_| "/usr/bin:/bin".into())
+    }
+
+    /// The lock that this describes, made in a sandbox unless it was made before.
+    ///
+    /// # Errors
+    ///
+    /// Those of the steps, and [`Error::Limit`].
+    pub(crate) fn resolve(&mut self, wanted: &Resolution) -> Result<Vec<u8>, Error> {
+        (self.resolver)(wanted, self.events)
     }
 
     /// Tells the listener.

@@ -42,6 +42,9 @@ pub(crate) enum Command {
     /// Build a codebase into a slug and print its id
     #[command(after_long_help = BUILD_EXAMPLES)]
     Build(Build),
+    /// Write the lock of a codebase: every package at one version
+    #[command(after_long_help = LOCK_EXAMPLES)]
+    Lock(Lock),
     /// Show what this machine gives to isolate and limit processes, what not, and why; with
     /// --platform, what the running platform holds and lacks
     #[command(after_long_help = STATUS_EXAMPLES)]
@@ -139,7 +142,7 @@ on in its place, without a refused request.
 
 Environment: TOLV_HOME, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
 TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_LOG_MIB,
-TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_REPOSITORY_MIB, TOLV_GIT_MEMORY (MiB), TOLV_BUILD_MIB, TOLV_BUILD_FILES,
+TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_REPOSITORY_MIB, TOLV_GIT_MEMORY (MiB), TOLV_BUILD_MIB, TOLV_BUILD_FILES, TOLV_REQUIRE_LOCK,
 TOLV_SIZE, TOLV_MAX_SIZE, TOLV_BUILD_SIZE, TOLV_BUILDS, TOLV_RESERVE (MiB), TOLV_NETWORK,
 TOLV_HOST_SERVICES.";
 
@@ -181,6 +184,16 @@ Examples:
 
 Two builds of one commit give the same id.";
 
+const LOCK_EXAMPLES: &str = "\
+Examples:
+  tolv lock                      the codebase in this folder
+  tolv lock --upgrade            with the newest versions that its ranges allow
+  git add -A && git commit -m \"Lock the packages\"
+
+Python: requirements.txt gives requirements.lock, pyproject.toml gives uv.lock or poetry.lock,
+Pipfile gives Pipfile.lock. Without --upgrade the lock has what the last build resolved, and a lock
+that is there keeps its versions as far as they still fit. The tools that it takes are Tolv's own.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   tolv completions bash > /etc/bash_completion.d/tolv
@@ -199,6 +212,12 @@ pub(crate) struct BuildLimits {
     #[arg(long, value_name = "N", env = "TOLV_BUILD_FILES", default_value_t = 200_000,
         value_parser = clap::value_parser!(u64).range(1..=10_000_000), hide_short_help = true)]
     pub(crate) build_files: u64,
+
+    /// Refuse a codebase without a lock; else its packages are resolved once, and the result is
+    /// kept and used again
+    #[arg(long, env = "TOLV_REQUIRE_LOCK", hide_short_help = true,
+        value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) require_lock: bool,
 }
 
 impl BuildLimits {
@@ -206,7 +225,13 @@ impl BuildLimits {
     pub(crate) fn caps(&self) -> tolv_build::Caps {
         let default = tolv_build::Caps::default();
         let slug = self.build_mib << 20;
-        tolv_build::Caps { slug, file: default.file.min(slug), files: self.build_files, ..default }
+        tolv_build::Caps {
+            slug,
+            file: default.file.min(slug),
+            files: self.build_files,
+            require_lock: self.require_lock,
+            ..default
+        }
     }
 }
 
@@ -356,6 +381,27 @@ pub(crate) struct Build {
     /// Build this commit instead of the working tree
     #[arg(long, value_name = "COMMIT")]
     pub(crate) commit: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) limits: BuildLimits,
+
+    #[command(flatten)]
+    pub(crate) sandbox: Sandbox,
+
+    /// Print the result as one JSON object; progress goes to stderr
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lock {
+    /// Folder of the codebase
+    #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) dir: PathBuf,
+
+    /// Take the newest versions that the ranges allow
+    #[arg(long)]
+    pub(crate) upgrade: bool,
 
     #[command(flatten)]
     pub(crate) limits: BuildLimits,

@@ -2,15 +2,16 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
-use tolv_build::{Built, Proofs, Request, Source, TOOLCHAINS};
+use tolv_build::{Built, Caps, Proofs, Request, Source, TOOLCHAINS};
 use tolv_model::service::HostServices;
 use tolv_model::slug::short;
 use tolv_platform::home::private_umask;
 use tolv_sandbox::{Cancel, Machine, Spawner};
 
-use crate::args::Build;
+use crate::args::{Build, Sandbox};
 use crate::output::{self, BuildView};
 use crate::settings::Settings;
 
@@ -18,54 +19,75 @@ use crate::settings::Settings;
 pub(crate) fn build(args: Build, settings: &Settings) -> ExitCode {
     match run(&args, settings) {
         Ok(built) => output::print(&if args.json { json(&built) } else { text(&built) }),
-        Err(Failure::Sandbox(error)) => output::fail(&error, None),
-        Err(Failure::Io(error)) => output::fail(&error, None),
-        Err(Failure::Build(tolv_build::Error::Cancelled)) => {
-            output::error_text(&tolv_build::Error::Cancelled, None);
-            ExitCode::from(130)
-        }
-        Err(Failure::Build(error)) => output::fail(&error, error.help()),
+        Err(failure) => failure.print(),
     }
 }
 
-enum Failure {
+/// Why there is no result.
+pub(crate) enum Failure {
     Sandbox(tolv_sandbox::Error),
     Io(io::Error),
     Build(tolv_build::Error),
 }
 
+impl Failure {
+    /// Prints it.
+    pub(crate) fn print(&self) -> ExitCode {
+        match self {
+            Self::Sandbox(error) => output::fail(error, None),
+            Self::Io(error) => output::fail(error, None),
+            Self::Build(error @ tolv_build::Error::Cancelled) => {
+                output::error_text(error, None);
+                ExitCode::from(130)
+            }
+            Self::Build(error) => output::fail(error, error.help()),
+        }
+    }
+}
+
 fn run(args: &Build, settings: &Settings) -> Result<Built, Failure> {
-    private_umask();
-    let spawner = Spawner::start(&settings.program, &["spawner"]).map_err(Failure::Sandbox)?;
-    let machine = Machine::probe(&spawner, args.sandbox.network).map_err(Failure::Sandbox)?;
-    let (level, _) = machine.choose(args.sandbox.choice).map_err(Failure::Sandbox)?;
-    let cancel = Cancel::new().map_err(Failure::Io)?;
-    cancel_on_signals(cancel.clone()).map_err(Failure::Io)?;
     let source = match &args.commit {
         Some(commit) => Source::Commit { dir: args.dir.clone(), commit: commit.clone() },
         None => Source::WorkingTree { dir: args.dir.clone() },
     };
-    let home = settings.home_of(&args.dir);
+    let request = request(source, &args.dir, &args.sandbox, args.limits.caps(), settings)?;
+    let mut view = BuildView::new();
+    tolv_build::build(&request, &mut |event| {
+        view.show(&event, &mut io::stderr()).ok();
+    })
+    .map_err(Failure::Build)
+}
+
+/// A request for the codebase in a folder, which Ctrl-C cancels.
+pub(crate) fn request(
+    source: Source,
+    dir: &Path,
+    sandbox: &Sandbox,
+    caps: Caps,
+    settings: &Settings,
+) -> Result<Request, Failure> {
+    private_umask();
+    let spawner = Spawner::start(&settings.program, &["spawner"]).map_err(Failure::Sandbox)?;
+    let machine = Machine::probe(&spawner, sandbox.network).map_err(Failure::Sandbox)?;
+    let (level, _) = machine.choose(sandbox.choice).map_err(Failure::Sandbox)?;
+    let cancel = Cancel::new().map_err(Failure::Io)?;
+    cancel_on_signals(cancel.clone()).map_err(Failure::Io)?;
+    let home = settings.home_of(dir);
     if home.exists() {
         spawner.hide(&home).map_err(Failure::Sandbox)?;
     }
-    let request = Request {
+    Ok(Request {
         source,
         toolchains: home.join(TOOLCHAINS),
         home,
         spawner,
         level,
         host: settings.host(),
-        caps: args.limits.caps(),
+        caps,
         cancel,
         proofs: Proofs::default().of_level(level),
         host_services: HostServices::default(),
-    };
-    let mut view = BuildView::new();
-    tolv_build::build(&request, &mut |event| {
-        view.show(&event, &mut io::stderr()).ok();
     })
-    .map_err(Failure::Build)
 }
 
 /// Cancels at the first SIGINT or SIGTERM, from a thread that waits for nothing else.

@@ -4,6 +4,7 @@
 mod args;
 mod build;
 mod cli;
+mod lock;
 mod output;
 mod recover;
 mod serve;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
             up::up(args, &settings)
         }
         Command::Build(args) => build::build(args, &settings),
+        Command::Lock(args) => lock::lock(args, &settings),
         Command::Status(args) => status::status(&args, &settings),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -69,7 +69,21 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
     let mut plan = Plan::new(NAME, VERSION);
     let manifest = Manifest::read(tree)?;
     let lock = match locks::find(tree, &manifest)? {
-        None if manifest.needs_packages() => Some(locks::to_make(tree, &manifest)),
+        None if manifest.needs_packages() => {
+            let lock = locks::to_make(tree, &manifest);
+            if toolchains.require_lock {
+                return Err(Error::Plan {
+                    builder: NAME,
+                    problem: format!(
+                        "`package.json` has no lock: there is no `{}`; a lock is required \
+                         (TOLV_REQUIRE_LOCK)",
+                        lock.file
+                    ),
+                    help: lock.kind.how_to_lock().to_owned(),
+                });
+            }
+            Some(lock)
+        }
         found => found,
     };
     let wants = wants(tree, &manifest)?;

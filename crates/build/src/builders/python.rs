@@ -1,4 +1,6 @@
-//! Python: packages by uv, from `uv.lock` or a pinned `requirements.txt`.
+//! Python: packages by uv, from `uv.lock` or `requirements.txt`, and by Poetry or Pipenv from
+//! their own locks. Where there are ranges and no lock, one is made and kept
+//! ([`Resolution`](crate::resolution::Resolution)).
 //!
 //! Third-party packages are a virtual environment in a layer, keyed by the lock, the interpreter
 //! and uv, and linked to `/app/.venv`. The codebase's own packages (a `[build-system]`, workspace
@@ -7,34 +9,44 @@
 //!
 //! # Invariants
 //!
-//! * Nothing is resolved: what the lock does not name is not installed, and a package that misses
-//!   another is an error.
+//! * What the lock does not name is not installed; a package that misses another is told.
 //! * Equal input gives equal bytes: compiled files are checked by hash and not by time, and what
 //!   uv writes down about a file's time is removed.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 
-use tolv_model::slug::Digest;
-
-use super::{below, read_toml};
-use crate::Error;
-use crate::plan::{LayerPlan, Plan, Step};
+use super::{below, files_below, read_toml};
+use crate::plan::Plan;
+use crate::resolution::LockFile;
 use crate::toolchains::Toolchains;
-use crate::toolchains::python::{Interpreter, Want};
-use crate::toolchains::uv::Uv;
 use crate::tree::Tree;
+use crate::{Error, Event};
+use requirements::Requirements;
+use resolve::Resolver;
+use tools::Tool;
 
+mod django;
+mod install;
 mod locked;
 mod requirements;
+mod resolve;
+mod tools;
+mod versions;
 
 const NAME: &str = "python";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Where the codebase's own packages are installed in the app.
 const OWN: &str = ".python";
 /// Where their wheels are meanwhile; `.tolv` never enters a slug.
 const WHEELS: &str = ".tolv/wheels";
+/// What to do about a package that has to be compiled and cannot be.
+const NO_WHEEL: &str = "the package has no wheel for this Python and machine: ask for another \
+                        Python in `.python-version`, another version of the package, or install \
+                        what its build needs on this machine";
+/// Characters of a line that lists packages.
+const WIDTH: usize = 90;
+/// Lines of such a list that are shown.
+const MAX_SHOWN_LINES: usize = 20;
 
 /// Installs the wheels in a folder. A program and not a step, for their names are known only once
 /// they are built.
@@ -80,6 +92,8 @@ struct Packages {
     files: Vec<(String, Vec<u8>)>,
     /// The codebase's own packages: their folders, `""` for the root.
     own: Vec<String>,
+    /// What is installed, with its version as far as that is known.
+    names: BTreeMap<String, String>,
     /// Names of packages that the lock has and running does not install.
     left_out: BTreeSet<String>,
     how: How,
@@ -98,7 +112,11 @@ enum How {
         is_static: bool,
         /// Whether the root is no package and its members are what is wanted.
         is_virtual: bool,
+        /// Whether it is in the codebase, or was made for this build.
+        is_own: bool,
     },
+    /// A tool writes a `requirements.txt` of its lock.
+    Tool(Tool),
 }
 
 impl Default for How {
@@ -107,50 +125,230 @@ impl Default for How {
     }
 }
 
+/// The manifest or lock that says what is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    UvLock,
+    ToolLock(Tool),
+    Requirements,
+    /// `[project]` of a `pyproject.toml`
+    Project,
+    /// A tool's manifest without its lock.
+    ToolManifest(Tool),
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::UvLock => "uv.lock",
+            Self::ToolLock(tool) => tool.lock(),
+            Self::Requirements => "requirements.txt",
+            Self::Project => "pyproject.toml",
+            Self::ToolManifest(tool) => tool.manifest(),
+        }
+    }
+}
+
 /// A layer of packages, and the codebase's own packages.
 ///
 /// # Errors
 ///
-/// [`Error::Plan`] where nothing locks the packages or the lock is not exact,
-/// [`Error::Toolchain`] where uv or the interpreter cannot be had.
+/// [`Error::Plan`] where a lock is required and there is none, [`Error::Toolchain`] where uv or
+/// the interpreter cannot be had, those of the steps that make a lock.
 pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
     let mut plan = Plan::new(NAME, VERSION);
     let manifest = read_toml(tree, NAME, "pyproject.toml")?;
-    let packages = packages(tree, manifest.as_ref())?;
-    let wants = wants(tree, manifest.as_ref())?;
+    let kind = kind(tree, manifest.as_ref())?;
+    if toolchains.require_lock {
+        refuse_unlocked(tree, kind)?;
+    }
+    let pipfile = match kind {
+        Kind::ToolLock(Tool::Pipenv) | Kind::ToolManifest(Tool::Pipenv) => {
+            read_toml(tree, NAME, "Pipfile")?
+        }
+        _ => None,
+    };
+    let wants = versions::wants(tree, manifest.as_ref(), pipfile.as_ref())?;
     let uv = toolchains.uv()?;
     let python = toolchains.python(&wants, &uv)?;
     let by: Vec<_> = wants.iter().map(|want| format!("{} ({})", want.text, want.from)).collect();
-    plan.notes.push(match by.as_slice() {
+    let note = match by.as_slice() {
         [] => format!(
-            "Python {}, the newest here: `.python-version` can name another",
+            "Python {}, the newest on PATH: `.python-version` can name another",
             python.version
         ),
         by => format!("Python {}, as wanted: {}", python.version, by.join(" and ")),
+    };
+    toolchains.say(Event::line(note));
+    let resolver = Resolver { tree, uv: &uv, python: &python, upgrade: false };
+    let found = packages(toolchains, &resolver, kind, manifest.as_ref())?;
+    let Found { packages, warnings, .. } = found;
+    plan.notes.push(match &packages.how {
+        How::Tool(tool) => {
+            format!("Packages of {}, by {} and uv {}", packages.from, tool.name(), uv.version)
+        }
+        _ => format!("Packages of {}, by uv {}", packages.from, uv.version),
     });
-    plan.notes.push(format!("Packages of {}, by uv {}", packages.from, uv.version));
+    if found.made.is_some() {
+        plan.notes.extend(listed(&resolve::shown(&packages.names)));
+    }
+    plan.warnings.extend(warnings);
+    plan.warnings.extend(passed_over(tree, kind));
+    if !tree.is_file(".python-version") && (toolchains.ignored)(".python-version") {
+        plan.warnings.push(
+            "git ignores `.python-version`, so it has no effect: take it out of `.gitignore`, or \
+             run `git add -f .python-version`"
+                .to_owned(),
+        );
+    }
     let procfile = tree.text("Procfile")?.unwrap_or_default();
-    plan.warnings.extend(procfile.lines().filter_map(|line| cannot_run(line, &packages.left_out)));
+    let lines = procfile.lines();
+    plan.warnings.extend(lines.filter_map(|line| cannot_run(line, &packages)));
     plan.toolchains.extend(uv.mount.clone());
     plan.toolchains.extend(python.mount.clone());
     environment(&mut plan, toolchains);
-    let layer = layer(tree, toolchains, &packages, &uv, &python);
+    let layer = install::layer(tree, toolchains, &packages, &uv, &python);
     plan.build_path.push(layer.path.join("venv/bin"));
-    if let How::Lock { is_static: false, .. } = packages.how {
-        let words = [uv.program.as_os_str(), "lock".as_ref(), "--check".as_ref()];
-        let words = words.into_iter().chain(["--python".as_ref(), python.program.as_os_str()]);
-        plan.steps.push(lock_hints(Step::new("", &toolchains.layout.app, words)));
-    }
-    if !packages.own.is_empty() {
-        own_packages(&mut plan, tree, &toolchains.layout.app, &packages, &layer, &uv);
-    }
+    install::steps(&mut plan, tree, toolchains, &packages, &layer, &uv, &python)?;
     plan.path.push("/app/.venv/bin".to_owned());
+    plan.env.insert("VIRTUAL_ENV".to_owned(), "/app/.venv".to_owned());
     plan.layers.push(layer);
     Ok(plan)
 }
 
+/// The lock of a codebase, made with the tool that reads it.
+///
+/// # Errors
+///
+/// As [`plan`].
+pub(super) fn lock(
+    tree: &Tree,
+    toolchains: &mut Toolchains<'_>,
+    upgrade: bool,
+) -> Result<Vec<LockFile>, Error> {
+    let manifest = read_toml(tree, NAME, "pyproject.toml")?;
+    // The manifest behind a lock that is there: that may have changed since.
+    let kind = match kind(tree, manifest.as_ref())? {
+        Kind::UvLock => Kind::Project,
+        Kind::ToolLock(tool) => Kind::ToolManifest(tool),
+        kind => kind,
+    };
+    let pipfile = read_toml(tree, NAME, "Pipfile")?;
+    let pipfile = pipfile.as_ref().filter(|_| kind == Kind::ToolManifest(Tool::Pipenv));
+    let wants = versions::wants(tree, manifest.as_ref(), pipfile)?;
+    let uv = toolchains.uv()?;
+    let python = toolchains.python(&wants, &uv)?;
+    toolchains.say(Event::line(format!("For Python {}, by uv {}", python.version, uv.version)));
+    toolchains.require_lock = false;
+    let resolver = Resolver { tree, uv: &uv, python: &python, upgrade };
+    let found = packages(toolchains, &resolver, kind, manifest.as_ref())?;
+    let path = match kind {
+        Kind::Requirements => resolve::REQUIREMENTS_LOCK,
+        Kind::ToolManifest(tool) => tool.lock(),
+        _ => "uv.lock",
+    };
+    if kind == Kind::Requirements
+        && let Some(other) = tree.text(path)?
+        && !resolve::is_ours(&other)
+    {
+        return Err(Error::Plan {
+            builder: NAME,
+            problem: format!("`{path}` is there and was made by another tool"),
+            help: format!("remove `{path}`, and run `tolv lock` again"),
+        });
+    }
+    let lock = found.made.map(|text| resolve::lock_file(path, text, &found.packages));
+    if lock.is_none() {
+        toolchains.say(Event::line(format!("{} is a lock already", found.packages.from)));
+    }
+    Ok(lock.into_iter().collect())
+}
+
+/// Which file says what is installed: locks before what they are made of.
+fn kind(tree: &Tree, manifest: Option<&toml::Table>) -> Result<Kind, Error> {
+    let wrong = |problem: &str, help: &str| {
+        Err(Error::Plan { builder: NAME, problem: problem.to_owned(), help: help.to_owned() })
+    };
+    let has = |key: &str| manifest.is_some_and(|manifest| manifest.contains_key(key));
+    let tool = manifest.and_then(|manifest| manifest.get("tool"));
+    let is_poetry = tool.is_some_and(|tool| tool.get("poetry").is_some());
+    if tree.is_file("uv.lock") {
+        if manifest.is_none() {
+            return wrong(
+                "there is `uv.lock` and no `pyproject.toml`",
+                "commit the `pyproject.toml` that `uv.lock` was made of",
+            );
+        }
+        return Ok(Kind::UvLock);
+    }
+    if tree.is_file("poetry.lock") && (is_poetry || has("project")) {
+        return Ok(Kind::ToolLock(Tool::Poetry));
+    }
+    if tree.is_file("Pipfile.lock") && tree.is_file("Pipfile") {
+        return Ok(Kind::ToolLock(Tool::Pipenv));
+    }
+    if tree.is_file("requirements.txt") {
+        return Ok(Kind::Requirements);
+    }
+    if is_poetry {
+        return Ok(Kind::ToolManifest(Tool::Poetry));
+    }
+    if has("project") {
+        return Ok(Kind::Project);
+    }
+    if tree.is_file("Pipfile") {
+        return Ok(Kind::ToolManifest(Tool::Pipenv));
+    }
+    wrong(
+        "`pyproject.toml` has no `[project]` table and there is no `requirements.txt`",
+        "add a `[project]` table with the dependencies, run `tolv lock` and commit both",
+    )
+}
+
+/// Other lists of packages, which have no say.
+fn passed_over(tree: &Tree, kind: Kind) -> Option<String> {
+    let others = ["uv.lock", "poetry.lock", "Pipfile.lock", "requirements.txt", "Pipfile"];
+    let is_of = |name: &str| match kind {
+        Kind::ToolLock(tool) | Kind::ToolManifest(tool) => {
+            name == tool.lock() || name == tool.manifest()
+        }
+        kind => name == kind.name(),
+    };
+    let others: Vec<String> = others
+        .iter()
+        .filter(|name| tree.is_file(name) && !is_of(name))
+        .map(|name| format!("`{name}`"))
+        .collect();
+    let verb = if others.len() == 1 { "has" } else { "have" };
+    (!others.is_empty()).then(|| {
+        format!(
+            "{} decides which packages are installed; {} {verb} no effect",
+            kind.name(),
+            others.join(", ")
+        )
+    })
+}
+
+/// Packages in lines, as they are shown.
+fn listed(packages: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for (place, package) in packages.iter().enumerate() {
+        let comma = if place + 1 < packages.len() { "," } else { "" };
+        let fits = |line: &String| line.len() + package.len() < WIDTH;
+        match lines.pop_if(|line| fits(line)) {
+            Some(line) => lines.push(format!("{line} {package}{comma}")),
+            None if lines.len() == MAX_SHOWN_LINES => {
+                lines.push(format!("and {} more", packages.len() - place));
+                break;
+            }
+            None => lines.push(format!("{package}{comma}")),
+        }
+    }
+    lines
+}
+
 /// What is wrong with a line of a Procfile whose program will not be there.
-fn cannot_run(line: &str, left_out: &BTreeSet<String>) -> Option<String> {
+fn cannot_run(line: &str, packages: &Packages) -> Option<String> {
     let (kind, command) = line.split_once(':').filter(|(kind, _)| !kind.starts_with('#'))?;
     let mut words = command.split_whitespace().filter(|word| *word != "exec");
     let program = words.find(|word| !word.contains('='))?;
@@ -164,10 +362,15 @@ fn cannot_run(line: &str, left_out: &BTreeSet<String>) -> Option<String> {
         ("python" | "python3", "-m") => words.next()?,
         _ => program,
     };
-    left_out.contains(program).then(|| {
+    let add = match &packages.how {
+        How::Tool(tool) => format!("move it out of the group in `{}`", tool.manifest()),
+        _ => format!("`uv add {program}`"),
+    };
+    packages.left_out.contains(program).then(|| {
         format!(
-            "`Procfile`: `{kind}` runs `{program}`, which `uv.lock` has for an extra or a group \
-             that is not installed: `uv add {program}`"
+            "`Procfile`: `{kind}` runs `{program}`, which `{}` has for an extra or a group that \
+             is not installed: {add}",
+            packages.from
         )
     })
 }
@@ -193,250 +396,161 @@ fn environment(plan: &mut Plan, toolchains: &Toolchains<'_>) {
     }
 }
 
-fn packages(tree: &Tree, manifest: Option<&toml::Table>) -> Result<Packages, Error> {
-    let wrong = |problem: &str, help: &str| {
-        Err(Error::Plan { builder: NAME, problem: problem.to_owned(), help: help.to_owned() })
+/// What is installed, and where that comes from.
+struct Found {
+    packages: Packages,
+    /// The lock, where it is not the codebase's own.
+    made: Option<String>,
+    warnings: Vec<String>,
+}
+
+/// Reads the lock; where there is none, one is made.
+fn packages(
+    toolchains: &mut Toolchains<'_>,
+    resolver: &Resolver<'_>,
+    kind: Kind,
+    manifest: Option<&toml::Table>,
+) -> Result<Found, Error> {
+    let tree = resolver.tree;
+    let none = toml::Table::new();
+    let manifest = manifest.unwrap_or(&none);
+    let own = |packages| Found { packages, made: None, warnings: Vec::new() };
+    let text = |path: &str| tree.text(path).map(Option::unwrap_or_default);
+    match kind {
+        Kind::UvLock => return Ok(own(locked::read(tree, manifest, None)?)),
+        Kind::ToolLock(Tool::Poetry) => {
+            return Ok(own(tools::poetry(tree, manifest, &text("poetry.lock")?)?));
+        }
+        Kind::ToolLock(Tool::Pipenv) => {
+            return Ok(own(tools::pipenv(tree, &text("Pipfile.lock")?)?));
+        }
+        Kind::Requirements => {
+            let read = requirements::read(tree, kind.name())?;
+            return requirements_found(toolchains, resolver, read);
+        }
+        Kind::Project | Kind::ToolManifest(_) => {}
+    }
+    let why = unlocked(kind);
+    let (made, packages) = match kind {
+        Kind::ToolManifest(tool) => {
+            let made = resolver.tool(toolchains, tool)?;
+            let packages = match tool {
+                Tool::Poetry => tools::poetry(tree, manifest, &made)?,
+                Tool::Pipenv => tools::pipenv(tree, &made)?,
+            };
+            (made, packages)
+        }
+        _ => {
+            let made = resolver.project(toolchains, manifest)?;
+            let packages = locked::read(tree, manifest, Some(&made))?;
+            (made, packages)
+        }
     };
-    let is_project = manifest.is_some_and(|manifest| manifest.contains_key("project"));
-    if tree.is_file("uv.lock") {
-        let Some(manifest) = manifest else {
-            return wrong(
-                "there is `uv.lock` and no `pyproject.toml`",
-                "commit the `pyproject.toml` that `uv.lock` was made of",
-            );
+    Ok(Found { packages, made: Some(made), warnings: vec![not_locked(&why)] })
+}
+
+/// Reads what a requirements file asks for; where it does not name every package at one version,
+/// the rest is resolved.
+fn requirements_found(
+    toolchains: &mut Toolchains<'_>,
+    resolver: &Resolver<'_>,
+    read: Requirements,
+) -> Result<Found, Error> {
+    if read.is_whole {
+        return Ok(Found { packages: read.packages, made: None, warnings: Vec::new() });
+    }
+    let from = read.packages.from.clone();
+    let loose = not_pinned(&read);
+    if toolchains.require_lock && !read.loose.is_empty() && !resolver.has_lock(&read)? {
+        return Err(required(loose));
+    }
+    let resolved = resolver.requirements(toolchains, &read);
+    let (text, is_own) = match resolved {
+        Ok(resolved) => resolved,
+        // A list that pip installed and that its packages do not agree with is a lock all the same.
+        Err(Error::Step { last, .. })
+            if read.loose.is_empty()
+                && last.iter().any(|line| line.contains("No solution found")) =>
+        {
+            let warnings = vec![format!(
+                "the versions in {from} do not fit together, as the lines above say: they are \
+                 installed as they are"
+            )];
+            return Ok(Found { packages: read.packages, made: None, warnings });
+        }
+        Err(error) => return Err(error),
+    };
+    let mut packages = requirements::read_lock(resolver.tree, resolve::REQUIREMENTS_LOCK, &text)?;
+    packages.own.clone_from(&read.packages.own);
+    packages.copies.extend(read.packages.copies.iter().cloned());
+    packages.copies.sort();
+    packages.copies.dedup();
+    if is_own {
+        return Ok(Found { packages, made: None, warnings: Vec::new() });
+    }
+    let why = if read.loose.is_empty() {
+        let missing = resolve::missing(&read, &packages);
+        if missing.is_empty() {
+            // It is a lock: what was resolved is what it says.
+            return Ok(Found { packages: read.packages, made: None, warnings: Vec::new() });
+        }
+        let shown = missing.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+        let more = match missing.len().saturating_sub(5) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
         };
-        return locked::read(tree, manifest);
+        format!("{from} does not name {shown}{more}, which its packages need")
+    } else {
+        format!("{from} is no lock; {loose}")
+    };
+    if toolchains.require_lock {
+        return Err(required(why));
     }
-    if tree.is_file("requirements.txt") {
-        return requirements::read(tree, "requirements.txt");
-    }
-    if is_project {
-        return wrong(
-            "`pyproject.toml` has no lock: there is no `uv.lock`",
-            "run `uv lock` and commit `uv.lock`",
-        );
-    }
-    if tree.is_file("Pipfile") {
-        return wrong(
-            "a `Pipfile` alone is not built",
-            "run `pipenv requirements > requirements.txt` and commit `requirements.txt`",
-        );
-    }
-    if manifest.is_some_and(|manifest| manifest.contains_key("tool")) {
-        return wrong(
-            "`pyproject.toml` is Poetry's own form and there is no `requirements.txt`",
-            "run `poetry export -o requirements.txt` and commit `requirements.txt`, or move to \
-             a `[project]` table and `uv lock`",
-        );
-    }
-    wrong(
-        "`pyproject.toml` has no `[project]` table and there is no `requirements.txt`",
-        "add a `[project]` table with the dependencies, run `uv lock` and commit both",
-    )
+    from.clone_into(&mut packages.from);
+    Ok(Found { packages, made: Some(text), warnings: vec![not_locked(&why)] })
 }
 
-/// Which interpreters the codebase accepts.
-fn wants(tree: &Tree, manifest: Option<&toml::Table>) -> Result<Vec<Want>, Error> {
-    let mut wants = Vec::new();
-    let mut add = |text: &str, from: &str, read: fn(&str, &str) -> Option<Want>| {
-        let want = read(text, from).ok_or_else(|| Error::Plan {
-            builder: NAME,
-            problem: format!("{from} is `{}`, which is no version of CPython", text.escape_debug()),
-            help: "write a version such as `3.13`".to_owned(),
-        })?;
-        wants.push(want);
-        Ok(())
-    };
-    for path in [".python-version", "runtime.txt"] {
-        let text = tree.text(path)?.unwrap_or_default();
-        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-        if let Some(line) = lines.into_iter().find(|line| !line.is_empty()) {
-            add(line, path, Want::version)?;
-            break;
-        }
-    }
-    let project = manifest.and_then(|manifest| manifest.get("project"));
-    let required = project.and_then(|project| project.get("requires-python"));
-    if let Some(text) = required.and_then(toml::Value::as_str) {
-        add(text, "requires-python in pyproject.toml", Want::specifiers)?;
-    }
-    Ok(wants)
-}
-
-fn layer(
-    tree: &Tree,
-    toolchains: &Toolchains<'_>,
-    packages: &Packages,
-    uv: &Uv,
-    python: &Interpreter,
-) -> LayerPlan {
-    let Packages { copies, files, how, .. } = packages;
-    let program = python.program.as_os_str();
-    let mut parts: Vec<Vec<u8>> = vec![
-        format!("{NAME} {VERSION} {how:?}").into_bytes(),
-        format!("uv {}", uv.version).into_bytes(),
-        format!("python {}", python.version).into_bytes(),
-        program.as_encoded_bytes().to_vec(),
-    ];
-    for path in copies {
-        let digest = tree.digest(path).map(|digest| digest.to_string()).unwrap_or_default();
-        parts.extend([path.clone().into_bytes(), digest.into_bytes()]);
-    }
-    for (path, bytes) in files {
-        parts.extend([path.clone().into_bytes(), Digest::of(bytes).to_string().into_bytes()]);
-    }
-    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-    let (key, path) = toolchains.layer(&parts);
-    let (project, venv) = (path.join("project"), path.join("venv"));
-    let interpreter = venv.join("bin/python");
-    let uv = |heading: &str, words: &[&std::ffi::OsStr]| {
-        let all = [&[uv.program.as_os_str()], words].concat();
-        Step::new(heading, &project, all)
-    };
-    let word = |text: &'static str| -> &std::ffi::OsStr { text.as_ref() };
-    let mut steps = Vec::new();
-    match how {
-        How::Requirements { hashed } => {
-            let make = [word("venv"), word("--quiet"), word("--no-project")];
-            let make = [&make[..], &[word("--python"), program, venv.as_os_str()]].concat();
-            steps.push(uv("Installing Python packages", &make));
-            let mut sync = vec![word("pip"), word("sync"), word("--allow-empty-requirements")];
-            sync.extend(hashed.then_some(word("--require-hashes")));
-            let end = [word("--python"), interpreter.as_os_str(), word("requirements.txt")];
-            sync.extend(end);
-            steps.push(install_hints(uv("", &sync)));
-            let check = [word("pip"), word("check"), word("--python"), interpreter.as_os_str()];
-            let help = "`requirements.txt` has to name every package, with those that others \
-                        need: run `uv pip compile requirements.in -o requirements.txt` (where \
-                        `requirements.in` names what the codebase imports) and commit both";
-            steps.push(uv("", &check).hint("not installed", help).hint("incompatib", help));
-        }
-        How::Lock { own, is_static, is_virtual } => {
-            let mode = if *is_static { "--locked" } else { "--frozen" };
-            let mut sync: Vec<OsString> =
-                ["sync", mode, "--no-dev", "--no-editable"].map(OsString::from).to_vec();
-            sync.extend(is_virtual.then(|| "--all-packages".into()));
-            sync.extend(["--python".into(), program.to_owned()]);
-            for name in own {
-                sync.extend(["--no-install-package".into(), name.into()]);
+/// Refuses, before anything is fetched, what plainly has no lock.
+fn refuse_unlocked(tree: &Tree, kind: Kind) -> Result<(), Error> {
+    match kind {
+        Kind::Project | Kind::ToolManifest(_) => Err(required(unlocked(kind))),
+        Kind::Requirements if !tree.is_file(resolve::REQUIREMENTS_LOCK) => {
+            let read = requirements::read(tree, kind.name())?;
+            match read.loose.is_empty() {
+                true => Ok(()),
+                false => Err(required(not_pinned(&read))),
             }
-            let sync: Vec<&std::ffi::OsStr> = sync.iter().map(OsString::as_os_str).collect();
-            let step = uv("Installing Python packages", &sync);
-            let step = step.env("UV_PROJECT_ENVIRONMENT", &venv);
-            steps.push(install_hints(lock_hints(step)));
         }
-    }
-    steps.push(tidy(&project, &interpreter, &venv.join("lib").join(folder_of(python))));
-    let below_project = |path: &String| (path.clone(), below("project", path));
-    LayerPlan {
-        name: "Python packages".to_owned(),
-        key,
-        path,
-        copies: copies.iter().map(below_project).collect(),
-        files: files.iter().map(|(path, bytes)| (below("project", path), bytes.clone())).collect(),
-        at_run: true,
-        sees_app: false,
-        steps,
-        remove: vec!["project".to_owned(), "venv/.lock".to_owned()],
-        links: vec![(".venv".to_owned(), "venv".to_owned())],
+        Kind::Requirements | Kind::UvLock | Kind::ToolLock(_) => Ok(()),
     }
 }
 
-/// `python3.13/site-packages`
-fn folder_of(python: &Interpreter) -> PathBuf {
-    let release = python.version.release();
-    let part = |place: usize| release.get(place).copied().unwrap_or_default();
-    format!("python{}.{}/site-packages", part(0), part(1)).into()
+/// Why a manifest is no lock.
+fn unlocked(kind: Kind) -> String {
+    let lock = match kind {
+        Kind::ToolManifest(tool) => tool.lock(),
+        _ => "uv.lock",
+    };
+    format!("`{}` has no lock: there is no `{lock}`", kind.name())
 }
 
-fn tidy(cwd: &Path, interpreter: &Path, folder: &Path) -> Step {
-    let words = ["-I".as_ref(), "-c".as_ref(), TIDY.as_ref(), folder.as_os_str()];
-    Step::new("", cwd, [interpreter.as_os_str()].into_iter().chain(words))
+fn not_pinned(read: &Requirements) -> String {
+    format!("not pinned to one version with `==`: {}", read.shown())
 }
 
-/// Builds the codebase's own packages and installs them beside the layer.
-fn own_packages(
-    plan: &mut Plan,
-    tree: &Tree,
-    app: &Path,
-    packages: &Packages,
-    layer: &LayerPlan,
-    uv: &Uv,
-) {
-    let interpreter = layer.path.join("venv/bin/python");
-    for (place, folder) in packages.own.iter().enumerate() {
-        let heading = if place == 0 { "Installing the codebase's own packages" } else { "" };
-        let source = if folder.is_empty() { "." } else { folder };
-        let words: [&std::ffi::OsStr; 9] = [
-            uv.program.as_os_str(),
-            "build".as_ref(),
-            "--wheel".as_ref(),
-            "--no-build-logs".as_ref(),
-            "--out-dir".as_ref(),
-            WHEELS.as_ref(),
-            "--python".as_ref(),
-            interpreter.as_os_str(),
-            source.as_ref(),
-        ];
-        plan.steps.push(Step::new(heading, app, words));
-        plan.prune.extend(left_behind(tree, folder));
+fn required(problem: String) -> Error {
+    Error::Plan {
+        builder: NAME,
+        problem: format!("{problem}; a lock is required (TOLV_REQUIRE_LOCK)"),
+        help: "run `tolv lock` and commit what it writes".to_owned(),
     }
-    let words: [&std::ffi::OsStr; 7] = [
-        interpreter.as_os_str(),
-        "-I".as_ref(),
-        "-c".as_ref(),
-        INSTALL.as_ref(),
-        uv.program.as_os_str(),
-        WHEELS.as_ref(),
-        OWN.as_ref(),
-    ];
-    plan.steps.push(Step::new("", app, words));
-    plan.steps.push(tidy(app, &interpreter, &app.join(OWN)));
-    plan.prune.push(below(OWN, ".lock"));
-    plan.env.insert("PYTHONPATH".to_owned(), format!("/app/{OWN}"));
-    plan.path.push(format!("/app/{OWN}/bin"));
 }
 
-/// The folders that setuptools makes beside a package, where they are not the codebase's own.
-fn left_behind(tree: &Tree, folder: &str) -> Vec<String> {
-    let manifest = read_toml(tree, NAME, &below(folder, "pyproject.toml")).ok().flatten();
-    let name = manifest
-        .as_ref()
-        .and_then(|manifest| manifest.get("project")?.get("name")?.as_str())
-        .unwrap_or_default();
-    let plain = name.replace(['-', '.'], "_");
-    let mut paths = vec![below(folder, "build")];
-    for name in [&plain, &plain.to_ascii_lowercase(), name] {
-        paths.push(below(folder, &format!("{name}.egg-info")));
-        paths.push(below(folder, &format!("src/{name}.egg-info")));
-    }
-    paths.retain(|path| !tree.is_dir(path));
-    paths.sort();
-    paths.dedup();
-    paths
-}
-
-fn lock_hints(step: Step) -> Step {
-    let help = "run `uv lock` and commit `uv.lock`";
-    step.hint("needs to be updated", help)
-        .hint("Failed to parse `uv.lock`", help)
-        .hint("Unable to find lockfile", help)
-}
-
-fn install_hints(step: Step) -> Step {
-    let help = "the package has no wheel for this Python and machine: ask for another Python in \
-                `.python-version`, another version of the package, or install what its build \
-                needs on this machine";
-    step.hint("Failed to build", help)
-        .hint("have wheels with a matching", help)
-        .hint(
-            "must have a hash",
-            "run `uv pip compile --generate-hashes requirements.in -o requirements.txt`",
-        )
-        .hint(
-            "Hash mismatch",
-            "the index gives other bytes than the lock has: find out why before locking again",
-        )
+fn not_locked(why: &str) -> String {
+    format!(
+        "{why}\nIts packages were resolved for this machine and are kept for the next builds; \
+         `tolv lock` writes them into the codebase"
+    )
 }
 
 #[cfg(test)]

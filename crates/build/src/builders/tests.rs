@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use tolv_model::slug::{Digest, Entry};
 
-use super::{below, files_below, inside, plan, read_toml};
+use super::{below, files_below, inside, lock, plan, read_toml};
 use crate::Error;
 use crate::plan::{Plan, Step};
+use crate::resolution::{LockFile, Resolution};
 use crate::toolchains::{Layout, Toolchains};
 use crate::tree::Tree;
 
@@ -16,6 +17,9 @@ use crate::tree::Tree;
 pub(super) struct Machine {
     folder: tempfile::TempDir,
     files: BTreeMap<Vec<u8>, Entry>,
+    /// What stands in for the sandbox that makes locks.
+    pub(super) resolver: fn(&Resolution) -> Result<Vec<u8>, Error>,
+    pub(super) require_lock: bool,
 }
 
 impl Machine {
@@ -23,7 +27,8 @@ impl Machine {
     pub(super) fn new(files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("bin")).unwrap();
-        let mut machine = Self { folder, files: BTreeMap::new() };
+        let resolver = |_: &Resolution| Err(Error::Cancelled);
+        let mut machine = Self { folder, files: BTreeMap::new(), resolver, require_lock: false };
         for (path, text) in files {
             machine.source(path, text);
         }
@@ -75,6 +80,21 @@ impl Machine {
     }
 
     pub(super) fn plan_in(&self, layout: Layout) -> Result<Plan, Error> {
+        self.with_toolchains(layout, plan)
+    }
+
+    /// The locks of the codebase.
+    pub(super) fn lock(&self, upgrade: bool) -> Result<Vec<LockFile>, Error> {
+        self.with_toolchains(Layout::sandboxed(), |tree, toolchains| {
+            lock(tree, toolchains, upgrade)
+        })
+    }
+
+    fn with_toolchains<T>(
+        &self,
+        layout: Layout,
+        ask: impl FnOnce(&Tree, &mut Toolchains<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let env: BTreeMap<String, OsString> = BTreeMap::new();
         let mut toolchains = Toolchains {
             folder: self.path("toolchains"),
@@ -85,8 +105,11 @@ impl Machine {
             layout,
             events: &mut |_| {},
             cancelled: &|| false,
+            resolver: &mut |wanted, _| (self.resolver)(wanted),
+            require_lock: self.require_lock,
+            ignored: &|_| false,
         };
-        plan(&self.tree(), &mut toolchains)
+        ask(&self.tree(), &mut toolchains)
     }
 
     /// Problem and help of a codebase that cannot be planned.

@@ -32,11 +32,50 @@ pub(super) struct Cause<'a> {
     /// How much it says; of known ones, the place of its hint; the lines.
     best: Option<(Weight, usize, Vec<String>)>,
     last: VecDeque<String>,
+    python: Python,
+}
+
+/// What a Python program or the build of a Python package says.
+#[derive(Debug, Default)]
+struct Python {
+    /// How far the last place of a traceback is indented: what was raised stands behind the places,
+    /// less far.
+    place: Option<usize>,
+    /// What was raised last.
+    raised: Option<String>,
+    /// The package that uv could not build.
+    unbuilt: Option<String>,
+    /// The first error of a compiler.
+    compiled: Option<String>,
+}
+
+impl Python {
+    fn take(&mut self, text: &str) {
+        let inner = text.trim_start();
+        let indent = text.len() - inner.len();
+        if inner.starts_with("File \"") {
+            self.place = Some(indent);
+        } else if self.place.is_some_and(|place| indent < place) {
+            self.place = None;
+            self.raised = Some(inner.to_owned());
+        }
+        if let Some(at) = text.find("Failed to build") {
+            self.unbuilt = Some(text[at..].to_owned());
+        } else if self.compiled.is_none() && text.contains(": error:") {
+            self.compiled = Some(inner.to_owned());
+        }
+    }
+
+    fn told(self) -> Option<Vec<String>> {
+        let compiled = self.compiled.filter(|_| self.unbuilt.is_some());
+        let why = self.raised.or(compiled)?;
+        Some(self.unbuilt.into_iter().chain([why]).collect())
+    }
 }
 
 impl<'a> Cause<'a> {
     pub(super) fn new(hints: &'a [(&'static str, String)]) -> Self {
-        Self { hints, best: None, last: VecDeque::new() }
+        Self { hints, best: None, last: VecDeque::new(), python: Python::default() }
     }
 
     /// Takes the next line of output.
@@ -46,7 +85,12 @@ impl<'a> Cause<'a> {
         if text.trim().is_empty() || text.starts_with("> ") || text.starts_with("$ ") {
             return;
         }
-        let known = self.hints.iter().position(|(part, _)| text.contains(part));
+        let fits = |part: &str| !part.is_empty() && text.contains(part);
+        let known = self.hints.iter().position(|(part, _)| fits(part));
+        if known.is_some() {
+            self.python.raised = None;
+        }
+        self.python.take(&text);
         let noise = is_noise(&text);
         let weight = match known {
             Some(_) => Some(Weight::Known),
@@ -79,9 +123,15 @@ impl<'a> Cause<'a> {
     /// builder names first is helped with.
     pub(super) fn told(self) -> (Vec<String>, Option<String>) {
         let help = |at: usize| self.hints.get(at).map(|(_, help)| help.clone());
+        // A hint without a text fits any failure.
+        let any = self.hints.iter().find(|(part, _)| part.is_empty()).map(|(_, help)| help.clone());
+        if let Some(lines) = self.python.told() {
+            let known = self.best.filter(|(weight, ..)| *weight == Weight::Known);
+            return (lines, known.and_then(|(_, at, _)| help(at)).or(any));
+        }
         match self.best {
-            Some((_, at, lines)) => (lines, help(at)),
-            None => (self.last.into(), None),
+            Some((_, at, lines)) => (lines, help(at).or(any)),
+            None => (self.last.into(), any),
         }
     }
 }
@@ -242,6 +292,31 @@ mod tests {
         let (lines, help) = told(&[], &output);
         assert_eq!((lines.len(), lines.last().map(String::as_str)), (LAST, Some("last words")));
         assert_eq!(help, None);
+    }
+
+    #[test]
+    fn what_a_python_program_raised_is_behind_its_places() {
+        let hints = [("KeyError", "set it".to_owned()), ("", "look".to_owned())];
+        let text = "Traceback (most recent call last):\n  File \"/app/a.py\", line 4, in <module>\n\
+                    \u{20}   raise KeyError(x)\n    ~~~~^^\nKeyError: 'SECRET'\nError: bye\n";
+        let (lines, help) = told(&hints, text);
+        assert_eq!(
+            (lines, help.as_deref()),
+            (vec!["KeyError: 'SECRET'".to_owned()], Some("set it"))
+        );
+        assert_eq!(told(&hints, "nothing\n").1.as_deref(), Some("look"));
+
+        let hints = [("Failed to build", "no wheel".to_owned())];
+        let head = "  × Failed to build `a==1`\n  ├─▶ The build backend returned an error\n";
+        let text = "      Traceback (most recent call last):\n        File \"<string>\", line 1\n\
+                    \u{20}     ModuleNotFoundError: No module named 'pkg_resources'\n\nhint: x\n";
+        let (lines, help) = told(&hints, &format!("{head}{text}"));
+        let why = "ModuleNotFoundError: No module named 'pkg_resources'";
+        assert_eq!(lines, ["Failed to build `a==1`", why]);
+        assert_eq!(help.as_deref(), Some("no wheel"));
+        let compiler = "  a.c:1:2: error: no member `x`\n".repeat(90);
+        let (lines, _) = told(&hints, &format!("{head}{compiler}"));
+        assert_eq!(lines, ["Failed to build `a==1`", "a.c:1:2: error: no member `x`"]);
     }
 
     #[test]

@@ -167,6 +167,13 @@ impl Git {
         Ok(bytes.split(|&b| b == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect())
     }
 
+    /// Whether git passes over an untracked file of a folder.
+    pub(crate) fn is_ignored(&self, dir: &Path, path: &str) -> bool {
+        let mut command = self.in_tree(dir);
+        command.args(["check-ignore", "-q", "--", path]);
+        self.output(&mut command).is_ok_and(|output| output.status.success())
+    }
+
     /// Whether the object store has this commit.
     pub(crate) fn has(&self, git_dir: &Path, commit: &str) -> bool {
         let mut command = self.command(Path::new("/"));

@@ -1,7 +1,8 @@
 //! Python interpreters: those of the machine, and those that uv fetches.
 //!
-//! One under `/usr` is part of every sandbox's stack and is taken before others that fit; after
-//! that the newest that fits. A launcher (pyenv's shim) is asked for the interpreter behind it.
+//! The newest that fits is taken of those on `PATH` and in the stack; where none of them fits, of
+//! those that uv and pyenv keep. Of two equal ones it is that of the stack, which every sandbox has.
+//! A launcher (pyenv's shim) is asked for the interpreter behind it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -91,6 +92,7 @@ impl Toolchains<'_> {
     /// [`Error::Toolchain`] with what was wanted, what was found and what to do.
     pub(crate) fn python(&mut self, wants: &[Want], uv: &Uv) -> Result<Interpreter, Error> {
         let mut found = self.stack_pythons();
+        found.extend(self.path_pythons());
         if let Some(best) = best_python(&found, wants) {
             return Ok(self.placed_python(best));
         }
@@ -150,17 +152,17 @@ impl Toolchains<'_> {
             .collect()
     }
 
-    fn other_pythons(&mut self) -> Vec<Found> {
-        let mut found = self.kept_pythons();
+    fn path_pythons(&mut self) -> Vec<Found> {
         let folders: Vec<PathBuf> =
             self.search.iter().filter(|folder| !in_stack(folder)).cloned().collect();
-        let mut paths: Vec<PathBuf> =
-            folders.iter().flat_map(|folder| pythons_in(folder)).collect();
-        if let Some(home) = &self.user_home {
-            for folder in [".pyenv/versions", ".local/share/uv/python"] {
-                paths.extend(below(&home.join(folder)));
-            }
-        }
+        self.ask_all(folders.iter().flat_map(|folder| pythons_in(folder)).collect())
+    }
+
+    fn other_pythons(&mut self) -> Vec<Found> {
+        let mut found = self.kept_pythons();
+        let homes = [".pyenv/versions", ".local/share/uv/python"];
+        let homes = self.user_home.iter().flat_map(|home| homes.map(|folder| home.join(folder)));
+        let paths = homes.flat_map(|folder| below(&folder)).collect();
         found.extend(self.ask_all(paths));
         found
     }
@@ -271,10 +273,14 @@ fn understood(said: &str) -> Option<Found> {
     (prefix.is_absolute() && program.is_absolute()).then_some(Found { version, prefix, program })
 }
 
-/// The newest that fulfils all wishes.
+/// The newest that fulfils all wishes; of equal ones the first.
 fn best_python(found: &[Found], wants: &[Want]) -> Option<Found> {
     let fits = |one: &&Found| wants.iter().all(|want| want.versions.contains(&one.version));
-    found.iter().filter(fits).max_by(|a, b| a.version.cmp(&b.version)).cloned()
+    found.iter().filter(fits).reduce(newer).cloned()
+}
+
+fn newer<'a>(best: &'a Found, one: &'a Found) -> &'a Found {
+    if one.version > best.version { one } else { best }
 }
 
 #[cfg(test)]

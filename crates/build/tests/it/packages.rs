@@ -1,5 +1,5 @@
 //! Packages in layers, asked of the package index: everything that needs uv, or one npm or pnpm,
-//! which is fetched once, in one test each.
+//! which each test fetches once.
 
 use std::fs;
 use std::path::Path;
@@ -86,11 +86,129 @@ fn python_packages_are_a_layer() {
     let (built, _) = build(&first);
     assert_eq!(run(&first, &built, &["/app/.venv/bin/python", "app.py"]), "again 8.1.6");
 
-    // What the list misses is told with the command that completes it.
-    app.write("requirements.txt", "flask==3.1.0\n");
-    let error = crate::refusal(&first);
-    assert!(matches!(error, Error::Step { .. }), "{error:?}");
-    assert!(error.help().unwrap().contains("uv pip compile"), "{:?}", error.help());
+    // What the list misses is resolved, with a warning.
+    app.write("requirements.txt", "click==8.1.7\nflask-cors==5.0.0\n");
+    let (built, said) = build(&first);
+    assert!(said.heading("Resolving requirements.txt"));
+    assert!(built.warnings[0].starts_with("requirements.txt does not name"), "{built:?}");
+    assert_eq!(
+        run(&first, &built, &["/app/.venv/bin/python", "-c", "import flask; print(1)"]),
+        "1"
+    );
+}
+
+/// The warnings of a build that are about packages.
+fn warnings(built: &Built) -> String {
+    built.warnings.join("\n")
+}
+
+#[test]
+fn ranges_are_resolved_once() {
+    let (app, home) = (Home::new(), Home::new());
+    let first = &request(app.path(), home.path());
+    app.write("app.py", "import click; print('again', click.__version__)\n");
+    app.write("Procfile", "web: python app.py\n");
+    app.write("requirements.txt", "click>=8,<8.1.8  # a range\n");
+    let (one, said) = build(first);
+    assert!(said.heading("Resolving requirements.txt"));
+    assert!(said.lines().contains(&"click 8.1.7".to_owned()), "{:?}", said.lines());
+    assert!(warnings(&one).contains("`tolv lock` writes them"), "{one:?}");
+    assert_eq!(run(first, &one, &["/app/.venv/bin/python", "app.py"]), "again 8.1.7");
+
+    // Another commit with the same ranges asks nobody: not even without a network.
+    app.write("app.py", "import click; print('third', click.__version__)\n");
+    let mut away = first.clone();
+    away.host.registry.insert("UV_OFFLINE".to_owned(), "1".into());
+    let (two, said) = build(&away);
+    assert!(!said.heading("Resolving requirements.txt") && two.slug != one.slug);
+    assert_eq!(two.manifest.layers, one.manifest.layers);
+
+    // The lock in the codebase is the one that was built, and there is nothing to warn of.
+    let mut required = first.clone();
+    required.caps.require_lock = true;
+    let error = crate::refusal(&required);
+    assert!(error.help().unwrap().contains("tolv lock"), "{error:?}");
+    let locks = tolv_build::lock(first, false, &mut |_| {}).unwrap();
+    assert_eq!(locks[0].packages, ["click 8.1.7"]);
+    assert_nothing_left(&first.home);
+    app.write(&locks[0].path, &locks[0].bytes);
+    let (locked, _) = build(&required);
+    assert_eq!(locked.manifest.layers, one.manifest.layers);
+    assert!(locked.warnings.is_empty(), "{locked:?}");
+
+    // A lock that is stale keeps what still fits.
+    app.write("requirements.txt", "click>=8\n");
+    let (stale, _) = build(first);
+    assert_eq!(stale.manifest.layers, one.manifest.layers);
+    assert!(warnings(&stale).contains("no lock"), "{stale:?}");
+
+    // What does not fit together is told with the packages.
+    app.write("requirements.txt", "click>=8,<8.1\nflask>=3.1\n");
+    let error = crate::refusal(first);
+    assert!(error.to_string().contains("click"), "{error}");
+    assert!(error.help().unwrap().contains("loosen"), "{error:?}");
+    own_packages_are_resolved_with_the_source(first);
+}
+
+/// What a stranger's `setup.py` does while its wishes are read is done in the sandbox, and what it
+/// leaves in place of the lock is not followed.
+fn own_packages_are_resolved_with_the_source(first: &Request) {
+    let app = Home::new();
+    let mut request = first.clone();
+    request.source = tolv_build::Source::WorkingTree { dir: app.path().to_owned() };
+    app.write("Procfile", "web: python -m shop\n");
+    app.write("requirements.txt", "-e .\n");
+    app.write("wishes.txt", "click<8.1.8");
+    app.write("src/shop.py", "import click; print(click.__version__)\n");
+    let setup = "from setuptools import setup\nsetup(name='shop', version='1', py_modules=['shop'], \
+                 package_dir={'': 'src'}, install_requires=open('wishes.txt').read().split())\n";
+    app.write("setup.py", setup);
+    let (built, said) = build(&request);
+    assert!(said.heading("Installing the codebase's own packages"));
+    assert!(said.lines().iter().any(|line| line == "click 8.1.7"), "{:?}", said.lines());
+    assert!(warnings(&built).contains("does not name click"), "{built:?}");
+
+    let link = "import os\nos.path.lexists('/app/requirements.lock') or \
+                os.symlink('/etc/passwd', '/app/requirements.lock')\n";
+    app.write("setup.py", format!("{link}{setup}"));
+    let (built, said) = crate::try_build(&request);
+    assert!(built.is_err(), "{:?}", said.lines());
+    assert!(!said.lines().iter().any(|line| line.contains("root:")), "{:?}", said.lines());
+    assert_nothing_left(&request.home);
+}
+
+#[test]
+fn poetry_writes_out_its_lock() {
+    let (app, home) = (Home::new(), Home::new());
+    let request = request(app.path(), home.path());
+    app.write("Procfile", "web: python -m six\n");
+    // This source has packages of the simple index alone, which a mirror of it has as well.
+    let manifest = "[tool.poetry]\nname = \"shop\"\nversion = \"1\"\ndescription = \"\"\n\
+        authors = []\n[tool.poetry.dependencies]\npython = \">=3.9\"\nsix = \"1.16.0\"\n\
+        [tool.poetry.group.dev.dependencies]\niniconfig = \"2.0.0\"\n\
+        [[tool.poetry.source]]\nname = \"index\"\nurl = \"https://pypi.org/simple\"\n\
+        priority = \"primary\"\n";
+    app.write("pyproject.toml", manifest);
+    let (made, said) = build(&request);
+    assert!(said.heading("Resolving pyproject.toml"));
+    assert!(warnings(&made).contains("no `poetry.lock`"), "{made:?}");
+    let six = ["/app/.venv/bin/python", "-c", "import six; print(six.__version__)"];
+    assert_eq!(run(&request, &made, &six), "1.16.0");
+    let dev = [
+        "/app/.venv/bin/python",
+        "-c",
+        "import importlib.util as u; print(u.find_spec('iniconfig'))",
+    ];
+    assert_eq!(run(&request, &made, &dev), "None");
+
+    let locks = tolv_build::lock(&request, false, &mut |_| {}).unwrap();
+    app.write("poetry.lock", &locks[0].bytes);
+    let (built, said) = build(&request);
+    assert!(!said.heading("Resolving pyproject.toml") && built.warnings.is_empty(), "{built:?}");
+    assert_eq!(run(&request, &built, &six), "1.16.0");
+    app.write("pyproject.toml", manifest.replace("1.16.0", "1.17.0"));
+    let error = crate::refusal(&request);
+    assert!(error.help().unwrap().contains("tolv lock"), "{error:?}");
 }
 
 #[test]

@@ -126,18 +126,22 @@ fn a_mistake_in_a_declarative_file() {
 fn packages_without_a_lock() {
     let app = Home::new();
     app.write("Procfile", "web: ./run\n");
+    // They are resolved, unless a lock is required.
+    let home = Home::new();
+    let caps = Caps { require_lock: true, ..Caps::default() };
+    let strict = Request { caps, ..request(app.path(), home.path()) };
     app.write("package.json", r#"{"name": "x", "dependencies": {"express": "^5"}}"#);
-    let error = refused(app.path());
+    let error = refusal(&strict);
     assert!(matches!(error, Error::Plan { builder: "node", .. }));
     assert!(error.help().unwrap().contains("npm install"), "{:?}", error.help());
     fs::remove_file(app.path().join("package.json")).unwrap();
     app.write("pyproject.toml", "[project]\nname = \"x\"\nversion = \"1\"\n");
-    let error = refused(app.path());
+    let error = refusal(&strict);
     assert!(matches!(error, Error::Plan { builder: "python", .. }));
-    assert!(error.help().unwrap().contains("uv lock"), "{:?}", error.help());
+    assert!(error.help().unwrap().contains("tolv lock"), "{:?}", error.help());
     fs::remove_file(app.path().join("pyproject.toml")).unwrap();
     app.write("requirements.txt", "click>=8\n");
-    let error = refused(app.path());
+    let error = refusal(&strict);
     assert!(error.to_string().contains("requirements.txt"), "{error}");
-    assert!(error.help().unwrap().contains("uv pip compile"), "{:?}", error.help());
+    assert!(error.help().unwrap().contains("tolv lock"), "{:?}", error.help());
 }

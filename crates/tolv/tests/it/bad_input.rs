@@ -181,7 +181,7 @@ fn missing_locks_name_the_command_that_mends_them() {
                 ),
                 ("Procfile", "web: x\n"),
             ][..],
-            "uv lock",
+            "tolv lock",
         ),
         (
             &[
@@ -212,6 +212,6 @@ fn missing_locks_name_the_command_that_mends_them() {
         for (name, text) in files {
             home.write(&format!("shop/{name}"), text);
         }
-        refused(&up(&shop(&home), &[]), &[help]);
+        refused(&up(&shop(&home), &["--require-lock"]), &[help]);
     }
 }

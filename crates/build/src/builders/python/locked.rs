@@ -34,9 +34,16 @@ struct Locked<'a> {
     table: &'a Table,
 }
 
-/// Reads the lock of the root.
-pub(super) fn read(tree: &Tree, manifest: &Table) -> Result<Packages, Error> {
-    let lock = read_toml(tree, NAME, "uv.lock")?.unwrap_or_default();
+/// Reads the lock of the root, or one that was made for this build.
+pub(super) fn read(tree: &Tree, manifest: &Table, made: Option<&str>) -> Result<Packages, Error> {
+    let lock = match made {
+        None => read_toml(tree, NAME, "uv.lock")?.unwrap_or_default(),
+        Some(text) => text.parse().map_err(|bad: toml::de::Error| Error::Plan {
+            builder: NAME,
+            problem: format!("the resolved `uv.lock` is not TOML: {}", bad.message()),
+            help: "run `tolv lock`, and look at what it writes".to_owned(),
+        })?,
+    };
     let none = Vec::new();
     let list = lock.get("package").and_then(Value::as_array).unwrap_or(&none);
     let mut all = Vec::new();
@@ -47,7 +54,10 @@ pub(super) fn read(tree: &Tree, manifest: &Table) -> Result<Packages, Error> {
     let is_virtual = !manifest.contains_key("project");
     let wanted = reached(&all, manifest, is_virtual);
     let mut packages = Packages { from: "uv.lock".to_owned(), ..Packages::default() };
-    packages.copies.push("uv.lock".to_owned());
+    match made {
+        None => packages.copies.push("uv.lock".to_owned()),
+        Some(text) => packages.files.push(("uv.lock".to_owned(), text.as_bytes().to_vec())),
+    }
     if tree.is_file("uv.toml") {
         packages.copies.push("uv.toml".to_owned());
     }
@@ -78,9 +88,19 @@ pub(super) fn read(tree: &Tree, manifest: &Table) -> Result<Packages, Error> {
             }
         }
     }
+    let is_wanted = |package: &&Locked<'_>| wanted.contains(package.name);
+    packages.names = all
+        .iter()
+        .filter(is_wanted)
+        .filter(|package| !matches!(package.source, Some(Source::Folder(_) | Source::Virtual(_))))
+        .map(|package| {
+            let version = package.table.get("version").and_then(Value::as_str);
+            (package.name.to_owned(), version.unwrap_or_default().to_owned())
+        })
+        .collect();
     let names = all.iter().map(|package| package.name);
     packages.left_out = names.filter(|name| !wanted.contains(name)).map(str::to_owned).collect();
-    packages.how = How::Lock { own, is_static, is_virtual };
+    packages.how = How::Lock { own, is_static, is_virtual, is_own: made.is_none() };
     Ok(packages)
 }
 
@@ -88,7 +108,7 @@ fn missing(path: &str) -> Error {
     Error::Plan {
         builder: NAME,
         problem: format!("`uv.lock` names `{path}`, which is not in the codebase"),
-        help: format!("commit `{path}`, or remove the dependency and run `uv lock`"),
+        help: format!("commit `{path}`, or remove the dependency and run `tolv lock`"),
     }
 }
 
@@ -106,7 +126,7 @@ fn source(table: &Table) -> Result<Option<Source>, Error> {
             builder: NAME,
             problem: format!("`uv.lock` names `{path}`, which is outside the codebase"),
             help: "take it into the codebase, or publish it and depend on a version, then run \
-                   `uv lock`"
+                   `tolv lock`"
                 .to_owned(),
         })?;
         return Ok(Some(make(inner)));
@@ -171,7 +191,7 @@ fn is_told(manifest: &Table) -> bool {
 }
 
 /// A manifest with those keys alone that decide about packages.
-fn reduced(manifest: &Table) -> Vec<u8> {
+pub(super) fn reduced(manifest: &Table) -> Vec<u8> {
     let mut table = Table::new();
     for key in ["dependency-groups", "build-system"] {
         if let Some(value) = manifest.get(key) {

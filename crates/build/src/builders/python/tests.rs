@@ -1,19 +1,40 @@
 use super::super::tests::{Machine, help, words};
-use super::requirements;
+use super::{requirements, resolve};
 use crate::Error;
 use crate::plan::Plan;
+use crate::resolution::Resolution;
+use crate::toolchains::Layout;
 
 /// A machine with uv and a Python of a version that is nowhere else.
 fn machine(files: &[(&str, &str)]) -> Machine {
     let mut all = vec![(".python-version", "# ours\n3.99\n")];
     all.extend(files);
-    let machine = Machine::new(&all);
+    let mut machine = Machine::new(&all);
+    machine.resolver = as_it_is;
     machine.program("bin/uv", "uv 0.99.0 (0123456 2026-01-01)");
     let prefix = machine.path("toolchains/python/cpython-3.99.1");
     let program = prefix.join("bin/python3.99");
     let answer = format!("3.99.1\nfinal\ncpython\n{}\n{}", prefix.display(), program.display());
     machine.program("toolchains/python/cpython-3.99.1/bin/python3", &answer);
     machine
+}
+
+/// Stands in for the sandbox: what is asked for is the lock.
+#[expect(clippy::unnecessary_wraps, reason = "it stands in for what may fail")]
+fn as_it_is(wanted: &Resolution) -> Result<Vec<u8>, Error> {
+    Ok(wanted.files.first().map(|(_, bytes)| bytes.clone()).unwrap_or_default())
+}
+
+/// The same with packages that the others need.
+#[expect(clippy::unnecessary_wraps, reason = "it stands in for what may fail")]
+fn with_more(wanted: &Resolution) -> Result<Vec<u8>, Error> {
+    assert_eq!(wanted.result, resolve::REQUIREMENTS_LOCK);
+    Ok(b"flask==3.1.3 \\\n    --hash=sha256:aa\njinja2==3.1.6\nwerkzeug==3.1.3\n".to_vec())
+}
+
+fn fails(_: &Resolution) -> Result<Vec<u8>, Error> {
+    let last = vec!["error: No solution found when resolving dependencies".to_owned()];
+    Err(Error::Step { command: "uv".into(), how: "exited with status 1".into(), last, help: None })
 }
 
 const PROJECT: &str = "[project]\nname = \"shop\"\nversion = \"1\"\nrequires-python = \">=3.11\"\n";
@@ -33,6 +54,7 @@ fn steps(plan: &Plan) -> Vec<String> {
     all.map(|step| words(step).join(" ").replace(&layer, "LAYER"))
         // Programs of several lines are not repeated here.
         .map(|words| words.replace(super::TIDY, "TIDY").replace(super::INSTALL, "INSTALL"))
+        .map(|words| words.replace(super::tools::CAPTURE, "CAPTURE"))
         .collect()
 }
 
@@ -53,9 +75,11 @@ fn pinned_requirements_become_a_layer() {
     insta::assert_snapshot!(steps(&plan).join("\n"), @r"
     /toolchains/uv-0.99.0 venv --quiet --no-project --python /toolchains/python-3.99.1/bin/python3.99 LAYER/venv
     /toolchains/uv-0.99.0 pip sync --allow-empty-requirements --python LAYER/venv/bin/python requirements.txt
-    /toolchains/uv-0.99.0 pip check --python LAYER/venv/bin/python
     LAYER/venv/bin/python -I -c TIDY LAYER/venv/lib/python3.99/site-packages
+    /toolchains/uv-0.99.0 pip check --python LAYER/venv/bin/python
     ");
+    assert!(plan.steps[0].warns.is_some() && plan.warnings.is_empty(), "{:?}", plan.warnings);
+    assert_eq!(plan.env["VIRTUAL_ENV"], "/app/.venv");
     let layer = &plan.layers[0];
     assert!(layer.at_run && !layer.sees_app);
     assert_eq!(layer.links, [(".venv".to_owned(), "venv".to_owned())]);
@@ -63,7 +87,7 @@ fn pinned_requirements_become_a_layer() {
     assert_eq!(plan.path, ["/app/.venv/bin"]);
     assert_eq!(plan.build_env["UV_CACHE_DIR"], "/cache/uv");
     assert_eq!(plan.env["PYTHONUNBUFFERED"], "1");
-    assert!(plan.notes[0].contains("3.99.1") && plan.notes[0].contains(".python-version"));
+    assert_eq!(plan.notes, ["Packages of requirements.txt, by uv 0.99.0"]);
     let at_run: Vec<_> =
         plan.toolchains.iter().map(|tool| (tool.version.as_str(), tool.at_run)).collect();
     assert_eq!(at_run, [("uv 0.99.0", false), ("python 3.99.1", true)]);
@@ -86,17 +110,155 @@ fn requirements_with_hashes_are_held_to_them() {
 }
 
 #[test]
-fn loose_requirements_are_refused() {
-    let text = "flask\nredis>=5\n# x\nceler==5.*\na==1\nb~=1.0\n";
-    let (problem, help) = machine(&[("requirements.txt", text)]).refusal();
-    insta::assert_snapshot!(problem, @"python: not pinned to one version with `==`: `flask` (requirements.txt line 1), `redis>=5` (requirements.txt line 2), `celer==5.*` (requirements.txt line 4) and 1 more");
-    assert!(help.contains("git mv requirements.txt requirements.in"), "{help}");
-    let files = [("requirements.txt", "flask"), ("requirements.in", "flask")];
-    let (_, help) = machine(&files).refusal();
-    insta::assert_snapshot!(help, @"run `uv pip compile requirements.in -o requirements.txt` and commit it");
+fn loose_requirements_are_resolved_with_a_warning() {
+    let mut machine =
+        machine(&[("requirements.txt", "flask\nredis>=5\n# x\ncelery==5.*\nb~=1.0\n")]);
+    machine.resolver = with_more;
+    let plan = machine.plan().unwrap();
+    insta::assert_snapshot!(plan.warnings.join("\n"), @r"
+    requirements.txt is no lock; not pinned to one version with `==`: `flask` (requirements.txt line 1), `redis>=5` (requirements.txt line 2), `celery==5.*` (requirements.txt line 4) and 1 more
+    Its packages were resolved for this machine and are kept for the next builds; `tolv lock` writes them into the codebase
+    ");
+    assert_eq!(plan.notes[1], "flask 3.1.3, jinja2 3.1.6, werkzeug 3.1.3");
+    let resolved = plan.layers[0].files[0].1.clone();
+    assert!(String::from_utf8(resolved).unwrap().ends_with("jinja2==3.1.6\nwerkzeug==3.1.3\n"));
+
+    machine.require_lock = true;
+    let (problem, help) = machine.refusal();
+    assert!(problem.contains("`flask` (requirements.txt line 1)"), "{problem}");
+    assert!(
+        problem.contains("TOLV_REQUIRE_LOCK") && help.contains("tolv lock"),
+        "{problem} {help}"
+    );
 }
 
-fn requirements(text: &str, others: &[&str]) -> Result<super::Packages, Error> {
+#[test]
+fn pins_that_miss_packages_are_completed() {
+    let mut machine = machine(&[("requirements.txt", "Flask==3.1.3\n")]);
+    machine.resolver = with_more;
+    let plan = machine.plan().unwrap();
+    let text = "requirements.txt does not name jinja2, werkzeug, which its packages need";
+    assert!(plan.warnings[0].starts_with(text), "{:?}", plan.warnings);
+    assert!(plan.layers[0].files[0].1.ends_with(b"werkzeug==3.1.3\n"));
+    machine.require_lock = true;
+    assert!(machine.refusal().0.contains("does not name jinja2, werkzeug"));
+    // pip installed these although they do not fit together: they are a lock.
+    machine.resolver = fails;
+    let plan = machine.plan().unwrap();
+    assert!(plan.warnings[0].contains("do not fit together"), "{:?}", plan.warnings);
+    assert_eq!(plan.layers[0].files[0].1, b"Flask==3.1.3\n");
+    machine.source("requirements.txt", "Flask\n");
+    machine.require_lock = false;
+    assert!(matches!(machine.plan(), Err(Error::Step { .. })));
+}
+
+#[test]
+fn a_list_that_names_every_package_is_not_resolved() {
+    let nobody = |_: &Resolution| Err(Error::Cancelled);
+    for text in [
+        "# This file is autogenerated by pip-compile with Python 3.11\nsix==1.17.0\n",
+        "# This file was autogenerated by uv via the following command:\nsix==1.17.0\n",
+        "six==1.17.0 --hash=sha256:aa\n",
+    ] {
+        let mut machine = machine(&[("requirements.txt", text)]);
+        machine.resolver = nobody;
+        assert!(machine.plan().is_ok(), "{text}");
+        machine.require_lock = true;
+        assert!(machine.plan().is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_lock_in_the_codebase_is_taken_while_it_is_fresh() {
+    let mut machine = machine(&[("requirements.txt", "flask\n")]);
+    machine.resolver = with_more;
+    let kept = machine.plan().unwrap();
+    let locks = machine.lock(false).unwrap();
+    assert_eq!(locks[0].path, "requirements.lock");
+    assert_eq!(locks[0].packages, ["flask 3.1.3", "jinja2 3.1.6", "werkzeug 3.1.3"]);
+    let text = String::from_utf8(locks[0].bytes.clone()).unwrap();
+    assert!(text.starts_with("# tolv lock: requirements.txt for Python 3.99, "), "{text}");
+
+    machine.source("requirements.lock", &text);
+    machine.require_lock = true;
+    machine.resolver = |_| Err(Error::Cancelled);
+    let plan = machine.plan().unwrap();
+    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+    assert_eq!(plan.layers[0].key, kept.layers[0].key);
+    assert!(machine.lock(false).unwrap().is_empty());
+
+    // A comment does not make it stale; another range does, and another Python.
+    machine.source("requirements.txt", "# web\nflask\n");
+    assert!(machine.plan().is_ok());
+    machine.source("requirements.txt", "flask>=3\n");
+    assert!(machine.refusal().0.contains("`flask>=3`"));
+    machine.require_lock = false;
+    machine.resolver = |wanted| {
+        assert!(wanted.files.iter().any(|(path, _)| path == "requirements.lock"));
+        with_more(wanted)
+    };
+    assert_eq!(machine.plan().unwrap().warnings.len(), 1);
+
+    // One that another tool made is not replaced.
+    machine.source("requirements.lock", "# generated by rye\n-e file:.\n");
+    machine.resolver = with_more;
+    let error = machine.lock(false).unwrap_err().to_string();
+    assert!(error.contains("made by another tool"), "{error}");
+}
+
+#[test]
+fn what_resolving_sees() {
+    fn sees(wanted: &Resolution) -> Result<Vec<u8>, Error> {
+        let files: Vec<_> = wanted.files.iter().map(|(path, _)| path.as_str()).collect();
+        let words = words(wanted.plan.steps.last().unwrap()).join(" ");
+        let problem = format!("{} {} {files:?}: {words}", wanted.sees_source, wanted.result);
+        Err(Error::Plan { builder: "python", problem, help: String::new() })
+    }
+    let asked = |files: &[(&str, &str)]| {
+        let mut machine = machine(files);
+        machine.resolver = sees;
+        machine.refusal().0.replace("/toolchains/python-3.99.1/bin/python3.99", "PYTHON")
+    };
+    let files = [("requirements.txt", "flask\n-c limits.txt\n"), ("limits.txt", "click<9")];
+    insta::assert_snapshot!(asked(&files), @r#"python: false requirements.lock [".tolv-wishes.txt", ".tolv-constraints.txt", "requirements.lock"]: /toolchains/uv-0.99.0 pip compile --quiet --no-header --generate-hashes --no-annotate --output-file requirements.lock --python PYTHON .tolv-wishes.txt --constraints .tolv-constraints.txt"#);
+    let files = [("requirements.txt", "-e .[web]\n"), ("pyproject.toml", PROJECT)];
+    assert!(asked(&files).starts_with("python: true requirements.lock [\".tolv-wishes.txt\", "));
+    let text = asked(&[("pyproject.toml", PROJECT)]);
+    insta::assert_snapshot!(text, @r#"python: false uv.lock ["pyproject.toml"]: /toolchains/uv-0.99.0 lock --python PYTHON"#);
+    let dynamic = format!("{PROJECT}dynamic = [\"dependencies\"]\n");
+    assert!(asked(&[("pyproject.toml", &dynamic)]).starts_with("python: true uv.lock []: "));
+    let text = asked(&[("pyproject.toml", "[tool.poetry]\nname = \"x\"")]);
+    assert!(text.starts_with("python: false poetry.lock [\"pyproject.toml\"]: "), "{text}");
+    assert!(text.ends_with(" poetry lock --no-interaction"), "{text}");
+    let text = asked(&[("Pipfile", "[packages]\nsix = \"*\"")]);
+    assert!(text.starts_with("python: false Pipfile.lock [\"Pipfile\"]: "), "{text}");
+    assert!(text.ends_with(" pipenv lock"), "{text}");
+}
+
+#[test]
+fn the_input_of_a_lock_is_what_decides_it() {
+    fn input(wanted: &Resolution) -> Result<Vec<u8>, Error> {
+        let problem = wanted.input.to_string();
+        Err(Error::Plan { builder: "python", problem, help: String::new() })
+    }
+    let of = |files: &[(&str, &str)]| {
+        let mut machine = machine(files);
+        machine.resolver = input;
+        machine.refusal().0
+    };
+    let flask = of(&[("requirements.txt", "flask\n"), ("web.py", "1")]);
+    assert_eq!(of(&[("requirements.txt", "# x\nflask # y\n"), ("web.py", "2")]), flask);
+    assert_ne!(of(&[("requirements.txt", "flask>1\n"), ("web.py", "1")]), flask);
+    let own = |setup: &str, version: &str| {
+        let project = format!("[project]\nname = \"shop\"\n{version}\n");
+        of(&[("requirements.txt", "-e .\n"), ("pyproject.toml", &project), ("x.py", setup)])
+    };
+    assert_eq!(own("1", "version = \"1\""), own("2", "version = \"1\""));
+    // What has to be run may read any file.
+    assert_ne!(own("1", "dynamic = [\"version\"]"), own("2", "dynamic = [\"version\"]"));
+}
+
+fn requirements(text: &str, others: &[&str]) -> Result<requirements::Requirements, Error> {
     let mut files = vec![("requirements.txt", text)];
     files.extend(others.iter().map(|path| (*path, "x==1\n")));
     requirements::read(&Machine::new(&files).tree(), "requirements.txt")
@@ -119,7 +281,7 @@ fn what_counts_as_one_version() {
         "--extra-index-url=https://example.org/simple",
         "-c limits.txt",
     ] {
-        assert!(requirements(exact, &[]).is_ok(), "{exact}");
+        assert!(requirements(exact, &[]).unwrap().loose.is_empty(), "{exact}");
     }
     for loose in [
         "a",
@@ -131,7 +293,7 @@ fn what_counts_as_one_version() {
         "a @ git+https://example.org/a@main",
         "git+https://user@example.org/a",
     ] {
-        assert!(requirements(loose, &[]).is_err(), "{loose}");
+        assert!(!requirements(loose, &[]).unwrap().loose.is_empty(), "{loose}");
     }
 }
 
@@ -140,7 +302,9 @@ fn requirements_include_files_folders_and_archives() {
     let text = "-r more/base.txt\n-e .[dev]\n./libs/y\n./wheels/z-1-py3-none-any.whl --hash=sha256:a\n-f links\n";
     let others = ["more/base.txt", "pyproject.toml", "libs/y/setup.py"];
     let others = [&others[..], &["wheels/z-1-py3-none-any.whl", "links/q.whl"]].concat();
-    let packages = requirements(text, &others).unwrap();
+    let requirements = requirements(text, &others).unwrap();
+    assert!(requirements.wishes.ends_with("./.[dev]\n./libs/y\n"), "{}", requirements.wishes);
+    let packages = requirements.packages;
     assert_eq!(packages.own, ["", "libs/y"]);
     assert_eq!(packages.copies, ["links/q.whl", "wheels/z-1-py3-none-any.whl"]);
     let text = String::from_utf8(packages.files[0].1.clone()).unwrap();
@@ -150,7 +314,7 @@ fn requirements_include_files_folders_and_archives() {
     --find-links ./links
     ");
     for wrong in ["-r none.txt", "-r requirements.txt", "../x", "./libs/none", "/etc/x.whl"] {
-        assert!(matches!(requirements(wrong, &[]), Err(Error::Plan { .. })), "{wrong}");
+        assert!(matches!(self::requirements(wrong, &[]), Err(Error::Plan { .. })), "{wrong}");
     }
 }
 
@@ -165,6 +329,7 @@ fn a_lock_becomes_a_layer_of_its_packages() {
     insta::assert_snapshot!(steps(&plan).join("\n"), @r"
     /toolchains/uv-0.99.0 sync --locked --no-dev --no-editable --python /toolchains/python-3.99.1/bin/python3.99
     LAYER/venv/bin/python -I -c TIDY LAYER/venv/lib/python3.99/site-packages
+    /toolchains/uv-0.99.0 pip check --python LAYER/venv/bin/python
     ");
     let layer = &plan.layers[0];
     assert_eq!(layer.copies, [("uv.lock".to_owned(), "project/uv.lock".to_owned())]);
@@ -173,7 +338,7 @@ fn a_lock_becomes_a_layer_of_its_packages() {
     assert!(manifest.contains("six") && !manifest.contains("ruff") && !manifest.contains("one"));
     let stale =
         "error: The lockfile at `uv.lock` needs to be updated, but `--locked` was provided.";
-    assert_eq!(help(&layer.steps[0], stale), Some("run `uv lock` and commit `uv.lock`"));
+    assert_eq!(help(&layer.steps[0], stale), Some("run `tolv lock` and commit `uv.lock`"));
 
     machine.source("pyproject.toml", &project.replace("one", "two"));
     assert_eq!(machine.plan().unwrap().layers[0].key, layer.key);
@@ -216,6 +381,7 @@ fn own_packages_are_beside_the_layer() {
     /toolchains/uv-0.99.0 build --wheel --no-build-logs --out-dir .tolv/wheels --python LAYER/venv/bin/python libs/y
     LAYER/venv/bin/python -I -c INSTALL /toolchains/uv-0.99.0 .tolv/wheels .python
     LAYER/venv/bin/python -I -c TIDY /app/.python
+    /toolchains/uv-0.99.0 pip check --python LAYER/venv/bin/python
     ");
     let files: Vec<_> = plan.layers[0].files.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(
@@ -257,28 +423,161 @@ fn a_lock_that_leaves_the_codebase_is_refused() {
         let lock = lock(&package("x", source, ""));
         let (problem, help) = machine(&[("pyproject.toml", PROJECT), ("uv.lock", &lock)]).refusal();
         assert!(problem.contains(word), "{problem}");
-        assert!(help.contains("uv lock"), "{help}");
+        assert!(help.contains("tolv lock"), "{help}");
     }
 }
 
 #[test]
-fn a_codebase_without_a_lock_is_refused_with_the_command_that_makes_one() {
+fn where_a_lock_is_required_the_refusal_has_the_command_that_makes_one() {
     let refusal = |files: &[(&str, &str)]| {
-        let (problem, help) = machine(files).refusal();
+        let mut machine = machine(files);
+        machine.require_lock = true;
+        let (problem, help) = machine.refusal();
         format!("{problem}\n{help}")
     };
     insta::assert_snapshot!(refusal(&[("pyproject.toml", PROJECT)]), @r"
-    python: `pyproject.toml` has no lock: there is no `uv.lock`
-    run `uv lock` and commit `uv.lock`
+    python: `pyproject.toml` has no lock: there is no `uv.lock`; a lock is required (TOLV_REQUIRE_LOCK)
+    run `tolv lock` and commit what it writes
     ");
     insta::assert_snapshot!(refusal(&[("Pipfile", "")]), @r"
-    python: a `Pipfile` alone is not built
-    run `pipenv requirements > requirements.txt` and commit `requirements.txt`
+    python: `Pipfile` has no lock: there is no `Pipfile.lock`; a lock is required (TOLV_REQUIRE_LOCK)
+    run `tolv lock` and commit what it writes
     ");
-    assert!(refusal(&[("pyproject.toml", "[tool.poetry]")]).contains("poetry export"));
-    assert!(refusal(&[("pyproject.toml", BUILD)]).contains("uv lock"));
+    assert!(refusal(&[("pyproject.toml", "[tool.poetry]")]).contains("no `poetry.lock`"));
+    assert!(refusal(&[("pyproject.toml", BUILD)]).contains("tolv lock"));
     assert!(refusal(&[("uv.lock", "")]).contains("no `pyproject.toml`"));
     assert!(refusal(&[("uv.lock", "="), ("pyproject.toml", PROJECT)]).contains("line 1"));
+}
+
+const POETRY: &str =
+    "[tool.poetry]\nname = \"shop\"\n[tool.poetry.dependencies]\npython = \"^3.11\"\n";
+
+#[test]
+fn poetry_and_pipenv_write_out_their_locks() {
+    let lock = "[[package]]\nname = \"Django\"\nversion = \"5.2\"\ngroups = [\"main\"]\n\
+                [[package]]\nname = \"pytest\"\nversion = \"8\"\ngroups = [\"dev\"]\n\
+                [[package]]\nname = \"old\"\nversion = \"1\"\ncategory = \"dev\"\n";
+    let procfile = "test: pytest .\n";
+    let files = [("pyproject.toml", POETRY), ("poetry.lock", lock), ("Procfile", procfile)];
+    let mut machine = machine(&files);
+    machine.source("requirements.txt", "x");
+    let plan = machine.plan().unwrap();
+    insta::assert_snapshot!(steps(&plan).join("\n"), @r"
+    /toolchains/uv-0.99.0 venv --quiet --no-project --python /toolchains/python-3.99.1/bin/python3.99 LAYER/venv
+    /toolchains/uv-0.99.0 tool run --quiet --python /toolchains/python-3.99.1/bin/python3.99 --from poetry==2.5.1 --with poetry-plugin-export==1.10.1 poetry export --only main --no-interaction --output requirements.txt
+    /toolchains/uv-0.99.0 pip sync --allow-empty-requirements --python LAYER/venv/bin/python requirements.txt
+    LAYER/venv/bin/python -I -c TIDY LAYER/venv/lib/python3.99/site-packages
+    /toolchains/uv-0.99.0 pip check --python LAYER/venv/bin/python
+    ");
+    insta::assert_snapshot!(plan.warnings.join("\n"), @r"
+    poetry.lock decides which packages are installed; `requirements.txt` has no effect
+    `Procfile`: `test` runs `pytest`, which `poetry.lock` has for an extra or a group that is not installed: move it out of the group in `pyproject.toml`
+    ");
+    assert_eq!(plan.layers[0].steps[1].env["VIRTUAL_ENV"], *plan.layers[0].path.join("venv"));
+
+    let lock = r#"{"_meta": {"sources": [{"url": "https://pypi.org/simple"}]},
+        "default": {"six": {"version": "==1.17.0"}, "own": {"path": "libs/own"}},
+        "develop": {"pytest": {"version": "==8"}}}"#;
+    let pipfile = "[requires]\npython_version = \"3.99\"\n";
+    let files = [("Pipfile", pipfile), ("Pipfile.lock", lock), ("libs/own/setup.py", "")];
+    let plan = self::machine(&files).plan().unwrap();
+    insta::assert_snapshot!(steps(&plan).join("\n"), @r"
+    /toolchains/uv-0.99.0 venv --quiet --no-project --python /toolchains/python-3.99.1/bin/python3.99 LAYER/venv
+    /toolchains/uv-0.99.0 tool run --quiet --python /toolchains/python-3.99.1/bin/python3.99 --from pipenv==2026.10.3 pipenv verify
+    LAYER/venv/bin/python -I -c CAPTURE requirements.txt /toolchains/uv-0.99.0 tool run --quiet --python /toolchains/python-3.99.1/bin/python3.99 --from pipenv==2026.10.3 pipenv requirements --hash
+    /toolchains/uv-0.99.0 pip sync --allow-empty-requirements --python LAYER/venv/bin/python requirements.txt
+    LAYER/venv/bin/python -I -c TIDY LAYER/venv/lib/python3.99/site-packages
+    /toolchains/uv-0.99.0 build --wheel --no-build-logs --out-dir .tolv/wheels --python LAYER/venv/bin/python libs/own
+    LAYER/venv/bin/python -I -c INSTALL /toolchains/uv-0.99.0 .tolv/wheels .python
+    LAYER/venv/bin/python -I -c TIDY /app/.python
+    /toolchains/uv-0.99.0 pip check --python LAYER/venv/bin/python
+    ");
+    let lock = &plan.layers[0].files[0];
+    assert!(lock.0 == "project/Pipfile.lock" && !lock.1.windows(3).any(|part| part == b"own"));
+}
+
+#[test]
+fn locks_that_leave_the_codebase_are_refused() {
+    let poetry = |source: &str| {
+        let lock = format!("[[package]]\nname = \"x\"\n{source}");
+        machine(&[("pyproject.toml", POETRY), ("poetry.lock", &lock)]).refusal().0
+    };
+    let directory = "[package.source]\ntype = \"directory\"\n";
+    assert!(poetry(&format!("{directory}url = \"../lib\"")).contains("outside the codebase"));
+    let develop = poetry(&format!("develop = true\n{directory}url = \"lib\""));
+    assert!(develop.contains("`lib` in place"), "{develop}");
+    let lock = r#"{"default": {"x": {"path": "../x"}}}"#;
+    let (problem, _) = machine(&[("Pipfile", ""), ("Pipfile.lock", lock)]).refusal();
+    assert!(problem.contains("outside the codebase"), "{problem}");
+    let (problem, help) = machine(&[("Pipfile", ""), ("Pipfile.lock", "{")]).refusal();
+    assert!(problem.contains("is not JSON") && help.contains("tolv lock"), "{problem}");
+}
+
+#[test]
+fn a_python_below_3_12_has_setuptools() {
+    let plan = |version: &str, text: &str| {
+        let machine = machine(&[("requirements.txt", text), (".python-version", version)]);
+        let prefix = machine.path(&format!("toolchains/python/cpython-{version}"));
+        let program = prefix.join("bin/python3");
+        let answer =
+            format!("{version}\nfinal\ncpython\n{0}\n{1}", prefix.display(), program.display());
+        machine.program(&format!("toolchains/python/cpython-{version}/bin/python3"), &answer);
+        steps(&machine.plan().unwrap()).join("\n")
+    };
+    assert!(plan("3.11.98", "six==1.17.0").contains(" setuptools==80.9.0 "));
+    assert!(plan("3.8.98", "six==1.17.0").contains(" setuptools==75.3.2 "));
+    assert!(!plan("3.12.98", "six==1.17.0").contains("setuptools"));
+    assert!(!plan("3.11.98", "setuptools==70.0.0").contains(" pip install"));
+}
+
+#[test]
+fn static_files_of_django_are_collected() {
+    let settings = "INSTALLED_APPS = ['django.contrib.staticfiles']\nSTATIC_ROOT = 'static'\n";
+    let of = |others: &[(&str, &str)]| {
+        let mut files = vec![
+            ("requirements.txt", "django==5.2.1\n"),
+            ("site/manage.py", ""),
+            ("site/shop/settings.py", settings),
+        ];
+        files.extend(others);
+        machine(&files).plan().unwrap()
+    };
+    let is_collected = |plan: &Plan| steps(plan).iter().any(|step| step.contains("collectstatic"));
+    let plan = of(&[]);
+    let step = plan.steps.last().unwrap();
+    assert!(words(step).join(" ").ends_with("/venv/bin/python manage.py collectstatic --noinput"));
+    assert_eq!(step.cwd, Layout::sandboxed().app.join("site"));
+    assert!(step.env.contains_key("SECRET_KEY") && step.env.contains_key("VIRTUAL_ENV"));
+    assert!(help(step, "django.core.exceptions.ImproperlyConfigured: x").unwrap().contains("env"));
+    assert!(help(step, "anything").unwrap().contains("DISABLE_COLLECTSTATIC"));
+
+    let declared = r#"{"env": {"DISABLE_COLLECTSTATIC": {"value": "1"}}}"#;
+    let plan = of(&[("app.json", declared)]);
+    assert!(!is_collected(&plan) && plan.notes.iter().any(|note| note.contains("app.json")));
+    let declared =
+        r#"{"env": {"DISABLE_COLLECTSTATIC": "0", "MODE": "web", "KEY": {"generator": "secret"}}}"#;
+    let plan = of(&[("app.json", declared)]);
+    assert!(is_collected(&plan));
+    let step = plan.steps.last().unwrap();
+    assert!(step.env["MODE"] == "web" && step.env.contains_key("KEY"));
+    let plan = of(&[("site/shop/settings.py", "'django.contrib.staticfiles'\n# STATIC_ROOT = ''")]);
+    assert!(!is_collected(&plan) && plan.notes.iter().any(|note| note.contains("STATIC_ROOT")));
+    assert!(!is_collected(&of(&[("site/shop/settings.py", "STATIC_ROOT = 1")])));
+    assert!(!is_collected(&of(&[("requirements.txt", "six==1.17.0")])));
+}
+
+#[test]
+fn hooks_run_before_and_after() {
+    let files = [
+        ("requirements.txt", ""),
+        ("bin/pre_compile", "echo one\n"),
+        ("bin/post_compile", "#!/usr/bin/env bash\necho two\n"),
+    ];
+    let plan = machine(&files).plan().unwrap();
+    let all: Vec<_> = plan.steps.iter().map(|step| words(step).join(" ")).collect();
+    assert_eq!(all[0], "sh /app/bin/pre_compile");
+    assert_eq!(all[all.len() - 2..], ["chmod +x /app/bin/post_compile", "/app/bin/post_compile"]);
+    assert_eq!(plan.steps[0].env["PYTHONDONTWRITEBYTECODE"], "1");
 }
 
 #[test]

@@ -58,6 +58,9 @@ fn a_folder_appears_whole_or_not() {
         layout: Layout::sandboxed(),
         events: &mut |_| {},
         cancelled: &|| false,
+        resolver: &mut |_, _| Err(Error::Cancelled),
+        require_lock: false,
+        ignored: &|_| false,
     };
     let failed = chains.install("uv-1", |_, folder| {
         fs::write(folder.join("half"), "x").unwrap();
