@@ -112,7 +112,7 @@ pub(crate) async fn advertise(
     }
     let protocol = protocol(&headers);
     let repos = shared.0.platform.repos();
-    match repos.advertise(&caller.actor().name, &path, service, protocol.as_deref()).await {
+    match repos.advertise(&caller.token.id.to_string(), &path, service, protocol.as_deref()).await {
         Ok(body) => answer(service, "advertisement", Body::from(body)),
         Err(error) => plain(shared.failure(Error::from(error))),
     }
@@ -156,7 +156,7 @@ async fn rpc(
     let encoding = parts.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     let body = body.into_data_stream().map_err(std::io::Error::other);
     let rpc = Rpc {
-        token: caller.actor().name,
+        token: caller.token.id.to_string(),
         deploy: path.clone(),
         service,
         protocol: protocol(&parts.headers),

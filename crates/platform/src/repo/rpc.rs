@@ -114,7 +114,7 @@ pub struct RefResult {
 
 /// One request of git's.
 pub struct Rpc {
-    /// The name of the token that asks.
+    /// The id of the token that asks: names are not unique.
     pub token: String,
     /// Whose repository.
     pub deploy: Deploy,

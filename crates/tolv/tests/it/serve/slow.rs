@@ -69,7 +69,7 @@ pub(super) fn new_ref(commit: &str, name: &str) -> String {
 #[test]
 fn slow_requests_of_one_token_leave_git_to_the_others() {
     let shop = Shop::site("one", &[]);
-    let mut args = vec!["tokens", "create", "--role", "deploy", "--name", "g"];
+    let mut args = vec!["tokens", "create", "--role", "deploy", "--name", "owner"];
     let apps = ["greedy0", "greedy1", "greedy2", "greedy3"];
     for app in apps {
         shop.tolv(&["create", app, "--remote", app]);
