@@ -246,8 +246,10 @@ fn a_full_disk_of_the_database_is_told_as_that() {
     assert!(!refused.err.contains("state folder"), "{}", refused.err);
     until_told(&shop, "its disk is full");
     std::fs::remove_file(&fill).unwrap();
-    until_writes(&shop);
-    poll(SOON, "it is over", || (at_home(&shop.serve, &[]).status.code() != Some(2)).then_some(()));
+    poll(SOON, "it is over", || {
+        until_writes(&shop);
+        (at_home(&shop.serve, &[]).status.code() != Some(2)).then_some(())
+    });
 }
 
 /// The server was replaced by one without anything in it, or with that of another platform.
