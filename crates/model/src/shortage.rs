@@ -33,6 +33,10 @@ pub enum Shortage {
     WritableDisk,
     /// A disk without errors.
     SoundDisk,
+    /// Room on the disk of a database server.
+    DatabaseSpace,
+    /// A disk without errors at a database server.
+    SoundDatabaseDisk,
 }
 
 impl Shortage {
@@ -59,7 +63,14 @@ impl Shortage {
 
     /// Whether it is the disk.
     pub fn is_disk(self) -> bool {
-        matches!(self, Self::DiskSpace | Self::WritableDisk | Self::SoundDisk)
+        match self {
+            Self::DiskSpace
+            | Self::WritableDisk
+            | Self::SoundDisk
+            | Self::DatabaseSpace
+            | Self::SoundDatabaseDisk => true,
+            Self::Processes | Self::Descriptors | Self::Memory | Self::Spawner => false,
+        }
     }
 
     /// The first one among an error and its sources.
@@ -95,6 +106,13 @@ impl Shortage {
                  the disk and mount it again"
             }
             Self::SoundDisk => "have the operator see dmesg and tolv status --platform",
+            Self::DatabaseSpace => {
+                "what runs goes on: have the operator make space on the disk of the database server, \
+                 and try again"
+            }
+            Self::SoundDatabaseDisk => {
+                "what runs goes on: have the operator see the log of the database server, and try again"
+            }
         }
     }
 }
@@ -109,6 +127,8 @@ impl fmt::Display for Shortage {
             Self::DiskSpace => "the disk of the platform is full",
             Self::WritableDisk => "the disk of the platform is read-only",
             Self::SoundDisk => "the disk of the platform gives errors",
+            Self::DatabaseSpace => "the disk of the database is full",
+            Self::SoundDatabaseDisk => "the disk of the database gives errors",
         })
     }
 }

@@ -98,6 +98,9 @@ impl Carry<'_> {
             Err(error) if error.kind() == Kind::Unavailable => Err(error),
             Err(Error::Cancelled) => self.end(State::Cancelled, None).await,
             Err(error) => {
+                if let Error::Store(error) = &error {
+                    store.note_failure(error);
+                }
                 let text = error.chain();
                 self.warn(&text);
                 if let Some(hint) = error.hint() {

@@ -274,7 +274,7 @@ impl Task {
     async fn run(self) {
         let mut patience = Patience::new();
         // Without the database there is nothing to ask it first.
-        let mut has_kept = !self.platform.has_lease();
+        let mut has_kept = !self.platform.0.prepared.is_cancelled();
         if has_kept {
             self.restore_kept().await;
         }
@@ -438,6 +438,11 @@ impl Task {
     /// Brings back what should run. A process that does not come up is tried again and again and keeps none of the others down.
     async fn restore(&self) -> Result<(), Error> {
         self.controller.set_not_started(None);
+        if !self.platform.0.prepared.is_cancelled() {
+            let why = self.platform.0.store.outage();
+            let why = why.unwrap_or_else(|| "the database is not ready".to_owned());
+            return Err(tolv_store::Error::Away(why).into());
+        }
         let deploy = self.platform.0.store.deploy_by_id(&self.id).await?;
         self.audit().await?;
         let (target, sizes) = match deploy.current {
@@ -530,6 +535,9 @@ impl Task {
     async fn wait(&self, patience: &mut Patience, error: &Error) -> bool {
         if matches!(error, Error::Stopping) {
             return false;
+        }
+        if let Error::Store(error) = error {
+            self.platform.0.store.note_failure(error);
         }
         if !patience.said {
             patience.said = true;

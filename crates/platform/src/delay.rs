@@ -4,6 +4,7 @@ use tokio::time::sleep;
 
 use super::error::{Error, Kind};
 use super::lease::take;
+use super::origin::require_own_database;
 use super::platform::Platform;
 
 /// Between two tries of a database that was away at the start.
@@ -22,7 +23,11 @@ impl Platform {
             if !self.has_lease() {
                 self.hold(take(&self.0.store).await?);
             }
-            self.0.store.prepare().await?;
+            if !self.0.prepared.is_cancelled() {
+                require_own_database(&self.0.home, &self.0.store).await?;
+                self.0.store.prepare().await?;
+                self.0.prepared.cancel();
+            }
             self.0.repos.set_up(&self.0.options.host.program)?;
             self.control_all().await
         };
@@ -36,17 +41,31 @@ impl Platform {
                 "The disk takes files again",
             ),
             _ => {
-                let what = "The database is away: what ran before runs, the API waits";
-                (what.to_owned(), "The database is back")
+                let (what, end) = match &delay {
+                    Error::Store(tolv_store::Error::ReadOnlyDatabase) => {
+                        ("The database is read-only", "The database takes writes again")
+                    }
+                    _ => ("The database is away", "The database is back"),
+                };
+                let why = delay.chain();
+                (format!("{what}: what ran before runs, the API waits ({why})"), end)
             }
         };
         self.say(begin).await;
+        let mut said = String::new();
         while let Err(error) = ready().await {
             if let Error::Store(tolv_store::Error::Held(by)) = error {
                 return self.lose_database(by);
             }
             if !is_delay(&error) {
-                self.say(format!("The database cannot be used: {}", error.chain())).await;
+                let mut text = format!("The database cannot be used: {}", error.chain());
+                if let Some(hint) = error.hint() {
+                    text = format!("{text}. To do: {hint}");
+                }
+                if text != said {
+                    self.say(text.clone()).await;
+                    said = text;
+                }
             }
             if self.0.ending.run_until_cancelled(sleep(AWAY)).await.is_none() {
                 return;

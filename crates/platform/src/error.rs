@@ -68,6 +68,19 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The database is not the one that the state folder was used with.
+    #[error(
+        "this state folder belongs to another database: `{path}` has {}, and {found}",
+        count_of_deploys(*.deploys)
+    )]
+    OtherDatabase {
+        /// Which folder.
+        path: PathBuf,
+        /// How many deploys it has.
+        deploys: usize,
+        /// What is there instead.
+        found: &'static str,
+    },
     /// Somebody else's.
     #[error("the state folder `{path}` belongs to the user {owner}, and this is the user {user}")]
     NotOwner {
@@ -351,6 +364,10 @@ pub enum Error {
     Stopping,
 }
 
+fn count_of_deploys(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "deploy" } else { "deploys" })
+}
+
 fn also(known: &[ScheduleName]) -> String {
     let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
     match names.is_empty() {
@@ -436,6 +453,7 @@ impl Error {
             Self::Stopping | Self::Repo(RepoError::Busy) => Kind::Unavailable,
             Self::Home(_)
             | Self::OtherHome { .. }
+            | Self::OtherDatabase { .. }
             | Self::NoState { .. }
             | Self::NotOwner { .. }
             | Self::Codebase(_)

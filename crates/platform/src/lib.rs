@@ -55,6 +55,7 @@ mod local;
 mod logs;
 mod metrics;
 mod options;
+mod origin;
 mod output;
 mod platform;
 mod processes;

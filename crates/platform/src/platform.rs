@@ -34,6 +34,7 @@ use super::lease::{Keeper, Ousted, take};
 use super::lines::Lines;
 use super::metrics::Counters;
 use super::options::{Http, Options, Said};
+use super::origin::{count_deploys, require_own_database};
 use super::output::Outputs;
 use super::proof::Prover;
 use super::quota::Quota;
@@ -70,6 +71,8 @@ pub(super) struct Inner {
     pub(super) home: PathBuf,
     /// For sockets while the disk of `home` takes none.
     pub(super) aside: Option<PathBuf>,
+    /// The database has this version's schema, and is the one of this state folder.
+    pub(super) prepared: CancellationToken,
     /// Held until the next platform may have the state folder.
     pub(super) lock: Mutex<Option<Home>>,
     pub(super) began: Instant,
@@ -129,14 +132,18 @@ pub(super) struct Inner {
 /// In the state folder: where files are written beside their places first.
 const WRITTEN: [&str; 4] = ["", "anchors", "running", "git/hooks"];
 
-/// The key in a file; a new one only for a database that was written with none.
-async fn load_key(path: &Path, database: &DatabaseUrl) -> Result<SecretKey, Error> {
+/// The key in a file; a new one only for a database that was written with none, in a state folder
+/// without deploys.
+async fn load_key(home: &Path, database: &DatabaseUrl) -> Result<SecretKey, Error> {
+    let path = &home.join("secret-key");
     match SecretKey::load(path) {
         Err(KeyError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
         loaded => return Ok(loaded?),
     }
     let key = SecretKey::generate(path)?;
-    if Store::connect(database, &key)?.has_key().await? {
+    let store = Store::connect(database, &key)?;
+    store.require_reachable().await?;
+    if count_deploys(home) > 0 || store.has_key().await? {
         return Err(KeyError::Missing { path: path.to_owned() }.into());
     }
     Ok(key.save(path)?)
@@ -162,7 +169,7 @@ impl Platform {
         };
         let key = match &options.secret_key {
             Some(key) => key.clone(),
-            None => load_key(&home.join("secret-key"), &database).await?,
+            None => load_key(&home, &database).await?,
         };
         let store = Store::connect(&database, &key)?;
         store.anchor_in(home.join("anchors"));
@@ -170,7 +177,8 @@ impl Platform {
         store.keep_releases(options.keep_releases);
         let (kept, unreadable) = Kept::all(&home, &store)?;
         // What ran here before waits neither for the database nor for disk space.
-        let may_wait = !kept.is_empty() && options.codebase.is_none();
+        // At the first start, a database that is not there is a mistake.
+        let may_wait = options.codebase.is_none() && (!kept.is_empty() || store.has_anchors());
         let mut delay = None;
         let mut wait = |error: Error| match may_wait && is_delay(&error) {
             true => {
@@ -180,8 +188,18 @@ impl Platform {
             false => Err(error),
         };
         let lease = take(&store).await.map(Some).or_else(|error| wait(error).map(|()| None))?;
+        let prepared = CancellationToken::new();
         if lease.is_some() {
-            store.prepare().await.map_err(Error::from).or_else(&mut wait)?;
+            let prepare = async {
+                if options.codebase.is_none() {
+                    require_own_database(&home, &store).await?;
+                }
+                Ok(store.prepare().await?)
+            };
+            match prepare.await {
+                Ok(()) => prepared.cancel(),
+                Err(error) => wait(error)?,
+            }
         }
         let folder = home.join("blobs");
         let blobs = match &options.blobs {
@@ -239,6 +257,7 @@ impl Platform {
         let platform = Self(Arc::new(Inner {
             aside: (options.aside)(&home),
             home,
+            prepared,
             lock: Mutex::new(Some(lock)),
             began: Instant::now(),
             lease: Mutex::default(),

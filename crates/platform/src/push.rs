@@ -91,6 +91,9 @@ impl Platform {
 
     /// Says an error with what to do about it; its reason in a few words.
     async fn refuse(&self, push: &Push, error: &Error) -> String {
+        if let Error::Store(error) = error {
+            self.store().note_failure(error);
+        }
         let text = chain(error);
         say(push, format!(" !     {text}")).await;
         if let Some(hint) = error.hint() {
@@ -100,6 +103,15 @@ impl Platform {
             Error::OtherCodebase { .. } => "another codebase".to_owned(),
             Error::DiskFull { .. } | Error::NoFiles { .. } => "no space left".to_owned(),
             Error::DiskFault(_) => "the disk is read-only".to_owned(),
+            Error::Store(tolv_store::Error::ReadOnlyDatabase) => {
+                "the database is read-only".to_owned()
+            }
+            Error::Store(tolv_store::Error::DatabaseFull(_)) => {
+                "the disk of the database is full".to_owned()
+            }
+            Error::Store(error) if error.is_unavailable() => {
+                "the database cannot be reached".to_owned()
+            }
             Error::Stopping => "the platform is stopping".to_owned(),
             _ => "refused".to_owned(),
         }

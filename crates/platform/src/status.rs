@@ -111,6 +111,10 @@ pub(crate) struct Facts {
     pub(crate) database_kind: &'static str,
     pub(crate) connections: Connections,
     pub(crate) database: Result<DatabaseStatus, Unknown>,
+    /// Why the database was away when its lease was asked for last.
+    pub(crate) outage: Option<String>,
+    /// Whether the last write failed for the disk of the database server.
+    pub(crate) is_database_disk_at_fault: bool,
     pub(crate) home: String,
     pub(crate) disk: Result<Disk, Unknown>,
     /// Bytes that are kept free.
@@ -143,6 +147,12 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// Whether the database takes writes, as far as that is known.
+    pub(crate) fn is_database_writable(&self) -> bool {
+        let takes = |status: &DatabaseStatus| !status.is_read_only;
+        self.database.as_ref().is_ok_and(takes) && !self.is_database_disk_at_fault
+    }
+
     /// Of the oldest operation that is not over.
     pub(crate) fn oldest_age(&self) -> Option<Duration> {
         let oldest = self.database.as_ref().ok()?.oldest.as_ref()?;
@@ -214,6 +224,8 @@ impl Platform {
             database_kind: inner.store.kind(),
             connections: inner.store.connections(),
             database,
+            outage: inner.store.outage(),
+            is_database_disk_at_fault: inner.store.is_disk_at_fault(),
             home: inner.home.display().to_string(),
             disk,
             min_free: options.min_free,

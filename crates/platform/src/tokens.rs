@@ -26,7 +26,7 @@ impl Platform {
     /// The store fails.
     pub async fn first_token(&self) -> Result<Option<String>, Error> {
         // Something ran here before, then: it is not the first start, and nothing to wait for.
-        if !self.has_lease() {
+        if !self.0.prepared.is_cancelled() {
             return Ok(None);
         }
         let text = new_token_text()?;

@@ -4,8 +4,10 @@ use tolv_sandbox::{Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
 use tolv_store::{DatabaseUrl, SecretKey, Store};
 
+use super::delay::is_delay;
 use super::error::Error;
 use super::options::Options;
+use super::origin::require_own_database;
 use super::platform::Platform;
 
 impl Platform {
@@ -25,11 +27,17 @@ impl Platform {
             Some(database) => database.clone(),
             None => DatabaseUrl::file(&options.home.join("db.sqlite")),
         };
-        match Store::connect(&database, &key)?.could_prepare().await {
+        let store = Store::connect(&database, &key)?;
+        store.anchor_in(options.home.join("anchors"));
+        let could_prepare = async {
+            require_own_database(&options.home, &store).await?;
+            Ok::<_, Error>(store.could_prepare().await?)
+        };
+        match could_prepare.await {
+            // It has to change the schema, and cannot.
+            Err(error @ Error::Store(tolv_store::Error::ReadOnlyDatabase)) => return Err(error),
             // A start goes on without both, with what ran before.
-            Err(error) if !error.is_unavailable() && error.disk_fault().is_none() => {
-                return Err(error.into());
-            }
+            Err(error) if !is_delay(&error) => return Err(error),
             _ => {}
         }
         if let Some(blobs) = &options.blobs {

@@ -121,7 +121,14 @@ fn refusal(error: &io::Error) -> Failure {
         Some(Shortage::Descriptors) => return ours("no descriptor is left"),
         Some(Shortage::Memory) => return ours("no memory is left for a connection"),
         Some(Shortage::Processes | Shortage::Spawner) => return ours("no process is left"),
-        Some(Shortage::DiskSpace | Shortage::WritableDisk | Shortage::SoundDisk) | None => {}
+        Some(
+            Shortage::DiskSpace
+            | Shortage::WritableDisk
+            | Shortage::SoundDisk
+            | Shortage::DatabaseSpace
+            | Shortage::SoundDatabaseDisk,
+        )
+        | None => {}
     }
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::ADDRNOTAVAIL) => ours("no local port is left"),

@@ -58,7 +58,14 @@ impl IntoResponse for Failure {
 impl Shared {
     /// What a client is told of an error; a fault of ours is told to the operator instead.
     pub(crate) fn failure(&self, error: impl Into<Error>) -> Failure {
-        let error = error.into();
+        let error = match error.into() {
+            Error::Store(error) => {
+                let store = self.0.platform.store();
+                store.note_failure(&error);
+                Error::Store(store.explain(error))
+            }
+            error => error,
+        };
         let code = match error.kind() {
             // Nothing was done: whoever asks again asks the next platform.
             _ if matches!(error, Error::Stopping) => Code::Stopping,
@@ -77,7 +84,7 @@ impl Shared {
             return Failure::new(code, "the operator finds the cause in the platform's output");
         }
         let mut detail = error.chain();
-        if code == Code::Full && !detail.starts_with("the disk of the platform ") {
+        if code == Code::Full && !detail.starts_with("the disk of the ") {
             let fault = error.disk_fault().unwrap_or(Shortage::DiskSpace);
             detail = format!("{fault}: {detail}");
         }

@@ -105,10 +105,15 @@ pub(crate) async fn advertise(
         Err(response) => return response,
     };
     // git shows the text of an HTTP error here, but not in answer to the push itself.
-    if service == Service::Receive
-        && let Err(error) = shared.0.platform.check_disk_space().await
-    {
-        return plain(shared.failure(error));
+    if service == Service::Receive {
+        let platform = &shared.0.platform;
+        let checked = async {
+            platform.check_disk_space().await?;
+            Ok::<_, Error>(platform.store().require_writable_database().await?)
+        };
+        if let Err(error) = checked.await {
+            return plain(shared.failure(error));
+        }
     }
     let protocol = protocol(&headers);
     let repos = shared.0.platform.repos();

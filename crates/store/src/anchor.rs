@@ -15,7 +15,8 @@
 //! it: only this platform can have made them.
 //!
 //! A folder without anchors, as on a new machine with an old database, takes all ledgers as they are,
-//! once, and is marked. From then on a deploy without an anchor was not made by this platform.
+//! once, and is marked. From then on a deploy without an anchor was not made by this platform. The mark
+//! names the database, so that another one in its place is not taken for it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -194,6 +195,48 @@ impl Store {
         blocking(path, is_unmarked).await
     }
 
+    /// Whether a platform was on the state folder before, and recorded its ledgers.
+    pub fn has_anchors(&self) -> bool {
+        self.0.anchors.get().is_some_and(|folder| folder.join(MARK).exists())
+    }
+
+    /// What is found in place of the database that the state folder was used with last; nothing where
+    /// it is that one, or the folder does not say which it was. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`], [`Error::Damaged`], [`Error::Anchor`].
+    pub async fn found_instead(&self) -> Result<Option<&'static str>, Error> {
+        let Some(found) = self.identity().await? else {
+            return Ok(Some("no platform has written to this one"));
+        };
+        let is_another = self.marked().await?.is_some_and(|marked| marked != found);
+        Ok(is_another.then_some("this one is that of another state folder"))
+    }
+
+    /// The database that the folder of anchors names.
+    async fn marked(&self) -> Result<Option<Digest>, Error> {
+        let Some(folder) = self.0.anchors.get() else { return Ok(None) };
+        let (store, mark) = (self.clone(), folder.join(MARK));
+        let path = mark.clone();
+        blocking(path, move || {
+            Ok(match store.read_sealed(&mark, MARK)? {
+                Sealed::Text(text) => str::from_utf8(&text).ok().and_then(|text| text.parse().ok()),
+                Sealed::Nothing | Sealed::Damaged(_) => None,
+            })
+        })
+        .await
+    }
+
+    /// Names the database in the folder of anchors, where that names another one.
+    pub(crate) async fn mark_database(&self) -> Result<(), Error> {
+        let Some(found) = self.identity().await? else { return Ok(()) };
+        if self.0.anchors.get().is_none() || self.marked().await? == Some(found) {
+            return Ok(());
+        }
+        self.anchor_writer().await.mark(MARK, &found.to_string()).await.map(drop)
+    }
+
     /// Waits until nobody else writes an anchor. Who also writes to the database begins that first.
     pub(crate) async fn anchor_writer(&self) -> AnchorWriter {
         let guard = self.0.anchoring.clone().lock_owned().await;
@@ -221,9 +264,10 @@ impl AnchorWriter {
         self.write(&file_name(deploy), &owner(deploy), bytes.as_bytes()).await
     }
 
-    /// Marks the folder: with [`MARK`] as one that has an anchor for every deploy.
-    pub(crate) async fn mark(self, mark: &'static str) -> Result<Self, Error> {
-        let writer = self.write(mark, mark, b"").await?;
+    /// Marks the folder: with [`MARK`] as one that has an anchor for every deploy of a database, which the
+    /// text of the mark names.
+    pub(crate) async fn mark(self, mark: &'static str, text: &str) -> Result<Self, Error> {
+        let writer = self.write(mark, mark, text.as_bytes()).await?;
         let Some(anchors) = writer.store.0.anchors.get().cloned() else { return Ok(writer) };
         blocking(anchors.clone(), move || tolv_durable::sync_folder_of(&anchors)).await?;
         Ok(writer)

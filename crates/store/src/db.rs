@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Once, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use sqlx::any::{AnyPoolOptions, AnyRow};
@@ -20,6 +20,7 @@ use crate::error::{Error, is_damaged};
 use crate::lease::require_writable;
 use crate::reserve;
 use crate::rows::Done;
+use crate::schema::{FIXED_IN_POSTGRES, FIXED_IN_SQLITE, IS_FIXED_IN_POSTGRES, IS_FIXED_IN_SQLITE};
 use crate::secret::{RowKey, SecretKey, random};
 use crate::spent::Spent;
 use crate::url::{DatabaseUrl, Place};
@@ -28,24 +29,18 @@ use crate::url::{DatabaseUrl, Place};
 const POOL: u32 = 5;
 /// For a connection to be had; then the database counts as away.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// What proves the key: sealed under this name.
-const PROOF: &str = "key proof";
+
+/// For a disk to count as full after a write failed, whatever is written meanwhile.
+const DISK_FAULT_TIME: Duration = Duration::from_secs(10);
 
 /// Statements of SQLite's own, for each connection.
 const SQLITE: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
                       PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 3000;";
 
-/// The ledger's rows cannot be changed, in each database's own words.
-const FIXED_IN_SQLITE: &str = "CREATE TRIGGER IF NOT EXISTS releases_are_fixed \
-    BEFORE UPDATE ON releases BEGIN SELECT RAISE(ABORT, 'a release is never changed'); END";
-const FIXED_IN_POSTGRES: &str = "CREATE OR REPLACE FUNCTION release_is_fixed() RETURNS trigger \
-    LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'a release is never changed'; END $$; \
-    CREATE OR REPLACE TRIGGER releases_are_fixed BEFORE UPDATE ON releases \
-    FOR EACH ROW EXECUTE FUNCTION release_is_fixed()";
-
 /// What `BEGIN IMMEDIATE` is in SQLite: one writer, also among several platforms. Each statement
-/// sees what was committed before it, so nothing is to be tried again. The number is ours alone.
-const BEGIN_IN_POSTGRES: &str = "BEGIN; SET LOCAL lock_timeout = '3s'; \
+/// sees what was committed before it, so nothing is to be tried again. The number is ours alone. The
+/// DELETE fails in a session that is read-only, before anything is waited for.
+const BEGIN_IN_POSTGRES: &str = "BEGIN; SET LOCAL lock_timeout = '3s'; DELETE FROM meta WHERE false; \
     SELECT pg_advisory_xact_lock(8389187293518033779)";
 
 /// In SQLite each transaction reads one state of the database.
@@ -73,7 +68,13 @@ pub(crate) struct Inner {
     /// Begins a transaction that reads one state of the database.
     begin_read: &'static str,
     /// Makes the ledger's rows fixed.
-    fixed: &'static str,
+    pub(crate) fixed: &'static str,
+    /// Counts what does.
+    pub(crate) is_fixed: &'static str,
+    /// Why the database was away when its lease was asked for last.
+    outage: std::sync::Mutex<Option<String>>,
+    /// When a write failed last for the disk of a database server; nothing once others are done.
+    disk_fault: DiskFault,
     /// The folder of the ledgers' anchors.
     pub(crate) anchors: OnceLock<PathBuf>,
     /// Codes of rows that hold no more, although they are this platform's.
@@ -109,6 +110,15 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
+    pub(crate) fn on(connection: PoolConnection<Any>) -> Self {
+        Self { connection, has_ended: false }
+    }
+
+    /// Gives its connection back, which is in no transaction any more.
+    pub(crate) fn leave(mut self) {
+        self.has_ended = true;
+    }
+
     /// Ends one that only reads.
     pub(crate) async fn finish(self) -> Result<(), Error> {
         self.end("ROLLBACK").await
@@ -143,15 +153,41 @@ impl Drop for Transaction {
     }
 }
 
+/// When a write failed last for the disk of a database server.
+#[derive(Debug, Default)]
+struct DiskFault(std::sync::Mutex<Option<Instant>>);
+
+impl DiskFault {
+    fn last(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self) {
+        *self.last() = Some(Instant::now());
+    }
+
+    /// A full disk has room for some rows yet: what is written just after is no proof.
+    fn written(&self) {
+        self.last().take_if(|failed| failed.elapsed() >= DISK_FAULT_TIME);
+    }
+
+    fn is_there(&self) -> bool {
+        self.last().is_some()
+    }
+}
+
 /// A transaction that writes.
 pub(crate) struct Write<'a> {
     pub(crate) tx: Transaction,
+    disk_fault: &'a DiskFault,
     _one: MutexGuard<'a, ()>,
 }
 
 impl Write<'_> {
     pub(crate) async fn commit(self) -> Result<(), Error> {
-        self.tx.end("COMMIT").await
+        self.tx.end("COMMIT").await?;
+        self.disk_fault.written();
+        Ok(())
     }
 
     /// Ends a transaction that has changed nothing.
@@ -173,7 +209,7 @@ impl Store {
             Place::Sqlite(path) => (Some(path.clone()), None),
             Place::Postgres(url) => (None, Some(url.clone())),
         };
-        let (address, setup, fixed, begin, begin_read) = match &url.0 {
+        let (address, setup, (fixed, is_fixed), begin, begin_read) = match &url.0 {
             Place::Sqlite(path) => {
                 let path = match (path.to_str(), path.parent(), path.file_name()) {
                     (None, Some(parent), Some(name)) => {
@@ -186,10 +222,12 @@ impl Store {
                 };
                 let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3F");
                 let address = format!("sqlite://{path}?mode=rwc");
-                (address, SQLITE, FIXED_IN_SQLITE, "BEGIN IMMEDIATE", READ_IN_SQLITE)
+                let fixed = (FIXED_IN_SQLITE, IS_FIXED_IN_SQLITE);
+                (address, SQLITE, fixed, "BEGIN IMMEDIATE", READ_IN_SQLITE)
             }
             Place::Postgres(url) => {
-                (url.clone(), "", FIXED_IN_POSTGRES, BEGIN_IN_POSTGRES, READ_IN_POSTGRES)
+                let fixed = (FIXED_IN_POSTGRES, IS_FIXED_IN_POSTGRES);
+                (url.clone(), "", fixed, BEGIN_IN_POSTGRES, READ_IN_POSTGRES)
             }
         };
         // The pool would try a damaged file again and again, until it counts as away. So such a
@@ -228,6 +266,9 @@ impl Store {
             begin,
             begin_read,
             fixed,
+            is_fixed,
+            outage: std::sync::Mutex::default(),
+            disk_fault: DiskFault::default(),
             anchors: OnceLock::new(),
             spent: Spent::default(),
             done: Done::default(),
@@ -248,6 +289,44 @@ impl Store {
     /// Whether anything may be written: not while the lease is not held for certain.
     pub fn may_write(&self) -> bool {
         *self.0.may_write.borrow()
+    }
+
+    /// Keeps why the database was away when its lease was asked for; nothing where it was had.
+    pub(crate) fn set_outage(&self, error: Option<&Error>) {
+        let why = match error {
+            // It says nothing more than that there was no answer.
+            Some(Error::Unavailable(sqlx::Error::PoolTimedOut)) | None => None,
+            Some(error) => error.is_unavailable().then(|| error.to_string()),
+        };
+        *self.0.outage.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why the database was away when its lease was asked for last, where that is known.
+    pub fn outage(&self) -> Option<String> {
+        self.0.outage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts what is known of the reason in the place of an error that says only that no connection was
+    /// had in time.
+    #[must_use]
+    pub fn explain(&self, error: Error) -> Error {
+        match (error, self.outage()) {
+            (Error::Unavailable(sqlx::Error::PoolTimedOut), Some(why)) => Error::Away(why),
+            (error, _) => error,
+        }
+    }
+
+    /// Notes that something was not written, where that is the fault of a database server's disk: a status
+    /// says so until something is written, and for some seconds at least.
+    pub fn note_failure(&self, error: &Error) {
+        if matches!(error, Error::DatabaseFull(_) | Error::DatabaseDisk(_)) {
+            self.0.disk_fault.failed();
+        }
+    }
+
+    /// Whether writes fail for the disk of a database server.
+    pub fn is_disk_at_fault(&self) -> bool {
+        self.0.disk_fault.is_there()
     }
 
     /// The same, for whoever waits for it to change.
@@ -291,106 +370,39 @@ impl Store {
         self.0.keep_releases.set(count).ok();
     }
 
-    /// Brings the schema up to date, proves the key, and records where the ledgers end in a folder
-    /// of anchors that is new.
+    /// Makes sure that PostgreSQL takes writes: it does not on a standby, or where it was made
+    /// read-only.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`], [`Error::Migrate`], [`Error::WrongKey`], [`Error::Anchor`].
-    pub async fn prepare(&self) -> Result<(), Error> {
-        self.bring_up_to_date().await.map_err(|error| error.of_file(self.file()))
-    }
-
-    async fn bring_up_to_date(&self) -> Result<(), Error> {
-        self.adjust_reserves();
-        // A migration that fails leaves a connection in an unknown state: it is closed then.
-        let connection = self.pool().acquire().await?;
-        let mut migrating = Transaction { connection, has_ended: false };
-        sqlx::migrate!().run_direct(&mut *migrating).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error)
-            | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => error.into(),
-            error => Error::Migrate(error),
-        })?;
-        migrating.has_ended = true;
-        drop(migrating);
-        let mut write = self.write().await?;
-        write.tx.execute(self.0.fixed).await?;
-        write.commit().await?;
-        self.prove_key().await?;
-        self.load_spent().await?;
-        self.adopt_rows().await?;
-        self.adopt_ledgers().await
-    }
-
-    /// Makes sure that [`Store::prepare`] can succeed, and changes nothing: every change that was made to
-    /// the schema is one of this version's, and the key is the right one.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::check`].
-    pub async fn could_prepare(&self) -> Result<(), Error> {
-        let applied = sqlx::query("SELECT version, checksum FROM _sqlx_migrations")
-            .fetch_all(self.pool())
-            .await?;
-        let known = sqlx::migrate!();
-        for row in &applied {
-            let (version, checksum): (i64, Vec<u8>) =
-                (row.try_get("version")?, row.try_get("checksum")?);
-            let mut ours = known.iter().filter(|one| one.version == version);
-            if ours.all(|one| *one.checksum != *checksum) {
-                return Err(Error::OtherSchema);
-            }
+    /// [`Error::ReadOnlyDatabase`], [`Error::Unavailable`].
+    pub async fn require_writable_database(&self) -> Result<(), Error> {
+        match self.0.file.is_none() && self.connection_for_status().await?.1 {
+            true => Err(Error::ReadOnlyDatabase),
+            false => Ok(()),
         }
-        self.check_key().await
     }
 
-    /// Makes sure that the schema is this version's and the key is the right one, and changes
-    /// nothing: a platform of another version may be running on this database.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unavailable`], [`Error::OtherSchema`], [`Error::WrongKey`].
-    pub async fn check(&self) -> Result<(), Error> {
-        let newest = sqlx::migrate!().iter().map(|one| one.version).max().unwrap_or_default();
-        let applied = sqlx::query("SELECT MAX(version) AS version FROM _sqlx_migrations")
-            .fetch_one(self.pool())
-            .await;
-        let applied: Option<i64> = match applied.map_err(Error::from) {
-            Ok(row) => row.try_get("version")?,
-            Err(Error::Database(_)) => return Err(Error::OtherSchema),
-            Err(error) => return Err(error),
+    /// A connection that has answered, and whether it is read-only. One that was made while the database
+    /// was makes room for another.
+    pub(crate) async fn connection_for_status(&self) -> Result<(PoolConnection<Any>, bool), Error> {
+        let ask = match self.0.file {
+            Some(_) => "SELECT 'off' AS is_read_only",
+            None => "SELECT current_setting('transaction_read_only') AS is_read_only",
         };
-        if applied != Some(newest) {
-            return Err(Error::OtherSchema);
+        let mut tries = 0;
+        loop {
+            let was_idle = self.pool().num_idle() > 0;
+            let mut connection = self.pool().acquire().await?;
+            let row = sqlx::query(ask).fetch_one(&mut *connection).await?;
+            let is_read_only = Columns(&row).text("is_read_only")? == "on";
+            if is_read_only && was_idle && tries < POOL {
+                tries += 1;
+                connection.close_on_drop();
+                continue;
+            }
+            return Ok((connection, is_read_only));
         }
-        self.check_key().await
-    }
-
-    /// Whether a platform has written to this database before, with the key that it was proven with.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unavailable`], [`Error::Damaged`].
-    pub async fn has_key(&self) -> Result<bool, Error> {
-        let found = sqlx::query("SELECT value FROM meta WHERE name = $1")
-            .bind(PROOF)
-            .fetch_optional(self.pool())
-            .await;
-        match found.map_err(Error::from) {
-            Ok(found) => Ok(found.is_some()),
-            // There is no such table yet.
-            Err(Error::Database(_)) => Ok(false),
-            Err(error) => Err(error.of_file(self.file())),
-        }
-    }
-
-    async fn check_key(&self) -> Result<(), Error> {
-        let found = sqlx::query("SELECT value FROM meta WHERE name = $1")
-            .bind(PROOF)
-            .fetch_optional(self.pool())
-            .await?;
-        let sealed: String = found.ok_or(Error::OtherSchema)?.try_get("value")?;
-        self.0.key.open(PROOF, &sealed).map(drop).ok_or(Error::WrongKey)
     }
 
     /// Seals bytes that belong to `owner` with the secret key.
@@ -427,30 +439,6 @@ impl Store {
         opened.ok_or_else(|| Error::Corrupt { what: "an output", why: changed() })
     }
 
-    async fn prove_key(&self) -> Result<(), Error> {
-        let mut write = self.write().await?;
-        let found = sqlx::query("SELECT value FROM meta WHERE name = $1")
-            .bind(PROOF)
-            .fetch_optional(&mut *write.tx)
-            .await?;
-        match found {
-            Some(row) => {
-                write.rollback().await?;
-                let sealed: String = row.try_get("value")?;
-                self.0.key.open(PROOF, &sealed).map(drop).ok_or(Error::WrongKey)
-            }
-            None => {
-                let sealed = self.0.key.seal(PROOF, PROOF.as_bytes())?;
-                sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2)")
-                    .bind(PROOF)
-                    .bind(sealed)
-                    .execute(&mut *write.tx)
-                    .await?;
-                write.commit().await
-            }
-        }
-    }
-
     pub(crate) fn pool(&self) -> &AnyPool {
         &self.0.pool
     }
@@ -468,12 +456,18 @@ impl Store {
             }
             let mut opened_read_only = 0;
             loop {
+                let was_idle = self.0.pool.num_idle() > 0;
                 let connection = self.0.pool.acquire().await?;
                 let mut tx = Transaction { connection, has_ended: false };
                 match tx.execute(self.0.begin).await.map_err(Error::from) {
-                    Ok(_) => return Ok(Write { tx, _one: one }),
+                    Ok(_) => {
+                        return Ok(Write { tx, disk_fault: &self.0.disk_fault, _one: one });
+                    }
                     // Made while the disk was read-only: it ends here, and another takes its place.
                     Err(Error::ReadOnly(_)) if opened_read_only < POOL => opened_read_only += 1,
+                    Err(Error::ReadOnlyDatabase) if was_idle && opened_read_only < POOL => {
+                        opened_read_only += 1;
+                    }
                     Err(error) => return Err(error),
                 }
             }

@@ -64,8 +64,14 @@ pub enum Error {
     #[error("the secret key is not the one that this database was written with")]
     WrongKey,
     /// The database cannot be reached now.
-    #[error("the database cannot be reached")]
+    #[error("the database cannot be reached{}", outage(.0))]
     Unavailable(#[source] sqlx::Error),
+    /// The same, with what was found out about the reason elsewhere.
+    #[error("{0}")]
+    Away(String),
+    /// PostgreSQL takes no writes: it is a standby, or was made read-only.
+    #[error("the database is read-only")]
+    ReadOnlyDatabase,
     /// The file of the database is damaged, or is no database.
     #[error("the database{} cannot be used", named(.file.as_deref()))]
     Damaged {
@@ -83,6 +89,12 @@ pub enum Error {
     /// The disk of the database cannot be read or written, for whatever reason.
     #[error("the disk of the platform gives errors")]
     Disk(#[source] sqlx::Error),
+    /// The disk of the PostgreSQL server is full.
+    #[error("the disk of the database is full")]
+    DatabaseFull(#[source] sqlx::Error),
+    /// The disk of the PostgreSQL server cannot be read or written.
+    #[error("the disk of the database gives errors")]
+    DatabaseDisk(#[source] sqlx::Error),
     /// The folder of the database.
     #[error("the folder of the database cannot be opened")]
     Folder(#[source] io::Error),
@@ -192,6 +204,21 @@ fn named(file: Option<&Path>) -> String {
     file.map(|file| format!(" `{}`", file.display())).unwrap_or_default()
 }
 
+/// Why a server of PostgreSQL's is there and serves nobody, where it says so.
+fn outage(error: &sqlx::Error) -> &'static str {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    match code.as_deref() {
+        Some("28P01") => ": it refuses the password",
+        Some(code) if code.starts_with("28") => ": it refuses the user",
+        Some("3D000") => ": the server has no database of this name",
+        Some("42501") => ": it refuses the user a permission",
+        Some("53300") => ": it has too many connections",
+        Some("55000") => ": it accepts no connections",
+        Some("57P03") => ": it is starting up or shutting down",
+        _ => "",
+    }
+}
+
 /// SQLite's codes of a file that is malformed (11), or is no database (26).
 fn is_damage(code: u32) -> bool {
     matches!(code, 11 | 26)
@@ -222,9 +249,18 @@ impl Error {
         Self::Unavailable(sqlx::Error::PoolTimedOut)
     }
 
-    /// Whether the database is away, and may be back when it is asked again.
+    /// From a server of PostgreSQL's that was asked for a connection: whatever it refuses one for, it
+    /// is as good as away.
+    pub(crate) fn at_connect(self) -> Self {
+        match self {
+            Self::Database(error) => Self::Unavailable(error),
+            other => other,
+        }
+    }
+
+    /// Whether the database is away or takes no writes, and may do so when it is asked again.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Away(_) | Self::ReadOnlyDatabase)
     }
 
     /// What is wrong with the disk, where that is the cause: it may be done once that is over.
@@ -233,6 +269,8 @@ impl Error {
             Self::Full(_) => Some(Shortage::DiskSpace),
             Self::ReadOnly(_) => Some(Shortage::WritableDisk),
             Self::Disk(_) => Some(Shortage::SoundDisk),
+            Self::DatabaseFull(_) => Some(Shortage::DatabaseSpace),
+            Self::DatabaseDisk(_) => Some(Shortage::SoundDatabaseDisk),
             Self::Folder(source) | Self::Anchor { source, .. } | Self::Spent { source, .. } => {
                 Shortage::of_disk(source)
             }
@@ -270,14 +308,12 @@ impl From<sqlx::Error> for Error {
             | E::WorkerCrashed => Self::Unavailable(error),
             E::Database(database) => {
                 let code = database.code().unwrap_or_default();
-                // PostgreSQL: connection (08), shutdown and start-up (57P), too many connections;
-                // a lock not had in time (55P03); SQLite: 5 is busy, 6 locked, 13 full.
+                // SQLite: 5 is busy, 6 locked, 13 full.
                 let sqlite = database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some();
                 match &*code {
                     "5" | "6" | "261" | "517" if sqlite => Self::Unavailable(error),
                     // 4874: no space for the index of its log.
                     "13" | "4874" if sqlite => Self::Full(error),
-                    "53100" => Self::Full(error),
                     code if sqlite => match code.parse::<i32>().map(|code| code & 0xff) {
                         Ok(8) => Self::ReadOnly(error),
                         // An error of the system, or a file that cannot be opened.
@@ -285,9 +321,18 @@ impl From<sqlx::Error> for Error {
                         _ => Self::Database(error),
                     },
                     // PostgreSQL: an error of the system; 58030 of a read or a write.
-                    "58030" => Self::Disk(error),
-                    "53300" | "55P03" | "40001" | "40P01" => Self::Unavailable(error),
-                    code if code.starts_with("08") || code.starts_with("57P") => {
+                    "58030" => Self::DatabaseDisk(error),
+                    "53100" => Self::DatabaseFull(error),
+                    "25006" => Self::ReadOnlyDatabase,
+                    // It accepts no connections; a lock not had in time; a permission that was
+                    // taken away; of two transactions one has to go.
+                    "55000" | "55P03" | "42501" | "40001" | "40P01" => Self::Unavailable(error),
+                    // Connections, who may have one, which database, memory and numbers of them, the
+                    // server's end and start.
+                    code if ["08", "28", "3D", "53", "57"]
+                        .iter()
+                        .any(|class| code.starts_with(class)) =>
+                    {
                         Self::Unavailable(error)
                     }
                     _ => Self::Database(error),
@@ -295,6 +340,16 @@ impl From<sqlx::Error> for Error {
             }
             _ => Self::Database(error),
         }
+    }
+}
+
+/// Whether a statement failed because the schema has no such table.
+pub(crate) fn is_missing_table(error: &sqlx::Error) -> bool {
+    let Some(error) = error.as_database_error() else { return false };
+    match error.try_downcast_ref::<sqlx::sqlite::SqliteError>() {
+        // The code is that of any statement that makes no sense.
+        Some(_) => error.message().starts_with("no such table"),
+        None => error.code().is_some_and(|code| code == "42P01"),
     }
 }
 

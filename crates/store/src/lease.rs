@@ -113,9 +113,22 @@ impl Store {
                 Err(Error::Held(_)) if Instant::now() < until => sleep(BETWEEN).await,
                 done => {
                     self.let_write(done.is_ok());
+                    self.set_outage(done.as_ref().err());
                     return done;
                 }
             }
+        }
+    }
+
+    /// Makes sure that the database takes a connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] with the reason that a server gave.
+    pub async fn require_reachable(&self) -> Result<(), Error> {
+        match self.postgres() {
+            Some(url) => connect(url, ANSWER).await,
+            None => Ok(()),
         }
     }
 
@@ -141,7 +154,9 @@ impl Lease {
                 continue;
             }
             self.store.let_write(false);
-            match self.held.take_again(&self.holder).await {
+            let taken = self.held.take_again(&self.holder).await;
+            self.store.set_outage(taken.as_ref().err());
+            match taken {
                 Ok(()) => self.store.let_write(true),
                 // Our own session: the server has not found out yet that it is broken.
                 Err(Error::Held(other)) if other == self.held.name_of(&self.holder) => {
@@ -214,11 +229,17 @@ impl Held {
     }
 }
 
+/// A server that is not there is seen at once, and says why it takes no connection; what keeps
+/// connections would try for long.
+async fn connect(url: &str, limit: Duration) -> Result<(), Error> {
+    let reached = timeout(limit, async { sqlx::PgConnection::connect(url).await?.close().await });
+    let reached = reached.await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    reached.map_err(|error| Error::from(error).at_connect())
+}
+
 /// A session that has the lease.
 async fn session(url: &str, holder: &Holder, reach: Duration) -> Result<PgListener, Error> {
-    // A server that is not there is seen at once; the listener would try for long.
-    let reached = timeout(reach, async { sqlx::PgConnection::connect(url).await?.close().await });
-    reached.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+    connect(url, reach).await?;
     let take = async {
         let mut session = PgListener::connect(url).await?;
         // A connection that it makes by itself has no lease.
@@ -232,7 +253,8 @@ async fn session(url: &str, holder: &Holder, reach: Duration) -> Result<PgListen
         let other: Option<String> = sqlx::query_scalar(HOLDER).fetch_optional(&mut session).await?;
         Err(Error::Held(named(&other.unwrap_or_default())))
     };
-    timeout(ANSWER, take).await.unwrap_or_else(|_| Err(Error::away()))
+    let taken = timeout(ANSWER, take).await.unwrap_or_else(|_| Err(Error::away()));
+    taken.map_err(Error::at_connect)
 }
 
 /// Who it is that has this name or left this text.

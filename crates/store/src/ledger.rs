@@ -416,7 +416,7 @@ impl Store {
     /// Takes every ledger as it is, where the state folder records none yet: it is new.
     pub(crate) async fn adopt_ledgers(&self) -> Result<(), Error> {
         if !self.is_unmarked(MARK).await? {
-            return Ok(());
+            return self.mark_database().await;
         }
         let rows = sqlx::query("SELECT id FROM deploys ORDER BY id").fetch_all(self.pool()).await?;
         for row in &rows {
@@ -426,7 +426,9 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        self.anchor_writer().await.mark(MARK).await.map(drop)
+        let database = self.identity().await?.map(|database| database.to_string());
+        let writer = self.anchor_writer().await;
+        writer.mark(MARK, &database.unwrap_or_default()).await.map(drop)
     }
 
     async fn adopt_ledger(&self, deploy: &DeployId) -> Result<(), Error> {

@@ -41,6 +41,7 @@ mod reserve;
 mod row_mac;
 mod rows;
 mod runs;
+mod schema;
 mod secret;
 mod slugs;
 mod spent;

@@ -386,6 +386,6 @@ impl Store {
                 .await?;
         }
         write.commit().await?;
-        self.anchor_writer().await.mark(MARK).await.map(drop)
+        self.anchor_writer().await.mark(MARK, "").await.map(drop)
     }
 }

@@ -13,6 +13,8 @@ use crate::lease::require_writable;
 pub struct DatabaseStatus {
     /// How long a connection and an answer took.
     pub response: Duration,
+    /// Whether it takes no writes.
+    pub is_read_only: bool,
     /// Operations that wait for their turn.
     pub queued: u64,
     /// Operations that have begun.
@@ -82,8 +84,7 @@ impl Store {
     /// The database's.
     pub async fn status(&self) -> Result<DatabaseStatus, Error> {
         let asked = Instant::now();
-        let mut connection = self.pool().acquire().await?;
-        sqlx::query("SELECT 1").fetch_one(&mut *connection).await?;
+        let (mut connection, is_read_only) = self.connection_for_status().await?;
         let response = asked.elapsed();
         let oldest = sqlx::query(
             "SELECT id, deploy_name, request, state, created FROM operations \
@@ -114,6 +115,6 @@ impl Store {
             false => format!("token {:?} was changed outside of the platform", token.name),
         });
         let forged = rows.chain(tokens).collect();
-        Ok(DatabaseStatus { response, queued, running, oldest, forged })
+        Ok(DatabaseStatus { response, is_read_only, queued, running, oldest, forged })
     }
 }

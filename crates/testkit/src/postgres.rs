@@ -66,6 +66,23 @@ impl Postgres {
         &self.url
     }
 
+    /// The address of another database of this server.
+    pub fn url_of(&self, database: &str) -> String {
+        format!("postgres://postgres@{}/{database}", self.address())
+    }
+
+    /// Gives a folder to the user that the server runs as.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be given.
+    #[track_caller]
+    pub fn own(&self, folder: &Path) {
+        if let Some((uid, gid)) = user() {
+            chown(folder, Some(uid), Some(gid)).expect("give the folder to its user");
+        }
+    }
+
     /// Where it listens: `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)

@@ -14,6 +14,10 @@ impl Error {
                                                    TOLV_HOME of its own"
                 .to_owned(),
             Self::OtherHome { .. } => "give this one a TOLV_HOME of its own".to_owned(),
+            Self::OtherDatabase { .. } => "nothing was changed, and what runs goes on: set DATABASE_URL to \
+                                           that database, or put back a backup of it. To begin anew with \
+                                           an empty one, give it an empty state folder (TOLV_HOME)"
+                .to_owned(),
             Self::NoState { .. } => {
                 "TOLV_HOME (and DATABASE_URL, TOLV_SECRET_KEY) are to be those \
                                      of that `tolv serve`"
@@ -60,6 +64,12 @@ impl Error {
             }
             Self::Store(tolv_store::Error::WrongKey) => {
                 "put back the `secret-key` that belongs to the database, or set TOLV_SECRET_KEY"
+                    .to_owned()
+            }
+            Self::Store(tolv_store::Error::ReadOnlyDatabase) => {
+                "what runs goes on: the server is a standby, or was made read-only \
+                 (default_transaction_read_only), as for a full disk; have its operator see to it, and \
+                 try again"
                     .to_owned()
             }
             Self::Store(tolv_store::Error::Damaged { .. }) => {

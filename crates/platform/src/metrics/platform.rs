@@ -58,6 +58,8 @@ pub(super) fn about_status(text: &mut Text, facts: &Facts) {
 fn about_database(text: &mut Text, facts: &Facts) {
     text.family("tolv_database_up", "gauge", "Whether the database answers.")
         .put(&[], u8::from(facts.database.is_ok()));
+    text.family("tolv_database_writable", "gauge", "Whether the database takes writes.")
+        .put(&[], u8::from(facts.is_database_writable()));
     let mut family =
         text.family("tolv_database_connections", "gauge", "Connections to the database.");
     let used = facts.connections.open.saturating_sub(facts.connections.idle);

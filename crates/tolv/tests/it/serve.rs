@@ -21,6 +21,7 @@ mod logs;
 mod metrics;
 mod names;
 mod network;
+mod outages;
 mod power;
 mod proof;
 mod push;

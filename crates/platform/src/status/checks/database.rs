@@ -22,13 +22,19 @@ pub(super) fn lease(facts: &Facts) -> Check {
             ((Health::Ok, format!("held by {holder}")), "held", Some(holder))
         }
         LeaseState::Broken(holder) => {
-            let text = "the connection that held it broke: it is being taken again, and nothing is \
-                        written meanwhile";
-            ((Health::Fail, text.to_owned()), "broken", Some(holder))
+            let mut text =
+                "the connection that held it broke: it is being taken again, and nothing \
+                            is written meanwhile"
+                    .to_owned();
+            if let Some(outage) = &facts.outage {
+                write!(text, "; {outage}").ok();
+            }
+            ((Health::Fail, text), "broken", Some(holder))
         }
         LeaseState::NotTaken => {
-            let text = "not taken: the database has not answered since the start";
-            ((Health::Fail, text.to_owned()), "not-taken", None)
+            let why = "the database has not answered since the start";
+            let text = format!("not taken: {}", facts.outage.as_deref().unwrap_or(why));
+            ((Health::Fail, text), "not-taken", None)
         }
         LeaseState::GivenUp => {
             ((Health::Warn, "given up: this platform is ending".to_owned()), "given-up", None)
@@ -52,6 +58,13 @@ pub(super) fn database(facts: &Facts) -> Check {
     let used = connections.open.saturating_sub(connections.idle);
     let response = facts.database.as_ref().ok().map(|status| status.response);
     let judged = match &facts.database {
+        Ok(status) if status.is_read_only => {
+            (Health::Fail, format!("{kind} is read-only: it answers, and nothing can be recorded"))
+        }
+        Ok(_) if facts.is_database_disk_at_fault => (
+            Health::Fail,
+            format!("{kind} answers, and the last write failed: its disk is full, or gives errors"),
+        ),
         Ok(status) => {
             let health = match status.response >= SLOW_DATABASE {
                 true => Health::Warn,
@@ -66,11 +79,19 @@ pub(super) fn database(facts: &Facts) -> Check {
                 ),
             )
         }
-        Err(unknown) => (Health::Fail, format!("{kind} {}", why(unknown))),
+        Err(unknown) => {
+            let mut text = format!("{kind} {}", why(unknown));
+            if let Some(outage) = facts.outage.as_ref().filter(|outage| !text.contains(*outage)) {
+                write!(text, "; {outage}").ok();
+            }
+            (Health::Fail, text)
+        }
     };
+    let is_writable = facts.is_database_writable();
     let values = json!({
         "kind": kind,
         "reachable": response.is_some(),
+        "writable": is_writable,
         "response_seconds": response.map(|response| response.as_secs_f64()),
         "connections_open": connections.open,
         "connections_idle": connections.idle,

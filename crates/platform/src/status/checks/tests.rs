@@ -42,7 +42,10 @@ fn healthy() -> Facts {
         lease: LeaseState::Held(holder()),
         database_kind: "PostgreSQL",
         connections: Connections { open: 2, idle: 1, most: 5 },
+        outage: None,
+        is_database_disk_at_fault: false,
         database: Ok(DatabaseStatus {
+            is_read_only: false,
             response: Duration::from_micros(1300),
             queued: 0,
             running: 0,
