@@ -233,6 +233,7 @@ pub(crate) async fn output(
     Params(Place { from, attached, wait }): Params<Place>,
 ) -> Result<Response, Failure> {
     let run = found(&shared, &caller, &id, Act::Run).await?;
+    caller.lasts()?;
     let wait = Duration::from_secs(wait).min(LONGEST_WAIT);
     let platform = &shared.0.platform;
     let ending = shared.0.ending.clone();
