@@ -34,6 +34,8 @@ pub enum Code {
     UnsupportedMediaType,
     /// The idempotency key was used for another request.
     KeyReused,
+    /// The token has as many requests under way as it may.
+    TooManyRequests,
     /// The disk is as full as it may be, or takes nothing for another reason.
     Full,
     /// The database is away; try again.
@@ -59,6 +61,7 @@ impl Code {
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::KeyReused => 422,
+            Self::TooManyRequests => 429,
             Self::Internal => 500,
             Self::Unavailable | Self::Stopping => 503,
             Self::Full => 507,
@@ -79,6 +82,7 @@ impl Code {
             Self::TooLarge => "the request is too large",
             Self::UnsupportedMediaType => "the request has another media type than is taken",
             Self::KeyReused => "the idempotency key belongs to another request",
+            Self::TooManyRequests => "too many requests at once",
             Self::Full => "the disk takes nothing",
             Self::Unavailable => "not now",
             Self::Stopping => "the platform is ending",

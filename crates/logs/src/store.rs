@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use query::{Filter, Found, page, tail};
+pub use query::{Filter, Found, Most, page, tail};
 pub use reader::{Item, Position, Reader};
 pub use writer::{Count, Tag, Writer};
 
@@ -100,9 +100,48 @@ impl FromStr for Cursor {
                 let digits = text.bytes().all(|byte| byte.is_ascii_digit());
                 digits.then(|| text.parse().ok()).flatten()
             };
-            Some(Self { segment: number(segment)?, offset: number(offset)? })
+            let cursor = Self { segment: number(segment)?, offset: number(offset)? };
+            // No file has a place that is larger.
+            i64::try_from(cursor.offset).is_ok().then_some(cursor)
         };
         parse().ok_or_else(|| NoCursor(text.chars().take(40).collect()))
+    }
+}
+
+/// Lines that one read of a log may bring: a record that is as large as it may be and pieces of others,
+/// with an end of a line in each byte.
+const MAX_LINES: u64 = 2 * (record::MAX_BYTES + reader::READ) as u64;
+
+/// A place among the lines that fit a question: behind some of those that come after a cursor. `12-4039`
+/// or `12-4039.3`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Where the lines are counted from.
+    pub cursor: Cursor,
+    /// How many of them were taken.
+    pub lines: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lines {
+            0 => write!(f, "{}", self.cursor),
+            lines => write!(f, "{}.{lines}", self.cursor),
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, NoCursor> {
+        let no_place = || NoCursor(text.chars().take(40).collect());
+        let (cursor, lines) = text.split_once('.').unwrap_or((text, "0"));
+        let is_number = lines.bytes().all(|byte| byte.is_ascii_digit());
+        // A place that was given out has no more: it is not counted further for a stranger.
+        let lines = lines.parse().ok().filter(|&lines| is_number && lines <= MAX_LINES);
+        let lines = lines.ok_or_else(no_place)?;
+        Ok(Self { cursor: cursor.parse().map_err(|_| no_place())?, lines })
     }
 }
 
@@ -176,7 +215,7 @@ pub fn behind(folder: &Path, cursor: Cursor) -> io::Result<u64> {
 /// The folder or a segment cannot be read.
 pub fn last_lines(folder: &Path, writer: u64, count: usize) -> io::Result<Vec<Line>> {
     let filter = Filter { writer: Some(writer), ..Filter::default() };
-    Ok(tail(folder, &filter, count)?.lines.into_iter().map(|(line, _)| line).collect())
+    Ok(tail(folder, &filter, Most { lines: count, bytes: usize::MAX })?.lines)
 }
 
 /// The name of the process as every reader shares it.

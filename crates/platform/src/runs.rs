@@ -310,7 +310,7 @@ impl Platform {
             Some(live) => live.input(at, bytes, end, attached).await,
             None => {
                 self.0.store.run(id).await?;
-                Ok(Taken { taken: at + bytes.len() as u64, closed: true })
+                Ok(Taken { taken: at.saturating_add(bytes.len() as u64), closed: true })
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use tolv_platform::{Actor, token_hash};
 use tolv_store::{StoredToken, Token};
 
 use crate::Shared;
+use crate::concurrency::Slot;
 use crate::error::Failure;
 use crate::outcome::AuditLines;
 
@@ -28,6 +29,7 @@ pub(crate) struct Caller {
     pub(crate) token: Token,
     /// What the request adds to the audit log.
     pub(crate) lines: AuditLines,
+    slot: Slot,
 }
 
 impl FromRequestParts<Shared> for Caller {
@@ -35,7 +37,8 @@ impl FromRequestParts<Shared> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
         let lines = parts.extensions.get::<AuditLines>().cloned().unwrap_or_default();
-        Ok(Self { lines, ..Self::of(&parts.headers, shared).await? })
+        let caller = Self::of(&parts.headers, shared).await?;
+        Ok(Self { lines, ..caller.counted(&parts.extensions, shared)? })
     }
 }
 
@@ -82,13 +85,30 @@ impl Caller {
         Self::with(bearer(headers).or_else(|| password(headers)), shared).await
     }
 
+    /// Counts the request among those of its token, which may have so many at once.
+    pub(crate) fn counted(self, request: &Extensions, shared: &Shared) -> Result<Self, Failure> {
+        let slot = request.get::<Slot>().cloned().unwrap_or_default();
+        slot.count(&shared.0.requests, &self.token.id)?;
+        Ok(Self { slot, ..self })
+    }
+
+    /// Counts the request among those that last, of which a token may have fewer at once.
+    pub(crate) fn lasts(&self) -> Result<(), Failure> {
+        self.slot.make_lasting()
+    }
+
+    /// Whose token this is, in a request that is not counted.
+    pub(crate) fn of_token(token: Token) -> Self {
+        Self { token, lines: AuditLines::default(), slot: Slot::default() }
+    }
+
     async fn with(text: Option<String>, shared: &Shared) -> Result<Self, Failure> {
         let none = |detail: &str| Failure::new(Code::Unauthorized, detail);
         let text = text.ok_or_else(|| none("the request has no token"))?;
         let hash = token_hash(&text);
         if let Some(local) = &shared.0.local {
             return match local.hash == hash {
-                true => Ok(Self { token: local.user.clone(), lines: AuditLines::default() }),
+                true => Ok(Self::of_token(local.user.clone())),
                 false => Err(none("the token is not valid")),
             };
         }
@@ -99,7 +119,7 @@ impl Caller {
         if token.expires.is_some_and(|expires| expires <= Timestamp::now()) {
             return Err(none("the token has expired"));
         }
-        Ok(Self { token, lines: AuditLines::default() })
+        Ok(Self::of_token(token))
     }
 
     /// Refuses what the token does not allow. That another app exists is not told.

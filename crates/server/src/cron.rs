@@ -127,6 +127,7 @@ pub(crate) async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
     let app = parse(&names.0)?;
     let found = found(&shared, &caller, names).await?;
+    caller.lasts()?;
     let follow = shared.0.platform.follow_run(&found.id).await;
     let follow = follow.map_err(|error| shared.failure(error))?;
     Ok(progress(&shared, caller, app, follow, &headers))

@@ -42,7 +42,7 @@ impl IntoResponse for Failure {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         match code {
-            Code::Unavailable | Code::Stopping => {
+            Code::Unavailable | Code::Stopping | Code::TooManyRequests => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
             }
             Code::Unauthorized => {

@@ -7,8 +7,8 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tolv_api::{Code, Page};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
 
@@ -17,6 +17,8 @@ use crate::listen::is_timeout;
 
 /// Things on a page where nothing is said, and at most.
 const LIMIT: (usize, usize) = (50, 200);
+/// Bytes of a page, as JSON.
+const PAGE_BYTES: usize = 1 << 20;
 
 /// A JSON body, said to be one; an empty one is `{}`.
 ///
@@ -142,17 +144,29 @@ impl Paging {
         self.cursor.as_deref().map(parse).transpose()
     }
 
-    /// A page: `items` has one more than was asked for where there is another page.
-    pub(crate) fn page<T, U>(
+    /// A page: `items` has one more than was asked for where there is another page. One that would
+    /// be larger than [`PAGE_BYTES`] ends before that, behind one item at least.
+    pub(crate) fn page<T, U: Serialize>(
         &self,
         mut items: Vec<T>,
         cursor: impl Fn(&T) -> String,
         convert: impl Fn(T) -> U,
     ) -> Page<U> {
-        let more = items.len() > self.limit;
+        let mut more = items.len() > self.limit;
         items.truncate(self.limit);
-        let next = items.last().filter(|_| more).map(cursor);
-        Page { items: items.into_iter().map(convert).collect(), next }
+        let (mut page, mut next, mut bytes) = (Vec::new(), None, 0);
+        for item in items {
+            let place = cursor(&item);
+            let item = convert(item);
+            bytes += serde_json::to_vec(&item).map_or(0, |json| json.len());
+            if bytes > PAGE_BYTES && !page.is_empty() {
+                more = true;
+                break;
+            }
+            next = Some(place);
+            page.push(item);
+        }
+        Page { items: page, next: next.filter(|_| more) }
     }
 }
 

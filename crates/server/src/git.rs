@@ -2,7 +2,7 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
@@ -27,12 +27,14 @@ pub(crate) struct Asked {
 /// Who asks for which deploy's repository, if they may.
 async fn admitted(
     shared: &Shared,
-    headers: &HeaderMap,
+    (headers, extensions): (&HeaderMap, &Extensions),
     app: &str,
     repo: &str,
     service: Service,
 ) -> Result<(Caller, DeployPath), Response> {
-    let caller = Caller::of_git(headers, shared).await.map_err(|failure| {
+    let caller = Caller::of_git(headers, shared).await;
+    let caller = caller.and_then(|caller| caller.counted(extensions, shared));
+    let caller = caller.map_err(|failure| {
         let unauthorized = failure.0.code == Code::Unauthorized;
         let mut response = plain(failure);
         if unauthorized {
@@ -51,6 +53,7 @@ async fn admitted(
         caller.may(act, Some(&path.app))?;
         let found = shared.0.platform.store().deploy(&path).await;
         found.map_err(|error| shared.failure(error))?;
+        caller.lasts()?;
         Ok(path)
     };
     match admit.await {
@@ -91,6 +94,7 @@ pub(crate) async fn advertise(
     Path((app, repo)): Path<(String, String)>,
     Params(asked): Params<Asked>,
     headers: HeaderMap,
+    request: Request,
 ) -> Response {
     let service = match asked.service.as_deref() {
         Some("git-upload-pack") => Service::Upload,
@@ -100,10 +104,11 @@ pub(crate) async fn advertise(
             return (StatusCode::FORBIDDEN, text).into_response();
         }
     };
-    let (caller, path) = match admitted(&shared, &headers, &app, &repo, service).await {
-        Ok(admitted) => admitted,
-        Err(response) => return response,
-    };
+    let (caller, path) =
+        match admitted(&shared, (&headers, request.extensions()), &app, &repo, service).await {
+            Ok(admitted) => admitted,
+            Err(response) => return response,
+        };
     // git shows the text of an HTTP error here, but not in answer to the push itself.
     if service == Service::Receive {
         let platform = &shared.0.platform;
@@ -149,10 +154,11 @@ async fn rpc(
     // From its first moment: an upgrade that waited for none would stop what it needs.
     let undecided = (service == Service::Receive).then(|| shared.0.platform.begin_push());
     let (parts, body) = request.into_parts();
-    let (caller, path) = match admitted(&shared, &parts.headers, &app, &repo, service).await {
-        Ok(admitted) => admitted,
-        Err(response) => return response,
-    };
+    let (caller, path) =
+        match admitted(&shared, (&parts.headers, &parts.extensions), &app, &repo, service).await {
+            Ok(admitted) => admitted,
+            Err(response) => return response,
+        };
     if service == Service::Receive
         && let Err(failure) = caller.audit(&shared, "deploy.push", &path, "").await
     {

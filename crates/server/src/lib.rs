@@ -12,6 +12,7 @@
 
 mod apps;
 mod auth;
+mod concurrency;
 mod config;
 mod convert;
 mod cron;
@@ -89,6 +90,7 @@ struct Inner {
     /// What the token in the state folder of a `tolv serve` is hashed to.
     home_token: OnceLock<Digest>,
     known_tokens: observer::KnownTokens,
+    requests: Arc<concurrency::Requests>,
     /// Takes faults of the platform's own.
     on_fault: Box<dyn Fn(String) + Send + Sync>,
 }
@@ -142,6 +144,7 @@ impl Server {
             local,
             home_token: OnceLock::new(),
             known_tokens: observer::KnownTokens::default(),
+            requests: Arc::new(concurrency::Requests::new(tolv_platform::api_connections())),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
             answered: CancellationToken::new(),
@@ -217,6 +220,7 @@ impl Server {
             .fallback(error::not_found)
             .method_not_allowed_fallback(error::not_allowed)
             .layer(from_fn_with_state(shared.clone(), origin::check))
+            .layer(from_fn(concurrency::hold))
             .layer(tower_http::catch_panic::CatchPanicLayer::new())
             .with_state(shared)
     }

@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::path::Path as FilePath;
-use std::str::FromStr;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::Stream;
@@ -19,7 +18,7 @@ use serde::Deserialize;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tolv_api::{Code, LogAccount, LogCount, LogLine, LogMissed, LogPage, LogStats, Value};
-use tolv_logs::store::{self, Count, Cursor, Filter, Found, Item, Reader};
+use tolv_logs::store::{self, Count, Filter, Found, Item, Most, Place, Reader};
 use tolv_logs::{Line, Micros, Source};
 use tolv_model::access::Act;
 use tolv_model::name::AppName;
@@ -35,6 +34,12 @@ use crate::extract::{Params, Path, parse, path};
 
 /// Lines of a page where nothing is said, and at most.
 const LIMIT: (usize, usize) = (100, 10_000);
+/// Bytes of a page's text at most: it stays in memory until its client has taken it.
+const PAGE_BYTES: usize = 1 << 20;
+/// Bytes of a page that are written at a time, or one line more.
+const CHUNK_BYTES: usize = 32 * 1024;
+/// Bytes of the log that whoever follows it reads at a time: what they take is in memory meanwhile.
+const FOLLOW_BYTES: usize = 64 * 1024;
 /// Bytes that a compiled pattern may have.
 const PATTERN: usize = 1 << 20;
 
@@ -93,37 +98,6 @@ fn micros(at: Timestamp) -> Micros {
     Micros(at.as_microsecond())
 }
 
-/// A place among the lines that fit: some of them behind a cursor. `12-4039` or `12-4039.3`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    cursor: Cursor,
-    lines: u64,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.lines {
-            0 => write!(f, "{}", self.cursor),
-            lines => write!(f, "{}.{lines}", self.cursor),
-        }
-    }
-}
-
-impl FromStr for Place {
-    type Err = store::NoCursor;
-
-    fn from_str(text: &str) -> Result<Self, store::NoCursor> {
-        let (cursor, lines) = match text.split_once('.') {
-            None => (text, Some(0)),
-            Some((cursor, lines)) => (cursor, lines.parse().ok()),
-        };
-        match lines {
-            Some(lines) => Ok(Self { cursor: cursor.parse()?, lines }),
-            None => text.parse::<Cursor>().map(|cursor| Self { cursor, lines: 0 }),
-        }
-    }
-}
-
 pub(crate) async fn show(
     State(shared): State<Shared>,
     caller: Caller,
@@ -137,6 +111,7 @@ pub(crate) async fn show(
     let place = resumed.or(asked.cursor.as_deref()).map(parse::<Place>).transpose()?;
     let folder = logged.log.folder().to_owned();
     if asked.follow {
+        caller.lasts()?;
         let app = parse(&app)?;
         return Ok(follow(&shared, caller, app, logged, place, filter).await?.into_response());
     }
@@ -146,34 +121,55 @@ pub(crate) async fn show(
     };
     let found = match (asked.tail, place) {
         (Some(_), Some(_)) => return Err(Failure::invalid("tail and cursor exclude each other")),
-        (Some(0), None) => read(&shared, move || store::tail(&folder, &filter, 0)).await?,
         (Some(count), None) => {
-            let count = limit(Some(count))?;
-            read(&shared, move || store::tail(&folder, &filter, count)).await?
+            let lines = if count == 0 { 0 } else { limit(Some(count))? };
+            let most = Most { lines, bytes: PAGE_BYTES };
+            read(&shared, move || store::tail(&folder, &filter, most)).await?
         }
         (None, place) => {
-            let limit = limit(asked.limit)?;
-            let from = place.map(|place| place.cursor);
-            let skip = place.map_or(0, |place| place.lines);
-            let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-            read(&shared, move || page(&folder, from, &filter, skip, limit)).await?
+            let most = Most { lines: limit(asked.limit)?, bytes: PAGE_BYTES };
+            read(&shared, move || store::page(&folder, place, &filter, most)).await?
         }
     };
-    let Found { lines, cursor, more, gap } = found;
-    let lines = lines.into_iter().map(|(line, _)| wire(line)).collect();
-    Ok(Json(LogPage { lines, cursor: cursor.to_string(), more, gap }).into_response())
+    Ok(streamed(found))
 }
 
-fn page(
-    folder: &FilePath,
-    from: Option<Cursor>,
-    filter: &Filter,
-    skip: usize,
-    limit: usize,
-) -> io::Result<Found> {
-    let mut found = store::page(folder, from, filter, limit.saturating_add(skip))?;
-    found.lines.drain(..skip.min(found.lines.len()));
-    Ok(found)
+/// A [`LogPage`] as an answer, written as the client takes it: in JSON it may be several times as
+/// large as the lines are.
+fn streamed(found: Found) -> Response {
+    let Found { lines, place, more, gap } = found;
+    let page = LogPage { lines: Vec::new(), cursor: place.to_string(), more, gap };
+    let rest = match serde_json::to_string(&page) {
+        Ok(rest) => rest,
+        Err(error) => return Failure::new(Code::Internal, error.to_string()).into_response(),
+    };
+    // Before the lines, and behind them.
+    let (head, end) = rest.split_at(rest.find(']').unwrap_or(0));
+    let (head, end) = (head.to_owned(), end.to_owned());
+    let written = (Some(head), lines.into_iter(), Some(end));
+    let chunks = unfold(written, |(mut head, mut lines, mut end)| async move {
+        end.as_ref()?;
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        let mut is_first = false;
+        if let Some(head) = head.take() {
+            (chunk, is_first) = (head.into_bytes(), true);
+        }
+        while chunk.len() < CHUNK_BYTES {
+            let Some(line) = lines.next() else {
+                chunk.extend(end.take().unwrap_or_default().into_bytes());
+                break;
+            };
+            if !std::mem::take(&mut is_first) {
+                chunk.push(b',');
+            }
+            if let Err(error) = serde_json::to_writer(&mut chunk, &wire(line)) {
+                return Some((Err(io::Error::from(error)), (None, lines, None)));
+            }
+        }
+        Some((Ok(chunk), (None, lines, end)))
+    });
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], Body::from_stream(chunks)).into_response()
 }
 
 /// The log of an address, for whoever may look at it.
@@ -234,7 +230,8 @@ async fn follow(
         Some(place) => Ok(Reader::at(&folder, place.cursor)),
         None => Reader::at_end(&folder),
     })
-    .await?;
+    .await?
+    .in_pieces(FOLLOW_BYTES);
     let follower = Follower {
         filter,
         place: Place { cursor: reader.cursor(), lines: 0 },
@@ -271,7 +268,7 @@ impl Follower {
             });
             let (reader, items, more) = read.await.ok()?;
             self.reader = Some(reader);
-            self.events.extend(items);
+            self.events = items.into();
             if self.events.is_empty() && !more.ok()? {
                 tokio::select! {
                     () = self.ending.cancelled() => return None,
@@ -361,19 +358,4 @@ pub(crate) async fn stats(
         processes.insert(process.to_string(), LogAccount { written, stored, dropped });
     }
     Ok(Json(LogStats { processes, total, size, limit }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_reads_back() {
-        for text in ["12-4039", "0-0.3", "7-9.18446744073709551615"] {
-            assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
-        }
-        for text in ["", "1", "1-2.x", "1-2.-3", ".5", "1-2.3.4"] {
-            assert!(text.parse::<Place>().is_err(), "{text}");
-        }
-    }
 }

@@ -22,7 +22,6 @@ use tolv_store::Token;
 use crate::Shared;
 use crate::auth::{Caller, bearer};
 use crate::error::Failure;
-use crate::outcome::AuditLines;
 
 /// For the database to know a token: one that was seen before, and another.
 const KNOWN_TIMEOUT: Duration = Duration::from_millis(200);
@@ -92,7 +91,7 @@ impl FromRequestParts<Shared> for Observer {
         if token.expires.is_some_and(|expires| expires <= Timestamp::now()) {
             return Err(none("the token has expired"));
         }
-        Ok(Self(Caller { token, lines: AuditLines::default() }))
+        Ok(Self(Caller::of_token(token)))
     }
 }
 

@@ -178,7 +178,8 @@ pub(crate) const ROUTES: &[Route] = &[
     route(
         "get",
         "D/logs",
-        "Lines of the log: the last `tail`, or `limit` of them behind `cursor`; with `follow=true` \
+        "Lines of the log: the last `tail`, or `limit` of them behind `cursor`, in pages of 1 MiB of \
+         text at most (`more` says that the next is behind its `cursor`); with `follow=true` \
          all that come, as server-sent events. `since`, `until`, `process`, `source`, `release` and \
          `grep` choose",
         None,

@@ -196,6 +196,7 @@ pub(crate) async fn events(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
     let operation = found(&shared, &caller, &id, Act::View).await?;
+    caller.lasts()?;
     let follow = shared.0.platform.follow(&operation.id).await;
     let follow = follow.map_err(|error| shared.failure(error))?;
     Ok(progress(&shared, caller, operation.deploy_name.app, follow, &headers))

@@ -233,6 +233,7 @@ pub(crate) async fn output(
     Params(Place { from, attached, wait }): Params<Place>,
 ) -> Result<Response, Failure> {
     let run = found(&shared, &caller, &id, Act::Run).await?;
+    caller.lasts()?;
     let wait = Duration::from_secs(wait).min(LONGEST_WAIT);
     let platform = &shared.0.platform;
     let ending = shared.0.ending.clone();
@@ -241,7 +242,7 @@ pub(crate) async fn output(
         biased;
         // The next platform knows nothing of it: this answer has all there will be.
         () = ending.cancelled(), if !run.state.is_over() => {
-            return Ok(end.respond(from, attached).await?);
+            return end.respond(from, attached).await;
         }
         output = platform.run_output(&run.id, from, attached, wait) => {
             output.map_err(|error| shared.failure(error))?
@@ -295,7 +296,7 @@ impl LastOutput {
         let first = self.read(from, attached, Duration::ZERO).await?;
         let place = first.from;
         let (sender, chunks) = tokio::sync::mpsc::channel(1);
-        tokio::spawn(async move {
+        self.shared.0.tasks.clone().spawn(async move {
             let loses = self.caller.clone().loses(
                 self.shared.clone(),
                 Act::Run,

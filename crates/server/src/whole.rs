@@ -48,7 +48,9 @@ async fn once(shared: Shared, request: Request, next: Next) -> Result<Response, 
     };
     let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= KEY);
     let key = key.ok_or_else(|| Failure::invalid("Idempotency-Key is not 1 to 255 letters"))?;
-    let (key, caller) = (key.to_owned(), Caller::of(request.headers(), &shared).await?);
+    let caller = Caller::of(request.headers(), &shared).await?;
+    // Before the key is taken: what is refused for now is not the answer for ever.
+    let (key, caller) = (key.to_owned(), caller.counted(request.extensions(), &shared)?);
     let (parts, body) = request.into_parts();
     let request = Request::from_parts(parts.clone(), body);
     let body = read_body(request, &shared).await?;

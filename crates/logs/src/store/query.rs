@@ -1,5 +1,6 @@
 //! Questions to a log: the last lines that fit, or those behind a place.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use regex::bytes::Regex;
 
 use super::reader::{Item, Read, Seen, end, line, lines};
 use super::record::Record;
-use super::{Cursor, Reader, segment_name, segments, shared_name};
+use super::{Cursor, Place, Reader, segment_name, segments, shared_name};
 use crate::line::{Line, Micros, Source};
 
 /// A record may stand this much later in the log than its time says.
@@ -75,46 +76,87 @@ fn is_of(name: &[u8], wanted: &[u8]) -> bool {
     }
 }
 
-/// Lines that fit, each with the place behind its record, and the place to go on at.
+/// Lines that fit, and the place to go on at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The oldest first.
-    pub lines: Vec<(Line, Cursor)>,
+    pub lines: Vec<Line>,
     /// Behind everything that was looked at.
-    pub cursor: Cursor,
+    pub place: Place,
     /// Whether there may be more behind it.
     pub more: bool,
     /// Whether the place that was asked for is not there any more.
     pub gap: bool,
 }
 
-/// The last `count` lines that fit; looks at no more segments than that needs.
+/// How much a question may bring at once; it is cut behind the first line of which there is too much.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    /// Lines.
+    pub lines: usize,
+    /// Bytes of their text; one line comes however long it is.
+    pub bytes: usize,
+}
+
+/// The last lines of a segment that fit, or how many there are where they have too many bytes.
+#[derive(Default)]
+struct LastLines {
+    lines: VecDeque<Line>,
+    bytes: usize,
+    /// Of all lines of the segment that fit, kept or not.
+    count: usize,
+    is_too_large: bool,
+}
+
+impl LastLines {
+    fn push(&mut self, line: Line, most: Most) {
+        self.count += 1;
+        if self.is_too_large {
+            return;
+        }
+        self.bytes += line.text.len();
+        self.lines.push_back(line);
+        if self.lines.len() > most.lines {
+            self.bytes -= self.lines.pop_front().map_or(0, |line| line.text.len());
+        }
+        if self.bytes > most.bytes {
+            (self.lines, self.is_too_large) = (VecDeque::new(), true);
+        }
+    }
+}
+
+/// The last lines that fit, as many as `most` says; looks at no more segments than that needs. Where
+/// these have more bytes than it says they come in pages: the first of them is given, and the rest
+/// is behind its place.
 ///
 /// # Errors
 ///
 /// The folder or a segment cannot be read.
-pub fn tail(folder: &Path, filter: &Filter, count: usize) -> io::Result<Found> {
-    let cursor = end(folder)?;
-    let mut found = Found { cursor, ..Found::default() };
-    let mut parts: Vec<Vec<(Line, Cursor)>> = Vec::new();
-    let mut left = count;
+pub fn tail(folder: &Path, filter: &Filter, most: Most) -> io::Result<Found> {
+    let end = end(folder)?;
+    let mut parts: Vec<VecDeque<Line>> = Vec::new();
+    let (mut left, mut is_too_large) = (most, false);
+    let mut start = Place::default();
     for segment in segments(folder)?.into_iter().rev() {
-        if left == 0 || filter.since.is_some_and(|since| is_older(folder, segment, since)) {
+        if left.lines == 0 || filter.since.is_some_and(|since| is_older(folder, segment, since)) {
             break;
         }
-        let until = if segment == cursor.segment { cursor.offset } else { u64::MAX };
-        let mut part = std::collections::VecDeque::new();
-        scan(folder, segment, until, filter, &mut |line, cursor| {
-            if part.len() == left {
-                part.pop_front();
-            }
-            part.push_back((line, cursor));
-        })?;
-        left -= part.len();
-        parts.push(part.into());
+        let until = if segment == end.segment { end.offset } else { u64::MAX };
+        let mut part = LastLines { is_too_large, ..LastLines::default() };
+        scan(folder, segment, until, filter, &mut |line| part.push(line, left))?;
+        is_too_large = part.is_too_large;
+        left.bytes -= part.bytes.min(left.bytes);
+        // Where the first page begins if there is more than one.
+        let skipped = part.count.saturating_sub(left.lines);
+        start = Place { cursor: Cursor { segment, offset: 0 }, lines: skipped as u64 };
+        left.lines -= part.count.min(left.lines);
+        parts.push(part.lines);
     }
-    found.lines = parts.into_iter().rev().flatten().collect();
-    Ok(found)
+    if is_too_large {
+        return gather(folder, start, filter, most);
+    }
+    let lines = parts.into_iter().rev().flatten().collect();
+    Ok(Found { lines, place: Place { cursor: end, lines: 0 }, ..Found::default() })
 }
 
 /// Whether nothing in a segment is as young as `since`.
@@ -133,7 +175,7 @@ fn scan(
     segment: u64,
     until: u64,
     filter: &Filter,
-    give: &mut dyn FnMut(Line, Cursor),
+    give: &mut dyn FnMut(Line),
 ) -> io::Result<()> {
     let mut reader = Reader::at(folder, Cursor { segment, offset: 0 });
     let mut done = false;
@@ -141,7 +183,7 @@ fn scan(
         let read = reader.read_with(&mut |reader, seen| {
             done = seen.behind.segment != segment || seen.behind.offset > until;
             if !done {
-                pick(reader, filter, &seen, &mut |line| give(line, seen.behind));
+                pick(reader, filter, &seen, &mut |_, line| give(line));
             }
             !done
         })?;
@@ -150,14 +192,21 @@ fn scan(
     Ok(())
 }
 
+/// Whether a line is in the log, or counts what is missing there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Stored,
+    Missed,
+}
+
 /// The lines of a record that fit, behind one that counts what is missing before it.
-fn pick(reader: &mut Reader, filter: &Filter, seen: &Seen<'_>, give: &mut dyn FnMut(Line)) {
+fn pick(reader: &mut Reader, filter: &Filter, seen: &Seen<'_>, give: &mut dyn FnMut(Kind, Line)) {
     let Seen { record, name, text, .. } = seen;
     if let Some(Item::Missed { source, process, lines, .. }) = reader.account(record, name)
         && filter.takes_missed(source, &process)
         && filter.grep.is_none()
     {
-        give(Line { time: record.time, ..Line::dropped(process, Some(lines)) });
+        give(Kind::Missed, Line { time: record.time, ..Line::dropped(process, Some(lines)) });
     }
     reader.count(record, text);
     if !filter.takes(record, name) {
@@ -166,7 +215,7 @@ fn pick(reader: &mut Reader, filter: &Filter, seen: &Seen<'_>, give: &mut dyn Fn
     let mut process: Option<Arc<str>> = None;
     let mut take = |text: &[u8]| {
         let process = process.get_or_insert_with(|| shared_name(name));
-        give(line(record, process, text));
+        give(Kind::Stored, line(record, process, text));
     };
     match &filter.grep {
         None => lines(record, text, &mut take),
@@ -187,36 +236,62 @@ fn may_match(grep: &Regex, text: &[u8]) -> bool {
     pattern.contains(['^', '$', '\\']) || grep.is_match(text)
 }
 
-/// `limit` lines that fit, from `from` on or from the oldest, and the rest of the last one's record.
+/// Lines that fit, from `from` on or from the oldest, as many as `most` says.
 ///
 /// # Errors
 ///
 /// The folder or a segment cannot be read.
-pub fn page(
-    folder: &Path,
-    from: Option<Cursor>,
-    filter: &Filter,
-    limit: usize,
-) -> io::Result<Found> {
+pub fn page(folder: &Path, from: Option<Place>, filter: &Filter, most: Most) -> io::Result<Found> {
     let start = match from {
-        Some(cursor) => cursor,
-        None => first(folder, filter.since)?,
+        Some(place) => place,
+        None => Place { cursor: first(folder, filter.since)?, lines: 0 },
     };
-    let mut reader = Reader::at(folder, start);
+    gather(folder, start, filter, most)
+}
+
+/// What is skipped is counted and not stored.
+fn gather(folder: &Path, from: Place, filter: &Filter, most: Most) -> io::Result<Found> {
+    let mut reader = Reader::at(folder, from.cursor);
+    let (mut skip, mut bytes) = (from.lines, 0);
     let mut found = Found::default();
+    let mut cut = None;
     while !found.more {
         let read = reader.read_with(&mut |reader, seen| {
-            pick(reader, filter, &seen, &mut |line| found.lines.push((line, seen.behind)));
-            found.more = found.lines.len() >= limit;
+            // Of this record: skipped or given.
+            let mut taken = 0;
+            pick(reader, filter, &seen, &mut |kind, line| {
+                if cut.is_some() {
+                    return;
+                }
+                if skip > 0 {
+                    let is_stored = u64::from(kind == Kind::Stored);
+                    (skip, taken) = (skip - is_stored, taken + is_stored);
+                    return;
+                }
+                let is_full = found.lines.len() >= most.lines
+                    || !found.lines.is_empty() && bytes + line.text.len() > most.bytes;
+                if is_full
+                    && kind == Kind::Stored
+                    && let Some(cursor) = seen.start
+                {
+                    cut = Some(Place { cursor, lines: taken });
+                    return;
+                }
+                taken += u64::from(kind == Kind::Stored);
+                bytes += line.text.len();
+                found.lines.push(line);
+            });
+            found.more = cut.is_some() || found.lines.len() >= most.lines || bytes >= most.bytes;
             !found.more
         })?;
         match read {
-            Read::Gap => found.gap = true,
+            // What was to be skipped made room.
+            Read::Gap => (found.gap, skip) = (true, 0),
             Read::All => break,
             Read::Some => {}
         }
     }
-    found.cursor = reader.cursor();
+    found.place = cut.unwrap_or(Place { cursor: reader.cursor(), lines: 0 });
     Ok(found)
 }
 

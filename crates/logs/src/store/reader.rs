@@ -14,7 +14,7 @@ use super::{Count, Cursor, segment_name, segments, shared_name, writer_id};
 use crate::line::{Line, Source};
 
 /// Bytes of one read.
-const READ: usize = 256 * 1024;
+pub(super) const READ: usize = 256 * 1024;
 /// Writers that are remembered; further ones put the oldest out.
 const WRITERS: usize = 4096;
 
@@ -208,8 +208,8 @@ impl Reader {
         }
         let ends = record.lines > 0 && !record.marks.more;
         let bytes = text.len() as u64 + u64::from(ends);
-        let lines = record.first + u64::from(record.lines);
-        writers.insert(record.writer, Count { lines, bytes: record.before + bytes });
+        let lines = record.first.saturating_add(u64::from(record.lines));
+        writers.insert(record.writer, Count { lines, bytes: record.before.saturating_add(bytes) });
     }
 
     fn name(&mut self, name: &[u8]) -> Arc<str> {
@@ -361,11 +361,12 @@ impl Reader {
             }
             let (name, text) = body.split_at(usize::from(record.name));
             some = true;
-            at += LENGTH + body.len();
             let Cursor { segment, offset } = self.position.cursor;
+            let start = base.map(|base| Cursor { segment, offset: base + at as u64 });
+            at += LENGTH + body.len();
             let offset = base.map_or(offset, |base| base + at as u64);
             let behind = Cursor { segment, offset };
-            if !visit(self, Seen { record, name, text, behind }) {
+            if !visit(self, Seen { record, name, text, start, behind }) {
                 return Parsed { used: at, some, stopped: true };
             }
         }
@@ -381,6 +382,8 @@ pub(super) struct Seen<'a> {
     pub(super) record: Record,
     pub(super) name: &'a [u8],
     pub(super) text: &'a [u8],
+    /// The place before it; nothing where it came late into the segment before.
+    pub(super) start: Option<Cursor>,
     /// The place behind it.
     pub(super) behind: Cursor,
 }

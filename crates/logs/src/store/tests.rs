@@ -70,8 +70,13 @@ fn show(items: &[Item]) -> Vec<String> {
     items.iter().map(show).collect()
 }
 
+/// So many lines, of any length.
+fn most(lines: usize) -> Most {
+    Most { lines, bytes: usize::MAX }
+}
+
 fn texts(found: &Found) -> Vec<String> {
-    found.lines.iter().map(|(line, _)| String::from_utf8_lossy(&line.text).into_owned()).collect()
+    found.lines.iter().map(|line| String::from_utf8_lossy(&line.text).into_owned()).collect()
 }
 
 /// Lines and bytes, delivered and missed.
@@ -207,10 +212,10 @@ fn damage_costs_the_record_alone() {
     fs::write(&path, &bytes).unwrap();
     let mut reader = bed.strict();
     assert_eq!(show(&drain(&mut reader)), ["one", "-1", "three"]);
-    let shown = texts(&tail(&bed.path, &Filter::default(), 9).unwrap());
+    let shown = texts(&tail(&bed.path, &Filter::default(), most(9)).unwrap());
     let gap = "Error L10 (output buffer overflow): 1 line dropped";
     assert_eq!(shown, ["one", gap, "three"]);
-    assert_eq!(texts(&page(&bed.path, None, &Filter::default(), 9).unwrap()), shown);
+    assert_eq!(texts(&page(&bed.path, None, &Filter::default(), most(9)).unwrap()), shown);
     let missed = reader.finish(1, &"web.1".into(), writer.taken());
     assert!(matches!(missed, Some(Item::Missed { lines: 2, .. })), "{missed:?}");
 }
@@ -274,7 +279,7 @@ fn the_last_lines_that_fit_are_found_from_the_end() {
         put_at(&mut web, "web.1", format!("web {number}").as_bytes(), time);
         put_at(&mut worker, "worker.1", format!("a\nworker {number}").as_bytes(), time);
     }
-    let tail = |filter: &Filter, count| texts(&tail(&bed.path, filter, count).unwrap());
+    let tail = |filter: &Filter, count| texts(&tail(&bed.path, filter, most(count)).unwrap());
     assert_eq!(tail(&Filter::default(), 3), ["web 199", "a", "worker 199"]);
     let of = |process: &str| Filter { process: Some(process.to_owned()), ..Filter::default() };
     assert_eq!(tail(&of("web"), 2), ["web 198", "web 199"]);
@@ -304,22 +309,66 @@ fn pages_put_together_are_everything() {
     }
     let (mut cursor, mut all) = (None, Vec::new());
     loop {
-        let found = page(&bed.path, cursor, &Filter::default(), 7).unwrap();
+        let found = page(&bed.path, cursor, &Filter::default(), most(7)).unwrap();
         assert!(found.lines.len() <= 7 && !found.gap);
         all.extend(texts(&found));
-        cursor = Some(found.cursor);
+        cursor = Some(found.place);
         if !found.more {
             break;
         }
     }
     assert_eq!(all, (0..200).map(|number| number.to_string()).collect::<Vec<_>>());
     put(&mut writer, "web.1", b"new");
-    let found = page(&bed.path, cursor, &Filter::default(), 7).unwrap();
+    let found = page(&bed.path, cursor, &Filter::default(), most(7)).unwrap();
     assert_eq!(texts(&found), ["new"]);
-    // The place of each line is the one to go on at.
-    let found = page(&bed.path, None, &Filter::default(), 3).unwrap();
-    let next = page(&bed.path, Some(found.lines[1].1), &Filter::default(), 1).unwrap();
-    assert_eq!(texts(&next), ["2"]);
+}
+
+#[test]
+fn pages_and_tails_are_cut_at_lines_and_bytes_within_a_record() {
+    let bed = bed(Limits { segment: 3000, total: 64_000, min_free: 0 });
+    let (mut writer, mut other) = (bed.writer(1), bed.writer(2));
+    let mut want = Vec::new();
+    for number in 0..40 {
+        let lines: Vec<_> = (0..5).map(|line| format!("{number} {line:030}")).collect();
+        put(&mut writer, "web.1", lines.join("\n").as_bytes());
+        put(&mut other, "worker.1", b"other");
+        want.extend(lines);
+    }
+    let filter = Filter { process: Some("web".to_owned()), ..Filter::default() };
+    // One line, an odd number of them, and fewer bytes than a line has.
+    let bounds = [(1, usize::MAX), (7, usize::MAX), (99, 10), (99, 100), (200, 3000)];
+    for most in bounds.map(|(lines, bytes)| Most { lines, bytes }) {
+        for (asked, wanted) in [(None, &want[..]), (Some(83), &want[want.len() - 83..])] {
+            let mut found = match asked {
+                None => page(&bed.path, None, &filter, most).unwrap(),
+                Some(lines) => tail(&bed.path, &filter, Most { lines, ..most }).unwrap(),
+            };
+            let mut all = Vec::new();
+            loop {
+                let bytes: usize = found.lines.iter().map(|line| line.text.len()).sum();
+                assert!(bytes <= most.bytes || found.lines.len() == 1, "{bytes}: {most:?}");
+                assert!(asked.is_some() || found.lines.len() <= most.lines);
+                all.extend(texts(&found));
+                if !found.more {
+                    break;
+                }
+                let place = found.place.to_string().parse().unwrap();
+                found = page(&bed.path, Some(place), &filter, most).unwrap();
+            }
+            assert_eq!(all, wanted, "{most:?} {asked:?}");
+        }
+    }
+}
+
+#[test]
+fn a_place_reads_back() {
+    for text in ["12-4039", "0-0.3", "7-9223372036854775807.2621440"] {
+        assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
+    }
+    let none = ["", "1", "1-2.x", "1-2.-3", ".5", "1-2.3.4", "1-2.+3", "1-2."];
+    for text in none.into_iter().chain(["0-0.99999999999", "0-9223372036854775808"]) {
+        assert!(text.parse::<Place>().is_err(), "{text}");
+    }
 }
 
 #[test]
@@ -352,7 +401,7 @@ fn nothing_is_missed_that_was_before_the_reader() {
 #[test]
 fn a_log_that_is_not_there_is_empty() {
     let missing = Path::new("/nonexistent/log");
-    assert_eq!(tail(missing, &Filter::default(), 5).unwrap(), Found::default());
+    assert_eq!(tail(missing, &Filter::default(), most(5)).unwrap(), Found::default());
     assert_eq!(drain(&mut Reader::open(missing)), []);
     assert!("12".parse::<Cursor>().is_err() && "+1-2".parse::<Cursor>().is_err());
 }

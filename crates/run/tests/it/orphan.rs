@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tolv_logs::store::{Filter, tail};
+use tolv_logs::store::{Filter, Most, tail};
 use tolv_run::{OneOff, ProcessState, Settings, Target};
 use tolv_sandbox::Level;
 use tolv_testkit::{Home, of_other_version, poll};
@@ -219,9 +219,10 @@ fn pids(bed: &Bed) -> BTreeMap<String, Option<i32>> {
 
 /// All that the worker wrote, as it is in the log.
 fn numbers(home: &Holder) -> Vec<u64> {
-    let found = tail(&home.path("logs"), &Filter::default(), 100_000).unwrap();
-    let its = found.lines.iter().filter(|(line, _)| &*line.process == "worker.1");
-    its.filter_map(|(line, _)| text(line).parse().ok()).collect()
+    let all = Most { lines: 100_000, bytes: usize::MAX };
+    let found = tail(&home.path("logs"), &Filter::default(), all).unwrap();
+    let its = found.lines.iter().filter(|line| &*line.process == "worker.1");
+    its.filter_map(|line| text(line).parse().ok()).collect()
 }
 
 #[test]

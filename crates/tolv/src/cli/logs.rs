@@ -35,17 +35,38 @@ pub(super) fn logs(args: &Logs, settings: &Settings) -> Done {
     let choice = choice(args);
     let cursor = match (args.number, args.since) {
         (None, Some(_)) => all(&target, &path, &choice, &mut out)?,
-        (number, _) => {
-            let tail = number.map_or(TAIL, usize::from);
-            let page: LogPage = target.client.get(&format!("{path}?tail={tail}{choice}"))?;
-            out.lines(page.lines)?;
-            page.cursor
-        }
+        (number, _) => last(&target, &path, &choice, number.map_or(TAIL, usize::from), &mut out)?,
     };
     if args.follow {
         follow(&target, &format!("{path}?follow=true&cursor={cursor}{choice}"), &mut out)?;
     }
     Ok(Vec::new())
+}
+
+/// The last lines that fit, page by page where they are long; the cursor behind them.
+fn last(
+    target: &Target,
+    path: &str,
+    choice: &str,
+    count: usize,
+    out: &mut Out,
+) -> Result<String, Failure> {
+    let mut left = count;
+    let mut page: LogPage = target.client.get(&format!("{path}?tail={count}{choice}"))?;
+    loop {
+        if page.gap {
+            out.missed(&LogMissed { process: None, lines: None })?;
+        }
+        left = left.saturating_sub(page.lines.len());
+        out.lines(page.lines)?;
+        // What is written meanwhile is not among them.
+        if !page.more || left == 0 {
+            return Ok(page.cursor);
+        }
+        let (limit, cursor) = (left.min(PAGE), page.cursor);
+        let next = format!("{path}?limit={limit}&cursor={cursor}{choice}");
+        page = target.client.get(&next)?;
+    }
 }
 
 /// Everything that fits, page by page; the cursor behind it.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::logs::{answer, ask};
 use super::metrics::scraped;
 use super::*;
 
@@ -160,4 +161,44 @@ fn silent_connections_hold_up_neither_visitors_nor_the_platform() {
     shop.pushed(&["tolv", "main"]);
     assert!(scraped(&shop)["tolv_router_connections"] <= connections);
     drop(silent);
+}
+
+#[test]
+fn one_token_follows_so_much_and_leaves_the_connections_to_others() {
+    let home = tolv_testkit::Home::new();
+    let serve = Serve::start(few_descriptors(&home).to_str().unwrap(), &[]);
+    let shop = Shop::on(serve, "web: python3 server.py\n");
+    // Two of one name: they are not one.
+    let token = || {
+        let made = shop.json(&["tokens", "create", "--name", "viewer", "--role", "view"]);
+        made["secret"].as_str().unwrap().to_owned()
+    };
+    let (viewer, other) = (token(), token());
+    let path = "/v1/apps/shop/deploys/production/logs?follow=true";
+    // The first bytes of an answer that does not end.
+    let status = |mut stream: TcpStream| {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        (String::from_utf8_lossy(&head[9..]).into_owned(), stream)
+    };
+    // Of 256 connections: 16 for what lasts.
+    let followed: Vec<_> = (0..16).map(|_| status(ask(&shop, &viewer, path))).collect();
+    assert!(followed.iter().all(|(code, _)| code == "200"), "{followed:?}");
+    let refused: Vec<_> = (0..250).map(|_| answer(ask(&shop, &viewer, path))).collect();
+    for response in &refused {
+        assert_eq!(response.status, 429, "{}", response.text());
+        assert_eq!(response.header("retry-after"), Some("2"));
+        let problem: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(problem["code"], "too-many-requests", "{problem}");
+        assert!(problem["detail"].as_str().unwrap().starts_with("16 requests of this token"));
+    }
+    // What does not last is answered, and so are others.
+    assert_eq!(answer(ask(&shop, &viewer, "/v1/whoami")).status, 200);
+    let (code, others) = status(ask(&shop, &other, path));
+    assert_eq!(code, "200");
+    promptly("a command", || drop(shop.tolv(&["ps"])));
+    drop((followed, others));
+    poll(SOON, "what ended to be counted no more", || {
+        (status(ask(&shop, &viewer, path)).0 == "200").then_some(())
+    });
 }

@@ -1,6 +1,7 @@
 //! `tolv logs`: what is in the log of a deploy, whatever ended meanwhile, and who follows it.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -238,6 +239,102 @@ fn a_follower_that_does_not_read_loses_lines_for_itself_alone_and_is_told_how_ma
     // Nobody else lost any: the platform's own count knows of none.
     let stats = shop.json(&["logs", "stats"]);
     assert_eq!(stats["total"]["dropped"]["lines"], 0, "{stats}");
+}
+
+/// A request to the API that is sent, and of whose answer nothing is read yet.
+pub(super) fn ask(shop: &Shop, token: &str, path: &str) -> TcpStream {
+    let address = shop.serve.url();
+    let mut stream = TcpStream::connect(address.strip_prefix("http://").unwrap()).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+/// The whole answer.
+pub(super) fn answer(mut stream: TcpStream) -> http::Response {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    http::parse(&answer, false).unwrap()
+}
+
+/// MiB of memory that the platform has.
+fn memory(shop: &Shop) -> u64 {
+    let status = format!("/proc/{}/status", shop.serve.running().pid());
+    let status = std::fs::read_to_string(status).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn a_page_is_small_whatever_is_asked_and_written_and_no_line_is_lost() {
+    const LINES: usize = 600;
+    let shop = Shop::new("web: exec python3 server.py\n", &[]);
+    // Of bytes that are six times as long in JSON.
+    let flood = format!(
+        "import sys\nfor n in range({LINES}): sys.stdout.buffer.write(b'%06d' % n + b'\\x01' * 9980 + b'\\n')\n"
+    );
+    shop.change("flood.py", &flood);
+    shop.pushed(&["tolv", "main"]);
+    shop.tolv(&["run", "--detach", "python3", "flood.py"]);
+    poll(SOON, "the last line", || {
+        let last = format!("{:06}\u{1}", LINES - 1);
+        shop.tolv(&["logs", "-n", "1", "--grep", "^[0-9]{6}\\x01", "--json"])
+            .contains(&last.replace('\u{1}', "\\u0001"))
+            .then_some(())
+    });
+    let view = shop.json(&["tokens", "create", "--role", "view"]);
+    let view = view["secret"].as_str().unwrap();
+    let path = "/v1/apps/shop/deploys/production/logs";
+    let choice = "grep=%5E%5B0-9%5D%7B6%7D%5Cx01";
+
+    // Page by page.
+    let (mut numbers, mut pages) = (Vec::new(), 0);
+    let mut next = format!("{path}?tail=10000&{choice}");
+    loop {
+        let response = answer(ask(&shop, view, &next));
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert!(response.body.len() < 8 << 20, "{} bytes", response.body.len());
+        let page: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        for line in page["lines"].as_array().unwrap() {
+            let text = line["text"]["text"].as_str().unwrap();
+            assert_eq!(text.len(), 9986);
+            numbers.push(text[..6].parse::<usize>().unwrap());
+        }
+        pages += 1;
+        if page["more"] == false {
+            break;
+        }
+        next = format!("{path}?limit=10000&cursor={}&{choice}", page["cursor"].as_str().unwrap());
+    }
+    assert!(pages >= 6, "{pages}");
+    assert_eq!(numbers, (0..LINES).collect::<Vec<_>>());
+    // The command puts them together.
+    let all = shop.tolv(&["logs", "-n", &LINES.to_string(), "--process", "run", "--source", "app"]);
+    assert_eq!(all.lines().count(), LINES);
+
+    // Nobody's answer is in memory as a whole.
+    let before = memory(&shop);
+    let unread: Vec<_> = (0..12).map(|_| ask(&shop, view, &format!("{path}?tail=10000"))).collect();
+    for stream in &unread {
+        assert_eq!(stream.peek(&mut [0; 1]).unwrap(), 1);
+    }
+    let grown = memory(&shop).saturating_sub(before);
+    assert!(grown < 150, "{before} MiB and {grown} more");
+    drop(unread);
+
+    // A place that no page gave out.
+    for cursor in ["0-0.99999999999", "0-0.18446744073709551615", "0-18446744073709551615"] {
+        for more in ["limit=1", "follow=true"] {
+            let refused = answer(ask(&shop, view, &format!("{path}?{more}&cursor={cursor}")));
+            assert_eq!(refused.status, 400, "{cursor}: {}", refused.text());
+            assert!(refused.text().contains("is not a place in a log"), "{}", refused.text());
+        }
+    }
+    let skipped = answer(ask(&shop, view, &format!("{path}?limit=1&cursor=0-0.2000000")));
+    assert_eq!(skipped.status, 200, "{}", skipped.text());
 }
 
 #[test]
