@@ -327,6 +327,7 @@ impl Predecessor {
 
 /// Ends this program at once where the old one is gone before this one takes requests: whoever starts
 /// another in its place finds the addresses and the state folder free.
+#[expect(clippy::exit, reason = "nothing of this program is to go on, whatever it waits for")]
 fn end_with(socket: &UnixStream, is_over: &Mutex<bool>) {
     let mut hangup = [PollFd::new(socket, PollFlags::RDHUP)];
     while poll(&mut hangup, None) == Err(Errno::INTR) {}
