@@ -242,7 +242,7 @@ pub(crate) async fn output(
         biased;
         // The next platform knows nothing of it: this answer has all there will be.
         () = ending.cancelled(), if !run.state.is_over() => {
-            return Ok(end.respond(from, attached).await?);
+            return end.respond(from, attached).await;
         }
         output = platform.run_output(&run.id, from, attached, wait) => {
             output.map_err(|error| shared.failure(error))?
@@ -296,7 +296,7 @@ impl LastOutput {
         let first = self.read(from, attached, Duration::ZERO).await?;
         let place = first.from;
         let (sender, chunks) = tokio::sync::mpsc::channel(1);
-        tokio::spawn(async move {
+        self.shared.0.tasks.clone().spawn(async move {
             let loses = self.caller.clone().loses(
                 self.shared.clone(),
                 Act::Run,
