@@ -26,7 +26,7 @@ use crate::args::Serve;
 use crate::cli::Failure;
 use crate::output;
 use crate::settings::{ITSELF, Settings};
-use crate::upgrade::{Heir, Predecessor, Sockets, Successor};
+use crate::upgrade::{self, Heir, Predecessor, Sockets, Successor};
 
 /// Lines that are written together.
 const AT_ONCE: usize = 512;
@@ -378,12 +378,10 @@ type Watched = (Child, Platform, mpsc::UnboundedSender<String>);
 /// Tells what still waits for the new program where that has crashed or was killed. An upgrade or an
 /// orderly end of its own leaves nothing undone.
 async fn abandon_with(watched: oneshot::Receiver<Watched>) -> Infallible {
-    if let Ok((mut new, platform, notices)) = watched.await {
-        let ended = spawn_blocking(move || new.wait()).await;
-        if let Ok(Ok(status)) = ended
-            && !status.success()
-        {
-            notices.send(format!("The new program ended ({status}): this one ends too")).ok();
+    if let Ok((new, platform, notices)) = watched.await {
+        let ended = spawn_blocking(move || upgrade::crash_of(&new)).await;
+        if let Ok(Some(how)) = ended {
+            notices.send(format!("The new program {how}: this one ends too")).ok();
             platform.abandon();
         }
     }

@@ -31,7 +31,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::output;
 use crate::settings::ITSELF;
@@ -264,6 +264,24 @@ impl Heir {
         if let Some(id) = self.lock().id {
             kill_process(id, Signal::KILL).ok();
         }
+    }
+}
+
+/// Waits for the end of a program that goes on for this one; how it ended, where that was in disorder.
+/// Its id stays its own.
+pub(crate) fn crash_of(child: &Child) -> Option<String> {
+    let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw)?;
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let ended = loop {
+        match waitid(WaitId::Pid(id), options) {
+            Err(Errno::INTR) => {}
+            ended => break ended.ok().flatten()?,
+        }
+    };
+    match (ended.exit_status(), ended.terminating_signal()) {
+        (Some(0), _) => None,
+        (Some(status), _) => Some(format!("ended with status {status}")),
+        (None, signal) => Some(format!("was killed by signal {}", signal.unwrap_or_default())),
     }
 }
 
