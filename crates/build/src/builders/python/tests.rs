@@ -11,8 +11,7 @@ mod django;
 fn machine(files: &[(&str, &str)]) -> Machine {
     let mut all = vec![(".python-version", "# ours\n3.99\n")];
     all.extend(files);
-    let mut machine = Machine::new(&all);
-    machine.resolver = as_it_is;
+    let machine = Machine::new(&all);
     machine.program("bin/uv", "uv 0.99.0 (0123456 2026-01-01)");
     let prefix = machine.path("toolchains/python/cpython-3.99.1");
     let program = prefix.join("bin/python3.99");
@@ -21,13 +20,7 @@ fn machine(files: &[(&str, &str)]) -> Machine {
     machine
 }
 
-/// Stands in for the sandbox: what is asked for is the lock.
-#[expect(clippy::unnecessary_wraps, reason = "it stands in for what may fail")]
-fn as_it_is(wanted: &Resolution) -> Result<Vec<u8>, Error> {
-    Ok(wanted.files.first().map(|(_, bytes)| bytes.clone()).unwrap_or_default())
-}
-
-/// The same with packages that the others need.
+/// Stands in for the sandbox: the lock has packages that the others need.
 #[expect(clippy::unnecessary_wraps, reason = "it stands in for what may fail")]
 fn with_more(wanted: &Resolution) -> Result<Vec<u8>, Error> {
     assert_eq!(wanted.result, resolve::REQUIREMENTS_LOCK);
