@@ -61,7 +61,7 @@ pub(crate) async fn listen(asked: &Http) -> Result<TcpListener, ListenError> {
     Err(ListenError::NoneFree)
 }
 
-/// Listens at an address. One that is taken is tried again for [`TAKEN_TIMEOUT`]: a program that was
+/// Listens at an address. One that is taken is tried again for three seconds: a program that was
 /// killed may hold it until it is gone.
 ///
 /// # Errors
