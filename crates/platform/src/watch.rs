@@ -91,11 +91,15 @@ impl Watch {
                     && tolv_build::odd_ignore_file(entry.path()).is_none()
             })
             .build();
-        let folders: BTreeSet<_> = walk
+        let folders = walk
             .flatten()
             .filter(|entry| entry.file_type().is_some_and(|kind| kind.is_dir()))
-            .map(ignore::DirEntry::into_path)
-            .collect();
+            .map(ignore::DirEntry::into_path);
+        // The walk would read it at its root before anything is filtered; the next build says so.
+        let folders: BTreeSet<_> = match tolv_build::odd_ignore_file(&self.root) {
+            Some(_) => [self.root.clone()].into(),
+            None => folders.collect(),
+        };
         for gone in self.watched.difference(&folders) {
             // A folder that was removed has taken its watch along.
             self.watcher.unwatch(gone).ok();

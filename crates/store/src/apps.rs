@@ -302,13 +302,7 @@ impl Store {
     ///
     /// [`Error::NotFound`].
     pub async fn deploy(&self, path: &DeployPath) -> Result<Deploy, Error> {
-        let statement = format!("{DEPLOY} WHERE d.app_name = $1 AND d.name = $2");
-        let row = sqlx::query(&statement)
-            .bind(path.app.as_str().to_owned())
-            .bind(path.name.as_str().to_owned())
-            .fetch_optional(self.pool())
-            .await?;
-        deploy(self, &row.ok_or_else(|| no_deploy(path))?)
+        deploy(self, &self.deploy_row(path).await?)
     }
 
     /// What is in the place of a deploy.
@@ -317,13 +311,17 @@ impl Store {
     ///
     /// [`Error::NotFound`].
     pub async fn stored_deploy(&self, path: &DeployPath) -> Result<Stored<Deploy>, Error> {
+        Ok(stored_deploy(self, &self.deploy_row(path).await?))
+    }
+
+    async fn deploy_row(&self, path: &DeployPath) -> Result<AnyRow, Error> {
         let statement = format!("{DEPLOY} WHERE d.app_name = $1 AND d.name = $2");
         let row = sqlx::query(&statement)
             .bind(path.app.as_str().to_owned())
             .bind(path.name.as_str().to_owned())
             .fetch_optional(self.pool())
             .await?;
-        Ok(stored_deploy(self, &row.ok_or_else(|| no_deploy(path))?))
+        row.ok_or_else(|| no_deploy(path))
     }
 
     /// Which deploy the state folder knows under a path; nothing where it knows none.

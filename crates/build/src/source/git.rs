@@ -7,18 +7,46 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read as _, Seek as _};
+use std::io::{self, Read as _, Seek as _};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tolv_sandbox::Cancel;
 
 use crate::Error;
+
+/// For git to look through a working tree: it opens what lies there under the names that it knows, and a
+/// pipe is never at its end.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// Runs a command; nothing where it had not ended by then, and was killed.
+fn within(command: &mut Command, limit: Duration) -> io::Result<Option<Output>> {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    let (running, ended) = mpsc::channel::<()>();
+    let watch = move || {
+        let is_late = ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+        if is_late {
+            // It may have ended in this moment.
+            pidfd_send_signal(&handle, Signal::KILL).ok();
+        }
+        is_late
+    };
+    let watch = thread::Builder::new().name("git".to_owned()).spawn(watch)?;
+    let output = child.wait_with_output();
+    drop(running);
+    let is_late = watch.join().unwrap_or(false);
+    output.map(|output| (!is_late).then_some(output))
+}
 
 /// How git is started.
 #[derive(Clone, Debug)]
@@ -73,7 +101,8 @@ impl Git {
     }
 
     fn output(&self, command: &mut Command) -> Result<Output, Error> {
-        command.output().map_err(|source| {
+        let ran = within(command, LONGEST);
+        let output = ran.map_err(|source| {
             if source.kind() == std::io::ErrorKind::NotFound {
                 return Error::Toolchain {
                     what: "git".into(),
@@ -82,6 +111,15 @@ impl Git {
                 };
             }
             Error::io("run", "git")(source)
+        })?;
+        output.ok_or_else(|| {
+            let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
+            Error::Source(format!(
+                "git was stopped after {} s (`git {}`): a pipe in the place of a `.gitignore`, or a disk \
+                 that hangs, may hold it up",
+                LONGEST.as_secs(),
+                words.join(" ")
+            ))
         })
     }
 
@@ -275,4 +313,27 @@ fn parse_index(bytes: &[u8]) -> Vec<(Vec<u8>, Indexed)> {
         Some((path, kind))
     };
     bytes.split(|&byte| byte == 0).filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn git_that_waits_at_a_pipe_is_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = Git { path: "/usr/local/bin:/usr/bin:/bin".into(), home: None };
+        let git = |words: &[&str]| {
+            let mut command = own.in_tree(dir.path());
+            command.args(words);
+            within(&mut command, Duration::from_millis(500)).unwrap()
+        };
+        let list = ["ls-files", "--others", "--exclude-standard", "-z"];
+        assert!(own.good(own.command(dir.path()).args(["init", "--quiet"])).is_ok());
+        std::fs::write(dir.path().join("a"), "").unwrap();
+        assert_eq!(git(&list).unwrap().stdout, b"a\0");
+        let (path, kind) = (dir.path().join(".gitignore"), rustix::fs::FileType::Fifo);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, 0o600.into(), 0).unwrap();
+        assert!(git(&list).is_none());
+    }
 }

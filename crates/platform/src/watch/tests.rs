@@ -24,3 +24,21 @@ async fn a_change_in_a_new_folder_is_seen_and_ignored_folders_are_not() {
     fs::write(root.join(".tolv/x"), "1").unwrap();
     assert!(timeout(QUIET * 4, watch.changed()).await.is_err(), "ignored folders are no change");
 }
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_an_ignore_file_is_not_read() {
+    let (dir, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (root, fifo) = (dir.path().canonicalize().unwrap(), rustix::fs::FileType::Fifo);
+    fs::create_dir(root.join("deep")).unwrap();
+    for path in [".gitignore", "deep/.gitignore"] {
+        let path = root.join(path);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, 0o600.into(), 0).unwrap();
+    }
+    let started = tokio::task::spawn_blocking({
+        let (root, away) = (root.clone(), away.path().to_owned());
+        move || Watch::start(&root, &away)
+    });
+    let mut watch = timeout(LONG, started).await.unwrap().unwrap().unwrap();
+    fs::write(root.join("new"), "").unwrap();
+    timeout(LONG, watch.changed()).await.unwrap().unwrap();
+}
