@@ -76,7 +76,17 @@ impl<P: Clone> Flow<P> {
     pub fn new(settled: Point<P>, retried: u64) -> Self {
         let (acknowledged, head, tried) = (settled.clone(), settled.clone(), settled.sent);
         let (reached, under_way) = (settled.sent, VecDeque::new());
-        Self { settled, acknowledged, head, tried, reached, under_way, known: 0, written: 0, retried }
+        Self {
+            settled,
+            acknowledged,
+            head,
+            tried,
+            reached,
+            under_way,
+            known: 0,
+            written: 0,
+            retried,
+        }
     }
 
     /// Goes on where another platform ended, which knew that `acknowledged` was at the receiver's

@@ -20,7 +20,9 @@ use crate::error::{Error, is_damaged};
 use crate::lease::require_writable;
 use crate::reserve;
 use crate::rows::Done;
-use crate::schema::{Identity, FIXED_IN_POSTGRES, FIXED_IN_SQLITE, IS_FIXED_IN_POSTGRES, IS_FIXED_IN_SQLITE};
+use crate::schema::{
+    FIXED_IN_POSTGRES, FIXED_IN_SQLITE, IS_FIXED_IN_POSTGRES, IS_FIXED_IN_SQLITE, Identity,
+};
 use crate::secret::{RowKey, SecretKey, random};
 use crate::spent::Spent;
 use crate::url::{DatabaseUrl, Place};
@@ -523,7 +525,9 @@ impl Store {
     /// Why nothing may be written now.
     fn why_no_write(&self) -> Error {
         match (self.0.ousted.get(), self.outage()) {
-            (Some(by), _) => Error::Away(format!("another platform runs on this database now: {by}")),
+            (Some(by), _) => {
+                Error::Away(format!("another platform runs on this database now: {by}"))
+            }
             (None, Some(why)) => Error::Away(why),
             (None, None) => Error::Away(LEASE_LOST.to_owned()),
         }

@@ -19,9 +19,9 @@ async fn access_lines_are_written_after_a_panic_of_their_writer_and_what_it_had_
             async move {
                 let deliver = |batch: Vec<Request>| {
                     assert!(calls.fetch_add(1, Relaxed) > 0, "as it can be");
-                    let texts = batch.iter().map(|request| {
-                        String::from_utf8_lossy(&request.line.text).into_owned()
-                    });
+                    let texts = batch
+                        .iter()
+                        .map(|request| String::from_utf8_lossy(&request.line.text).into_owned());
                     written.lock().unwrap().extend(texts);
                     async {}
                 };

@@ -433,7 +433,10 @@ fn is_not_used(exchange: impl Fn(&tolv_testkit::Postgres), why: &str) {
     let status = run(Command::new(env!("CARGO_BIN_EXE_tolv"))
         .args(["status", "--platform"])
         .env("TOLV_HOME", shop.serve.state()));
-    assert!(!status.status.success() && status.out.contains("another database answers"), "{status:?}");
+    assert!(
+        !status.status.success() && status.out.contains("another database answers"),
+        "{status:?}"
+    );
     assert_eq!(shop.text("shop.localhost", "/"), "one");
     sql(BACK);
     poll(SOON * 2, "a write", || {
