@@ -110,6 +110,13 @@ impl<P: Clone> Flow<P> {
         self
     }
 
+    /// So many lines were sent before, by any platform: the count goes on from there.
+    #[must_use]
+    pub fn counting_from(mut self, sent: u64) -> Self {
+        self.reached = self.reached.max(sent);
+        self
+    }
+
     /// What is sure.
     pub fn settled(&self) -> &Point<P> {
         &self.settled

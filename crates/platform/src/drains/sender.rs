@@ -227,7 +227,7 @@ impl Sender {
     fn take_up(&mut self, is_told: bool) {
         let found = self.trail().take_up();
         if let Some(found) = found {
-            let Trace { place, sent, dropped, tried, retried } = found.trace;
+            let Trace { place, sent, dropped, tried, retried, reached } = found.trace;
             // What was acknowledged before the machine started anew may not have been read: only
             // what a receiver said itself is sure.
             let acknowledged = if is_told || !found.is_of_another_boot {
@@ -236,7 +236,9 @@ impl Sender {
                 self.flow.settled().clone()
             };
             let retried = self.flow.retried().max(retried);
-            self.flow = Flow::new(self.flow.settled().clone(), retried).resume(acknowledged, tried);
+            self.flow = Flow::new(self.flow.settled().clone(), retried)
+                .resume(acknowledged, tried)
+                .counting_from(reached);
             if is_told {
                 self.flow.confirm();
             }
@@ -269,6 +271,7 @@ impl Sender {
             dropped: *dropped,
             tried: self.flow.tried(),
             retried: self.flow.retried(),
+            reached: self.flow.sent(),
         });
     }
 
