@@ -30,6 +30,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(3);
 /// Links that lead to a database.
 const LINKS: usize = 40;
+/// A holder that has no name yet, or no longer.
+const UNNAMED: &str = "a process that is just starting or ending";
 /// What PostgreSQL keeps of a session's name.
 const NAME_BYTES: usize = 63;
 
@@ -165,6 +167,8 @@ impl Lease {
                 Err(Error::Held(other)) if other == self.held.name_of(&self.holder) => {
                     sleep(BETWEEN).await;
                 }
+                // It has let go of it meanwhile, whoever it was: perhaps that session of our own.
+                Err(Error::Held(other)) if other == UNNAMED => sleep(BETWEEN).await,
                 Err(Error::Held(other)) => {
                     self.store.oust(&other);
                     return other;
@@ -294,7 +298,7 @@ async fn session(
 fn named(text: &str) -> String {
     match (Holder::from_name(text), text.trim()) {
         (Some(holder), _) => holder.to_string(),
-        (None, "") => "a process that is just starting or ending".to_owned(),
+        (None, "") => UNNAMED.to_owned(),
         (None, text) => text.to_owned(),
     }
 }
