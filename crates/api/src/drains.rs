@@ -14,7 +14,8 @@ pub struct Drain {
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
-    /// `up`, or `failing` where the last try was in vain.
+    /// `up`, `connecting` while the first try since a start is under way, or `failing` where the last try
+    /// was in vain.
     pub state: String,
     /// Lines that were sent.
     pub sent: u64,

@@ -52,6 +52,8 @@ pub struct Flow<P> {
     head: Point<P>,
     /// Lines that were sent, or began to be.
     tried: u64,
+    /// The most lines that were sent, on this connection or one before: it never goes back.
+    reached: u64,
     under_way: VecDeque<Mark<P>>,
     /// How many of them, from the front, are known to be acknowledged.
     known: usize,
@@ -73,8 +75,18 @@ impl<P: Clone> Flow<P> {
     /// Begins at a point that is settled; `retried` lines were sent more than once before.
     pub fn new(settled: Point<P>, retried: u64) -> Self {
         let (acknowledged, head, tried) = (settled.clone(), settled.clone(), settled.sent);
-        let under_way = VecDeque::new();
-        Self { settled, acknowledged, head, tried, under_way, known: 0, written: 0, retried }
+        let (reached, under_way) = (settled.sent, VecDeque::new());
+        Self {
+            settled,
+            acknowledged,
+            head,
+            tried,
+            reached,
+            under_way,
+            known: 0,
+            written: 0,
+            retried,
+        }
     }
 
     /// Goes on where another platform ended, which knew that `acknowledged` was at the receiver's
@@ -93,7 +105,15 @@ impl<P: Clone> Flow<P> {
             self.acknowledged = acknowledged;
         }
         self.retried += tried.saturating_sub(self.head.sent);
+        self.reached = tried.max(self.head.sent);
         self.tried = self.head.sent;
+        self
+    }
+
+    /// So many lines were sent before, by any platform: the count goes on from there.
+    #[must_use]
+    pub fn counting_from(mut self, sent: u64) -> Self {
+        self.reached = self.reached.max(sent);
         self
     }
 
@@ -110,6 +130,11 @@ impl<P: Clone> Flow<P> {
     /// Lines that were sent, or began to be, on the way to the last of them.
     pub fn tried(&self) -> u64 {
         self.tried
+    }
+
+    /// Lines that were sent at least once, whatever of them is sent again.
+    pub fn sent(&self) -> u64 {
+        self.reached.max(self.head.sent)
     }
 
     /// How old the oldest write is that the receiver's machine has not acknowledged.
@@ -142,6 +167,7 @@ impl<P: Clone> Flow<P> {
         self.written += bytes;
         let (sent, dropped) = (self.head.sent + sent, self.head.dropped + dropped);
         self.head = Point { place, sent, dropped };
+        self.reached = self.reached.max(sent);
         self.tried = self.tried.max(sent);
         let (written, point) = (self.written, self.head.clone());
         self.under_way.push_back(Mark { at: now, written, point });

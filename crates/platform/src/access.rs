@@ -29,6 +29,8 @@ pub(crate) struct Request {
 pub(crate) struct Access {
     waiting: mpsc::Receiver<Request>,
     dropped: Arc<AtomicU64>,
+    /// Lines that were taken and are not delivered yet.
+    delivering: u64,
 }
 
 /// A router and its lines.
@@ -50,19 +52,21 @@ pub(crate) fn router(traffic: Arc<Traffic>) -> (Router, Access) {
         ..Default::default()
     };
     let router = Router::new(settings, Arc::new(on_line));
-    (router, Access { waiting, dropped })
+    (router, Access { waiting, dropped, delivering: 0 })
 }
 
 impl Access {
     /// Hands the lines to `deliver`, many at a time, until the last behind `over`: then the router
-    /// answers nobody any more.
+    /// answers nobody any more. After a panic of `deliver` it may be called again: those that it had are
+    /// counted as dropped.
     pub(crate) async fn run<T>(
-        mut self,
+        &mut self,
         over: CancellationToken,
         deliver: impl Fn(Vec<Request>) -> T,
     ) where
         T: Future<Output = ()> + Send,
     {
+        self.dropped.fetch_add(std::mem::take(&mut self.delivering), Relaxed);
         loop {
             let mut batch = Vec::new();
             tokio::select! {
@@ -77,7 +81,12 @@ impl Access {
             if lost > 0 {
                 batch.push(Request { host: None, line: Line::dropped("router", Some(lost)) });
             }
+            self.delivering = u64::try_from(batch.len()).unwrap_or(u64::MAX);
             deliver(batch).await;
+            self.delivering = 0;
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

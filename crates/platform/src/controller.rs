@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tolv_logs::Line;
 use tolv_model::id::{DeployId, OperationId};
+use tolv_model::name::Deploy as DeployPath;
 use tolv_model::operation::{Request, State};
 use tolv_model::release::Release;
 use tolv_model::size::Sizes;
@@ -126,9 +127,15 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
         resting: watch::Sender::new(false),
         ended: CancellationToken::new(),
     });
-    let forwarding = forward(Arc::clone(&controller), lines, inner.lines.clone());
-    inner.tasks.spawn_on(forwarding, inner.lines_of_deploys.handle());
     let task = Task { platform: platform.clone(), controller: Arc::clone(&controller), id };
+    let forwarding = {
+        let (lines, to) = (Arc::new(tokio::sync::Mutex::new(lines)), inner.lines.clone());
+        let path = path.clone();
+        task.survive("what shows the lines", move |_| {
+            forward(path.clone(), Arc::clone(&lines), to.clone())
+        })
+    };
+    inner.tasks.spawn_on(forwarding, inner.lines_of_deploys.handle());
     // What leaves goes on answering requests.
     let (ended, leaving) = (controller.ended.clone(), inner.leaving.clone());
     let routes = controller.routes.clone();
@@ -235,10 +242,11 @@ impl Controller {
 
 /// Hands the deploy's lines on, many at a time, for each wait for room is a task that wakes another.
 async fn forward(
-    controller: Arc<Controller>,
-    mut lines: mpsc::Receiver<Line>,
+    path: DeployPath,
+    lines: Arc<tokio::sync::Mutex<mpsc::Receiver<Line>>>,
     to: mpsc::Sender<Said>,
 ) {
+    let mut lines = lines.lock().await;
     let mut batch = Vec::new();
     while lines.recv_many(&mut batch, LINES_AT_ONCE).await > 0 {
         // Nobody reads any more: what is left has no reader, and the deploy goes on.
@@ -247,7 +255,7 @@ async fn forward(
             continue;
         };
         for (place, line) in room.zip(batch.drain(..)) {
-            place.send(Said { deploy: Some(controller.place.path.clone()), line });
+            place.send(Said { deploy: Some(path.clone()), line });
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A start while the database is unreachable, or the disk takes nothing: what waits for them.
 
+use std::sync::Arc;
+
 use tokio::time::sleep;
 
 use super::error::{Error, Kind};
@@ -17,7 +19,7 @@ pub(super) fn is_delay(error: &Error) -> bool {
 
 impl Platform {
     /// Waits for a database that was unreachable at the start, or for the disk.
-    pub(super) async fn catch_up(self, delay: Error) {
+    pub(super) async fn catch_up(self, delay: Arc<Error>) {
         let ready = async || {
             // Taken already where it was the disk.
             if !self.has_lease() {
@@ -41,7 +43,7 @@ impl Platform {
                 "The disk takes files again",
             ),
             _ => {
-                let (what, end) = match &delay {
+                let (what, end) = match &*delay {
                     Error::Store(tolv_store::Error::ReadOnlyDatabase) => {
                         ("The database is read-only", "The database takes writes again")
                     }

@@ -70,8 +70,9 @@ pub struct Drain {
     pub url: DrainUrl,
     /// When it was made.
     pub created: Timestamp,
-    /// Whether the last try failed.
-    pub fails: bool,
+    /// `failing` (the last try failed), `connecting` (the first try since the start is under way), or
+    /// `up`.
+    pub state: &'static str,
     /// Lines that were sent.
     pub sent: u64,
     /// Of those, the last ones: the receiver may not have them yet.
@@ -315,7 +316,7 @@ impl Platform {
             id: made.id,
             url,
             created: made.created,
-            fails: false,
+            state: "up",
             sent: 0,
             under_way: 0,
             retried: 0,
@@ -357,7 +358,11 @@ impl Platform {
                 id: row.id,
                 url,
                 created: row.created,
-                fails: now.fails,
+                state: match (now.fails, now.connects) {
+                    (true, _) => "failing",
+                    (false, true) => "connecting",
+                    (false, false) => "up",
+                },
                 sent: now.sent,
                 under_way: now.sent.saturating_sub(now.settled.sent),
                 retried: now.retried,

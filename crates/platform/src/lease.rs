@@ -46,14 +46,33 @@ pub(super) async fn take(store: &Store) -> Result<Lease, Error> {
 
 impl Platform {
     /// Holds a lease until [`Platform::release_lease`].
-    pub(super) fn hold(&self, mut lease: Lease) {
+    pub(super) fn hold(&self, lease: Lease) {
         let (holder, release) = (lease.holder().clone(), CancellationToken::new());
+        let lease = Arc::new(tokio::sync::Mutex::new(lease));
         let (told, ousted) = (release.clone(), Arc::clone(&self.0.ousted));
+        let (kept, mut is_first) = (Arc::clone(&lease), true);
+        let keep = move || {
+            let is_again = !std::mem::take(&mut is_first);
+            let (lease, told, ousted) = (Arc::clone(&kept), told.clone(), Arc::clone(&ousted));
+            async move {
+                let mut lease = lease.lock().await;
+                if is_again {
+                    lease.distrust();
+                }
+                tokio::select! {
+                    other = lease.lost() => ousted.tell(other),
+                    () = told.cancelled() => {}
+                }
+            }
+        };
+        let (panics, ending) = (self.0.panics.clone(), self.0.ending.clone());
+        let kept = panics.survive("what keeps the lease".to_owned(), ending, keep, self.teller());
         let mut task = JoinSet::new();
         task.spawn(async move {
-            tokio::select! {
-                other = lease.lost() => ousted.tell(other),
-                () = told.cancelled() => lease.release().await,
+            kept.await;
+            // Whoever kept it has ended.
+            if let Some(lease) = Arc::into_inner(lease) {
+                lease.into_inner().release().await;
             }
         });
         self.keep_up("what tells of the lease", Self::tell_lease);
@@ -69,13 +88,34 @@ impl Platform {
                 let lost = "The lease on the database is lost, for the database does not answer or \
                             the connection broke: nothing is written until it is held again";
                 self.say(lost.to_owned()).await;
-                if may_write.wait_for(|may| *may).await.is_err() {
-                    return;
+                tokio::select! {
+                    back = may_write.wait_for(|may| *may) => {
+                        if back.is_err() {
+                            return;
+                        }
+                    }
+                    () = self.tell_outages() => {}
                 }
                 self.say("The database is back, and its lease is held again".to_owned()).await;
             }
         };
         self.0.ending.run_until_cancelled(tell).await;
+    }
+
+    /// Says why the database is away, each time that another reason is found.
+    async fn tell_outages(&self) {
+        let mut outage = self.0.store.outage_changes();
+        loop {
+            let why = outage.borrow_and_update().clone();
+            if let Some(why) = why {
+                let kept = "apps keep running, and the API answers 503 (Service Unavailable)";
+                self.say(format!("The database cannot be used: {why}; {kept}")).await;
+            }
+            // Its other end is the store's: it is there.
+            if outage.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Whether the database was there, and was this platform's, since the start.

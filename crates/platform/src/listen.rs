@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::{Instant, sleep};
 
 use crate::options::Http;
@@ -16,6 +16,9 @@ const TRIES: u16 = 100;
 /// For a program that ends to let go of an address, and between two tries.
 const TAKEN_TIMEOUT: Duration = Duration::from_secs(3);
 const TAKEN_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// The kernel takes `net.core.somaxconn` where that is less.
+const MAX_QUEUE: u32 = 65_535;
 
 /// The router has nowhere to listen.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +57,7 @@ pub(crate) async fn listen(asked: &Http) -> Result<TcpListener, ListenError> {
         Http::Free => {}
     }
     for port in DEFAULT..DEFAULT + TRIES {
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+        if let Ok(listener) = listen_at((Ipv4Addr::LOCALHOST, port).into()) {
             return Ok(listener);
         }
     }
@@ -70,13 +73,27 @@ pub(crate) async fn listen(asked: &Http) -> Result<TcpListener, ListenError> {
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let until = Instant::now() + TAKEN_TIMEOUT;
     loop {
-        match TcpListener::bind(address).await {
+        match listen_at(address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
                 sleep(TAKEN_RETRY_DELAY).await;
             }
             bound => return bound,
         }
     }
+}
+
+/// Listens with the longest queue that the kernel allows (`net.core.somaxconn`). What does not fit in it
+/// is dropped and sent again by all clients at once, every second: on the loopback so many packets are
+/// lost then that connections to other ports, such as the API's, wait for seconds too.
+fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // As the standard library does: connections of a program before that linger hold up nobody.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(MAX_QUEUE)
 }
 
 fn inherit(socket: &std::net::TcpListener) -> io::Result<TcpListener> {

@@ -44,7 +44,7 @@ use super::sizing::Shares;
 use super::status::{Findings, Probes};
 use super::target::Runtime;
 use super::task::Panics;
-use crate::access;
+use crate::access::{self, Access};
 use crate::home::Home;
 use crate::listen::listen;
 use crate::repo::Repos;
@@ -302,22 +302,7 @@ impl Platform {
             options,
         }));
         lease.into_iter().for_each(|lease| platform.hold(lease));
-        platform.0.tasks.spawn({
-            let (hosts, lines) = (Arc::clone(&platform.0.hosts), platform.0.lines.clone());
-            let (quiet, drained) = (platform.0.quiet.clone(), platform.0.drained.clone());
-            let run = access.run(quiet, move |requests| {
-                let (others, lines) = (hosts.record(requests), lines.clone());
-                async move {
-                    for line in others {
-                        lines.send(Said { deploy: None, line }).await.ok();
-                    }
-                }
-            });
-            async move {
-                let _drained = drained.drop_guard();
-                run.await;
-            }
-        });
+        platform.write_access_lines(access);
         if let Some(codebase) = platform.codebase() {
             platform.check_owner().await?;
             platform.lose_runs().await?;
@@ -335,7 +320,9 @@ impl Platform {
                 for place in kept {
                     platform.control(place)?;
                 }
-                platform.0.tasks.spawn(platform.clone().catch_up(error));
+                let error = Arc::new(error);
+                let catch_up = move |platform: Self| platform.catch_up(Arc::clone(&error));
+                platform.keep_up("what waits for the database", catch_up);
             }
         }
         platform.keep_up("what tidies repositories", Self::tidy_up);
@@ -350,6 +337,36 @@ impl Platform {
         // Now that every host is known: who came before has waited in the kernel's queue.
         platform.take_requests(listener)?;
         Ok((platform, received))
+    }
+
+    /// Writes the router's lines to the logs of their deploys, until the router answers nobody any more.
+    fn write_access_lines(&self, access: Access) {
+        let inner = &self.0;
+        let access = Arc::new(tokio::sync::Mutex::new(access));
+        let (hosts, lines) = (Arc::clone(&inner.hosts), inner.lines.clone());
+        let (quiet, drained) = (inner.quiet.clone(), inner.drained.clone());
+        let start = move || {
+            let (access, quiet) = (Arc::clone(&access), quiet.clone());
+            let (hosts, lines) = (Arc::clone(&hosts), lines.clone());
+            async move {
+                let deliver = |requests| {
+                    let (others, lines) = (hosts.record(requests), lines.clone());
+                    async move {
+                        for line in others {
+                            lines.send(Said { deploy: None, line }).await.ok();
+                        }
+                    }
+                };
+                access.lock().await.run(quiet, deliver).await;
+            }
+        };
+        let (panics, ending) = (inner.panics.clone(), inner.ending.clone());
+        let name = "what writes access lines".to_owned();
+        let written = panics.survive(name, ending, start, self.teller());
+        inner.tasks.spawn(async move {
+            let _drained = drained.drop_guard();
+            written.await;
+        });
     }
 
     /// The state, for reading.

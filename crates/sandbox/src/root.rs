@@ -311,11 +311,9 @@ fn write_etc(
          nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     );
     let group = format!("root:x:0:\napp:x:{gid}:\nnogroup:x:65534:\n");
-    let mut names = hosts.to_vec();
-    if !names.is_empty() && !names.ends_with(b"\n") {
-        names.push(b'\n');
-    }
-    names.extend_from_slice(format!("127.0.0.1 localhost {host}\n").as_bytes());
+    // First: the C library also gives the names of ::1 to 127.0.0.1.
+    let mut names = format!("127.0.0.1 localhost {host}\n").into_bytes();
+    names.extend_from_slice(hosts);
     let texts = [
         ("etc/passwd", passwd.into_bytes()),
         ("etc/group", group.into_bytes()),

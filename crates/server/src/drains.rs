@@ -19,7 +19,7 @@ fn drain(found: Found) -> Drain {
         id: found.id.to_string(),
         url: found.url.to_string(),
         created: found.created,
-        state: if found.fails { "failing" } else { "up" }.to_owned(),
+        state: found.state.to_owned(),
         sent: found.sent,
         under_way: found.under_way,
         retried: found.retried,

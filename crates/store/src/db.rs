@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,9 @@ use crate::error::{Error, is_damaged};
 use crate::lease::require_writable;
 use crate::reserve;
 use crate::rows::Done;
-use crate::schema::{FIXED_IN_POSTGRES, FIXED_IN_SQLITE, IS_FIXED_IN_POSTGRES, IS_FIXED_IN_SQLITE};
+use crate::schema::{
+    FIXED_IN_POSTGRES, FIXED_IN_SQLITE, IS_FIXED_IN_POSTGRES, IS_FIXED_IN_SQLITE, Identity,
+};
 use crate::secret::{RowKey, SecretKey, random};
 use crate::spent::Spent;
 use crate::url::{DatabaseUrl, Place};
@@ -42,6 +44,12 @@ const SQLITE: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
 /// DELETE fails in a session that is read-only, before anything is waited for.
 const BEGIN_IN_POSTGRES: &str = "BEGIN; SET LOCAL lock_timeout = '3s'; DELETE FROM meta WHERE false; \
     SELECT pg_advisory_xact_lock(8389187293518033779)";
+
+/// The locks that a session has on the lease.
+const SESSION_HOLDS: &str = "SELECT COUNT(*) AS locks FROM pg_locks WHERE locktype = 'advisory' \
+    AND granted AND classid = 1953459318 AND objid = 1 AND objsubid = 2 AND pid = $1";
+const LEASE_LOST: &str = "the database cannot be reached: its lease is lost, and nothing is written \
+    until it is held again";
 
 /// In SQLite each transaction reads one state of the database.
 const READ_IN_SQLITE: &str = "BEGIN";
@@ -72,7 +80,13 @@ pub(crate) struct Inner {
     /// Counts what does.
     pub(crate) is_fixed: &'static str,
     /// Why the database was away when its lease was asked for last.
-    outage: std::sync::Mutex<Option<String>>,
+    outage: watch::Sender<Option<String>>,
+    /// Which database it is, once it was prepared: no other one is used.
+    pub(crate) known: Arc<Identity>,
+    /// Which platform has the database now, where it is another one.
+    ousted: OnceLock<String>,
+    /// PostgreSQL's process of the session that has the lease; 0 where there is none.
+    lease_session: AtomicI32,
     /// When a write failed last for the disk of a database server; nothing once others are done.
     disk_fault: DiskFault,
     /// The folder of the ledgers' anchors.
@@ -234,25 +248,30 @@ impl Store {
         // connection is let through: what is asked on it says what is wrong, and it is used once.
         let damaged = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&damaged);
+        let known = Arc::<Identity>::default();
+        let (of_kept, of_new) = (Arc::clone(&known), Arc::clone(&known));
         let pool = AnyPoolOptions::new()
             .max_connections(POOL)
             .acquire_timeout(PATIENCE)
             .before_acquire(move |_, _| {
-                let is_sound = !damaged.load(Ordering::Relaxed);
+                let is_sound = !damaged.load(Ordering::Relaxed) && !of_kept.is_exchanged();
                 Box::pin(async move { Ok(is_sound) })
             })
             .after_connect(move |connection, _| {
-                let seen = Arc::clone(&seen);
+                let (seen, known) = (Arc::clone(&seen), Arc::clone(&of_new));
                 Box::pin(async move {
                     if setup.is_empty() {
-                        return Ok(());
+                        return known.require(connection).await;
                     }
                     match connection.execute(setup).await {
-                        Err(error) if is_damaged(&error) => seen.store(true, Ordering::Relaxed),
+                        Err(error) if is_damaged(&error) => {
+                            seen.store(true, Ordering::Relaxed);
+                            return Ok(());
+                        }
                         Err(error) => return Err(error),
                         Ok(_) => {}
                     }
-                    Ok(())
+                    known.require(connection).await
                 })
             })
             .connect_lazy(&address)?;
@@ -267,7 +286,10 @@ impl Store {
             begin_read,
             fixed,
             is_fixed,
-            outage: std::sync::Mutex::default(),
+            outage: watch::Sender::new(None),
+            known,
+            ousted: OnceLock::new(),
+            lease_session: AtomicI32::new(0),
             disk_fault: DiskFault::default(),
             anchors: OnceLock::new(),
             spent: Spent::default(),
@@ -298,12 +320,22 @@ impl Store {
             Some(Error::Unavailable(sqlx::Error::PoolTimedOut)) | None => None,
             Some(error) => error.is_unavailable().then(|| error.to_string()),
         };
-        *self.0.outage.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        self.0.outage.send_if_modified(|before| std::mem::replace(before, why.clone()) != why);
     }
 
     /// Why the database was away when its lease was asked for last, where that is known.
     pub fn outage(&self) -> Option<String> {
-        self.0.outage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.outage.borrow().clone()
+    }
+
+    /// The same, for whoever waits for it to change.
+    pub fn outage_changes(&self) -> watch::Receiver<Option<String>> {
+        self.0.outage.subscribe()
+    }
+
+    /// Which session of PostgreSQL has the lease: without it nothing is written.
+    pub(crate) fn set_lease_session(&self, process: Option<i32>) {
+        self.0.lease_session.store(process.unwrap_or(0), Ordering::SeqCst);
     }
 
     /// Puts what is known of the reason in the place of an error that says only that no connection was
@@ -445,6 +477,9 @@ impl Store {
 
     /// Begins a transaction that writes, once no other does.
     pub(crate) async fn write(&self) -> Result<Write<'_>, Error> {
+        if self.0.ousted.get().is_some() {
+            return Err(self.why_no_write());
+        }
         let mut may_write = self.0.may_write.subscribe();
         let begin = async {
             // Its other end is ours: it is there.
@@ -461,6 +496,7 @@ impl Store {
                 let mut tx = Transaction { connection, has_ended: false };
                 match tx.execute(self.0.begin).await.map_err(Error::from) {
                     Ok(_) => {
+                        self.require_lease(&mut tx).await?;
                         return Ok(Write { tx, disk_fault: &self.0.disk_fault, _one: one });
                     }
                     // Made while the disk was read-only: it ends here, and another takes its place.
@@ -474,8 +510,41 @@ impl Store {
         };
         // One wait for both: who waits for the lock may do so behind those who wait for a
         // database that is away.
-        let late = |_| Err(Error::Unavailable(sqlx::Error::PoolTimedOut));
+        let late = |_| match self.may_write() {
+            true => Err(Error::Unavailable(sqlx::Error::PoolTimedOut)),
+            false => Err(self.why_no_write()),
+        };
         tokio::time::timeout(PATIENCE, begin).await.unwrap_or_else(late)
+    }
+
+    /// Nothing is written from here on: another platform has the database.
+    pub(crate) fn oust(&self, by: &str) {
+        self.0.ousted.set(by.to_owned()).ok();
+    }
+
+    /// Why nothing may be written now.
+    fn why_no_write(&self) -> Error {
+        match (self.0.ousted.get(), self.outage()) {
+            (Some(by), _) => {
+                Error::Away(format!("another platform runs on this database now: {by}"))
+            }
+            (None, Some(why)) => Error::Away(why),
+            (None, None) => Error::Away(LEASE_LOST.to_owned()),
+        }
+    }
+
+    /// Makes sure that the session that took the lease has it still. A platform that was stopped for a
+    /// while finds out only later that another one has it now.
+    async fn require_lease(&self, tx: &mut Transaction) -> Result<(), Error> {
+        let session = self.0.lease_session.load(Ordering::SeqCst);
+        if session == 0 {
+            return Ok(());
+        }
+        let holds = sqlx::query(SESSION_HOLDS).bind(session).fetch_one(&mut **tx).await?;
+        match Columns(&holds).number("locks")? {
+            0 => Err(self.why_no_write()),
+            _ => Ok(()),
+        }
     }
 
     /// Begins a transaction that reads: whatever it reads is of one moment, and nobody waits for it.

@@ -69,6 +69,9 @@ pub enum Error {
     /// The same, with what was found out about the reason elsewhere.
     #[error("{0}")]
     Away(String),
+    /// Another database answers at the address of this platform's.
+    #[error("another database answers at the address of this platform's: {0}")]
+    Exchanged(&'static str),
     /// PostgreSQL takes no writes: it is a standby, or was made read-only.
     #[error("the database is read-only")]
     ReadOnlyDatabase,
@@ -260,7 +263,10 @@ impl Error {
 
     /// Whether the database is away or takes no writes, and may do so when it is asked again.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Away(_) | Self::ReadOnlyDatabase)
+        matches!(
+            self,
+            Self::Unavailable(_) | Self::Away(_) | Self::Exchanged(_) | Self::ReadOnlyDatabase
+        )
     }
 
     /// What is wrong with the disk, where that is the cause: it may be done once that is over.
@@ -297,6 +303,9 @@ impl From<sqlx::Error> for Error {
         use sqlx::Error as E;
         if is_damaged(&error) {
             return Self::Damaged { file: None, source: error };
+        }
+        if is_missing_table(&error) {
+            return Self::Exchanged("it has not this platform's tables");
         }
         match &error {
             // Protocol: what answered is no PostgreSQL, such as a proxy in front of one that is down.

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::db::Store;
 use crate::error::Error;
+use crate::schema::READ_PROOF;
 
 /// For one that was killed to be gone from the database too, and for an orderly successor.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -29,6 +30,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(3);
 /// Links that lead to a database.
 const LINKS: usize = 40;
+/// A holder that has no name yet, or no longer.
+const UNNAMED: &str = "a process that is just starting or ending";
 /// What PostgreSQL keeps of a session's name.
 const NAME_BYTES: usize = 63;
 
@@ -45,6 +48,8 @@ const HOLDS: &str = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'adv
 const HOLDER: &str = "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) \
     WHERE locktype = 'advisory' AND classid = 1953459318 AND objid = 1 AND objsubid = 2 AND granted \
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+/// The process of a session.
+const SESSION: &str = "SELECT pg_backend_pid()";
 const FREE: &str = "SELECT pg_advisory_unlock_all()";
 
 /// Who runs on a database.
@@ -136,7 +141,7 @@ impl Store {
         let held = match (self.file(), self.postgres()) {
             (Some(file), _) => Held::File { lock: lock(file, holder)?, database: file.to_owned() },
             (None, Some(url)) => Held::Session {
-                session: Some(Box::new(session(url, holder, reach).await?)),
+                session: Some(Box::new(session(self, url, holder, reach).await?)),
                 url: url.to_owned(),
             },
             (None, None) => return Err(Error::Folder(io::ErrorKind::InvalidInput.into())),
@@ -150,11 +155,11 @@ impl Lease {
     /// made anew, and the lease taken again; nothing is written meanwhile.
     pub async fn lost(&mut self) -> String {
         loop {
-            if self.held.lasts().await {
+            if self.held.lasts(&self.store).await {
                 continue;
             }
             self.store.let_write(false);
-            let taken = self.held.take_again(&self.holder).await;
+            let taken = self.held.take_again(&self.store, &self.holder).await;
             self.store.set_outage(taken.as_ref().err());
             match taken {
                 Ok(()) => self.store.let_write(true),
@@ -162,10 +167,22 @@ impl Lease {
                 Err(Error::Held(other)) if other == self.held.name_of(&self.holder) => {
                     sleep(BETWEEN).await;
                 }
-                Err(Error::Held(other)) => return other,
+                // It has let go of it meanwhile, whoever it was: perhaps that session of our own.
+                Err(Error::Held(other)) if other == UNNAMED => sleep(BETWEEN).await,
+                Err(Error::Held(other)) => {
+                    self.store.oust(&other);
+                    return other;
+                }
                 // The database is away: nobody else runs on it either.
                 Err(_) => sleep(BETWEEN).await,
             }
+        }
+    }
+
+    /// After a fault of whoever kept it: its session is in an unknown state, and is made anew.
+    pub fn distrust(&mut self) {
+        if let Held::Session { session, .. } = &mut self.held {
+            *session = None;
         }
     }
 
@@ -176,6 +193,8 @@ impl Lease {
 
     /// Gives the lease up; when it returns, the next platform can have it.
     pub async fn release(self) {
+        // What is still queued here is the next platform's.
+        self.store.set_lease_session(None);
         if let Held::Session { session: Some(mut session), .. } = self.held {
             // Else it ends with the connection.
             timeout(ANSWER, session.execute(FREE)).await.ok();
@@ -186,7 +205,7 @@ impl Lease {
 impl Held {
     /// Waits for the lease to end, for a heartbeat's time; says whether it is still held. After that
     /// it has to be taken again: a session is not used any more.
-    async fn lasts(&mut self) -> bool {
+    async fn lasts(&mut self, store: &Store) -> bool {
         match self {
             Self::File { lock, database } => {
                 sleep(HEARTBEAT).await;
@@ -198,7 +217,11 @@ impl Held {
                     Ok(Ok(Some(_))) => true,
                     Ok(Ok(None) | Err(_)) => false,
                     Err(_) => {
-                        let holds = sqlx::query_scalar(HOLDS).fetch_one(&mut **session);
+                        let holds = async {
+                            let holds = sqlx::query_scalar(HOLDS).fetch_one(&mut **session).await?;
+                            require_same(store, session).await?;
+                            Ok::<bool, Error>(holds)
+                        };
                         matches!(timeout(ANSWER, holds).await, Ok(Ok(true)))
                     }
                 };
@@ -210,11 +233,11 @@ impl Held {
         }
     }
 
-    async fn take_again(&mut self, holder: &Holder) -> Result<(), Error> {
+    async fn take_again(&mut self, store: &Store, holder: &Holder) -> Result<(), Error> {
         match self {
             Self::File { lock: old, database } => *old = lock(database, holder)?,
             Self::Session { session: kept, url } => {
-                *kept = Some(Box::new(session(url, holder, ANSWER).await?));
+                *kept = Some(Box::new(session(store, url, holder, ANSWER).await?));
             }
         }
         Ok(())
@@ -237,17 +260,31 @@ async fn connect(url: &str, limit: Duration) -> Result<(), Error> {
     reached.map_err(|error| Error::from(error).at_connect())
 }
 
+/// Makes sure that a session is one of the database that the platform was prepared with.
+async fn require_same(store: &Store, session: &mut PgListener) -> Result<(), Error> {
+    store.0.known.judge(sqlx::query_scalar(READ_PROOF).fetch_optional(session).await)
+}
+
 /// A session that has the lease.
-async fn session(url: &str, holder: &Holder, reach: Duration) -> Result<PgListener, Error> {
+async fn session(
+    store: &Store,
+    url: &str,
+    holder: &Holder,
+    reach: Duration,
+) -> Result<PgListener, Error> {
     connect(url, reach).await?;
     let take = async {
         let mut session = PgListener::connect(url).await?;
         // A connection that it makes by itself has no lease.
         session.eager_reconnect(false);
         session.execute(SETUP).await?;
+        // Who has the lease of another database is not who ousts this platform.
+        require_same(store, &mut session).await?;
         sqlx::query::<Postgres>(NAME).bind(holder.to_name()).execute(&mut session).await?;
         let is_ours: bool = sqlx::query_scalar(TAKE).fetch_one(&mut session).await?;
         if is_ours {
+            let process = sqlx::query_scalar(SESSION).fetch_one(&mut session).await?;
+            store.set_lease_session(Some(process));
             return Ok(session);
         }
         let other: Option<String> = sqlx::query_scalar(HOLDER).fetch_optional(&mut session).await?;
@@ -261,7 +298,7 @@ async fn session(url: &str, holder: &Holder, reach: Duration) -> Result<PgListen
 fn named(text: &str) -> String {
     match (Holder::from_name(text), text.trim()) {
         (Some(holder), _) => holder.to_string(),
-        (None, "") => "a process that is just starting or ending".to_owned(),
+        (None, "") => UNNAMED.to_owned(),
         (None, text) => text.to_owned(),
     }
 }

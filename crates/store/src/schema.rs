@@ -1,7 +1,10 @@
 //! The schema: whether it is this version's, bringing it up to date, and the key that the database was
 //! written with.
 
-use sqlx::{Executor as _, Row as _};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sqlx::{AnyConnection, Executor as _, Row as _};
 use tolv_model::slug::Digest;
 
 use crate::db::{Columns, Store, Transaction};
@@ -9,6 +12,54 @@ use crate::error::{Error, is_missing_table};
 
 /// What proves the key: sealed under this name.
 const PROOF: &str = "key proof";
+
+/// Reads it.
+pub(crate) const READ_PROOF: &str = "SELECT value FROM meta WHERE name = 'key proof'";
+
+/// Which database this is, once it is known. Another one behind the same address is not used: all deploys
+/// would be gone, or be those of somebody else.
+#[derive(Debug, Default)]
+pub(crate) struct Identity {
+    own: OnceLock<Digest>,
+    /// Whether another one answered last.
+    is_exchanged: AtomicBool,
+}
+
+impl Identity {
+    pub(crate) fn is_exchanged(&self) -> bool {
+        self.is_exchanged.load(Ordering::Relaxed)
+    }
+
+    /// Judges what a database says that proves its key.
+    pub(crate) fn judge(&self, found: Result<Option<String>, sqlx::Error>) -> Result<(), Error> {
+        let Some(own) = self.own.get() else { return Ok(()) };
+        let found = match found {
+            Ok(found) => found.map(|text| Digest::of(text.as_bytes())),
+            Err(error) if is_missing_table(&error) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let is_exchanged = found.as_ref() != Some(own);
+        self.is_exchanged.store(is_exchanged, Ordering::Relaxed);
+        match found {
+            Some(_) if is_exchanged => Err(Error::Exchanged("it is that of another platform")),
+            Some(_) => Ok(()),
+            None => Err(Error::Exchanged("it is not this platform's: it has none of its tables")),
+        }
+    }
+
+    /// Makes sure that a new connection leads to the same database.
+    pub(crate) async fn require(&self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        if self.own.get().is_none() {
+            return Ok(());
+        }
+        let found = sqlx::query(READ_PROOF).fetch_optional(connection).await;
+        let found = found.and_then(|row| row.map(|row| row.try_get("value")).transpose());
+        self.judge(found).map_err(|error| match error {
+            Error::Unavailable(error) | Error::Database(error) => error,
+            error => sqlx::Error::Configuration(Box::new(error)),
+        })
+    }
+}
 
 /// The ledger's rows cannot be changed, in each database's own words.
 pub(crate) const FIXED_IN_SQLITE: &str = "CREATE TRIGGER IF NOT EXISTS releases_are_fixed \
@@ -56,7 +107,11 @@ impl Store {
         }
         self.load_spent().await?;
         self.adopt_rows().await?;
-        self.adopt_ledgers().await
+        self.adopt_ledgers().await?;
+        if let Some(own) = self.identity().await? {
+            self.0.known.own.set(own).ok();
+        }
+        Ok(())
     }
 
     async fn migrate(&self) -> Result<(), Error> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
-use crate::{Home, Tolv, free_port};
+use crate::{Home, Line, Tolv, free_port};
 
 /// For the platform to say that it is there, and to be gone.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -174,6 +174,18 @@ impl Serve {
     #[track_caller]
     pub fn ended(&mut self) -> ExitStatus {
         self.running.take().expect("it runs").wait_alone(PATIENCE)
+    }
+
+    /// As [`Serve::ended`], with all that the platform wrote.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end.
+    #[track_caller]
+    pub fn ended_with_lines(&mut self) -> (ExitStatus, Vec<Line>) {
+        let mut running = self.running.take().expect("it runs");
+        let status = running.wait_alone(PATIENCE);
+        (status, running.lines())
     }
 
     /// The running program.

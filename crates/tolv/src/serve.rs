@@ -299,6 +299,12 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
         return outcome;
     }
     drop(api);
+    if let End::Ousted(by) = &end {
+        say(format!(
+            "Another platform runs on this database now: {by}. This one stops its own processes and \
+             ends; it writes nothing more"
+        ));
+    }
     notify(&[NotifyState::Stopping]);
     say("Stopping; another signal kills".to_owned());
     let orderly = async { tokio::join!(serving, platform.end()) };

@@ -54,6 +54,14 @@ pub enum DrainUrlError {
     /// Something that this kind of drain has no use for.
     #[error("the URL of a syslog drain has no {0}")]
     Needless(&'static str),
+    /// Two ways to say who sends.
+    #[error("a drain has either a user and password or `header.authorization`, not both")]
+    TwoCredentials,
+    /// A header that is not the sender's to choose.
+    #[error(
+        "`header.{0}`: this header belongs to HTTP itself or to the drain's format, and cannot be set"
+    )]
+    ReservedHeader(String),
     /// An option of ours.
     #[error("the option `{name}` of a drain is {allowed}")]
     Option {
@@ -121,6 +129,40 @@ impl fmt::Debug for DrainUrl {
     }
 }
 
+/// Headers that say how a request is sent, where it ends and how its connection is used (RFC 9110,
+/// RFC 9112), and those that a drain's format sets.
+const RESERVED_HEADERS: [&str; 21] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "date",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "logplex-drain-token",
+    "logplex-frame-id",
+    "logplex-msg-count",
+    "max-forwards",
+    "range",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+];
+const RESERVED_PREFIXES: [&str; 2] = ["proxy-", "sec-"];
+
+/// Whether a header, in lower case, is not the sender's to choose. Some servers take `_` for `-`.
+fn is_reserved(header: &str) -> bool {
+    let header = header.replace('_', "-");
+    RESERVED_HEADERS.contains(&header.as_str())
+        || RESERVED_PREFIXES.iter().any(|prefix| header.starts_with(prefix))
+}
+
 /// What the query says to us; the rest is the receiver's.
 #[derive(Default)]
 struct Options {
@@ -174,7 +216,11 @@ impl Options {
                         let allowed = "a header's name and its value in ASCII";
                         return Err(DrainUrlError::Option { name: "header.…", allowed });
                     }
-                    options.headers.push((header.to_ascii_lowercase(), value.clone()));
+                    let header = header.to_ascii_lowercase();
+                    if is_reserved(&header) {
+                        return Err(DrainUrlError::ReservedHeader(header));
+                    }
+                    options.headers.push((header, value.clone()));
                 }
                 _ => options.rest.push(pair.to_owned()),
             }
@@ -258,6 +304,9 @@ impl FromStr for DrainUrl {
             if let Some((_, what)) = needless.into_iter().find(|(found, _)| *found) {
                 return Err(DrainUrlError::Needless(what));
             }
+        }
+        if has_user && options.headers.iter().any(|(name, _)| name == "authorization") {
+            return Err(DrainUrlError::TwoCredentials);
         }
         let decode = |text: &str| percent_decode(text);
         let (name, password) = (url.username(), url.password().unwrap_or_default());

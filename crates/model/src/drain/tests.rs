@@ -64,6 +64,23 @@ fn what_was_begun_counts_as_sent_when_it_is_sent_again() {
 }
 
 #[test]
+fn what_was_sent_never_goes_back() {
+    let point = |sent| Point { place: sent, sent, dropped: 0 };
+    let mut flow = start();
+    flow.wrote(Millis(0), 100, 1, 10, 0);
+    flow.broke();
+    assert_eq!((flow.head().sent, flow.sent()), (0, 10));
+    flow.wrote(Millis(0), 100, 1, 10, 0);
+    flow.wrote(Millis(0), 100, 2, 5, 0);
+    assert_eq!(flow.sent(), 15);
+    // Another platform, and the one after that.
+    let flow = Flow::new(point(0), 10).resume(point(10), 15);
+    assert_eq!((flow.head().sent, flow.sent(), flow.retried()), (10, 15, 15));
+    let flow = Flow::new(point(0), 15).resume(point(10), 10).counting_from(15);
+    assert_eq!((flow.sent(), flow.retried()), (15, 15));
+}
+
+#[test]
 fn pauses_double_and_end_with_success() {
     let mut backoff = Backoff::default();
     let longest = |backoff: &mut Backoff| backoff.failed(u64::MAX - 1, None);

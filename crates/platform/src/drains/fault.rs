@@ -3,6 +3,20 @@
 use std::io;
 use std::time::Duration;
 
+/// What to do about an error of TLS, where its own words do not say that.
+fn advice(error: &str) -> &'static str {
+    match () {
+        () if error.contains("CaUsedAsEndEntity") => {
+            " (the receiver shows the certificate of an authority as its own: give it one with \
+             CA:FALSE that the authority signed, and name the authority's with `ca`)"
+        }
+        () if error.contains("UnknownIssuer") => {
+            " (no certificate that is trusted signed the receiver's: name the one that did with `ca`)"
+        }
+        () => "",
+    }
+}
+
 /// Why lines did not get to a receiver.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
@@ -13,7 +27,7 @@ pub(super) enum Fault {
     #[error("cannot connect to {0}: {1}")]
     Connect(String, io::Error),
     /// The handshake, and foremost the certificate.
-    #[error("no encrypted connection to {0}: {1}")]
+    #[error("no encrypted connection to {0}: {1}{advice}", advice = advice(&.1.to_string()))]
     Tls(String, io::Error),
     /// The file of certificates.
     #[error("`{0}` is not a regular file of at most 1 MiB with certificates in it")]
@@ -50,7 +64,7 @@ pub(super) enum Fault {
         retry_after: Option<Duration>,
     },
     /// No answer.
-    #[error("no answer from {0}: {1}")]
+    #[error("no answer from {0}: {1}{advice}", advice = advice(.1))]
     Http(String, String),
     /// It took not all.
     #[error("the receiver refused {0} lines: {1}")]

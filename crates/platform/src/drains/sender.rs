@@ -54,6 +54,8 @@ pub(super) struct Snapshot {
     pub(super) retried: u64,
     pub(super) dropped: u64,
     pub(super) fails: bool,
+    /// Nothing was taken yet since the start, or since the last failure, and a try is under way.
+    pub(super) connects: bool,
     pub(super) error: Option<(String, Timestamp)>,
 }
 
@@ -75,6 +77,7 @@ impl Snapshot {
             retried: progress.retried,
             dropped: progress.dropped,
             fails: false,
+            connects: false,
             error: progress.error.clone(),
         }
     }
@@ -105,6 +108,8 @@ pub(super) struct Sender {
     flow: Flow<Position>,
     backoff: Backoff,
     began: Instant,
+    /// Whether the receiver took the last that was sent.
+    has_worked: bool,
     /// Whether the log says that it fails.
     told: bool,
     /// Lines that were dropped and not said in the log yet, and when that was done last.
@@ -146,6 +151,7 @@ impl Sender {
             trail: Arc::new(Mutex::new(trail)),
             backoff: Backoff::default(),
             began: Instant::now(),
+            has_worked: false,
             told: false,
             untold: (0, None),
             bytes: Vec::new(),
@@ -221,7 +227,7 @@ impl Sender {
     fn take_up(&mut self, is_told: bool) {
         let found = self.trail().take_up();
         if let Some(found) = found {
-            let Trace { place, sent, dropped, tried, retried } = found.trace;
+            let Trace { place, sent, dropped, tried, retried, reached } = found.trace;
             // What was acknowledged before the machine started anew may not have been read: only
             // what a receiver said itself is sure.
             let acknowledged = if is_told || !found.is_of_another_boot {
@@ -230,7 +236,9 @@ impl Sender {
                 self.flow.settled().clone()
             };
             let retried = self.flow.retried().max(retried);
-            self.flow = Flow::new(self.flow.settled().clone(), retried).resume(acknowledged, tried);
+            self.flow = Flow::new(self.flow.settled().clone(), retried)
+                .resume(acknowledged, tried)
+                .counting_from(reached);
             if is_told {
                 self.flow.confirm();
             }
@@ -263,6 +271,7 @@ impl Sender {
             dropped: *dropped,
             tried: self.flow.tried(),
             retried: self.flow.retried(),
+            reached: self.flow.sent(),
         });
     }
 
@@ -279,7 +288,8 @@ impl Sender {
         let mut now = self.now();
         now.settled = self.flow.settled().clone();
         let head = self.flow.head();
-        (now.head_at, now.sent, now.dropped) = (head.place.cursor, head.sent, head.dropped);
+        (now.head_at, now.dropped) = (head.place.cursor, head.dropped);
+        now.sent = self.flow.sent();
         now.retried = self.flow.retried();
     }
 
@@ -288,7 +298,7 @@ impl Sender {
         self.tell_drops();
         if connection.is_none() && !self.is_settled() {
             // What the platform before sent: whether the receiver that has it is still there.
-            *connection = Some(Connection::open(&self.url, &self.reach)?);
+            *connection = Some(self.connect()?);
         }
         if let Some(open) = connection {
             let acknowledged = self.flow.acknowledged_point().place.cursor;
@@ -309,6 +319,14 @@ impl Sender {
         let age = self.flow.waits_for(self.millis());
         self.bell.wait(age.map_or(IDLE, |age| age.clamp(ACKNOWLEDGES, IDLE)));
         Ok(())
+    }
+
+    /// Connects, and says so meanwhile.
+    fn connect(&self) -> Result<Connection, Fault> {
+        self.now().connects = true;
+        let connection = Connection::open(&self.url, &self.reach)?;
+        self.now().connects = false;
+        Ok(connection)
     }
 
     fn is_settled(&self) -> bool {
@@ -334,7 +352,7 @@ impl Sender {
         }
         let open = match connection {
             Some(open) => open,
-            none => none.insert(Connection::open(&self.url, &self.reach)?),
+            none => none.insert(self.connect()?),
         };
         self.bytes.clear();
         let (mut sent, mut dropped) = (0, 0);
@@ -469,6 +487,9 @@ impl Sender {
                 ("logplex-drain-token", self.id.as_str()),
             ]);
         }
+        if !self.has_worked {
+            self.now().connects = true;
+        }
         http.post(&self.url, &headers, &self.bytes)
     }
 
@@ -495,6 +516,7 @@ impl Sender {
             return false;
         }
         let text = self.note(fault);
+        self.has_worked = false;
         self.now().fails = true;
         let random = RandomState::new().build_hasher().finish();
         let pause = self.backoff.failed(random, asked);
@@ -508,7 +530,11 @@ impl Sender {
     /// The receiver took something; `dropped` lines are not to be had any more.
     fn works(&mut self, dropped: u64) {
         self.publish();
-        self.now().fails = false;
+        self.has_worked = true;
+        {
+            let mut now = self.now();
+            (now.fails, now.connects) = (false, false);
+        }
         if std::mem::take(&mut self.told) {
             self.say(format!("Drain {} works again", self.id));
         }

@@ -80,14 +80,22 @@ impl Connection {
         let mut tls =
             ClientConnection::new(config, name).map_err(|error| failed(io::Error::other(error)))?;
         let until = Instant::now() + CONNECT;
+        // Step by step: a peer that sends a byte now and then is late too.
         while tls.is_handshaking() {
-            match tls.complete_io(&mut stream) {
-                Ok(_) => {}
-                Err(error) if is_late(&error) && Instant::now() < until => {}
-                Err(error) if is_late(&error) => {
-                    return Err(failed(io::ErrorKind::TimedOut.into()));
-                }
+            let step = match tls.wants_write() {
+                true => tls.write_tls(&mut stream).map(|_| ()),
+                false => receive(&mut tls, &mut stream),
+            };
+            match step {
+                Ok(()) => {}
+                Err(error) if is_late(&error) || error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(failed(error)),
+            }
+            if tls.is_handshaking() && Instant::now() >= until {
+                return Err(failed(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the receiver does not finish the handshake of TLS",
+                )));
             }
         }
         Ok(Self::Tls(Box::new(StreamOwned::new(tls, stream))))
@@ -202,6 +210,19 @@ impl Connection {
         }
         false
     }
+}
+
+/// Takes one piece of the peer's part of a handshake.
+fn receive(tls: &mut ClientConnection, stream: &mut TcpStream) -> io::Result<()> {
+    if tls.read_tls(stream)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if let Err(error) = tls.process_new_packets() {
+        // The peer hears why.
+        tls.write_tls(stream).ok();
+        return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+    }
+    Ok(())
 }
 
 fn settle(stream: &TcpStream) -> io::Result<()> {

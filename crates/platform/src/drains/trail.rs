@@ -31,6 +31,9 @@ pub(super) struct Trace {
     /// Lines that were sent, or began to be.
     pub(super) tried: u64,
     pub(super) retried: u64,
+    /// The most lines that were sent, whatever of them is sent again.
+    #[serde(default)]
+    pub(super) reached: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -163,7 +166,14 @@ mod tests {
     use super::*;
 
     fn trace(sent: u64) -> Trace {
-        Trace { place: Position::default(), sent, dropped: 0, tried: sent, retried: 0 }
+        Trace {
+            place: Position::default(),
+            sent,
+            dropped: 0,
+            tried: sent,
+            retried: 0,
+            reached: sent,
+        }
     }
 
     #[test]

@@ -66,6 +66,10 @@ impl Error {
                 "put back the `secret-key` that belongs to the database, or set TOLV_SECRET_KEY"
                     .to_owned()
             }
+            Self::Store(tolv_store::Error::Exchanged(_)) => {
+                "what runs goes on: put the right database back at the address in DATABASE_URL"
+                    .to_owned()
+            }
             Self::Store(tolv_store::Error::ReadOnlyDatabase) => {
                 "what runs goes on: the server is a standby, or was made read-only \
                  (default_transaction_read_only), as for a full disk; have its operator see to it, and \

@@ -55,6 +55,41 @@ fn what_is_no_drain_is_refused() {
 }
 
 #[test]
+fn headers_of_http_itself_are_refused() {
+    for header in [
+        "host",
+        "HOST",
+        "Content-Length",
+        "content_length",
+        "Transfer-Encoding",
+        "%48ost",
+        "connection",
+        "TE",
+        "upgrade",
+        "expect",
+        "Keep-Alive",
+        "trailer",
+        "Proxy-Authorization",
+        "proxy-connection",
+        "content-type",
+        "logplex-frame-id",
+        "user-agent",
+    ] {
+        for scheme in ["https", "otlp+https"] {
+            let text = format!("{scheme}://h?header.{header}=hunter2");
+            let error = text.parse::<DrainUrl>().unwrap_err().to_string();
+            assert!(error.contains("belongs to HTTP itself"), "{text}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+    let error = "https://a:b@h?header.authorization=x".parse::<DrainUrl>().unwrap_err();
+    assert!(error.to_string().contains("not both"), "{error}");
+    for header in ["authorization", "x-host", "x-scope-orgid", "dd-api-key", "hosted"] {
+        read(&format!("https://h?header.{header}=x"));
+    }
+}
+
+#[test]
 fn secrets_do_not_show() {
     let url = read(
         "https://ada:hunter2@h/receiver/ZaVnC4dhaV0123456789/in?token=t0ps3cret&form=strict&\

@@ -356,3 +356,115 @@ fn a_damaged_database_is_told_at_once_and_not_waited_for() {
     shop.serve.begin();
     until_text(&shop, "shop.localhost", "one");
 }
+
+/// A platform that was stopped while its database was restarted, and another one came.
+#[test]
+fn a_platform_that_wakes_up_without_its_lease_says_who_has_it_and_ends() {
+    use rustix::process::{Signal, kill_process};
+    let mut postgres = tolv_testkit::Postgres::start();
+    let mut shop = Shop::site("one", &[("DATABASE_URL", postgres.url())]);
+    shop.pushed(&["tolv", "main"]);
+    let ours = shop.serve.running().pid();
+    kill_process(ours, Signal::STOP).unwrap();
+    postgres.stop();
+    postgres.again();
+    let home = shop.serve.folder("elsewhere");
+    let mut other = tolv_testkit::Tolv::start(&mut second(&shop, &home, postgres.url()));
+    other.wait_for_line(|line| line.contains("API at"), SOON);
+    let rows = || {
+        let sql = "SELECT (SELECT COUNT(*) FROM operations), (SELECT COUNT(*) FROM audit), \
+                   (SELECT string_agg(xmin::text, ',' ORDER BY id) FROM deploys)";
+        tolv_testkit::postgres::sql(&postgres, sql).unwrap()
+    };
+    let before = rows();
+    let began = std::time::Instant::now();
+    kill_process(ours, Signal::CONT).unwrap();
+    let by = format!("pid {} on ", other.pid().as_raw_nonzero());
+    shop.serve.running().wait_for_line(
+        |line| line.contains("Another platform runs on this database now") && line.contains(&by),
+        SOON,
+    );
+    let lines = shop.serve.ended_with_lines();
+    let text: Vec<_> = lines.1.iter().map(|line| line.text.as_str()).collect();
+    assert_eq!(lines.0.code(), Some(1), "{text:?}");
+    assert!(!text.iter().any(|line| line.contains("pool timed out")), "{text:?}");
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert_eq!(rows(), before, "it wrote to the database of the other one");
+    // What the other one runs goes on.
+    other.signal(Signal::TERM);
+    assert!(other.wait(SOON).success());
+}
+
+/// Another database behind the address of a running platform: it is not used, and said to be another.
+#[track_caller]
+fn is_not_used(exchange: impl Fn(&tolv_testkit::Postgres), why: &str) {
+    const BACK: &str = "DROP DATABASE shop WITH (FORCE); ALTER DATABASE kept RENAME TO shop";
+    let postgres = tolv_testkit::Postgres::start();
+    let sql = |text: &str| {
+        // Each statement for itself: databases are not made in a transaction.
+        for one in text.split("; ") {
+            tolv_testkit::postgres::sql(&postgres, one).unwrap();
+        }
+    };
+    sql("CREATE DATABASE shop");
+    let mut shop = Shop::site("one", &[("DATABASE_URL", &postgres.url_of("shop"))]);
+    shop.pushed(&["tolv", "main"]);
+    let away = "ALTER DATABASE shop RENAME TO kept";
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'shop'";
+    poll(SOON, "nobody in the database for a moment", || {
+        tolv_testkit::postgres::sql(&postgres, end).unwrap();
+        tolv_testkit::postgres::sql(&postgres, away).ok()
+    });
+    exchange(&postgres);
+    shop.serve.running().wait_for_line(
+        |line| line.contains("another database answers") && line.contains(why),
+        SOON,
+    );
+    let address: SocketAddr = shop.serve.url().strip_prefix("http://").unwrap().parse().unwrap();
+    let head = format!("Bearer {}", shop.serve.token());
+    let headers = [("host", "x"), ("authorization", head.as_str())];
+    for path in ["/v1/apps", "/v1/apps/shop/deploys/production"] {
+        let answer = http::send(address, "GET", path, &headers, SOON).unwrap();
+        assert_eq!(answer.status, 503, "{path}: {}", answer.text());
+        assert!(answer.text().contains("another database answers"), "{}", answer.text());
+    }
+    let set = shop.ran(&["config", "set", "A=1"]);
+    assert!(set.err.contains("another database answers"), "{}", set.err);
+    let status = run(Command::new(env!("CARGO_BIN_EXE_tolv"))
+        .args(["status", "--platform"])
+        .env("TOLV_HOME", shop.serve.state()));
+    assert!(
+        !status.status.success() && status.out.contains("another database answers"),
+        "{status:?}"
+    );
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    sql(BACK);
+    poll(SOON * 2, "a write", || {
+        shop.ran(&["config", "set", "A=2"]).status.success().then_some(())
+    });
+    assert_eq!(shop.text("shop.localhost", "/"), "one");
+    assert!(shop.serve.end(rustix::process::Signal::TERM).success());
+}
+
+#[test]
+fn an_empty_database_in_the_place_of_a_running_platforms_is_not_used() {
+    let exchange = |postgres: &tolv_testkit::Postgres| {
+        tolv_testkit::postgres::sql(postgres, "CREATE DATABASE shop").unwrap();
+    };
+    is_not_used(exchange, "none of its tables");
+}
+
+#[test]
+fn the_database_of_another_platform_in_the_place_of_a_running_ones_is_not_used() {
+    let exchange = |postgres: &tolv_testkit::Postgres| {
+        let sql = |text: &str| tolv_testkit::postgres::sql(postgres, text).unwrap();
+        sql("CREATE DATABASE other");
+        let other = tolv_testkit::Serve::start(
+            env!("CARGO_BIN_EXE_tolv"),
+            &[("DATABASE_URL", &postgres.url_of("other"))],
+        );
+        drop(other);
+        sql("ALTER DATABASE other RENAME TO shop");
+    };
+    is_not_used(exchange, "another platform");
+}

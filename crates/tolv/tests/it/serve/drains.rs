@@ -580,3 +580,49 @@ fn what_a_receiver_that_ended_with_the_platform_may_not_have_read_is_sent_again(
     let unique: BTreeSet<_> = all.iter().collect();
     assert_eq!(number(&drain, "retried"), all.len() - unique.len(), "{drain}");
 }
+
+/// A receiver that says something now and then, and never finishes a handshake, is no receiver.
+#[test]
+fn a_receiver_that_never_finishes_its_handshake_fails() {
+    use std::io::Write as _;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut stream = stream;
+                // The head of a record of TLS, and then one byte of it after the other.
+                let record = [&[22, 3, 3, 0x10, 0, 2, 0, 0x0f, 0xfc][..], &[0; 4096]].concat();
+                for byte in record {
+                    if stream.write_all(&[byte]).is_err() {
+                        return;
+                    }
+                    std::thread::park_timeout(std::time::Duration::from_millis(100));
+                }
+            });
+        }
+    });
+    let shop = talker(&[]);
+    let id = add(&shop, &format!("syslog+tls://127.0.0.1:{port}"));
+    say(&shop, "a", 1);
+    let state = || drain(&shop, &id)["state"].as_str().unwrap().to_owned();
+    poll(SOON, "the first try", || (state() == "connecting").then_some(()));
+    poll(SOON, "the failure", || {
+        let state = state();
+        assert_ne!(state, "up");
+        (state == "failing").then_some(())
+    });
+    let error = drain(&shop, &id)["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("does not finish the handshake"), "{error}");
+}
+
+#[test]
+fn a_drain_sets_no_header_of_http_itself() {
+    let shop = Shop::site("one", &[]);
+    for header in ["host", "Content-Length", "TRANSFER-ENCODING", "proxy-authorization"] {
+        let ran =
+            shop.ran(&["drains", "add", &format!("https://logs.example.org/?header.{header}=x")]);
+        assert!(!ran.status.success());
+        assert!(ran.err.contains("belongs to HTTP itself"), "{}", ran.err);
+    }
+}

@@ -31,11 +31,15 @@ http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_fo
 /// What an operation may take that waits for no stream; one that does takes 30 seconds.
 const UNHINDERED: Duration = Duration::from_secs(20);
 
+/// The connection ends with the answer: a kept one would be open for a minute more.
 fn ask(shop: &Shop, path: &str) -> TcpStream {
     let mut client = TcpStream::connect(("127.0.0.1", shop.serve.http())).unwrap();
     client.set_read_timeout(Some(SOON)).unwrap();
     client
-        .write_all(format!("GET {path} HTTP/1.1\r\nHost: shop.localhost\r\n\r\n").as_bytes())
+        .write_all(
+            format!("GET {path} HTTP/1.1\r\nHost: shop.localhost\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
+        )
         .unwrap();
     client
 }
