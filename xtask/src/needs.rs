@@ -44,6 +44,12 @@ const NEEDS: &[Need] = &[
     Need { what: "npm", check: &["npm", "--version"], packages: &["npm"], why: "Node apps" },
     Need { what: "go", check: &["go", "version"], packages: &["golang-go"], why: "Go apps" },
     Need {
+        what: "Ruby's Bundler and headers",
+        check: &["sh", "-c", "bundle --version && ruby -rmkmf -e 0"],
+        packages: &["ruby", "bundler", "ruby-dev", "make", "gcc"],
+        why: "Ruby apps, and gems that are compiled",
+    },
+    Need {
         what: "/usr/bin/perl",
         check: &["/usr/bin/perl", "-v"],
         packages: &["perl-base"],

@@ -14,6 +14,7 @@ mod hooks;
 mod node;
 mod procfile;
 mod python;
+mod ruby;
 mod rust;
 mod several;
 mod static_site;
@@ -31,7 +32,14 @@ struct Builder {
 }
 
 /// In the order in which they are asked.
-const BUILDERS: [Builder; 6] = [
+const BUILDERS: [Builder; 7] = [
+    Builder {
+        name: "ruby",
+        signs: "Gemfile",
+        manifests: &["Gemfile"],
+        detect: ruby::detect,
+        plan: ruby::plan,
+    },
     Builder {
         name: "python",
         signs: "uv.lock, requirements.txt, pyproject.toml, Pipfile",

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tolv_model::app_json::AppJson;
+use tolv_model::app_json::{AppJson, Generator, Variable};
+use tolv_model::env::EnvName;
 use tolv_model::name::ProcessType;
 use tolv_model::procfile::Procfile;
 use tolv_model::service::HostServices;
@@ -402,11 +403,29 @@ impl<'a> Pipeline<'a> {
                 checks: app_json.checks(),
                 formation: app_json.formation(),
                 sizes: app_json.sizes(),
-                env: app_json.env.clone(),
+                env: with_secrets(&app_json.env, &plan.secrets),
                 cron: app_json.cron.clone(),
             },
         })
     }
+}
+
+/// Config that app.json declares, and the secrets that the builder asks for: what app.json says of one
+/// of them stands.
+fn with_secrets(
+    declared: &BTreeMap<EnvName, Variable>,
+    secrets: &[EnvName],
+) -> BTreeMap<EnvName, Variable> {
+    let mut all = declared.clone();
+    for name in secrets {
+        all.entry(name.clone()).or_insert_with(|| Variable {
+            description: None,
+            value: None,
+            required: true,
+            generator: Some(Generator::Secret),
+        });
+    }
+    all
 }
 
 /// Names pointers of Git LFS: no filter runs on a commit, and none here on a folder.

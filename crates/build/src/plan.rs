@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use tolv_model::env::EnvName;
 use tolv_model::name::ProcessType;
 use tolv_model::slug::Digest;
 
@@ -144,6 +145,9 @@ pub(crate) struct Plan {
     pub env: BTreeMap<String, String>,
     /// Folders in front of its processes' `PATH`, as seen in the sandbox: `/app/.venv/bin`.
     pub path: Vec<String>,
+    /// Config without which the app does not start, and for which any secret will do: each deploy gets
+    /// one at random where nobody gives it another.
+    pub secrets: Vec<EnvName>,
 }
 
 impl Plan {
@@ -164,6 +168,7 @@ impl Plan {
             process_types: BTreeMap::new(),
             env: BTreeMap::new(),
             path: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) mod node;
 pub(crate) mod npm;
 mod probe;
 pub(crate) mod python;
+pub(crate) mod ruby;
 pub(crate) mod uv;
 
 pub(crate) use probe::in_stack;

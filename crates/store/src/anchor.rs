@@ -260,7 +260,7 @@ impl AnchorWriter {
 
     /// Records where a ledger ends.
     pub(crate) async fn put(self, deploy: &DeployPath, anchor: &Anchor) -> Result<Self, Error> {
-        let bytes = crate::db::to_json(anchor)?;
+        let bytes = crate::columns::to_json(anchor)?;
         self.write(&file_name(deploy), &owner(deploy), bytes.as_bytes()).await
     }
 

@@ -8,7 +8,8 @@ use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
 use tolv_model::size::Sizes;
 
 use crate::anchor::{Anchor, Recorded};
-use crate::db::{Columns, Store, Write, limit, micros, to_json};
+use crate::columns::{Columns, limit, micros, to_json};
+use crate::db::{Store, Write};
 use crate::error::{Error, is_taken};
 use crate::ledger::path_of;
 use crate::rows::{APPS, DEPLOYS, forged_app, forged_deploy, path_text};

@@ -6,7 +6,8 @@ use sqlx::any::AnyRow;
 use tolv_model::id::AuditId;
 use tolv_model::name::AppName;
 
-use crate::db::{Columns, Store, Write, limit, micros};
+use crate::columns::{Columns, limit, micros};
+use crate::db::{Store, Write};
 use crate::error::Error;
 use crate::types::AuditLine;
 

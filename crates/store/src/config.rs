@@ -12,7 +12,8 @@ use tolv_model::id::DeployId;
 use tolv_model::operation::Request;
 use tolv_model::slug::Digest;
 
-use crate::db::{Columns, Store, Transaction, micros};
+use crate::columns::{Columns, micros};
+use crate::db::{Store, Transaction};
 use crate::error::Error;
 use crate::types::{Operation, Releasing};
 
@@ -144,7 +145,7 @@ impl Store {
         let vars = config.vars.iter();
         let vars = vars.map(|(name, value)| (name.clone(), STANDARD.encode(value.as_bytes())));
         let sealed = Sealed { vars: vars.collect(), secret: config.secret.clone() };
-        let bytes = crate::db::to_json(&sealed)?;
+        let bytes = crate::columns::to_json(&sealed)?;
         let sealed = self.0.key.seal(&owner(deploy, version), bytes.as_bytes())?;
         sqlx::query(
             "INSERT INTO configs (deploy, version, sealed, created) VALUES ($1, $2, $3, $4)",

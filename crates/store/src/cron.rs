@@ -7,7 +7,8 @@ use tolv_model::id::{CronRunId, DeployId, IdError};
 use tolv_model::name::ScheduleName;
 use tolv_model::release::ReleaseNumber;
 
-use crate::db::{Columns, Store, limit, micros};
+use crate::columns::{Columns, limit, micros};
+use crate::db::Store;
 use crate::error::Error;
 
 /// Runs of each schedule that are kept.

@@ -9,7 +9,8 @@ use sqlx::any::AnyRow;
 use tolv_model::id::{DeployId, DrainId};
 use tolv_model::slug::Digest;
 
-use crate::db::{Columns, Store, micros};
+use crate::columns::{Columns, micros};
+use crate::db::Store;
 use crate::error::Error;
 use crate::row_mac::ShortCode;
 use crate::types::{Drain, DrainProgress};

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use tolv_model::id::TokenId;
 use tolv_model::slug::Digest;
 
-use crate::db::{Columns, Store, micros};
+use crate::columns::{Columns, micros};
+use crate::db::Store;
 use crate::error::{Error, is_taken};
 use crate::types::Idempotent;
 

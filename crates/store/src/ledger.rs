@@ -12,7 +12,8 @@ use tolv_model::slug::Digest;
 
 use crate::anchor::{Anchor, MARK, Recorded};
 use crate::apps::readable_deploy;
-use crate::db::{Columns, Store, Transaction};
+use crate::columns::Columns;
+use crate::db::{Store, Transaction};
 use crate::error::Error;
 use crate::releases::{ledger_row, outcome};
 use crate::rows::{DEPLOYS, version_of};

@@ -27,6 +27,7 @@ mod anchor;
 mod apps;
 mod audit;
 pub mod blobs;
+mod columns;
 mod config;
 mod cron;
 mod db;

@@ -8,7 +8,8 @@ use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::SlugId;
 
 use crate::audit::NewLine;
-use crate::db::{Columns, Store, Transaction, Write, limit, micros, to_json};
+use crate::columns::{Columns, limit, micros, to_json};
+use crate::db::{Store, Transaction, Write};
 use crate::error::Error;
 use crate::row_mac::{Authenticated, Field};
 use crate::types::{Operation, Slug};

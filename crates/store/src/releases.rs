@@ -12,8 +12,9 @@ use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::{Digest, SlugId};
 
 use crate::anchor::{Anchor, Recorded};
+use crate::columns::{Columns, limit, micros, to_json};
 use crate::config::no_config;
-use crate::db::{Columns, Store, Transaction, Write, limit, micros, to_json};
+use crate::db::{Store, Transaction, Write};
 use crate::error::Error;
 use crate::ledger::{Contents, OUTCOME_COLUMNS, RELEASE_COLUMNS, hash_of, number_of, path_of};
 use crate::operations;

@@ -20,7 +20,8 @@ use tolv_model::ledger::Broken;
 use tolv_model::name::{AppName, Deploy as DeployPath};
 
 use crate::anchor::{Anchor, Recorded};
-use crate::db::{Columns, Store, Transaction, Write};
+use crate::columns::Columns;
+use crate::db::{Store, Transaction, Write};
 use crate::error::Error;
 use crate::ledger::path_of;
 use crate::row_mac::Authenticated;

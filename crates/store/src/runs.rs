@@ -8,7 +8,8 @@ use tolv_model::name::Deploy as DeployPath;
 use tolv_model::release::ReleaseNumber;
 use tolv_model::run::{Argv, Connection, End, State};
 
-use crate::db::{Columns, Store, limit, micros, to_json};
+use crate::columns::{Columns, limit, micros, to_json};
+use crate::db::Store;
 use crate::error::Error;
 
 /// Behind every id, in every collation of the alphabet that ids have.

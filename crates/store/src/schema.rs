@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sqlx::{AnyConnection, Executor as _, Row as _};
 use tolv_model::slug::Digest;
 
-use crate::db::{Columns, Store, Transaction};
+use crate::columns::Columns;
+use crate::db::{Store, Transaction};
 use crate::error::{Error, is_missing_table};
 
 /// What proves the key: sealed under this name.

@@ -4,7 +4,8 @@ use sqlx::any::AnyRow;
 use tolv_model::id::AppId;
 use tolv_model::slug::SlugId;
 
-use crate::db::{Columns, Store};
+use crate::columns::Columns;
+use crate::db::Store;
 use crate::error::Error;
 use crate::types::Slug;
 

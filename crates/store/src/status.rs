@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::db::{Columns, Store};
+use crate::columns::Columns;
+use crate::db::Store;
 use crate::error::Error;
 use crate::lease::require_writable;
 

@@ -16,7 +16,8 @@ use tolv_model::name::AppName;
 use tolv_model::slug::Digest;
 
 use crate::audit::NewLine;
-use crate::db::{Columns, Store, Write, limit, micros};
+use crate::columns::{Columns, limit, micros};
+use crate::db::{Store, Write};
 use crate::error::Error;
 use crate::row_mac::{Authenticated, ShortCode};
 use crate::types::{ForgedToken, StoredToken, Token};

@@ -6,7 +6,7 @@
 
 use tolv_model::app_json::{self, AppJson};
 
-use super::{node, python, static_site};
+use super::{node, python, ruby, static_site};
 use crate::plan::Plan;
 use crate::toolchains::Toolchains;
 use crate::tree::Tree;
@@ -20,6 +20,16 @@ use crate::{Error, Event};
 pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Option<Plan>, Error> {
     if !node::detect(tree) {
         return Ok(None);
+    }
+    if ruby::detect(tree) {
+        if !node::builds(tree)? && !ruby::takes_node(tree)? {
+            return Ok(None);
+        }
+        toolchains.say(Event::Heading("Building with the node and ruby builders".to_owned()));
+        let mut node = node::plan(tree, toolchains)?;
+        // Rails runs the app, and its assets' task runs package.json's scripts.
+        node.process_types.clear();
+        return Ok(Some(join("node and ruby", node, ruby::plan(tree, toolchains)?)));
     }
     if python::detect(tree) {
         let named = named(tree)?;
@@ -84,6 +94,7 @@ fn join(builder: &'static str, first: Plan, last: Plan) -> Plan {
         env: first.env,
         // The programs of the one that runs the app come first.
         path: both(last.path, first.path),
+        secrets: both(first.secrets, last.secrets),
     };
     joined.build_env.extend(last.build_env);
     joined.process_types.extend(last.process_types);

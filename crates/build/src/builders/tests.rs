@@ -149,7 +149,7 @@ fn the_first_builder_that_fits_is_taken() {
 #[test]
 fn a_codebase_without_signs_is_refused_with_what_was_looked_for() {
     let (problem, help) = Machine::new(&[("main.c", "")]).refusal();
-    insta::assert_snapshot!(problem, @"no builder fits; looked in its root for uv.lock, requirements.txt, pyproject.toml, Pipfile (python), package.json (node), Cargo.toml (rust), go.mod (go), static.json, index.html (static), Procfile (procfile)");
+    insta::assert_snapshot!(problem, @"no builder fits; looked in its root for Gemfile (ruby), uv.lock, requirements.txt, pyproject.toml, Pipfile (python), package.json (node), Cargo.toml (rust), go.mod (go), static.json, index.html (static), Procfile (procfile)");
     assert!(help.contains("Procfile"), "{help}");
     let (problem, _) = Machine::new(&[]).refusal();
     assert!(problem.starts_with("the codebase has no files; "), "{problem}");

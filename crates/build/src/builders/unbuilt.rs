@@ -26,14 +26,7 @@ struct Language {
     run: &'static str,
 }
 
-const LANGUAGES: [Language; 15] = [
-    Language {
-        name: "Ruby",
-        files: &["Gemfile", "gems.rb", "config.ru"],
-        programs: &["ruby", "bundle", "rails", "rake", "puma", "rackup", "unicorn", "sidekiq"],
-        make: "bundle install --standalone",
-        run: "web: ruby server.rb",
-    },
+const LANGUAGES: [Language; 14] = [
     Language {
         name: "Java (Maven)",
         files: &["pom.xml"],
@@ -264,7 +257,7 @@ fn lines(tree: &Tree) -> Result<Vec<(String, String)>, Error> {
 
 /// Whether a command starts one of these programs: by its name, or by a script of the codebase
 /// whose first line names it.
-fn runs_with(tree: &Tree, programs: &[&str], command: &str) -> bool {
+pub(super) fn runs_with(tree: &Tree, programs: &[&str], command: &str) -> bool {
     let is_assignment = |word: &&str| word.contains('=') && !word.starts_with('-');
     let mut words = command.split_whitespace().skip_while(|word| {
         is_assignment(word) || matches!(*word, "exec" | "env" | "nohup" | "time")
@@ -296,7 +289,6 @@ mod tests {
             ("mix.exs", "Elixir"),
             ("Shop.csproj", ".NET"),
             ("deno.json", "Deno"),
-            ("Gemfile", "Ruby"),
         ] {
             for also in ["Dockerfile", "Procfile"] {
                 let (problem, help) =
@@ -318,8 +310,8 @@ mod tests {
             let files = [
                 ("package.json", r#"{"name": "x", "version": "1.0.0"}"#),
                 ("index.html", ""),
-                ("Gemfile", ""),
-                ("bin/rails", script),
+                ("composer.json", "{}"),
+                ("bin/serve", script),
                 ("Procfile", procfile),
             ];
             let mut machine = Machine::new(&files);
@@ -328,13 +320,13 @@ mod tests {
             machine.plan()
         };
         for (procfile, script) in [
-            ("web: bundle exec puma -p $PORT\n", ""),
-            ("worker: A=1 exec bundle exec rake\n", ""),
-            ("web: bin/rails server\n", "#!/usr/bin/env ruby\n"),
-            ("web: ./bin/start\nrelease: bin/../bin/rails db:migrate\n", "#! /usr/bin/ruby -w\n"),
+            ("web: php -S 0.0.0.0:$PORT\n", ""),
+            ("worker: A=1 exec composer work\n", ""),
+            ("web: bin/serve now\n", "#!/usr/bin/env php\n"),
+            ("web: ./bin/start\nrelease: bin/../bin/serve\n", "#! /usr/bin/php -w\n"),
         ] {
             let text = with(procfile, script).unwrap_err().to_string();
-            assert!(text.contains("`Gemfile` is of Ruby"), "{text}");
+            assert!(text.contains("`composer.json` is of PHP"), "{text}");
             assert!(text.contains("of the Procfile runs it"), "{text}");
         }
     }

@@ -182,9 +182,19 @@ fn is_noise(text: &str) -> bool {
         || ["ELIFECYCLE", "info Visit https://yarnpkg.com"].iter().any(|part| text.contains(part))
         || ["npm error", "npm ERR!"].contains(&text)
         // node-gyp's own account of itself.
+        // Where RubyGems is when it says that a gem was not built.
+        || is_place_of_gem(text)
         || ["gyp info ", "gyp ERR! cwd", "gyp ERR! node", "gyp ERR! System", "gyp ERR! command"]
             .iter()
             .any(|part| text.contains(part))
+}
+
+/// Whether RubyGems says where it compiles a gem, and with which command.
+fn is_place_of_gem(text: &str) -> bool {
+    text.starts_with("current directory:")
+        || text.contains(" -r ./siteconf")
+        || text.starts_with('/') && text.contains("/gems/ruby/") && !text.contains(": ")
+        || text.starts_with("*** extconf.rb failed ***")
 }
 
 /// Whether a line has a form in which tools give their errors.

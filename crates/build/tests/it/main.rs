@@ -10,6 +10,7 @@ mod hostile;
 mod packages;
 mod refused;
 mod repeat;
+mod ruby;
 mod steps;
 
 use std::collections::BTreeMap;

@@ -18,7 +18,7 @@ fn fetched(home: &Path) -> Option<std::path::PathBuf> {
 }
 
 /// What a process of the slug prints.
-fn run(request: &Request, built: &Built, words: &[&str]) -> String {
+pub(crate) fn run(request: &Request, built: &Built, words: &[&str]) -> String {
     let mut spec = Spec::new(request.level, "shop");
     spec.mounts = built.mounts.clone();
     let program = spec.view(Path::new(words[0])).into_os_string().into_encoded_bytes();
