@@ -14,9 +14,11 @@
 
 mod answer;
 mod body;
+mod commands;
 mod hook;
 mod plan;
 mod quarantine;
+mod refs;
 mod rpc;
 mod socket;
 mod turns;
@@ -38,6 +40,9 @@ use body::Disk;
 pub use hook::{HOOK, hook};
 pub use plan::{Planned, RefCommand, plan_push};
 use quarantine::Quarantines;
+use refs::Writers;
+pub(crate) use refs::BATCH;
+pub use refs::{Changed, RefChange};
 pub use rpc::{Answer, Push, RefResult, Rpc, Service};
 use turns::Turns;
 
@@ -113,6 +118,7 @@ pub struct Repos {
     /// Of pushes whose git waits for an operation.
     waiting: Turns,
     quarantines: Quarantines,
+    writers: Writers,
     disk: Disk,
 }
 
@@ -139,6 +145,7 @@ impl Repos {
                 MAX_WAITING_PUSHES_PER_TOKEN,
             ),
             quarantines: Quarantines::default(),
+            writers: Writers::default(),
             disk: Disk { folder: folder.to_owned(), min_free },
         }
     }
@@ -223,25 +230,29 @@ impl Repos {
     }
 
     fn carry_out(&self, app: &AppName, command: &GitCommand) -> Result<(), RepoError> {
+        self.writers.alone(app, || self.unlocked(app, command))?;
+        self.sync(app)
+    }
+
+    /// Runs a command that locks what it changes, again where somebody else has a lock.
+    fn unlocked(&self, app: &AppName, command: &GitCommand) -> Result<(), RepoError> {
         let (repository, began) = (self.repository(app), Instant::now());
         loop {
             let answer = repository.ask(command).map_err(run)?;
             if answer.code == 0 {
-                break;
+                return Ok(());
             }
             // Another command's, for a moment, or one that a kill left.
             if !answer.said.contains(".lock': File exists") || began.elapsed() > LOCKED {
-                let what = command.args.first().map(|word| word.to_string_lossy().into_owned());
-                let what = what.unwrap_or_default();
+                let words = command.args.iter().map(|word| word.to_string_lossy());
+                let mut words = words.skip_while(|word| word == "-c" || word.contains('='));
+                let what = words.next().unwrap_or_default().into_owned();
                 let said = if answer.said.is_empty() { "refused".into() } else { answer.said };
                 return Err(RepoError::Git { what, said });
             }
             thread::sleep(LOCKED / 20);
             repository.remove_old_locks(OLD_LOCK).map_err(run)?;
         }
-        // git writes a ref to the disk, but not its name.
-        let dir = self.dir(app);
-        tolv_durable::sync_tree(&dir).map_err(failed("write to the disk", &dir))
     }
 
     /// Makes an app's repository; one that is there stays.
@@ -344,29 +355,12 @@ impl Repos {
     }
 
     /// Sets a branch or tag of a deploy.
-    ///
-    /// # Errors
-    ///
-    /// [`RepoError::BadRef`], and git's.
-    pub fn set_ref(&self, deploy: &Deploy, name: &str, object: &str) -> Result<(), RepoError> {
+    fn set_ref(&self, deploy: &Deploy, name: &str, object: &str) -> Result<(), RepoError> {
         if !is_ref_name(name) {
             return Err(RepoError::BadRef(name.to_owned()));
         }
         let name = format!("{}{name}", namespace(deploy));
         self.tell(&deploy.app, &["update-ref", &name, object])
-    }
-
-    /// Removes a branch or tag of a deploy; one that is gone is fine.
-    ///
-    /// # Errors
-    ///
-    /// [`RepoError::BadRef`], and git's.
-    pub fn delete_ref(&self, deploy: &Deploy, name: &str) -> Result<(), RepoError> {
-        if !is_ref_name(name) {
-            return Err(RepoError::BadRef(name.to_owned()));
-        }
-        let name = format!("{}{name}", namespace(deploy));
-        self.tell(&deploy.app, &["update-ref", "-d", &name])
     }
 
     /// How many commits `one` has that `other` has not, and the other way round.
@@ -428,7 +422,11 @@ impl Repos {
             None => "--prune=1.day.ago",
         };
         // Nobody else packs: what says so was left by a kill.
-        self.tell(app, &["gc", "--quiet", "--force", prune])
+        self.tell(app, &["pack-refs", "--all", "--prune"])?;
+        let gc = ["-c", "gc.packRefs=false", "gc", "--quiet", "--force", prune];
+        // It takes long, and locks no ref.
+        self.unlocked(app, &GitCommand::new(GitAccess::Write, gc))?;
+        self.sync(app)
     }
 
     /// The next app of whose pushes one was refused, once none of it is under way: what it brought is

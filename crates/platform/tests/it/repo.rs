@@ -3,7 +3,7 @@ use std::path::Path;
 
 use tolv_build::{GitAccess, GitCommand, GitLimits, GitSandbox};
 use tolv_model::name::{AppName, Deploy};
-use tolv_platform::repo::{RepoError, Repos, shares_root};
+use tolv_platform::repo::{RefChange, RepoError, Repos, shares_root};
 use tolv_sandbox::{Choice, Machine, NetworkChoice, Spawner};
 use tolv_testkit::{Home, git};
 
@@ -141,8 +141,39 @@ fn strange_ref_names_are_refused() {
         "",
         "refs/heads/\u{202e}egpj",
     ] {
-        let error = bed.repos.set_ref(&production, bad, &commit).unwrap_err();
-        assert!(matches!(error, RepoError::BadRef(_)), "{bad}");
+        let set = RefChange { name: bad.to_owned(), object: Some(commit.clone()) };
+        let good = RefChange { name: "refs/heads/good".to_owned(), object: Some(commit.clone()) };
+        let done = bed.repos.change_refs(&production, &[set, good]);
+        assert_eq!(done.refused, [Some(0), None], "{bad}");
+        assert!(matches!(done.errors[0], RepoError::BadRef(_)), "{bad}");
+    }
+}
+
+#[test]
+fn one_bad_ref_takes_none_of_the_others_along() {
+    let bed = Bed::new();
+    let production = deploy("shop/production");
+    let commit = bed.commit("one", "1");
+    let set = |name: &str| RefChange { name: name.to_owned(), object: Some(commit.clone()) };
+    let change = |changes: &[RefChange]| bed.repos.change_refs(&production, changes);
+    let many: Vec<_> = (0..1000).map(|n| set(&format!("refs/tags/v{n}"))).collect();
+    assert!(change(&many).refused.iter().all(Option::is_none));
+    // One below another, and an object that is not there.
+    let none = RefChange { object: Some("1".repeat(40)), ..set("refs/tags/none") };
+    let gone = RefChange { object: None, ..set("refs/tags/gone") };
+    let done = change(&[set("refs/tags/v1/x"), set("refs/tags/new"), none.clone(), gone]);
+    let is_refused: Vec<_> = done.refused.iter().map(Option::is_some).collect();
+    assert_eq!(is_refused, [true, false, true, false], "{:?}", done.errors);
+    assert!(done.errors.iter().all(|error| !error.to_string().contains("namespaces")));
+    // More than git is asked about one by one: none is said to be done that is not.
+    let none = |n| RefChange { name: format!("refs/tags/none{n}"), ..none.clone() };
+    let mut changes: Vec<_> = (0..20).map(none).collect();
+    changes.extend([set("refs/tags/last"), set("refs/tags/v1")]);
+    let done = change(&changes);
+    let refs = git::git(&bed.repos.dir(&app()), &["for-each-ref", "--format=%(refname)"]);
+    for (change, refused) in changes.iter().zip(done.refused) {
+        let name = format!("refs/namespaces/production/{}", change.name);
+        assert_eq!(refs.lines().any(|line| line == name), refused.is_none(), "{name}");
     }
 }
 
