@@ -50,6 +50,10 @@ use turns::Turns;
 const OLD_LOCK: Duration = Duration::from_secs(2);
 /// How long a command waits for a lock.
 const LOCKED: Duration = Duration::from_secs(6);
+/// For git to find the roots of a history as it is, then to make a graph of that, in which it finds
+/// them fast.
+const SHORT_LOOK: Duration = Duration::from_secs(5);
+const GRAPH_TIME: Duration = Duration::from_secs(30);
 /// What releases keep of a codebase.
 const KEPT: &str = "refs/tolv/kept/";
 /// Refs that one command removes.
@@ -96,6 +100,12 @@ pub enum RepoError {
     /// A history with more beginnings than any real one.
     #[error("the commit's history has more than {MAX_ROOTS} root commits")]
     TooManyRoots,
+    /// A history in which git does not find its way.
+    #[error(
+        "git does not find the root commits of its history in {} seconds",
+        SHORT_LOOK.as_secs() + GRAPH_TIME.as_secs()
+    )]
+    Tangled,
 }
 
 /// What is known of a commit.
@@ -317,7 +327,26 @@ impl Repos {
     /// [`RepoError::TooManyRoots`], and git's.
     pub fn roots(&self, app: &AppName, commit: &str) -> Result<Vec<String>, RepoError> {
         let most = format!("--max-count={}", MAX_ROOTS + 1);
-        let found = self.ask(app, &["rev-list", "--max-parents=0", &most, commit])?;
+        let list = ["rev-list", "--max-parents=0", &most, commit];
+        let mut command = GitCommand::new(GitAccess::Read, list);
+        command.time = Some(SHORT_LOOK);
+        let is_late = |error: &RepoError| {
+            matches!(error, RepoError::Run(error) if matches!(**error, tolv_build::Error::Limit { .. }))
+        };
+        let found = match ask_for(&self.repository(app), &command) {
+            // For each commit git looks through all that wait. With a graph of them it does not.
+            Err(error) if is_late(&error) => {
+                let graph = ["commit-graph", "write", "--no-progress", "--stdin-commits"];
+                let mut command = GitCommand::new(GitAccess::Write, graph);
+                command.input = format!("{commit}\n").into();
+                command.time = Some(GRAPH_TIME);
+                let written = self.unlocked(app, &command);
+                written.map_err(|e| if is_late(&e) { RepoError::Tangled } else { e })?;
+                let words = ["rev-list", "--topo-order", "--max-parents=0", &most, commit];
+                ask_for(&self.repository(app), &GitCommand::new(GitAccess::Read, words))?
+            }
+            found => found?,
+        };
         let mut roots: Vec<_> = found.iter().flat_map(|found| found.lines()).collect();
         if roots.len() > MAX_ROOTS {
             return Err(RepoError::TooManyRoots);
@@ -512,12 +541,17 @@ fn ask(
     access: GitAccess,
     args: &[&str],
 ) -> Result<Option<String>, RepoError> {
-    let answer = repository.ask(&GitCommand::new(access, args)).map_err(run)?;
+    ask_for(repository, &GitCommand::new(access, args))
+}
+
+fn ask_for(repository: &Repository, command: &GitCommand) -> Result<Option<String>, RepoError> {
+    let answer = repository.ask(command).map_err(run)?;
     match answer.code {
         0 => Ok(Some(String::from_utf8_lossy(&answer.out).trim_end().to_owned())),
         1 => Ok(None),
         _ => {
-            let what = args.first().copied().unwrap_or_default().to_owned();
+            let what = command.args.first().map(|word| word.to_string_lossy().into_owned());
+            let what = what.unwrap_or_default();
             Err(RepoError::Git { what, said: answer.said })
         }
     }

@@ -111,6 +111,45 @@ fn a_history_of_many_roots_is_refused() {
 }
 
 #[test]
+fn a_hundred_thousand_roots_are_refused_soon() {
+    const MANY: usize = 100_000;
+    let bed = Bed::new();
+    // Each of the merges is newer than all roots, so that git sorts each root behind all others.
+    let mut stream = "blob\nmark :1\ndata 2\nx\n\n".to_owned();
+    let by = |time: usize| format!("committer A <a@b> {time} +0000");
+    for n in 1..=MANY {
+        let mark = n + 1;
+        let text = n.to_string();
+        stream.push_str(&format!(
+            "reset refs/tmp/x\ncommit refs/tmp/x\nmark :{mark}\n{}\ndata {}\n{text}\n\
+             M 100644 :1 file\n\n",
+            by(1000),
+            text.len()
+        ));
+    }
+    let mut before = 2;
+    for n in 2..=MANY {
+        let mark = MANY + n + 1;
+        stream.push_str(&format!(
+            "commit refs/tmp/main\nmark :{mark}\n{}\ndata 1\nm\nfrom :{before}\nmerge :{}\n\n",
+            by(2000 + n),
+            n + 1
+        ));
+        before = mark;
+    }
+    let dir = bed.repos.dir(&app());
+    let stream = bed.home.write("stream", &stream);
+    let mut import = std::process::Command::new("git");
+    import.args(["-c", "safe.directory=*", "fast-import", "--quiet"]).current_dir(&dir);
+    let status = import.stdin(fs::File::open(stream).unwrap()).status().unwrap();
+    assert!(status.success(), "{status}");
+    let began = std::time::Instant::now();
+    let error = bed.repos.roots(&app(), "refs/tmp/main").unwrap_err();
+    assert!(matches!(error, RepoError::TooManyRoots), "{error}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[test]
 fn what_is_released_outlives_a_force_push() {
     let bed = Bed::new();
     let production = deploy("shop/production");
