@@ -74,10 +74,8 @@ impl Platform {
     ) -> Result<PushUnderWay, Error> {
         let deploy = self.store().deploy(path).await?;
         let (now, mut random) = (Timestamp::now(), [0; 8]);
-        getrandom(&mut random, GetRandomFlags::empty()).map_err(|errno| Error::System {
-            what: "get random bytes",
-            source: errno.into(),
-        })?;
+        getrandom(&mut random, GetRandomFlags::empty())
+            .map_err(|errno| Error::System { what: "get random bytes", source: errno.into() })?;
         let id = OperationId::new(now, u64::from_ne_bytes(random));
         let operation = Operation {
             id: id.clone(),

@@ -40,8 +40,8 @@ use body::Disk;
 pub use hook::{HOOK, hook};
 pub use plan::{Planned, RefCommand, plan_push};
 use quarantine::Quarantines;
-use refs::Writers;
 pub(crate) use refs::BATCH;
+use refs::Writers;
 pub use refs::{Changed, RefChange};
 pub use rpc::{Answer, Push, RefResult, Rpc, Service};
 use turns::Turns;
@@ -330,9 +330,7 @@ impl Repos {
         let list = ["rev-list", "--max-parents=0", &most, commit];
         let mut command = GitCommand::new(GitAccess::Read, list);
         command.time = Some(SHORT_LOOK);
-        let is_late = |error: &RepoError| {
-            matches!(error, RepoError::Run(error) if matches!(**error, tolv_build::Error::Limit { .. }))
-        };
+        let is_late = |error: &RepoError| matches!(error, RepoError::Run(error) if matches!(**error, tolv_build::Error::Limit { .. }));
         let found = match ask_for(&self.repository(app), &command) {
             // For each commit git looks through all that wait. With a graph of them it does not.
             Err(error) if is_late(&error) => {

@@ -23,9 +23,7 @@ use tolv_build::{GitAccess, GitCommand, Repository};
 use tolv_model::name::{AppName, Deploy};
 use tolv_sandbox::{ExitStatus, Mount, Running};
 
-use super::answer::{
-    Fetched, SHALLOW_HINT, discard_output, drain_fetch, drain_push, hear, remark,
-};
+use super::answer::{Fetched, SHALLOW_HINT, discard_output, drain_fetch, drain_push, hear, remark};
 use super::body::{BodyError, Bounds, Filling, Incoming, WorkTime};
 use super::plan::RefCommand;
 use super::quarantine::PushGuard;
@@ -286,7 +284,7 @@ impl Repos {
         });
         let begun = begun.await.map_err(|error| RepoError::Watch(io::Error::other(error)))?;
         let (Started { running, stdin, stdout, stderr }, push) = begun?;
-        let heard = stderr.map(|stderr| tokio::spawn(hear(stderr)));
+        let heard = stderr.map(|stderr| tasks.spawn(hear(stderr)));
         let (socket, guard) = push.unzip();
         let is_untidy = Arc::new(AtomicBool::new(true));
         let is_decided = Arc::new(AtomicBool::new(false));
@@ -566,8 +564,7 @@ fn start(
         (None, null.into())
     };
     let job = repository.job(command);
-    let running =
-        tolv_sandbox::start(&repository.sandbox().spawner, &job, [theirs, out, said]);
+    let running = tolv_sandbox::start(&repository.sandbox().spawner, &job, [theirs, out, said]);
     let running = running.map_err(|error| run(tolv_build::Error::Sandbox(error)))?;
     Ok(Started { running, stdin, stdout, stderr })
 }
