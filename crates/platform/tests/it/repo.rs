@@ -1,3 +1,4 @@
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -120,21 +121,25 @@ fn a_hundred_thousand_roots_are_refused_soon() {
     for n in 1..=MANY {
         let mark = n + 1;
         let text = n.to_string();
-        stream += &format!(
+        write!(
+            stream,
             "reset refs/tmp/x\ncommit refs/tmp/x\nmark :{mark}\n{}\ndata {}\n{text}\n\
              M 100644 :1 file\n\n",
             by(1000),
             text.len()
-        );
+        )
+        .unwrap();
     }
     let mut before = 2;
     for n in 2..=MANY {
         let mark = MANY + n + 1;
-        stream += &format!(
+        write!(
+            stream,
             "commit refs/tmp/main\nmark :{mark}\n{}\ndata 1\nm\nfrom :{before}\nmerge :{}\n\n",
             by(2000 + n),
             n + 1
-        );
+        )
+        .unwrap();
         before = mark;
     }
     let dir = bed.repos.dir(&app());
