@@ -47,6 +47,8 @@ pub struct GitLimits {
     pub memory: u64,
     /// Wall clock of a command that no client waits for.
     pub time: Duration,
+    /// Wall clock of the one that takes a push, besides a second for each MiB of that.
+    pub work: Duration,
     /// Bytes of one push.
     pub push: u64,
     /// Bytes of one repository from which on it takes no push.
@@ -58,6 +60,7 @@ impl Default for GitLimits {
         Self {
             memory: 1 << 30,
             time: Duration::from_secs(10 * 60),
+            work: Duration::from_secs(60),
             push: 2 << 30,
             repository: 4 << 30,
         }

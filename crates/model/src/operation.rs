@@ -110,6 +110,8 @@ pub enum Request {
     Start,
     /// Remove the deploy with everything it has.
     Destroy,
+    /// Take what is pushed: shown while it lasts, and never stored.
+    Push,
 }
 
 impl Request {
@@ -132,7 +134,8 @@ impl Request {
             | Self::Up
             | Self::Promote { .. }
             | Self::Retry { .. }
-            | Self::Config { .. } => false,
+            | Self::Config { .. }
+            | Self::Push => false,
         }
     }
 
@@ -150,7 +153,8 @@ impl Request {
             | Self::Restart { .. }
             | Self::Stop
             | Self::Start
-            | Self::Destroy => false,
+            | Self::Destroy
+            | Self::Push => false,
         }
     }
 
@@ -169,6 +173,7 @@ impl Request {
             Self::Stop => "stop",
             Self::Start => "start",
             Self::Destroy => "destroy",
+            Self::Push => "push",
         }
     }
 }

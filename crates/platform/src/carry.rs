@@ -194,6 +194,8 @@ impl Carry<'_> {
             Request::Stop => self.stop(true).await,
             Request::Start => self.stop(false).await,
             Request::Destroy => self.destroy().await.map(Some),
+            // It is never queued.
+            Request::Push => Err(Error::Cancelled),
         }
     }
 

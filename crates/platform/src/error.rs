@@ -447,9 +447,12 @@ impl Error {
             | Self::NotRecordable
             | Self::Repo(RepoError::Body(BodyError::DiskFull { .. })) => Kind::Full,
             Self::Repo(RepoError::Body(BodyError::TooSlow)) => Kind::Timeout,
-            Self::Repo(RepoError::Body(_) | RepoError::BadRef(_) | RepoError::TooManyRoots) => {
-                Kind::Invalid
-            }
+            Self::Repo(
+                RepoError::Body(_)
+                | RepoError::BadRef(_)
+                | RepoError::TooManyRoots
+                | RepoError::Tangled,
+            ) => Kind::Invalid,
             Self::Stopping | Self::Repo(RepoError::Busy) => Kind::Unavailable,
             Self::Home(_)
             | Self::OtherHome { .. }

@@ -41,6 +41,9 @@ impl Platform {
     /// [`Error::Over`].
     pub async fn cancel(&self, id: &OperationId) -> Result<Operation, Error> {
         let store = &self.0.store;
+        if let Some(push) = self.cancel_push(id).await {
+            return Ok(push);
+        }
         let operation = store.operation(id).await?;
         if operation.state.is_over() {
             return Err(Error::Over(id.clone()));

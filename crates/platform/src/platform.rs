@@ -37,6 +37,7 @@ use super::options::{Http, Options, Said};
 use super::origin::{count_deploys, require_own_database};
 use super::output::Outputs;
 use super::proof::Prover;
+use super::pushes::Pushes;
 use super::quota::Quota;
 use super::requests::Command;
 use super::runs::Runs;
@@ -96,6 +97,7 @@ pub(super) struct Inner {
     pub(super) listener: Mutex<Option<Arc<TcpListener>>>,
     pub(super) ports: Arc<tolv_run::Ports>,
     pub(super) outputs: Outputs<OperationId>,
+    pub(super) pushes: Pushes,
     pub(super) runs: Runs,
     /// Of runs of schedules.
     pub(super) run_outputs: Outputs<CronRunId>,
@@ -278,6 +280,7 @@ impl Platform {
             listener: Mutex::new(Some(Arc::new(socket.into()))),
             ports: tolv_run::Ports::new(),
             outputs: Outputs::default(),
+            pushes: Pushes::default(),
             runs: Runs::default(),
             run_outputs: Outputs::default(),
             building: Semaphore::new(shares.builds),

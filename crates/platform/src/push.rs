@@ -1,11 +1,12 @@
 //! What a `git push` means: the deploy's branch becomes an operation, everything else is stored.
 
-use super::end::UndecidedPush;
 use super::error::{Error, chain};
 use super::output::Progress;
 use super::platform::{Actor, Platform, blocking};
+use super::pushes::{PushUnderWay, STOPPING};
 use super::requests::Command;
-use crate::repo::{Planned, Push, RefResult, plan_push};
+use crate::repo::{BATCH, Planned, Push, RefChange, RefResult, RepoError, plan_push};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -19,6 +20,8 @@ const NEW_ROOT: &str = "new-root";
 /// The push option that leaves out the release phase.
 const NO_RELEASE_PHASE: &str = "no-release-phase";
 
+/// Refs of which it is said in full why they are refused.
+const MAX_SAID: usize = 10;
 /// How long a push waits for what another platform makes of it, and between two looks.
 const ELSEWHERE: Duration = Duration::from_secs(30 * 60);
 const LOOK: Duration = Duration::from_millis(250);
@@ -31,10 +34,10 @@ impl Platform {
         actor: &Actor,
         path: &DeployPath,
         push: Push,
-        undecided: Option<UndecidedPush>,
+        under_way: PushUnderWay,
     ) -> Vec<RefResult> {
         let names: Vec<_> = push.commands.iter().map(|command| command.name.clone()).collect();
-        match self.planned(actor, path, &push, undecided).await {
+        match self.planned(actor, path, &push, under_way).await {
             Ok(results) => results,
             Err(error) => {
                 let reason = self.refuse(&push, &error).await;
@@ -44,32 +47,61 @@ impl Platform {
         }
     }
 
+    /// Branches and tags that are only kept come first: a deploy may take long.
     async fn planned(
         &self,
         actor: &Actor,
         path: &DeployPath,
         push: &Push,
-        mut undecided: Option<UndecidedPush>,
+        mut under_way: PushUnderWay,
     ) -> Result<Vec<RefResult>, Error> {
         self.check_disk_space().await?;
         let deploy = self.store().deploy(path).await?;
-        let mut results = Vec::new();
-        for (name, planned) in plan_push(&push.commands, deploy.branch.as_deref()) {
-            let done = match planned {
-                Planned::Refuse(reason) => Err(reason),
+        let planned = plan_push(&push.commands, deploy.branch.as_deref());
+        let (mut removed, mut set) = (Vec::new(), Vec::new());
+        for (at, (name, planned)) in planned.iter().enumerate() {
+            match planned {
                 Planned::Store(new) => {
-                    let (repos, path, name) = (self.repos().clone(), path.clone(), name.clone());
-                    self.told(push, blocking(move || repos.set_ref(&path, &name, &new)).await).await
+                    set.push((at, RefChange { name: name.clone(), object: Some(new.clone()) }));
                 }
                 Planned::Delete => {
-                    let (repos, path, name) = (self.repos().clone(), path.clone(), name.clone());
-                    self.told(push, blocking(move || repos.delete_ref(&path, &name)).await).await
+                    removed.push((at, RefChange { name: name.clone(), object: None }));
                 }
+                Planned::Deploy { .. } | Planned::Refuse(_) => {}
+            }
+        }
+        // A name that is removed may be the folder of one that is set.
+        let mut refused = HashMap::new();
+        let mut changed = Vec::new();
+        for changes in [removed, set] {
+            self.change_refs(path, push, &under_way, changes, (&mut refused, &mut changed)).await;
+        }
+        if !changed.is_empty() {
+            let (repos, app) = (self.repos().clone(), path.app.clone());
+            if let Err(error) = blocking(move || repos.sync(&app)).await {
+                let reason = self.refuse(push, &error).await;
+                refused.extend(changed.into_iter().map(|at| (at, reason.clone())));
+            }
+        }
+        let is_whole = refused.is_empty();
+        under_way.set_end(if is_whole { State::Succeeded } else { State::Failed });
+        let mut under_way = Some(under_way);
+        let mut results = Vec::new();
+        for (at, (name, planned)) in planned.into_iter().enumerate() {
+            let done = match planned {
+                Planned::Refuse(reason) => Err(reason),
+                Planned::Store(_) | Planned::Delete => refused.remove(&at).map_or(Ok(()), Err),
                 Planned::Deploy { commit, branch } => {
-                    match self.queued(actor, path, push, commit, branch).await {
+                    let stopped = under_way.as_ref().and_then(PushUnderWay::stopped);
+                    let queued = match stopped {
+                        Some(why) => Err(why.to_owned()),
+                        None => self.queued(actor, path, push, commit, branch).await,
+                    };
+                    match queued {
                         Ok(operation) => {
-                            // From here on the next platform can go on with it.
-                            undecided = None;
+                            // From here on there is the operation, and the next platform can go on
+                            // with it.
+                            under_way = None;
                             self.deployed(push, &operation).await
                         }
                         Err(reason) => Err(reason),
@@ -78,14 +110,64 @@ impl Platform {
             };
             results.push(RefResult { name, refused: done.err() });
         }
-        drop(undecided);
+        drop(under_way);
         Ok(results)
     }
 
-    async fn told(&self, push: &Push, done: Result<(), Error>) -> Result<(), String> {
-        match done {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.refuse(push, &error).await),
+    /// Changes refs, batch by batch, until the push is ended: to `refused` goes why a ref is not
+    /// changed, to `changed` which are.
+    async fn change_refs(
+        &self,
+        path: &DeployPath,
+        push: &Push,
+        under_way: &PushUnderWay,
+        changes: Vec<(usize, RefChange)>,
+        (refused, changed): (&mut HashMap<usize, String>, &mut Vec<usize>),
+    ) {
+        if changes.len() > BATCH {
+            let (count, id) = (changes.len(), under_way.id());
+            say(push, format!("-----> {count} refs (tolv operations cancel {id} ends this)")).await;
+        }
+        let total = changes.len();
+        let mut rest = changes.into_iter().peekable();
+        while rest.peek().is_some() {
+            let over = match under_way.stopped() {
+                Some(why) => Some(why.to_owned()),
+                None => match self.check_disk_space().await {
+                    Ok(()) => None,
+                    Err(error) => Some(self.refuse(push, &error).await),
+                },
+            };
+            if let Some(why) = over {
+                refused.extend(rest.map(|(at, _)| (at, why.clone())));
+                return;
+            }
+            let (at, batch): (Vec<_>, Vec<_>) = rest.by_ref().take(BATCH).unzip();
+            let (repos, path) = (self.repos().clone(), path.clone());
+            let done = blocking(move || Ok::<_, Error>(repos.change_refs(&path, &batch))).await;
+            let done = match done {
+                Ok(done) => done,
+                Err(error) => {
+                    let why = self.refuse(push, &error).await;
+                    refused.extend(at.into_iter().map(|at| (at, why.clone())));
+                    continue;
+                }
+            };
+            let mut reasons = Vec::new();
+            for error in done.errors {
+                let error = Error::from(error);
+                reasons.push(match refused.len() + reasons.len() < MAX_SAID {
+                    true => self.refuse(push, &error).await,
+                    false => reason(&error),
+                });
+            }
+            for (at, error) in at.into_iter().zip(done.refused) {
+                match error.and_then(|error| reasons.get(error)) {
+                    Some(reason) => drop(refused.insert(at, reason.clone())),
+                    None => changed.push(at),
+                }
+            }
+            under_way.say(&format!("       {} of {total} refs", total - rest.len()));
         }
     }
 
@@ -99,22 +181,7 @@ impl Platform {
         if let Some(hint) = error.hint() {
             say(push, format!(" !     {hint}")).await;
         }
-        match error {
-            Error::OtherCodebase { .. } => "another codebase".to_owned(),
-            Error::DiskFull { .. } | Error::NoFiles { .. } => "no space left".to_owned(),
-            Error::DiskFault(_) => "the disk is read-only".to_owned(),
-            Error::Store(tolv_store::Error::ReadOnlyDatabase) => {
-                "the database is read-only".to_owned()
-            }
-            Error::Store(tolv_store::Error::DatabaseFull(_)) => {
-                "the disk of the database is full".to_owned()
-            }
-            Error::Store(error) if error.is_unavailable() => {
-                "the database cannot be reached".to_owned()
-            }
-            Error::Stopping => "the platform is stopping".to_owned(),
-            _ => "refused".to_owned(),
-        }
+        reason(error)
     }
 
     /// Asks for the operation.
@@ -237,6 +304,22 @@ impl Platform {
             State::Failed | State::Queued | State::Running => Err("deploy failed".to_owned()),
         }
     }
+}
+
+/// An error in a few words, as git shows it behind a ref.
+fn reason(error: &Error) -> String {
+    let text = match error {
+        Error::OtherCodebase { .. } => "another codebase",
+        Error::DiskFull { .. } | Error::NoFiles { .. } => "no space left",
+        Error::DiskFault(_) => "the disk is read-only",
+        Error::Store(tolv_store::Error::ReadOnlyDatabase) => "the database is read-only",
+        Error::Store(tolv_store::Error::DatabaseFull(_)) => "the disk of the database is full",
+        Error::Store(error) if error.is_unavailable() => "the database cannot be reached",
+        Error::Stopping => STOPPING,
+        Error::Repo(RepoError::BadRef(_)) => "not a name for a branch or tag",
+        _ => "refused",
+    };
+    text.to_owned()
 }
 
 /// Whoever pushed may be gone: then nobody hears it.

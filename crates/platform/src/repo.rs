@@ -14,9 +14,11 @@
 
 mod answer;
 mod body;
+mod commands;
 mod hook;
 mod plan;
 mod quarantine;
+mod refs;
 mod rpc;
 mod socket;
 mod turns;
@@ -38,6 +40,9 @@ use body::Disk;
 pub use hook::{HOOK, hook};
 pub use plan::{Planned, RefCommand, plan_push};
 use quarantine::Quarantines;
+pub(crate) use refs::BATCH;
+use refs::Writers;
+pub use refs::{Changed, RefChange};
 pub use rpc::{Answer, Push, RefResult, Rpc, Service};
 use turns::Turns;
 
@@ -45,6 +50,10 @@ use turns::Turns;
 const OLD_LOCK: Duration = Duration::from_secs(2);
 /// How long a command waits for a lock.
 const LOCKED: Duration = Duration::from_secs(6);
+/// For git to find the roots of a history as it is, then to make a graph of that, in which it finds
+/// them fast.
+const SHORT_LOOK: Duration = Duration::from_secs(5);
+const GRAPH_TIME: Duration = Duration::from_secs(30);
 /// What releases keep of a codebase.
 const KEPT: &str = "refs/tolv/kept/";
 /// Refs that one command removes.
@@ -91,6 +100,12 @@ pub enum RepoError {
     /// A history with more beginnings than any real one.
     #[error("the commit's history has more than {MAX_ROOTS} root commits")]
     TooManyRoots,
+    /// A history in which git does not find its way.
+    #[error(
+        "git does not find the root commits of its history in {} seconds",
+        SHORT_LOOK.as_secs() + GRAPH_TIME.as_secs()
+    )]
+    Tangled,
 }
 
 /// What is known of a commit.
@@ -113,6 +128,7 @@ pub struct Repos {
     /// Of pushes whose git waits for an operation.
     waiting: Turns,
     quarantines: Quarantines,
+    writers: Writers,
     disk: Disk,
 }
 
@@ -139,6 +155,7 @@ impl Repos {
                 MAX_WAITING_PUSHES_PER_TOKEN,
             ),
             quarantines: Quarantines::default(),
+            writers: Writers::default(),
             disk: Disk { folder: folder.to_owned(), min_free },
         }
     }
@@ -223,25 +240,29 @@ impl Repos {
     }
 
     fn carry_out(&self, app: &AppName, command: &GitCommand) -> Result<(), RepoError> {
+        self.writers.alone(app, || self.unlocked(app, command))?;
+        self.sync(app)
+    }
+
+    /// Runs a command that locks what it changes, again where somebody else has a lock.
+    fn unlocked(&self, app: &AppName, command: &GitCommand) -> Result<(), RepoError> {
         let (repository, began) = (self.repository(app), Instant::now());
         loop {
             let answer = repository.ask(command).map_err(run)?;
             if answer.code == 0 {
-                break;
+                return Ok(());
             }
             // Another command's, for a moment, or one that a kill left.
             if !answer.said.contains(".lock': File exists") || began.elapsed() > LOCKED {
-                let what = command.args.first().map(|word| word.to_string_lossy().into_owned());
-                let what = what.unwrap_or_default();
+                let words = command.args.iter().map(|word| word.to_string_lossy());
+                let mut words = words.skip_while(|word| word == "-c" || word.contains('='));
+                let what = words.next().unwrap_or_default().into_owned();
                 let said = if answer.said.is_empty() { "refused".into() } else { answer.said };
                 return Err(RepoError::Git { what, said });
             }
             thread::sleep(LOCKED / 20);
             repository.remove_old_locks(OLD_LOCK).map_err(run)?;
         }
-        // git writes a ref to the disk, but not its name.
-        let dir = self.dir(app);
-        tolv_durable::sync_tree(&dir).map_err(failed("write to the disk", &dir))
     }
 
     /// Makes an app's repository; one that is there stays.
@@ -306,7 +327,24 @@ impl Repos {
     /// [`RepoError::TooManyRoots`], and git's.
     pub fn roots(&self, app: &AppName, commit: &str) -> Result<Vec<String>, RepoError> {
         let most = format!("--max-count={}", MAX_ROOTS + 1);
-        let found = self.ask(app, &["rev-list", "--max-parents=0", &most, commit])?;
+        let list = ["rev-list", "--max-parents=0", &most, commit];
+        let mut command = GitCommand::new(GitAccess::Read, list);
+        command.time = Some(SHORT_LOOK);
+        let is_late = |error: &RepoError| matches!(error, RepoError::Run(error) if matches!(**error, tolv_build::Error::Limit { .. }));
+        let found = match ask_for(&self.repository(app), &command) {
+            // For each commit git looks through all that wait. With a graph of them it does not.
+            Err(error) if is_late(&error) => {
+                let graph = ["commit-graph", "write", "--no-progress", "--stdin-commits"];
+                let mut command = GitCommand::new(GitAccess::Write, graph);
+                command.input = format!("{commit}\n").into();
+                command.time = Some(GRAPH_TIME);
+                let written = self.unlocked(app, &command);
+                written.map_err(|e| if is_late(&e) { RepoError::Tangled } else { e })?;
+                let words = ["rev-list", "--topo-order", "--max-parents=0", &most, commit];
+                ask_for(&self.repository(app), &GitCommand::new(GitAccess::Read, words))?
+            }
+            found => found?,
+        };
         let mut roots: Vec<_> = found.iter().flat_map(|found| found.lines()).collect();
         if roots.len() > MAX_ROOTS {
             return Err(RepoError::TooManyRoots);
@@ -344,29 +382,12 @@ impl Repos {
     }
 
     /// Sets a branch or tag of a deploy.
-    ///
-    /// # Errors
-    ///
-    /// [`RepoError::BadRef`], and git's.
-    pub fn set_ref(&self, deploy: &Deploy, name: &str, object: &str) -> Result<(), RepoError> {
+    fn set_ref(&self, deploy: &Deploy, name: &str, object: &str) -> Result<(), RepoError> {
         if !is_ref_name(name) {
             return Err(RepoError::BadRef(name.to_owned()));
         }
         let name = format!("{}{name}", namespace(deploy));
         self.tell(&deploy.app, &["update-ref", &name, object])
-    }
-
-    /// Removes a branch or tag of a deploy; one that is gone is fine.
-    ///
-    /// # Errors
-    ///
-    /// [`RepoError::BadRef`], and git's.
-    pub fn delete_ref(&self, deploy: &Deploy, name: &str) -> Result<(), RepoError> {
-        if !is_ref_name(name) {
-            return Err(RepoError::BadRef(name.to_owned()));
-        }
-        let name = format!("{}{name}", namespace(deploy));
-        self.tell(&deploy.app, &["update-ref", "-d", &name])
     }
 
     /// How many commits `one` has that `other` has not, and the other way round.
@@ -428,7 +449,11 @@ impl Repos {
             None => "--prune=1.day.ago",
         };
         // Nobody else packs: what says so was left by a kill.
-        self.tell(app, &["gc", "--quiet", "--force", prune])
+        self.tell(app, &["pack-refs", "--all", "--prune"])?;
+        let gc = ["-c", "gc.packRefs=false", "gc", "--quiet", "--force", prune];
+        // It takes long, and locks no ref.
+        self.unlocked(app, &GitCommand::new(GitAccess::Write, gc))?;
+        self.sync(app)
     }
 
     /// The next app of whose pushes one was refused, once none of it is under way: what it brought is
@@ -514,12 +539,17 @@ fn ask(
     access: GitAccess,
     args: &[&str],
 ) -> Result<Option<String>, RepoError> {
-    let answer = repository.ask(&GitCommand::new(access, args)).map_err(run)?;
+    ask_for(repository, &GitCommand::new(access, args))
+}
+
+fn ask_for(repository: &Repository, command: &GitCommand) -> Result<Option<String>, RepoError> {
+    let answer = repository.ask(command).map_err(run)?;
     match answer.code {
         0 => Ok(Some(String::from_utf8_lossy(&answer.out).trim_end().to_owned())),
         1 => Ok(None),
         _ => {
-            let what = args.first().copied().unwrap_or_default().to_owned();
+            let what = command.args.first().map(|word| word.to_string_lossy().into_owned());
+            let what = what.unwrap_or_default();
             Err(RepoError::Git { what, said: answer.said })
         }
     }

@@ -166,7 +166,20 @@ async fn rpc(
     }
     let encoding = parts.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     let body = body.into_data_stream().map_err(std::io::Error::other);
+    let push = match undecided {
+        Some(undecided) => {
+            match shared.0.platform.open_push(&caller.actor(), &path, undecided).await {
+                Ok(push) => Some(push),
+                Err(error) => return plain(shared.failure(error)),
+            }
+        }
+        None => None,
+    };
     let rpc = Rpc {
+        stopped: match &push {
+            Some(push) => Box::pin(push.until_stopped()),
+            None => Box::pin(std::future::pending()),
+        },
         token: caller.token.id.to_string(),
         deploy: path.clone(),
         service,
@@ -175,8 +188,9 @@ async fn rpc(
         body: Box::pin(StreamReader::new(body)),
     };
     let (own, actor, lines) = (shared.clone(), caller.actor(), caller.lines.clone());
-    let decide = move |push| async move {
-        let results = own.0.platform.push(&actor, &path, push, undecided).await;
+    let decide = move |asked| async move {
+        let Some(push) = push else { return Vec::new() };
+        let results = own.0.platform.push(&actor, &path, asked, push).await;
         let is_refused = results.iter().all(|result| result.refused.is_some());
         lines.record(&own, if is_refused { "refused" } else { "accepted" }).await;
         results

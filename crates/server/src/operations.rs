@@ -37,8 +37,13 @@ pub(crate) async fn list(
     let fail = |error: tolv_store::Error| shared.failure(error);
     let deploy = store.deploy(&path).await.map_err(fail)?;
     let before = paging.cursor::<OperationId>()?;
-    let found =
+    let mut found =
         store.operations(&deploy.id, before.as_ref(), paging.limit + 1).await.map_err(fail)?;
+    let pushes = shared.0.platform.pushes_under_way(&deploy.id);
+    let is_later = |id: &OperationId| before.as_ref().is_some_and(|before| id >= before);
+    found.extend(pushes.into_iter().filter(|push| !is_later(&push.id)));
+    found.sort_by(|a, b| b.id.cmp(&a.id));
+    found.truncate(paging.limit + 1);
     Ok(Json(paging.page(found, |operation| operation.id.to_string(), convert::operation)))
 }
 
@@ -162,8 +167,14 @@ async fn found(
     act: Act,
 ) -> Result<tolv_store::Operation, Failure> {
     let id: OperationId = parse(id)?;
-    let operation = shared.0.platform.store().operation(&id).await;
-    let operation = operation.map_err(|error| shared.failure(error))?;
+    let platform = &shared.0.platform;
+    let operation = match platform.push_under_way(&id) {
+        Some(push) => push,
+        None => {
+            let operation = platform.store().operation(&id).await;
+            operation.map_err(|error| shared.failure(error))?
+        }
+    };
     caller.may_with(act, &operation.deploy_name.app, ("operation", id.as_str()))?;
     Ok(operation)
 }

@@ -142,7 +142,8 @@ on in its place, without a refused request.
 
 Environment: TOLV_HOME, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
 TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_LOG_MIB,
-TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_REPOSITORY_MIB, TOLV_GIT_MEMORY (MiB), TOLV_BUILD_MIB, TOLV_BUILD_FILES, TOLV_REQUIRE_LOCK,
+TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_REPOSITORY_MIB, TOLV_GIT_MEMORY (MiB), TOLV_GIT_SECONDS,
+TOLV_BUILD_MIB, TOLV_BUILD_FILES, TOLV_REQUIRE_LOCK,
 TOLV_SIZE, TOLV_MAX_SIZE, TOLV_BUILD_SIZE, TOLV_BUILDS, TOLV_RESERVE (MiB), TOLV_NETWORK,
 TOLV_HOST_SERVICES.";
 
@@ -316,6 +317,11 @@ pub(crate) struct Serve {
     #[arg(long = "repository-size", value_name = "MIB", env = "TOLV_REPOSITORY_MIB",
         default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     pub(crate) repository_mib: u64,
+
+    /// Seconds that git may work on a push, and one more for each MiB of it
+    #[arg(long, value_name = "SECONDS", env = "TOLV_GIT_SECONDS", default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) git_seconds: u64,
 
     /// Most MiB of memory of each git command on what was pushed
     #[arg(long, value_name = "MIB", env = "TOLV_GIT_MEMORY", default_value_t = 1024,

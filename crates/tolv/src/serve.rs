@@ -450,6 +450,7 @@ fn options(args: &Serve, settings: &Settings) -> Result<Options, Failure> {
         caps: args.build.caps(),
         git: tolv_build::GitLimits {
             memory: args.git_memory << 20,
+            work: Duration::from_secs(args.git_seconds),
             push: args.push_mib << 20,
             repository: args.repository_mib << 20,
             ..tolv_build::GitLimits::default()

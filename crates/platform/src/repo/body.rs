@@ -14,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::commands::Commands;
+use super::hook::{MAX_COMMAND_BYTES, MAX_COMMANDS};
+
 /// Bytes that are read at once.
 pub(super) const CHUNK: usize = 64 * 1024;
 /// Compressed bytes that are unpacked at once: what comes out is at most a thousand times as much.
@@ -45,6 +48,29 @@ pub enum BodyError {
     /// The connection broke, or the body is not what its headers say.
     #[error("the request cannot be read: {0}")]
     Broken(#[source] io::Error),
+    /// It names more refs than a push may have.
+    #[error("a push has at most {MAX_COMMANDS} refs: push them in parts")]
+    ManyRefs,
+    /// What it says of its refs is too long.
+    #[error(
+        "the refs of a push take at most {} MiB, with their names: push them in parts",
+        MAX_COMMAND_BYTES >> 20
+    )]
+    LongRefs,
+    /// git works for too long on too little.
+    #[error(
+        "git worked on it for {seconds} seconds, as long as it may for {mib} MiB \
+         (TOLV_GIT_SECONDS), and was stopped"
+    )]
+    TooMuchWork {
+        /// The bound.
+        seconds: u64,
+        /// What has arrived.
+        mib: u64,
+    },
+    /// Somebody has ended it.
+    #[error("{0}")]
+    Stopped(&'static str),
     /// What the app pushed takes as much as it may.
     #[error(
         "the app's repository takes the {} MiB that it may (TOLV_REPOSITORY_MIB): remove branches and \
@@ -124,6 +150,28 @@ impl Filling {
     }
 }
 
+/// How long git may work on a push: for each of its MiB a second, and a while besides.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WorkTime {
+    /// For the smallest push.
+    pub(super) least: Duration,
+    /// For the largest.
+    pub(super) most: Duration,
+}
+
+impl WorkTime {
+    fn of(self, bytes: u64) -> Duration {
+        self.most.min(self.least + Duration::from_secs(bytes >> 20))
+    }
+}
+
+/// What bounds a push that is fed to git.
+pub(super) struct Bounds<'a> {
+    pub(super) disk: &'a Disk,
+    pub(super) filling: &'a Filling,
+    pub(super) time: WorkTime,
+}
+
 /// A request's body. What it says is a stranger's.
 pub(super) struct Incoming {
     body: Pin<Box<dyn AsyncRead + Send>>,
@@ -138,6 +186,9 @@ pub(super) struct Incoming {
     time_left: Duration,
     bytes_in_window: usize,
     is_over: bool,
+    /// Bytes that git was fed with, and how long it made us wait with them.
+    fed: u64,
+    waited: Duration,
 }
 
 impl Incoming {
@@ -152,7 +203,20 @@ impl Incoming {
             time_left: RATE_WINDOW,
             bytes_in_window: 0,
             is_over: false,
+            fed: 0,
+            waited: Duration::ZERO,
         }
+    }
+
+    /// What git may still work, once it was fed with all of a push.
+    pub(super) fn work_left(&self, time: WorkTime) -> Duration {
+        time.of(self.fed).saturating_sub(self.waited)
+    }
+
+    /// That it has worked for longer.
+    pub(super) fn too_much_work(&self, time: WorkTime) -> BodyError {
+        let (seconds, mib) = (time.of(self.fed).as_secs(), self.fed.div_ceil(1 << 20));
+        BodyError::TooMuchWork { seconds, mib }
     }
 
     /// Waits for the beginning: the whole body, or [`FIRST_BYTES`] of it.
@@ -167,35 +231,47 @@ impl Incoming {
         Ok(first)
     }
 
-    /// Feeds git with the whole body, of which `first` has already arrived. A push is fed while the
-    /// disk and its repository have `room`.
+    /// Feeds git with the whole body, of which `first` has already arrived. A push is fed within its
+    /// `bounds`.
     pub(super) async fn feed(
         &mut self,
         first: Vec<u8>,
-        room: Option<(&Disk, &Filling)>,
+        bounds: Option<Bounds<'_>>,
         mut stdin: pipe::Sender,
     ) -> Result<(), BodyError> {
         let mut next = Some(first);
         let mut unchecked = 0;
+        let mut commands = Commands::default();
         while let Some(piece) = next {
             for part in piece.chunks(CHUNK) {
                 unchecked += part.len();
-                if unchecked >= DISK_CHECK_BYTES
-                    && let Some((disk, filling)) = room
-                {
+                let Some(Bounds { disk, filling, time }) = &bounds else {
+                    if stdin.write_all(part).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                };
+                commands.take(part)?;
+                if unchecked >= DISK_CHECK_BYTES {
                     disk.check()?;
                     filling.add(unchecked)?;
                     unchecked = 0;
                 }
-                if stdin.write_all(part).await.is_err() {
+                self.fed += part.len() as u64;
+                let begun = Instant::now();
+                let written = timeout(self.work_left(*time), stdin.write_all(part)).await;
+                self.waited += begun.elapsed();
+                match written {
+                    Ok(Ok(())) => {}
                     // git has ended, and says why.
-                    return Ok(());
+                    Ok(Err(_)) => return Ok(()),
+                    Err(_) => return Err(self.too_much_work(*time)),
                 }
             }
             next = self.next().await?;
         }
-        if let Some((_, filling)) = room {
-            filling.add(unchecked)?;
+        if let Some(bounds) = bounds {
+            bounds.filling.add(unchecked)?;
         }
         Ok(())
     }

@@ -29,9 +29,10 @@ pub(super) struct Asked {
 }
 
 /// Most bytes of it.
-pub(super) const MAX_ASKED: u64 = 4 << 20;
-/// Most refs of one push.
-const MAX_COMMANDS: usize = 10_000;
+pub(super) const MAX_ASKED: u64 = 16 << 20;
+/// Most refs of one push, and bytes of what git says of them: what longer names take, no ref may have.
+pub(super) const MAX_COMMANDS: usize = 10_000;
+pub(super) const MAX_COMMAND_BYTES: usize = 4 << 20;
 /// Most options of one push, and bytes of each.
 const MAX_OPTIONS: usize = 100;
 

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +23,8 @@ use tolv_build::{GitAccess, GitCommand, Repository};
 use tolv_model::name::{AppName, Deploy};
 use tolv_sandbox::{ExitStatus, Mount, Running};
 
-use super::answer::{SHALLOW_HINT, discard_output, drain, remark};
-use super::body::{BodyError, Filling, Incoming};
+use super::answer::{Fetched, SHALLOW_HINT, discard_output, drain_fetch, drain_push, hear, remark};
+use super::body::{BodyError, Bounds, Filling, Incoming, WorkTime};
 use super::plan::RefCommand;
 use super::quarantine::PushGuard;
 use super::socket::Socket;
@@ -126,6 +127,8 @@ pub struct Rpc {
     pub gzip: bool,
     /// The body.
     pub body: Pin<Box<dyn AsyncRead + Send>>,
+    /// Why it ends before it is decided about, once it does.
+    pub stopped: Pin<Box<dyn Future<Output = &'static str> + Send>>,
 }
 
 /// The body of the answer, piece by piece.
@@ -235,17 +238,32 @@ impl Repos {
         let is_push = rpc.service == Service::Receive;
         let max = if is_push { self.git.limits.push.saturating_add(MAX_FETCH) } else { MAX_FETCH };
         let mut body = Incoming::new(rpc.body, rpc.gzip, max);
-        // A silent client takes no turn.
-        let first = body.begin().await.map_err(RepoError::Body)?;
-        let turn = self.turn(rpc.service, &app, &rpc.token).await?;
+        let mut stopped = rpc.stopped;
+        let begun = async {
+            // A silent client takes no turn.
+            let first = body.begin().await.map_err(RepoError::Body)?;
+            let turn = self.turn(rpc.service, &app, &rpc.token).await?;
+            Ok::<_, RepoError>((first, turn))
+        };
+        let begun = tokio::select! {
+            begun = begun => begun.map(Ok)?,
+            why = &mut stopped => Err(BodyError::Stopped(why)),
+        };
         let (chunks, answer) = mpsc::channel(CHUNKS);
-        if is_push && let Err(full) = self.disk.check() {
-            tasks.spawn(async move {
-                chunks.send(rpc.service.refusal(&full).into()).await.ok();
-                body.discard().await;
-            });
-            return Ok(answer);
-        }
+        let checked = begun.and_then(|begun| match is_push {
+            true => self.disk.check().map(|()| begun),
+            false => Ok(begun),
+        });
+        let (first, turn) = match checked {
+            Ok(begun) => begun,
+            Err(why) => {
+                tasks.spawn(async move {
+                    chunks.send(rpc.service.refusal(&why).into()).await.ok();
+                    body.discard().await;
+                });
+                return Ok(answer);
+            }
+        };
         let taken = if is_push { self.taken(&app).await? } else { 0 };
         let most = self.git.limits.repository;
         let is_full = taken >= most;
@@ -261,11 +279,12 @@ impl Repos {
             let (repos, app) = (self.clone(), app.clone());
             move || match is_push {
                 true => begin_push(&repos, &app, command).map(|(begun, push)| (begun, Some(push))),
-                false => start(&repos.repository(&app), &command).map(|begun| (begun, None)),
+                false => start(&repos.repository(&app), &command, true).map(|begun| (begun, None)),
             }
         });
         let begun = begun.await.map_err(|error| RepoError::Watch(io::Error::other(error)))?;
-        let ((running, stdin, stdout), push) = begun?;
+        let (Started { running, stdin, stdout, stderr }, push) = begun?;
+        let heard = stderr.map(|stderr| tasks.spawn(hear(stderr)));
         let (socket, guard) = push.unzip();
         let is_untidy = Arc::new(AtomicBool::new(true));
         let is_decided = Arc::new(AtomicBool::new(false));
@@ -277,7 +296,7 @@ impl Repos {
         // SAFETY: a `Running` owns its descriptor, and never changes it, until it is dropped.
         let running = unsafe { AsyncFd::register(running) };
         let mut running = running.map_err(|error| watch(error.into()))?;
-        let git_time = self.git.limits.time;
+        let work = WorkTime { least: self.git.limits.work, most: self.git.limits.time };
         let disk = self.disk.clone();
         let decide = self.bound_waiting(app, rpc.token, decide);
         let decide = {
@@ -293,13 +312,14 @@ impl Repos {
         };
         tasks.spawn(async move {
             let mut turn = Some(turn);
-            let mut last = Vec::new();
+            let (mut last, mut fetched) = (Vec::new(), Fetched::default());
             let is_shallow = AtomicBool::new(false);
             let stop = {
                 let (connected, hook) = oneshot::channel();
                 let feed = async {
-                    let fed =
-                        body.feed(first, filling.as_ref().map(|filling| (&disk, filling)), stdin);
+                    let bounds = filling.as_ref();
+                    let bounds = bounds.map(|filling| Bounds { disk: &disk, filling, time: work });
+                    let fed = body.feed(first, bounds, stdin);
                     let fed = timeout(LONGEST, fed).await.unwrap_or(Err(BodyError::TooSlow));
                     if let Err(error) = fed {
                         return Stop::Body(error);
@@ -319,7 +339,7 @@ impl Repos {
                     };
                     tokio::select! {
                         () = hook => std::future::pending().await,
-                        () = sleep(git_time) => Stop::Late,
+                        () = sleep(body.work_left(work)) => Stop::Body(body.too_much_work(work)),
                         full = disk.until_full() => Stop::Body(full),
                         // Nothing is decided, and nobody waits for it.
                         () = chunks.closed() => Stop::Gone,
@@ -330,17 +350,29 @@ impl Repos {
                         socket.decide(connected, decide).await.ok();
                     }
                 };
-                let drained = drain(&mut stdout, &chunks, is_push, &mut last, &is_shallow);
+                let drained = async {
+                    match is_push {
+                        true => drain_push(&mut stdout, &chunks, &mut last, &is_shallow).await,
+                        false => drain_fetch(&mut stdout, &chunks, &mut fetched).await,
+                    }
+                };
                 tokio::pin!(decided);
                 tokio::pin!(feed);
                 tokio::pin!(drained);
-                let mut is_decided = false;
+                let (mut is_answered, mut is_stopped) = (false, false);
                 loop {
                     tokio::select! {
                         // git has ended: nobody asks any more, and an operation goes on by itself.
                         () = &mut drained => break None,
                         stop = &mut feed => break Some(stop),
-                        () = &mut decided, if !is_decided => is_decided = true,
+                        () = &mut decided, if !is_answered => is_answered = true,
+                        why = &mut stopped, if !is_stopped => {
+                            // From then on whoever decides knows it, too.
+                            is_stopped = true;
+                            if !is_decided.load(Ordering::Relaxed) {
+                                break Some(Stop::Body(BodyError::Stopped(why)));
+                            }
+                        }
                     }
                 }
             };
@@ -351,17 +383,18 @@ impl Repos {
             };
             match stop {
                 Some(Stop::Body(error)) => {
-                    // git finds that its input has ended and removes what it stored. What it says
-                    // about that is not the cause.
-                    timeout(SOON, discard_output(&mut stdout)).await.ok();
-                    timeout(SOON, ended(&mut running)).await.ok();
+                    if !matches!(error, BodyError::TooMuchWork { .. } | BodyError::Stopped(_)) {
+                        // git finds that its input has ended and removes what it stored. What it
+                        // says about that is not the cause.
+                        timeout(SOON, discard_output(&mut stdout)).await.ok();
+                        timeout(SOON, ended(&mut running)).await.ok();
+                    }
                     last = rpc.service.refusal(&error);
                     can_read = !matches!(error, BodyError::TooSlow | BodyError::Broken(_));
                 }
-                Some(Stop::Late) if is_push => {
-                    last = remark(&cut_off(), "git took too long and was stopped");
-                }
-                Some(Stop::Late | Stop::Gone) => {}
+                Some(Stop::Late) => last = fetched.end_with("git took too long and was stopped"),
+                Some(Stop::Gone) => {}
+                None if fetched.is_gone => {}
                 None if is_push => {
                     let status = timeout(SOON, ended(&mut running)).await;
                     let fault = match status {
@@ -383,7 +416,23 @@ impl Repos {
                         last = remark(&last, &BodyError::RepositoryFull { most }.to_string());
                     }
                 }
-                None => {}
+                None => {
+                    let status = timeout(SOON, ended(&mut running)).await;
+                    let code = match status {
+                        Ok(Ok(Ok(status))) => repository.code(status).map_err(|e| e.to_string()),
+                        _ => Ok(0),
+                    };
+                    let said = async { heard?.await.ok().filter(|said| !said.is_empty()) };
+                    last = match code {
+                        Ok(0) => fetched.last,
+                        Ok(code) => {
+                            let said = timeout(SOON, said).await.ok().flatten();
+                            let other = || format!("git has ended early, with status {code}");
+                            fetched.end_with(&said.unwrap_or_else(other))
+                        }
+                        Err(why) => fetched.end_with(&why),
+                    };
+                }
             }
             let running = running.into_inner();
             let stopped = tokio::task::spawn_blocking(move || {
@@ -486,22 +535,38 @@ fn begin_push(
         .extend([&*hooks, &*program, socket.folder()].map(|path| Mount::read_only(path, path)));
     command.env.push(("TOLV_PUSH", socket.path().into()));
     command.env.push(("TOLV_PUSH_SECRET", socket.secret().into()));
-    Ok((start(&repository, &command)?, (socket, guard)))
+    Ok((start(&repository, &command, false)?, (socket, guard)))
 }
 
-type Started = (Running, std::os::fd::OwnedFd, std::os::fd::OwnedFd);
+/// A git command at work, and our ends of its pipes.
+struct Started {
+    running: Running,
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: Option<OwnedFd>,
+}
 
-/// Starts git with pipes at its standard input and output.
-fn start(repository: &Repository, command: &GitCommand) -> Result<Started, RepoError> {
+/// Starts git with pipes at its standard input and output. What it says about errors is heard where its
+/// answer does not have it.
+fn start(
+    repository: &Repository,
+    command: &GitCommand,
+    is_heard: bool,
+) -> Result<Started, RepoError> {
     let watch = |errno: rustix::io::Errno| RepoError::Watch(errno.into());
     let (theirs, stdin) = pipe_with(PipeFlags::CLOEXEC).map_err(watch)?;
     let (stdout, out) = pipe_with(PipeFlags::CLOEXEC).map_err(watch)?;
-    let null = fs::File::options().write(true).open("/dev/null").map_err(RepoError::Watch)?;
+    let (stderr, said) = if is_heard {
+        let (stderr, said) = pipe_with(PipeFlags::CLOEXEC).map_err(watch)?;
+        (Some(stderr), said)
+    } else {
+        let null = fs::File::options().write(true).open("/dev/null").map_err(RepoError::Watch)?;
+        (None, null.into())
+    };
     let job = repository.job(command);
-    let running =
-        tolv_sandbox::start(&repository.sandbox().spawner, &job, [theirs, out, null.into()]);
+    let running = tolv_sandbox::start(&repository.sandbox().spawner, &job, [theirs, out, said]);
     let running = running.map_err(|error| run(tolv_build::Error::Sandbox(error)))?;
-    Ok((running, stdin, stdout))
+    Ok(Started { running, stdin, stdout, stderr })
 }
 
 /// The end of a sandbox.

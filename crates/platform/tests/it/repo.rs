@@ -1,9 +1,10 @@
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 use tolv_build::{GitAccess, GitCommand, GitLimits, GitSandbox};
 use tolv_model::name::{AppName, Deploy};
-use tolv_platform::repo::{RepoError, Repos, shares_root};
+use tolv_platform::repo::{RefChange, RepoError, Repos, shares_root};
 use tolv_sandbox::{Choice, Machine, NetworkChoice, Spawner};
 use tolv_testkit::{Home, git};
 
@@ -111,6 +112,50 @@ fn a_history_of_many_roots_is_refused() {
 }
 
 #[test]
+fn a_hundred_thousand_roots_are_refused_soon() {
+    const MANY: usize = 100_000;
+    let bed = Bed::new();
+    // Each of the merges is newer than all roots, so that git sorts each root behind all others.
+    let mut stream = "blob\nmark :1\ndata 2\nx\n\n".to_owned();
+    let by = |time: usize| format!("committer A <a@b> {time} +0000");
+    for n in 1..=MANY {
+        let mark = n + 1;
+        let text = n.to_string();
+        write!(
+            stream,
+            "reset refs/tmp/x\ncommit refs/tmp/x\nmark :{mark}\n{}\ndata {}\n{text}\n\
+             M 100644 :1 file\n\n",
+            by(1000),
+            text.len()
+        )
+        .unwrap();
+    }
+    let mut before = 2;
+    for n in 2..=MANY {
+        let mark = MANY + n + 1;
+        write!(
+            stream,
+            "commit refs/tmp/main\nmark :{mark}\n{}\ndata 1\nm\nfrom :{before}\nmerge :{}\n\n",
+            by(2000 + n),
+            n + 1
+        )
+        .unwrap();
+        before = mark;
+    }
+    let dir = bed.repos.dir(&app());
+    let stream = bed.home.write("stream", &stream);
+    let mut import = std::process::Command::new("git");
+    import.args(["-c", "safe.directory=*", "fast-import", "--quiet"]).current_dir(&dir);
+    let status = import.stdin(fs::File::open(stream).unwrap()).status().unwrap();
+    assert!(status.success(), "{status}");
+    let tip = git::git(&dir, &["rev-parse", "refs/tmp/main"]);
+    let began = std::time::Instant::now();
+    let error = bed.repos.roots(&app(), &tip).unwrap_err();
+    assert!(matches!(error, RepoError::TooManyRoots), "{error}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[test]
 fn what_is_released_outlives_a_force_push() {
     let bed = Bed::new();
     let production = deploy("shop/production");
@@ -141,8 +186,39 @@ fn strange_ref_names_are_refused() {
         "",
         "refs/heads/\u{202e}egpj",
     ] {
-        let error = bed.repos.set_ref(&production, bad, &commit).unwrap_err();
-        assert!(matches!(error, RepoError::BadRef(_)), "{bad}");
+        let set = RefChange { name: bad.to_owned(), object: Some(commit.clone()) };
+        let good = RefChange { name: "refs/heads/good".to_owned(), object: Some(commit.clone()) };
+        let done = bed.repos.change_refs(&production, &[set, good]);
+        assert_eq!(done.refused, [Some(0), None], "{bad}");
+        assert!(matches!(done.errors[0], RepoError::BadRef(_)), "{bad}");
+    }
+}
+
+#[test]
+fn one_bad_ref_takes_none_of_the_others_along() {
+    let bed = Bed::new();
+    let production = deploy("shop/production");
+    let commit = bed.commit("one", "1");
+    let set = |name: &str| RefChange { name: name.to_owned(), object: Some(commit.clone()) };
+    let change = |changes: &[RefChange]| bed.repos.change_refs(&production, changes);
+    let many: Vec<_> = (0..1000).map(|n| set(&format!("refs/tags/v{n}"))).collect();
+    assert!(change(&many).refused.iter().all(Option::is_none));
+    // One below another, and an object that is not there.
+    let none = RefChange { object: Some("1".repeat(40)), ..set("refs/tags/none") };
+    let gone = RefChange { object: None, ..set("refs/tags/gone") };
+    let done = change(&[set("refs/tags/v1/x"), set("refs/tags/new"), none.clone(), gone]);
+    let is_refused: Vec<_> = done.refused.iter().map(Option::is_some).collect();
+    assert_eq!(is_refused, [true, false, true, false], "{:?}", done.errors);
+    assert!(done.errors.iter().all(|error| !error.to_string().contains("namespaces")));
+    // More than git is asked about one by one: none is said to be done that is not.
+    let none = |n| RefChange { name: format!("refs/tags/none{n}"), ..none.clone() };
+    let mut changes: Vec<_> = (0..20).map(none).collect();
+    changes.extend([set("refs/tags/last"), set("refs/tags/v1")]);
+    let done = change(&changes);
+    let refs = git::git(&bed.repos.dir(&app()), &["for-each-ref", "--format=%(refname)"]);
+    for (change, refused) in changes.iter().zip(done.refused) {
+        let name = format!("refs/namespaces/production/{}", change.name);
+        assert_eq!(refs.lines().any(|line| line == name), refused.is_none(), "{name}");
     }
 }
 

@@ -25,6 +25,7 @@ mod outages;
 mod power;
 mod proof;
 mod push;
+mod refs;
 mod release_phase;
 mod restart;
 mod rows;
