@@ -16,7 +16,7 @@ use super::*;
 /// The most refs of a push, and enough for some batches: the time that git takes on the side of who
 /// pushes grows with their square.
 const MOST: usize = 10_000;
-const MANY: usize = 5000;
+const MANY: usize = 3000;
 /// For one of so many, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
