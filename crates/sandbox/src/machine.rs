@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -265,9 +265,13 @@ fn attempt(spawner: &Spawner, level: Level) -> Result<Attempt, Error> {
         Ok(scratch) => scratch,
         Err(reason) => return refused(reason),
     };
-    let (written, below) = (scratch.0.join("written"), scratch.0.join("below"));
-    for folder in [&written, &below] {
-        if let Err(error) = fs::create_dir(folder) {
+    let (written, layer) = (scratch.0.join("written"), scratch.0.join("layer"));
+    for folder in [&written, &layer, &layer.join("below")] {
+        // For whoever gets there, as a slug.
+        let readable = fs::Permissions::from_mode(0o755);
+        if let Err(error) =
+            fs::create_dir(folder).and_then(|()| fs::set_permissions(folder, readable))
+        {
             return refused(Reason::io("make a folder", &error));
         }
     }
@@ -275,7 +279,7 @@ fn attempt(spawner: &Spawner, level: Level) -> Result<Attempt, Error> {
     spec.mounts.push(Mount::read_write(&written, "/probe"));
     let mut argv = vec![b"touch".to_vec(), bytes(spec.view(Path::new("/probe/file")))];
     if level.has_own_root() {
-        spec.mounts.push(Mount::private(&scratch.0, "/layer"));
+        spec.mounts.push(Mount::private(&layer, "/layer"));
         argv.push(b"/layer/below/file".to_vec());
     }
     let exec = Exec { argv, env: vec![b"PATH=/usr/bin:/bin".to_vec()], cwd: "/".into() };
