@@ -31,8 +31,11 @@ fn spec(level: Level, slug: &Path) -> Spec {
     spec
 }
 
-/// Everything that a proof of a slug compares, and the bytes.
-fn state(folder: &Path) -> BTreeMap<std::path::PathBuf, (u64, u32, u32, i64, i64, Vec<u8>)> {
+/// What a proof of a slug compares of a file: inode, mode, owner, change time; and the bytes.
+type State = (u64, u32, u32, i64, i64, Vec<u8>);
+
+/// Of all below a folder.
+fn state(folder: &Path) -> BTreeMap<std::path::PathBuf, State> {
     let mut all = BTreeMap::new();
     let mut left = vec![folder.to_path_buf()];
     while let Some(path) = left.pop() {
