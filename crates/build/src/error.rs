@@ -93,6 +93,14 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// A stack cannot be made or is not what its digest says.
+    #[error("{problem}")]
+    Stack {
+        /// What is wrong, lower case.
+        problem: String,
+        /// What to do about it.
+        help: String,
+    },
     /// It was told to stop.
     #[error("the build was cancelled")]
     Cancelled,
@@ -124,7 +132,8 @@ impl Error {
         match self {
             Self::Undetected { help, .. }
             | Self::Plan { help, .. }
-            | Self::Toolchain { help, .. } => Some(help),
+            | Self::Toolchain { help, .. }
+            | Self::Stack { help, .. } => Some(help),
             Self::Step { help, .. } => help.as_deref(),
             Self::Slug { .. } | Self::Layer { .. } => {
                 Some("build its commit again: tolv releases repair")

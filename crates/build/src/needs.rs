@@ -33,7 +33,8 @@ pub struct Places {
 }
 
 impl Places {
-    /// What the processes of a slug see beside the stack: the slug, its layers, its toolchains.
+    /// What the processes of a slug see beside the stack: the slug, its layers, its toolchains. What a
+    /// process writes to the first two is its own.
     ///
     /// # Errors
     ///
@@ -41,10 +42,10 @@ impl Places {
     pub fn mounts(&self, id: SlugId, manifest: &Manifest) -> Result<Vec<Mount>, Error> {
         let slugs = Slugs::at(&self.home);
         let layers = Layers::at(slugs.folder());
-        let mut mounts = vec![Mount::read_only(slugs.path(id), APP)];
+        let mut mounts = vec![Mount::private(slugs.path(id), APP)];
         for layer in &manifest.layers {
             let target = Path::new(LAYERS).join(layer.key.to_string());
-            mounts.push(Mount::read_only(layers.path(&layer.key), target));
+            mounts.push(Mount::private(layers.path(&layer.key), target));
         }
         for toolchain in &manifest.toolchains {
             mounts.push(Mount::read_only(self.find(toolchain)?, as_path(&toolchain.target)));

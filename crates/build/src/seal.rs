@@ -24,8 +24,8 @@ pub(crate) struct Modes {
 
 /// A slug's.
 pub(crate) const SLUG: Modes = Modes { folder: 0o755, file: 0o644, executable: 0o755 };
-/// A layer's: read-only for its owner too.
-pub(crate) const LAYER: Modes = Modes { folder: 0o555, file: 0o444, executable: 0o555 };
+/// A layer's. A process may write above it, as above the slug, so that it has the same modes.
+pub(crate) const LAYER: Modes = SLUG;
 
 /// Gives a sealed tree's own folder its mode again.
 pub(crate) fn fix(root: &Path, modes: Modes) -> Result<(), Error> {

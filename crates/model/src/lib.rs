@@ -30,6 +30,7 @@ pub mod shortage;
 pub mod size;
 pub mod slug;
 pub mod source;
+pub mod stack;
 pub mod static_json;
 pub mod status;
 pub mod timetable;

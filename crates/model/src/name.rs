@@ -52,7 +52,7 @@ pub enum DeployError {
     Name(#[from] NameError),
 }
 
-fn check(
+pub(crate) fn check(
     kind: &'static str,
     name: &str,
     max: usize,
@@ -116,6 +116,8 @@ macro_rules! name {
         }
     };
 }
+
+pub(crate) use name;
 
 name! {
     /// One codebase's name: a DNS label, since it is also a host name.

@@ -527,6 +527,7 @@ impl Task {
         let runtime = self.platform.runtime(app, &release.slug).await?;
         Ok(Target {
             release: Arc::new(release),
+            stack: runtime.stack,
             mounts: runtime.mounts,
             slug_env: runtime.slug_env,
             slug_path: runtime.slug_path,

@@ -162,6 +162,7 @@ impl Platform {
             commit: None,
             formation: Formation::default(),
             sizes: Sizes::default(),
+            stack: None,
             stopped: false,
         })
     }

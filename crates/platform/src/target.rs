@@ -1,6 +1,7 @@
 //! From a row of the ledger to what the engine runs.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tolv_model::app_json::{CronJob, Variable};
@@ -25,6 +26,8 @@ use crate::routes::Web;
 /// What the run stage needs to know of a slug. All of it is under the slug's id.
 #[derive(Clone, Debug)]
 pub(super) struct Runtime {
+    /// Folders of its stack on this machine, lowest first.
+    pub(super) stack: Vec<PathBuf>,
     /// What processes see beside the stack, on this machine.
     pub(super) mounts: Vec<Mount>,
     /// Environment that the slug gives.
@@ -47,6 +50,8 @@ impl Runtime {
     pub(super) fn of(manifest: Manifest, mounts: Vec<Mount>) -> Self {
         let Declared { checks, formation, sizes, env, cron } = manifest.declared;
         Self {
+            // Slugs are built on the machine's own, which they run on.
+            stack: Vec::new(),
             mounts,
             slug_env: manifest.env,
             slug_path: manifest.path,
@@ -186,6 +191,7 @@ impl Platform {
                 process_types: row.process_types.clone(),
                 formation,
             }),
+            stack: runtime.stack,
             mounts: runtime.mounts,
             slug_env: runtime.slug_env,
             slug_path: runtime.slug_path,

@@ -40,6 +40,7 @@ pub(crate) fn release(number: u32, types: &[(&str, &str)]) -> Release {
 pub(crate) fn target(release: Release) -> Target {
     Target {
         release: Arc::new(release),
+        stack: Vec::new(),
         mounts: vec![
             Mount::read_only("/srv/slug", "/app"),
             Mount::read_only("/srv/layer", "/layers/abc"),

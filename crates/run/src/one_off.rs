@@ -152,6 +152,8 @@ impl Run {
                             session::reason(Some(ended)),
                             Reason::OutOfMemory(_)
                         );
+                        let level = self.shared.settings.level;
+                        session.hint_read_only(level, exit, &self.pump).await;
                         let reason = memory.then_some(Reason::OutOfMemory(exit));
                         return Ok(self.ended(Ending { exit, reason, late }));
                     }

@@ -68,6 +68,7 @@ impl Plan {
         let mut hostname = self.name.to_string();
         hostname.truncate(HOST_NAME);
         Spec {
+            stack: self.target.stack.clone(),
             mounts: self.target.mounts.clone(),
             limits: self.limits().clone(),
             network: match &settings.host_services {

@@ -298,6 +298,8 @@ impl Running {
         self.probing = None;
         let Some(session) = self.session.take() else { return };
         let exit = session.ended(ended, &self.process.pump);
+        let level = self.process.shared.settings.level;
+        session.hint_read_only(level, exit, &self.process.pump).await;
         let is_complete = self.reason.is_none()
             && exit.is_success()
             && self.process.shared.settings.completes

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tolv_logs::{Line, store};
 use tolv_model::env::EnvError;
 use tolv_model::size::show_bytes;
-use tolv_sandbox::Launched;
+use tolv_sandbox::{Launched, Level};
 
 use crate::child::{self, Start, Started};
 use crate::control::Control;
@@ -208,7 +208,27 @@ impl Session {
     pub(crate) async fn last_lines(&self) -> Vec<Line> {
         last_lines(self.folder.clone(), self.writer).await
     }
+
+    /// Says where a process may write that failed because it may not write to `/app`.
+    pub(crate) async fn hint_read_only(&self, level: Level, exit: Exit, pump: &Pump) {
+        if level != Level::Landlock || exit.is_success() {
+            return;
+        }
+        let is_refusal = |line: &Line| {
+            let text = String::from_utf8_lossy(&line.text);
+            REFUSALS.iter().any(|refusal| text.contains(refusal))
+        };
+        if self.last_lines().await.iter().any(is_refusal) {
+            pump.say(
+                "Hint: /app is read-only at level landlock: write to /tmp, or have the operator give \
+                 the platform user namespaces (tolv status)",
+            );
+        }
+    }
 }
+
+/// What programs say of a file that they may not write.
+const REFUSALS: [&str; 4] = ["Permission denied", "Read-only file system", "EACCES", "EROFS"];
 
 async fn last_lines(folder: PathBuf, writer: u64) -> Vec<Line> {
     let read = spawn_blocking(move || store::last_lines(&folder, writer, LAST_LINES));

@@ -146,6 +146,8 @@ impl Default for Timing {
 pub struct Target {
     /// Commands, formation, config and identity.
     pub release: Arc<Release>,
+    /// Folders of the stack below it, lowest first; none where it runs on the machine's own `/usr`.
+    pub stack: Vec<PathBuf>,
     /// The slug at `/app`, its layers at `/layers/<key>`, toolchains at their own paths.
     pub mounts: Vec<Mount>,
     /// Environment that the slug gives, below config.

@@ -33,6 +33,8 @@ pub(crate) struct Birth {
     pub(crate) fds: Vec<OwnedFd>,
     /// The network namespace to join.
     pub(crate) network: Option<OwnedFd>,
+    /// By which a mount shows files of the platform as the app's own.
+    pub(crate) idmap: Option<OwnedFd>,
     /// How names resolve in a network that is not the machine's.
     pub(crate) resolv_conf: Option<String>,
     pub(crate) answer: OwnedFd,
@@ -51,7 +53,7 @@ pub(crate) fn live(birth: Birth) -> ! {
 
 fn be_born(birth: Birth) -> i32 {
     let Birth { body, spec, hidden, app_uid, memory, spec_bytes, fds, answer, go, .. } = birth;
-    let Birth { group, network, resolv_conf, cgroup_counts, .. } = birth;
+    let Birth { group, network, resolv_conf, cgroup_counts, idmap, .. } = birth;
     let shown = group.shown().to_vec();
     let (joined, inside) = match group.enter() {
         Ok(inside) => (Ok(()), inside),
@@ -60,10 +62,10 @@ fn be_born(birth: Birth) -> i32 {
     let mut keep = vec![memory.as_raw_fd(), answer.as_raw_fd(), go.as_raw_fd()];
     keep.extend(fds.iter().map(|fd| fd.as_raw_fd()));
     keep.extend(inside.raw_fds());
-    keep.extend(network.iter().map(|fd| fd.as_raw_fd()));
+    keep.extend(network.iter().chain(&idmap).map(|fd| fd.as_raw_fd()));
     let entered = joined
         .and_then(|()| sys::close_all_but(&keep).map_err(|error| Reason::io("close_range", &error)))
-        .and_then(|()| enter(&spec, app_uid, &go, &shown, (network, resolv_conf)))
+        .and_then(|()| enter(&spec, (app_uid, idmap), &go, &shown, (network, resolv_conf)))
         .and_then(|()| {
             wire::read_at(memory.as_fd(), spec_bytes, None)
                 .map_err(|error| Reason::io("read the payload", &error))
@@ -88,7 +90,7 @@ fn be_born(birth: Birth) -> i32 {
 
 fn enter(
     spec: &Spec,
-    app_uid: Option<u32>,
+    (app_uid, idmap): (Option<u32>, Option<OwnedFd>),
     go: &OwnedFd,
     cgroups: &[(PathBuf, PathBuf)],
     (network, resolv_conf): (Option<OwnedFd>, Option<String>),
@@ -115,7 +117,7 @@ fn enter(
                 Some(uid) => (uid, uid),
                 None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             };
-            let sources = root::Sources::open(spec)?;
+            let sources = root::Sources::open(spec, idmap)?;
             if spec.level == Level::User {
                 become_user(uid, gid)?;
             }

@@ -21,6 +21,7 @@ mod cgroup;
 mod confined;
 mod enter;
 mod error;
+mod idmap;
 mod ids;
 mod init;
 mod level;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ const SCOPES: i32 = 6;
 pub struct Machine {
     /// Per level: `None` if it can be had, else what failed.
     pub levels: BTreeMap<Level, Option<Reason>>,
+    /// Per level that can be had and has its own root: `None` if a mount can get a writable layer
+    /// ([`Access::Private`](crate::Access::Private)), else what failed.
+    pub layers: BTreeMap<Level, Option<Reason>>,
     /// Limits and group killing.
     pub cgroups: CgroupFacts,
     /// The Landlock version of the kernel; 0 if there is none.
@@ -54,9 +57,13 @@ impl Machine {
                 .map(|(level, thread)| (level, thread.join().unwrap_or(Err(Error::Lost))))
                 .collect()
         });
-        let mut levels = BTreeMap::new();
+        let (mut levels, mut layers) = (BTreeMap::new(), BTreeMap::new());
         for (level, result) in tried {
-            levels.insert(level, result?);
+            let attempt = result?;
+            if level.has_own_root() && attempt.refusal.is_none() {
+                layers.insert(level, attempt.no_layer);
+            }
+            levels.insert(level, attempt.refusal);
         }
         let strict = levels.get(&Level::Strict).cloned().flatten();
         let network = match strict {
@@ -64,7 +71,7 @@ impl Machine {
             Some(_) => Some("only at level strict".to_owned()),
         };
         let (cgroups, landlock) = (spawner.cgroups()?, sys::landlock_abi().0);
-        Ok(Self { levels, cgroups, landlock, network_choice, network })
+        Ok(Self { levels, layers, cgroups, landlock, network_choice, network })
     }
 
     /// The level to use, and what is missing with it and why.
@@ -111,6 +118,13 @@ impl Machine {
     /// What a level does not give here: what the level lacks by its nature, then limits.
     fn missing(&self, level: Level) -> Vec<String> {
         let mut missing = Vec::new();
+        match (level, self.layers.get(&level)) {
+            (_, Some(Some(reason))) => {
+                missing.push(format!("`/app` is read-only to processes ({reason})"));
+            }
+            (Level::Landlock, _) => missing.push("`/app` is read-only to processes".to_owned()),
+            _ => {}
+        }
         match level {
             Level::Strict => {}
             Level::User if ids::gives_uids() => {}
@@ -161,6 +175,12 @@ impl Machine {
         for reason in &self.cgroups.reasons {
             lines.push(format!("               not: {reason}"));
         }
+        let can = self.levels.keys().find_map(|level| self.layers.get(level));
+        lines.push(match can {
+            Some(None) => "app       yes  /app has a private writable layer".to_owned(),
+            Some(Some(reason)) => format!("app       no   /app is read-only: {reason}"),
+            None => "app       no   /app is read-only: only at levels strict and user".to_owned(),
+        });
         lines.push(match &self.network {
             None => "network   yes  one a process: the internet, nothing of the machine".to_owned(),
             Some(why) => format!("network   no   processes share the machine's: {why}"),
@@ -228,37 +248,68 @@ impl Drop for Scratch {
     }
 }
 
-/// Runs a program in a level that writes to a mount, as every build and process does.
-fn attempt(spawner: &Spawner, level: Level) -> Result<Option<Reason>, Error> {
+/// What was found of a level.
+#[derive(Default)]
+struct Attempt {
+    /// Why it cannot be had.
+    refusal: Option<Reason>,
+    /// Why it gives no writable layer.
+    no_layer: Option<Reason>,
+}
+
+/// Runs a program in a level that writes to a mount, as every build and process does, and to a layer
+/// above another.
+fn attempt(spawner: &Spawner, level: Level) -> Result<Attempt, Error> {
+    let refused = |reason| Ok(Attempt { refusal: Some(reason), no_layer: None });
     let scratch = match Scratch::new(spawner.hidden(), level) {
         Ok(scratch) => scratch,
-        Err(reason) => return Ok(Some(reason)),
+        Err(reason) => return refused(reason),
     };
+    let (written, layer) = (scratch.0.join("written"), scratch.0.join("layer"));
+    for folder in [&written, &layer, &layer.join("below")] {
+        // For whoever gets there, as a slug.
+        let readable = fs::Permissions::from_mode(0o755);
+        if let Err(error) =
+            fs::create_dir(folder).and_then(|()| fs::set_permissions(folder, readable))
+        {
+            return refused(Reason::io("make a folder", &error));
+        }
+    }
     let mut spec = Spec::new(level, "probe");
-    spec.mounts.push(Mount::read_write(&scratch.0, "/probe"));
-    let file = spec.view(Path::new("/probe/file")).into_os_string().into_encoded_bytes();
-    let exec = Exec {
-        argv: vec![b"touch".to_vec(), file],
-        env: vec![b"PATH=/usr/bin:/bin".to_vec()],
-        cwd: "/".into(),
-    };
+    spec.mounts.push(Mount::read_write(&written, "/probe"));
+    let mut argv = vec![b"touch".to_vec(), bytes(spec.view(Path::new("/probe/file")))];
+    if level.has_own_root() {
+        spec.mounts.push(Mount::private(&layer, "/layer"));
+        argv.push(b"/layer/below/file".to_vec());
+    }
+    let exec = Exec { argv, env: vec![b"PATH=/usr/bin:/bin".to_vec()], cwd: "/".into() };
     spec.network = Network::Machine;
     let job = Job { spec, exec, time_limit: Some(TIME_LIMIT) };
     let cancel =
         Cancel::new().map_err(|source| Error::Io { what: "make an event descriptor", source })?;
-    match run(spawner, &job, &mut |_, _| {}, &cancel) {
-        Ok(status) if status.success() => Ok(None),
+    let mut said = Vec::new();
+    match run(spawner, &job, &mut |_, bytes| said.extend_from_slice(bytes), &cancel) {
+        Ok(status) if status.success() => Ok(Attempt::default()),
+        Ok(_) if written.join("file").exists() => {
+            let said = String::from_utf8_lossy(&said);
+            let said = said.trim().chars().take(200).collect::<String>();
+            Ok(Attempt { refusal: None, no_layer: Some(Reason::new(said, 0)) })
+        }
         Ok(status) => {
             let status = status.code.map_or_else(|| "a signal".to_owned(), |code| code.to_string());
-            Ok(Some(Reason::new(format!("`touch` in a mount ended with {status}"), 0)))
+            refused(Reason::new(format!("`touch` in a mount ended with {status}"), 0))
         }
-        Err(Error::Enter { reason, .. }) => Ok(Some(reason)),
-        Err(Error::Io { what, source }) => Ok(Some(Reason::io(what, &source))),
+        Err(Error::Enter { reason, .. }) => refused(reason),
+        Err(Error::Io { what, source }) => refused(Reason::io(what, &source)),
         Err(Error::TimeLimit(limit)) => {
-            Ok(Some(Reason::new(format!("run a program within {limit:?}"), libc::ETIMEDOUT)))
+            refused(Reason::new(format!("run a program within {limit:?}"), libc::ETIMEDOUT))
         }
-        Err(Error::Exec(bad)) => Ok(Some(Reason::new(bad.what, bad.errno))),
-        Err(Error::Lost) => Ok(Some(Reason::new("the sandbox ended without a status", 0))),
+        Err(Error::Exec(bad)) => refused(Reason::new(bad.what, bad.errno)),
+        Err(Error::Lost) => refused(Reason::new("the sandbox ended without a status", 0)),
         Err(other) => Err(other),
     }
+}
+
+fn bytes(path: PathBuf) -> Vec<u8> {
+    path.into_os_string().into_encoded_bytes()
 }

@@ -1,12 +1,12 @@
-//! The root file system of a sandbox: a read-only tmpfs with the stack, a private `/tmp` and what
-//! the spec mounts.
+//! The root file system of a sandbox: a read-only tmpfs with the stack, a private `/tmp`, what the
+//! spec mounts, and writable layers above some of that.
 //!
 //! Every source is opened as a detached tree before anything is covered, so that sources below
 //! `/tmp` work; every file system is mounted before what goes below it.
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -16,40 +16,18 @@ use rustix::mount::{
     mount_change, move_mount, open_tree, unmount,
 };
 
+use self::room::Room;
+use self::stack::{Stack, stack};
 use crate::level::Reason;
 use crate::network::names;
 use crate::spec::{Access, Spec};
 use crate::sys::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 
+mod room;
+mod stack;
+
 /// Where the new root is put together; every machine has it.
 const STAGE: &str = "/tmp";
-/// Parts of the stack that are links on a merged-/usr system and folders elsewhere.
-const STACK: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
-/// What programs of the stack need of `/etc`; the rest of it is the host's own business.
-const ETC: [&str; 22] = [
-    "alternatives",
-    "ca-certificates",
-    "ca-certificates.conf",
-    "crypto-policies",
-    "fonts",
-    "gai.conf",
-    "host.conf",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "localtime",
-    "magic",
-    "mime.types",
-    "nsswitch.conf",
-    "perl",
-    "pki",
-    "protocols",
-    "resolv.conf",
-    "services",
-    "shells",
-    "ssl",
-    "timezone",
-];
 /// Of memory, on every machine this runs on, or a part of one.
 const PAGE: u64 = 4096;
 /// Of a small `/tmp`.
@@ -57,30 +35,46 @@ const FEWEST_INODES: u64 = 64;
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// A symbolic link: where it points, and its name relative to the new root.
-type Link = (PathBuf, String);
+type Link = (PathBuf, PathBuf);
 
-/// A detached mount and where it goes.
+/// What is mounted.
+enum Content {
+    /// A detached mount.
+    Mount(OwnedFd),
+    /// Folders that lie on each other, highest first, read-only.
+    Overlay(Vec<OwnedFd>),
+}
+
+/// A mount and where it goes.
 struct Tree {
-    tree: OwnedFd,
+    content: Content,
     is_folder: bool,
     /// Relative to the new root.
     target: PathBuf,
+    /// Whether a writable layer goes above it.
+    is_private: bool,
 }
 
 /// The sources of a sandbox's mounts, opened while this process may still reach them: they lie in
 /// folders that only the platform may enter, and an app's uid is another.
-pub(crate) struct Sources(Vec<OwnedFd>);
+pub(crate) struct Sources {
+    stack: Vec<OwnedFd>,
+    mounts: Vec<OwnedFd>,
+    /// By which a mount shows files of the platform as the app's own.
+    idmap: Option<OwnedFd>,
+}
 
 impl Sources {
     /// Opens them; the caller has a mount namespace of its own, and the platform's uid.
-    pub(crate) fn open(spec: &Spec) -> Result<Self, Reason> {
+    pub(crate) fn open(spec: &Spec, idmap: Option<OwnedFd>) -> Result<Self, Reason> {
         let open = |source: &Path| {
             at(&format!("open {}", source.display()), || {
                 openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             })
         };
-        let opened: Result<_, _> = spec.mounts.iter().map(|mount| open(&mount.source)).collect();
-        opened.map(Self)
+        let stack: Result<_, _> = spec.stack.iter().map(|layer| open(layer)).collect();
+        let mounts: Result<_, _> = spec.mounts.iter().map(|mount| open(&mount.source)).collect();
+        Ok(Self { stack: stack?, mounts: mounts?, idmap })
     }
 }
 
@@ -109,13 +103,21 @@ fn replace(
     at("make / private", || {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
     })?;
-    let (links, stack) = stack(resolv_conf.is_some())?;
+    let Stack { links, trees: stack } = stack(&sources.stack, resolv_conf.is_some())?;
     let devices = devices()?;
     let mut mounts = Vec::new();
-    for (wanted, source) in spec.mounts.iter().zip(sources.0) {
+    for (wanted, source) in spec.mounts.iter().zip(&sources.mounts) {
         let target = wanted.target.strip_prefix("/").unwrap_or(&wanted.target);
         let shown = wanted.source.display().to_string();
-        mounts.push(copy(&source, Path::new(""), &shown, target, attributes(wanted.access))?);
+        let mut tree = copy(source, Path::new(""), &shown, target, attributes(wanted.access))?;
+        tree.is_private = tree.is_folder && wanted.access == Access::Private;
+        if let (true, Content::Mount(mount), Some(map)) =
+            (tree.is_private, &tree.content, &sources.idmap)
+        {
+            // A file system that cannot do that shows its files as they are.
+            sys::mount_idmap(mount.as_fd(), map.as_fd()).ok();
+        }
+        mounts.push(tree);
     }
     // A process reads its own limits where every runtime looks for them. Without the tree it looks
     // in vain, as on a machine that has none.
@@ -132,20 +134,28 @@ fn replace(
     for folder in ["tmp", "proc", "dev", "etc", "run", "var"] {
         folders(&root, Path::new(folder))?;
     }
-    fs("tmpfs", "/tmp/tmp", &scratch(spec.limits.tmp))?;
+    let mut room = None;
+    if mounts.iter().any(|mount| mount.is_private) {
+        room = Some(Room::make(&root, spec.level, ids, spec.limits.tmp)?);
+    } else {
+        fs("tmpfs", "/tmp/tmp", &room_options("1777", spec.limits.tmp))?;
+    }
     fs("proc", "/tmp/proc", "")?;
     fs("tmpfs", "/tmp/dev", "mode=0755,size=64k")?;
     for folder in ["dev/pts", "dev/shm"] {
         folders(&root, Path::new(folder))?;
     }
     fs("devpts", "/tmp/dev/pts", "newinstance,ptmxmode=0666,mode=0620")?;
-    fs("tmpfs", "/tmp/dev/shm", &scratch(spec.limits.shm))?;
+    fs("tmpfs", "/tmp/dev/shm", &room_options("1777", spec.limits.shm))?;
     let home = spec.home.strip_prefix("/").unwrap_or(&spec.home);
     if !mounts.iter().any(|mount| home.starts_with(&mount.target)) {
         folders(&root, home)?;
     }
     for tree in stack.iter().chain(&devices).chain(&mounts) {
         put(&root, tree)?;
+        if let (true, Some(room)) = (tree.is_private, &mut room) {
+            room.cover(&root, &tree.target)?;
+        }
     }
     let fixed = [
         ("/tmp", "var/tmp"),
@@ -157,9 +167,10 @@ fn replace(
         ("pts/ptmx", "dev/ptmx"),
         ("/proc/self/mounts", "etc/mtab"),
     ];
-    let fixed = fixed.map(|(to, name)| (PathBuf::from(to), name.to_owned()));
+    let fixed = fixed.map(|(to, name)| (PathBuf::from(to), PathBuf::from(name)));
     for (to, name) in links.into_iter().chain(fixed) {
-        at(&format!("link {name}"), || symlinkat(&to, &root, &name))?;
+        folders(&root, name.parent().unwrap_or(Path::new("")))?;
+        at(&format!("link /{}", name.display()), || symlinkat(&to, &root, &name))?;
     }
     write_etc(&root, spec, ids, &hosts, resolv_conf)?;
     at("sethostname", || rustix::system::sethostname(spec.hostname.as_bytes()))?;
@@ -168,44 +179,17 @@ fn replace(
 
 /// Options of a file system in memory that the app may fill: its bytes, and its files, for an empty
 /// file takes memory too. To tmpfs 0 would mean no limit.
-fn scratch(bytes: u64) -> String {
+fn room_options(mode: &str, bytes: u64) -> String {
     let pages = bytes.div_ceil(PAGE).max(1);
-    format!("mode=1777,size={},nr_inodes={}", pages * PAGE, pages.max(FEWEST_INODES))
+    format!("mode={mode},size={},nr_inodes={}", pages * PAGE, pages.max(FEWEST_INODES))
 }
 
 fn attributes(access: Access) -> u64 {
     let safe = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
     match access {
-        Access::ReadOnly => safe | MOUNT_ATTR_RDONLY,
+        Access::ReadOnly | Access::Private => safe | MOUNT_ATTR_RDONLY,
         Access::ReadWrite => safe,
     }
-}
-
-/// Links and trees of the machine's own programs, libraries and certificates.
-fn stack(own_names: bool) -> Result<(Vec<Link>, Vec<Tree>), Reason> {
-    let (mut links, mut trees) = (Vec::new(), Vec::new());
-    let read_only = attributes(Access::ReadOnly);
-    for name in STACK {
-        let path = Path::new("/").join(name);
-        let Ok(meta) = path.symlink_metadata() else { continue };
-        if meta.is_symlink() {
-            let to = std::fs::read_link(&path)
-                .map_err(|error| Reason::io(format!("read /{name}"), &error))?;
-            links.push((to, name.to_owned()));
-        } else {
-            trees.push(open(&path, Path::new(name), read_only)?);
-        }
-    }
-    let etc = ETC.iter().filter(|name| !own_names || **name != "resolv.conf");
-    let etc = etc.map(|name| Path::new("etc").join(name));
-    // How many processors there are: the C library and every runtime ask there.
-    for target in etc.chain([PathBuf::from("sys/devices/system")]) {
-        let path = Path::new("/").join(&target);
-        if path.exists() {
-            trees.push(open(&path, &target, read_only)?);
-        }
-    }
-    Ok((links, trees))
 }
 
 fn devices() -> Result<Vec<Tree>, Reason> {
@@ -238,7 +222,8 @@ fn copy(
         .map_err(|error| Reason::io(format!("mount_setattr {shown}"), &error))?;
     let kind = at(&format!("stat {shown}"), || fstat(&tree))?.st_mode;
     let is_folder = FileType::from_raw_mode(kind) == FileType::Directory;
-    Ok(Tree { tree, is_folder, target: target.to_path_buf() })
+    let content = Content::Mount(tree);
+    Ok(Tree { content, is_folder, target: target.to_path_buf(), is_private: false })
 }
 
 /// Mounts a new file system of a kind on an absolute path.
@@ -271,9 +256,23 @@ fn put(root: &OwnedFd, tree: &Tree) -> Result<(), Reason> {
             }
         }
     }
-    at(&format!("mount /{}", target.display()), || {
-        move_mount(&tree.tree, "", root, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    at(&format!("mount /{}", target.display()), || match &tree.content {
+        Content::Mount(mount) => {
+            move_mount(mount, "", root, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        }
+        Content::Overlay(layers) => overlay(layers, &Path::new(STAGE).join(target)),
     })
+}
+
+/// Mounts folders that lie on each other, highest first, read-only.
+fn overlay(layers: &[OwnedFd], target: &Path) -> rustix::io::Result<()> {
+    // By descriptor: a path would need its colons and commas escaped.
+    let layers: Vec<_> =
+        layers.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_raw_fd())).collect();
+    let options = format!("lowerdir={}", layers.join(":"));
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    mount("overlay", target, "overlay", flags, options.as_c_str())
 }
 
 /// Makes a folder below the new root, with its parents.

@@ -114,7 +114,8 @@ pub(crate) fn landlock(spec: &Spec, hidden: Option<&Path>) -> Result<(), Reason>
     }
     for mount in &spec.mounts {
         match mount.access {
-            Access::ReadOnly => read.push(shown(mount)),
+            Access::Private if own_root => write.push(shown(mount)),
+            Access::ReadOnly | Access::Private => read.push(shown(mount)),
             Access::ReadWrite => write.push(shown(mount)),
         }
     }

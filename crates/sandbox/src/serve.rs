@@ -17,6 +17,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::cgroup::{Group, Inside, Trees};
 use crate::enter::{Birth, live};
+use crate::idmap::IdMaps;
 use crate::init::EXEC_BODY;
 use crate::level::{Level, Reason};
 use crate::network::host::Networks;
@@ -25,7 +26,7 @@ use crate::network::relay::Relay;
 use crate::network::{Network, visit};
 use crate::reap::{self, SignalFd};
 use crate::spawner::Body;
-use crate::spec::{Spec, uid_of};
+use crate::spec::{Access, Spec, uid_of};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Request};
 use crate::{ids, init, rules};
@@ -59,6 +60,7 @@ struct Server<'a> {
     signals: SignalFd,
     trees: Trees,
     networks: Networks,
+    idmaps: IdMaps,
     children: BTreeMap<i32, Child>,
     /// Relays that have ended before their sandboxes, until they are forked again. Their listeners
     /// hold clients back meanwhile.
@@ -119,6 +121,7 @@ impl<'a> Server<'a> {
             signals: SignalFd::new(&[libc::SIGCHLD])?,
             trees: Trees::detect(),
             networks: Networks::default(),
+            idmaps: IdMaps::default(),
             children: BTreeMap::new(),
             resting: Vec::new(),
             waiting: Vec::new(),
@@ -324,6 +327,11 @@ impl<'a> Server<'a> {
                 return Ok(());
             }
         }
+        let has_layers = spec.mounts.iter().any(|mount| mount.access == Access::Private);
+        let idmap = match (level, app_uid) {
+            (Level::Strict, Some(uid)) if has_layers => self.idmaps.of(uid),
+            _ => None,
+        };
         let resolv_conf = (services.is_some() || network.is_some()).then(names::resolv_conf);
         let group = self.trees.make(level, &spec.limits).map_err(Answer::Failed)?;
         let io = |what: &'static str| {
@@ -346,6 +354,7 @@ impl<'a> Server<'a> {
                     spec_bytes,
                     fds,
                     network,
+                    idmap,
                     resolv_conf,
                     answer,
                     go,

@@ -443,6 +443,12 @@ fn check(launch: &Launch) -> Result<(), Error> {
     if launch.fds.len() > MAX_FDS {
         return Err(Error::BadLaunch(format!("{} descriptors", launch.fds.len())));
     }
+    for layer in &launch.spec.stack {
+        if !layer.is_absolute() || !layer.is_dir() {
+            let layer = layer.display();
+            return Err(Error::BadLaunch(format!("there is no folder `{layer}` of a stack")));
+        }
+    }
     for mount in &launch.spec.mounts {
         if !is_plain_target(&mount.target) {
             let target = mount.target.display();

@@ -20,6 +20,10 @@ pub struct Spec {
     pub level: Level,
     /// Names the app; equal identities get equal uids.
     pub identity: String,
+    /// Folders of the host whose `usr`, `etc` and `var` the process finds below its mounts, lowest
+    /// first. Without one it finds the machine's own, as it does at levels without a root of their own.
+    #[serde(with = "raw_paths")]
+    pub stack: Vec<PathBuf>,
     /// What the process sees beside the stack, in any order.
     pub mounts: Vec<Mount>,
     /// Upper bounds.
@@ -52,12 +56,33 @@ mod raw_path {
     }
 }
 
+/// As [`raw_path`], of several.
+mod raw_paths {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    use std::path::PathBuf;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(paths: &[PathBuf], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(paths.iter().map(|path| path.as_os_str().as_bytes()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<PathBuf>, D::Error> {
+        let paths = Vec::<Vec<u8>>::deserialize(from)?;
+        Ok(paths.into_iter().map(|path| OsString::from_vec(path).into()).collect())
+    }
+}
+
 impl Spec {
     /// A sandbox without mounts, with the default limits and a network of its own.
     pub fn new(level: Level, identity: &str) -> Self {
         Self {
             level,
             identity: identity.to_owned(),
+            stack: Vec::new(),
             mounts: Vec::new(),
             limits: Limits::default(),
             network: Network::own(),
@@ -107,6 +132,11 @@ impl Mount {
         Self { source: source.into(), target: target.into(), access: Access::ReadOnly }
     }
 
+    /// A mount above which the app has a layer of its own to write to.
+    pub fn private(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        Self { source: source.into(), target: target.into(), access: Access::Private }
+    }
+
     /// A mount the app may change.
     pub fn read_write(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         Self { source: source.into(), target: target.into(), access: Access::ReadWrite }
@@ -119,6 +149,10 @@ impl Mount {
 pub enum Access {
     /// Read and execute.
     ReadOnly,
+    /// Everything, in a layer above the source that no other sandbox sees and that is gone with this
+    /// one; the source stays as it is. Where no layer can be had ([`Machine`](crate::Machine)), as
+    /// [`Access::ReadOnly`].
+    Private,
     /// Everything.
     ReadWrite,
 }
@@ -132,10 +166,10 @@ pub enum Access {
 /// | `open_files` | descriptors | `RLIMIT_NOFILE`, at most the hard limit |
 /// | `cpu_percent` | 100 is one core | cgroup |
 /// | `cpu_weight` | share of the CPU where others want it too; 100 without it | cgroup |
-/// | `tmp` | bytes of `/tmp`, with an inode for every 4 KiB | tmpfs (strict and user) |
+/// | `tmp` | bytes of `/tmp` and of private layers together, with an inode for every 4 KiB | tmpfs (strict and user) |
 /// | `shm` | bytes of `/dev/shm`, likewise | tmpfs (strict and user) |
 ///
-/// Pages of `/tmp` and `/dev/shm` are memory of whoever writes them: the cgroup counts them.
+/// Pages of these are memory of whoever writes them: the cgroup counts them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the table above documents them")]
 pub struct Limits {

@@ -51,6 +51,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x1;
 pub(crate) const MOUNT_ATTR_NOSUID: u64 = 0x2;
 pub(crate) const MOUNT_ATTR_NODEV: u64 = 0x4;
+const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 
 /// Which side of a fork this is.
 pub(crate) enum Fork<T> {
@@ -139,7 +140,16 @@ pub(crate) fn unshare_cgroup() -> io::Result<()> {
 
 /// Sets attributes of the mount (or detached tree) that a descriptor names.
 pub(crate) fn mount_set(fd: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
-    let attr = MountAttr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_attributes(fd, set, 0, recursive)
+}
+
+/// Shows the owners of a detached mount's files as a user namespace maps them.
+pub(crate) fn mount_idmap(fd: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
+    set_attributes(fd, MOUNT_ATTR_IDMAP, map.as_raw_fd() as u64, false)
+}
+
+fn set_attributes(fd: BorrowedFd<'_>, set: u64, userns_fd: u64, recursive: bool) -> io::Result<()> {
+    let attr = MountAttr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     #[expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
     // SAFETY: the path is an empty C string, and `attr` lives across the call.

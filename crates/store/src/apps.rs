@@ -18,7 +18,7 @@ use crate::types::{App, CopyFrom, Deploy, ForgedRow, Stored};
 
 /// A deploy with the commit of its current release.
 const DEPLOY: &str = "SELECT d.id, d.app, d.app_name, d.name, d.host, d.branch, d.created, \
-    d.config_version, d.current_release, d.formation, d.sizes, d.stopped, d.row_version, d.mac, \
+    d.config_version, d.current_release, d.formation, d.sizes, d.stack, d.stopped, d.row_version, d.mac, \
     r.commit_id \
     FROM deploys d LEFT JOIN releases r ON r.deploy = d.id AND r.number = d.current_release ";
 
@@ -64,6 +64,7 @@ pub(crate) fn readable_deploy(row: &AnyRow) -> Result<Deploy, Error> {
         commit: None,
         formation: row.json("formation")?,
         sizes: row.json("sizes")?,
+        stack: row.maybe_text("stack")?,
         stopped: row.number("stopped")? != 0,
     })
 }
@@ -243,7 +244,7 @@ impl Store {
         write.commit().await
     }
 
-    /// Makes another deploy of an app, with the formation and sizes, and where that is asked for the
+    /// Makes another deploy of an app, with the formation, sizes and stack, and where that is asked for the
     /// config, of an earlier one.
     ///
     /// # Errors
@@ -264,7 +265,8 @@ impl Store {
             self.row_to_change(&mut write.tx, &from.deploy).await?;
             sqlx::query(
                 "UPDATE deploys SET formation = (SELECT formation FROM deploys WHERE id = $1), \
-                 sizes = (SELECT sizes FROM deploys WHERE id = $1) WHERE id = $2",
+                 sizes = (SELECT sizes FROM deploys WHERE id = $1), \
+                 stack = (SELECT stack FROM deploys WHERE id = $1) WHERE id = $2",
             )
             .bind(from.deploy.as_str().to_owned())
             .bind(id.as_str().to_owned())
@@ -417,6 +419,17 @@ impl Store {
     pub async fn set_sizes(&self, id: &DeployId, sizes: &Sizes) -> Result<(), Error> {
         let change = sqlx::query("UPDATE deploys SET sizes = $1 WHERE id = $2");
         self.change_row(id, change.bind(to_json(sizes)?)).await
+    }
+
+    /// Records the version of a stack that its builds use from now on; nothing where app.json and the
+    /// operator's setting choose.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub async fn set_stack(&self, id: &DeployId, stack: Option<&str>) -> Result<(), Error> {
+        let change = sqlx::query("UPDATE deploys SET stack = $1 WHERE id = $2");
+        self.change_row(id, change.bind(stack.map(str::to_owned))).await
     }
 
     /// Records whether anything of it is to run.

@@ -35,7 +35,7 @@ pub(crate) const APPS: Authenticated = Authenticated {
 
 pub(crate) const DEPLOYS: Authenticated = Authenticated {
     table: "deploys",
-    texts: &["id", "app", "app_name", "name", "host", "branch", "formation", "sizes"],
+    texts: &["id", "app", "app_name", "name", "host", "branch", "formation", "sizes", "stack"],
     numbers: &["created", "config_version", "stopped", "row_version"],
     families: &[
         &["id", "app", "app_name", "name", "created"],
@@ -43,6 +43,7 @@ pub(crate) const DEPLOYS: Authenticated = Authenticated {
         &["branch"],
         &["formation"],
         &["sizes"],
+        &["stack"],
         &["stopped"],
         &["config_version"],
         &["row_version"],

@@ -51,6 +51,9 @@ pub struct Deploy {
     pub formation: Formation,
     /// What the operator asked for of the size of each process type.
     pub sizes: Sizes,
+    /// The version of a stack that its builds use, as `set_stack` recorded it; nothing where app.json
+    /// and the operator's setting choose.
+    pub stack: Option<String>,
     /// Whether nothing of it is to run.
     pub stopped: bool,
 }

@@ -248,6 +248,7 @@ fn nothing(deploy: DeployPath, number: ReleaseNumber) -> Target {
             process_types: BTreeMap::new(),
             formation: Formation::default(),
         }),
+        stack: Vec::new(),
         mounts: Vec::new(),
         slug_env: BTreeMap::new(),
         slug_path: Vec::new(),

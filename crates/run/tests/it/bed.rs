@@ -236,6 +236,7 @@ impl Bed {
         };
         Target {
             release: Arc::new(release),
+            stack: Vec::new(),
             mounts: vec![
                 Mount::read_only(self.app(), "/app"),
                 Mount::read_write(self.shared(), "/shared"),

@@ -8,11 +8,13 @@
 mod deep;
 mod gate;
 mod isolation;
+mod layer;
 mod life;
 mod limits;
 mod network;
 mod probe;
 mod relay;
+mod stack;
 
 use std::path::{Path, PathBuf};
 

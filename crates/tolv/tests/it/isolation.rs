@@ -81,10 +81,10 @@ fn an_app_that_runs_as_its_platforms_user_reaches_nothing_of_it() {
 }
 
 #[test]
-fn the_slug_is_read_only_and_tmp_is_private() {
+fn the_root_is_read_only_and_tmp_is_private() {
     let home = codebase(
         "web: python3 server.py\n\
-         worker: touch here 2>&1; touch /tmp/mine && ls /tmp; echo \"uid $(id -u) in $PWD\"; sleep 1000\n",
+         worker: touch /usr/here 2>&1; touch /tmp/mine && ls /tmp; echo \"uid $(id -u) in $PWD\"; sleep 1000\n",
     );
     let up = Up::start(&shop(&home), &[]);
     if rustix::process::geteuid().is_root() {

@@ -10,6 +10,7 @@ mod examples;
 mod formation;
 mod isolation;
 mod local;
+mod own_files;
 mod python;
 mod release;
 mod restricted;
