@@ -101,6 +101,9 @@ pub enum Error {
         /// What to do about it.
         help: String,
     },
+    /// The machine's packages were changed while a stack was made of them.
+    #[error("the machine's packages are being changed")]
+    PackagesChange,
     /// It was told to stop.
     #[error("the build was cancelled")]
     Cancelled,
@@ -135,6 +138,10 @@ impl Error {
             | Self::Toolchain { help, .. }
             | Self::Stack { help, .. } => Some(help),
             Self::Step { help, .. } => help.as_deref(),
+            Self::PackagesChange => Some(
+                "wait until the package manager has finished; if none runs, an installation was \
+                 interrupted: dpkg --configure -a",
+            ),
             Self::Slug { .. } | Self::Layer { .. } => {
                 Some("build its commit again: tolv releases repair")
             }

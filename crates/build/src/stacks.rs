@@ -197,7 +197,7 @@ impl Stacks {
     /// # Errors
     ///
     /// [`Error::Stack`] where there is no such stack or its source cannot give it,
-    /// [`Error::Cancelled`].
+    /// [`Error::PackagesChange`] where a package manager runs, [`Error::Cancelled`].
     pub fn make(
         &self,
         name: &StackName,
@@ -225,7 +225,7 @@ impl Stacks {
         let mut attempt = 1;
         let made = loop {
             match self.make_once(name, &list, cancelled, events) {
-                Err(Error::Stack { .. }) if attempt < ATTEMPTS && self.changed() => attempt += 1,
+                Err(Error::PackagesChange) if attempt < ATTEMPTS => attempt += 1,
                 made => break made,
             }
         };
@@ -268,7 +268,7 @@ impl Stacks {
         let run = put("run", &selection.run)?;
         let build = put("build", &selection.build)?;
         if machine.has_changed() {
-            return Err(dpkg::changing());
+            return Err(Error::PackagesChange);
         }
         for missing in &selection.missing {
             events(Event::Warning(format!(
@@ -277,10 +277,12 @@ impl Stacks {
                 missing.library
             )));
         }
-        if list.names_missing && !selection.not_installed.is_empty() {
+        let is_missed = |entry: &&&str| selection.not_installed.contains(entry);
+        let missed: Vec<&str> = list.expected.iter().filter(is_missed).copied().collect();
+        if !missed.is_empty() {
             events(Event::Warning(format!(
                 "not installed on this machine, so not in the stack {name}: {}",
-                selection.not_installed.join(", ")
+                missed.join(", ")
             )));
         }
         let take = |(folder, entries): (PathBuf, Vec<_>), layer: &select::Layer| {
@@ -296,11 +298,6 @@ impl Stacks {
             made: copy::now().max(newest + 1),
             left_out: selection.not_installed.iter().map(|&entry| entry.to_owned()).collect(),
         })
-    }
-
-    /// Whether packages of the machine are being changed.
-    fn changed(&self) -> bool {
-        Machine::read(&self.machine).map_or(true, |machine| machine.has_changed())
     }
 
     /// Every version that is here, oldest first.

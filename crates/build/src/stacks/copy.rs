@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use tolv_model::slug::Entry;
 
-use super::dpkg::changing;
 use super::select::{Item, Items};
 use crate::seal::{self, LAYER};
 use crate::source::as_path;
@@ -30,7 +29,8 @@ const MIN_FREE: u64 = 64 << 20;
 ///
 /// # Errors
 ///
-/// [`Error::Stack`] where a file changes meanwhile or the disk has no room, [`Error::Cancelled`].
+/// [`Error::PackagesChange`] where a file changes meanwhile, [`Error::Stack`] where the disk has no
+/// room, [`Error::Cancelled`].
 pub(crate) fn write(
     items: &Items,
     folder: &Path,
@@ -135,13 +135,13 @@ fn copy_all(
 fn copy(from: &Path, to: &Path, size: u64) -> Result<(), Error> {
     let mut source = match files::open(from) {
         Ok(source) => source,
-        Err(error) if files::is_missing_or_link(&error) => return Err(changing()),
+        Err(error) if files::is_missing_or_link(&error) => return Err(Error::PackagesChange),
         Err(error) => return Err(Error::io("read", from)(error)),
     };
     let look = |file: &File| file.metadata().map_err(Error::io("look at", from));
     let before = look(&source)?;
     if before.len() != size || before.mode() & 0o006 != 0o004 {
-        return Err(changing());
+        return Err(Error::PackagesChange);
     }
     let mut target = File::create_new(to).map_err(Error::io("create", to))?;
     // The error may be the reader's or the writer's: a full disk is the likely one.
@@ -149,7 +149,7 @@ fn copy(from: &Path, to: &Path, size: u64) -> Result<(), Error> {
     let after = look(&source)?;
     let same = |one: &std::fs::Metadata| (one.len(), one.mtime(), one.mtime_nsec(), one.ino());
     if copied != size || same(&before) != same(&after) {
-        return Err(changing());
+        return Err(Error::PackagesChange);
     }
     if files::is_executable(&before) {
         files::set_mode(to, 0o755)?;

@@ -19,7 +19,7 @@ pub(crate) fn read(root: &Path) -> Result<Machine, Error> {
     let watched = vec![status.clone(), folder.join("updates")];
     let stamp = stamps(&watched);
     if has_updates(&folder) {
-        return Err(changing());
+        return Err(Error::PackagesChange);
     }
     let text = read_text(&status)?;
     let mut machine = Machine {
@@ -78,16 +78,6 @@ fn unreadable(path: &Path, what: &str) -> Error {
     Error::Stack {
         problem: format!("dpkg's `{}` has {what}", path.display()),
         help: "see what dpkg says: dpkg --audit".to_owned(),
-    }
-}
-
-/// Packages are being installed or removed right now.
-pub(crate) fn changing() -> Error {
-    Error::Stack {
-        problem: "the machine's packages are being changed".to_owned(),
-        help: "wait until the package manager has finished; if none runs, an installation was \
-               interrupted: dpkg --configure -a"
-            .to_owned(),
     }
 }
 

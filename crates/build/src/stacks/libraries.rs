@@ -62,11 +62,11 @@ impl Libraries {
                 folders.entry(name.to_vec()).or_default().insert(folder.to_vec());
             }
         }
-        let mut system: Vec<Vec<u8>> = configured.to_vec();
-        // The C library's own folders: Debian's have the architecture in their name.
+        let mut system: Vec<Vec<u8>> = Vec::new();
+        // The C library's own folders come last: Debian's have the architecture in their name.
         let multiarch = folders.get(b"libc.so.6".as_slice()).into_iter().flatten();
         let fixed = [b"usr/lib64".to_vec(), b"usr/lib".to_vec()];
-        for folder in multiarch.cloned().chain(fixed) {
+        for folder in configured.iter().chain(multiarch).cloned().chain(fixed) {
             if !system.contains(&folder) {
                 system.push(folder);
             }
@@ -114,7 +114,7 @@ impl Libraries {
         search.any(|folder| folders.contains(&folder))
             || self.system.iter().any(|folder| folders.contains(folder))
             // A plug-in finds what the program that loads it has loaded or searches.
-            || !folders.is_empty()
+            || dynamic.interpreter.is_none()
     }
 
     /// The loader's cache of these libraries, where its format is known for this processor.

@@ -14,8 +14,8 @@ pub(crate) struct List {
     pub(crate) run: &'static [&'static [&'static str]],
     /// What a build sees in addition.
     pub(crate) build: &'static [&'static [&'static str]],
-    /// Whether packages that are not installed are named in a warning.
-    pub(crate) names_missing: bool,
+    /// Of these, what is not installed is named in a warning.
+    pub(crate) expected: &'static [&'static str],
 }
 
 /// The list of this name.
@@ -25,13 +25,13 @@ pub(crate) fn list(name: &StackName) -> Option<List> {
             required: REQUIRED,
             run: &[RUN, LIBRARIES],
             build: &[BUILD, HEADERS],
-            names_missing: false,
+            expected: &[],
         }),
         "heroku-22" | "heroku-24" => Some(List {
             required: REQUIRED,
             run: &[RUN, LIBRARIES, HEROKU, HEROKU_LIBRARIES],
             build: &[BUILD, HEADERS, HEROKU_HEADERS],
-            names_missing: true,
+            expected: HEROKU,
         }),
         _ => None,
     }
@@ -210,7 +210,7 @@ const HEROKU: &[&str] = &[
     "patch",
     "perl",
     "poppler-utils",
-    "postgresql-client",
+    "postgresql-client|postgresql-client-#",
     "python3",
     "redis-tools|redis",
     "rename",
@@ -384,7 +384,9 @@ fn is_named(pattern: &str, name: &str) -> bool {
 pub(crate) fn enters(path: &[u8]) -> bool {
     let starts = |list: &[&str]| list.iter().any(|start| path.starts_with(start.as_bytes()));
     if path.starts_with(b"usr/") {
-        return !starts(LEFT_OUT);
+        // Shows the compiler's own files, and is as large as the compiler.
+        let is_dump = path.windows(9).any(|part| part == b"-lto-dump");
+        return !starts(LEFT_OUT) && !is_dump && path != b"usr/bin/lto-dump";
     }
     let Some(rest) = path.strip_prefix(b"etc/") else { return false };
     let name = rest.split(|&byte| byte == b'/').next().unwrap_or_default();
@@ -395,7 +397,7 @@ pub(crate) fn enters(path: &[u8]) -> bool {
 
 /// Manuals, translations, and what only a running system uses.
 const LEFT_OUT: &[&str] = &[
-    "usr/games/",
+    "usr/games",
     "usr/lib/debug/",
     "usr/lib/firmware/",
     "usr/lib/init/",
@@ -432,7 +434,9 @@ const LEFT_OUT: &[&str] = &[
     "usr/share/polkit-1/",
     "usr/share/vim/",
     "usr/share/zsh/",
-    "usr/src/",
+    "usr/share/zoneinfo/posix",
+    "usr/share/zoneinfo/right",
+    "usr/src",
 ];
 
 /// What programs read of `/etc` without a choice of the machine in it.

@@ -1,6 +1,7 @@
 //! Which files of a machine make a stack: those of listed packages and of what they depend on, at
 //! their places on a merged system.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -405,7 +406,7 @@ fn configured(items: &Items) -> Result<Vec<Vec<u8>>, Error> {
         path == b"etc/ld.so.conf"
             || path.starts_with(b"etc/ld.so.conf.d/") && path.ends_with(b".conf")
     };
-    for (path, item) in items.iter().filter(|(path, _)| wanted(path)) {
+    for item in items.iter().filter(|(path, _)| wanted(path)).map(|(_, item)| item) {
         let Item::File { from, .. } = item else { continue };
         let bytes = match files::read(from) {
             Err(error) if files::is_missing_or_link(&error) => continue,
@@ -416,7 +417,6 @@ fn configured(items: &Items) -> Result<Vec<Vec<u8>>, Error> {
             let folder = plain(&merged(line)).filter(|_| line.starts_with(b"/"));
             folders.extend(folder.filter(|folder| !folder.starts_with(b"usr/local")));
         }
-        debug_assert!(wanted(path));
     }
     Ok(folders)
 }
@@ -442,14 +442,23 @@ fn with_parents(items: &mut Items) {
 
 /// The path that is not a link behind a path.
 pub(crate) fn real(items: &Items, path: &[u8]) -> Option<Vec<u8>> {
+    /// As many as the kernel follows.
+    const MAX_LINKS: usize = 40;
+    let followed = Cell::new(0);
     let target = |at: &[u8]| match items.get(at) {
-        Some(Item::Link(target)) => Some(target.as_slice()),
+        Some(Item::Link(target)) => {
+            followed.set(followed.get() + 1);
+            Some(target.as_slice())
+        }
         _ => None,
     };
     match target(path) {
         None => items.contains_key(path).then(|| path.to_vec()),
         Some(to) => match links::follow(path, to, &target) {
-            Leads::Inside(real) => items.contains_key(&real).then_some(real),
+            Leads::Inside(real) => {
+                let ends = followed.get() <= MAX_LINKS && items.contains_key(&real);
+                ends.then_some(real)
+            }
             Leads::Outside => None,
         },
     }
