@@ -95,7 +95,7 @@ fn a_shared_inode_is_parted() {
     let entries = sealed(&home.path().join("tree"), STACK);
     fs::write(&outside, "evil").unwrap();
     assert_eq!(fs::read(&inside).unwrap(), b"good");
-    assert_eq!(mode(&inside), 0o644);
+    assert_eq!(mode(&inside), 0o444);
     assert!(entries.iter().any(|(path, entry)| path == b"package.js"
         && matches!(entry, Entry::File { digest, .. } if *digest == Digest::of(b"good"))));
 }
