@@ -153,6 +153,42 @@ pub(crate) fn prove(
     Ok(Ok(()))
 }
 
+/// How a proof of one tree is written.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedProof {
+    tree: String,
+    stamp: Digest,
+}
+
+/// As [`prove`], and the proof is kept in a file for other processes of the platform, which reads
+/// it here too. The file is believed: nobody else may write where it lies.
+pub(crate) fn prove_kept(
+    root: &Path,
+    modes: Modes,
+    digest: Digest,
+    entries: impl FnOnce() -> Result<Vec<(Vec<u8>, Entry)>, String>,
+    proofs: &Proofs,
+    file: &Path,
+) -> Result<Result<(), String>, Error> {
+    let Ok(meta) = root.symlink_metadata() else { return Ok(Err("is not here".to_owned())) };
+    let tree = format!("{digest} {} {}", meta.dev(), meta.ino());
+    let saved = files::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let saved = saved.filter(|saved: &SavedProof| saved.tree == tree);
+    if let Some(saved) = &saved {
+        proofs.state().known.entry(tree.clone()).or_insert(saved.stamp);
+    }
+    let proven = prove(root, modes, digest, entries, proofs)?;
+    let stamp = proofs.state().known.get(&tree).copied();
+    if let (Ok(()), Some(stamp)) = (&proven, stamp)
+        && saved.is_none_or(|saved| saved.stamp != stamp)
+        && let Ok(text) = serde_json::to_vec(&SavedProof { tree, stamp })
+    {
+        // Without it the bytes are read again.
+        files::write_whole(file, &text).ok();
+    }
+    Ok(proven)
+}
+
 /// A tree as the kernel shows it.
 struct Walk {
     /// Device and inode.

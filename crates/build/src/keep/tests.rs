@@ -34,21 +34,30 @@ fn a_slug_is_proven_to_the_last_byte() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     let id = slug(home, "content");
-    verify(home, id, &Proofs::default()).unwrap();
+    verify(home, home, id, &Proofs::default()).unwrap();
     let path = file(home, id);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     // The same length: only the bytes tell.
     fs::write(&path, "c0ntent").unwrap();
     assert!(
-        verify(home, id, &Proofs::default()).unwrap_err().to_string().contains("differs at `file`")
+        verify(home, home, id, &Proofs::default())
+            .unwrap_err()
+            .to_string()
+            .contains("differs at `file`")
     );
     fs::remove_file(&path).unwrap();
     assert!(
-        verify(home, id, &Proofs::default()).unwrap_err().to_string().contains("differs at `file`")
+        verify(home, home, id, &Proofs::default())
+            .unwrap_err()
+            .to_string()
+            .contains("differs at `file`")
     );
     let other = SlugId(Digest::of(b"other"));
     assert!(
-        verify(home, other, &Proofs::default()).unwrap_err().to_string().contains("is not here")
+        verify(home, home, other, &Proofs::default())
+            .unwrap_err()
+            .to_string()
+            .contains("is not here")
     );
 }
 
@@ -65,8 +74,8 @@ fn what_nobody_keeps_goes_and_what_is_young_stays() {
     let collected = collect(home, &keep, Duration::ZERO).unwrap();
     assert_eq!(collected, Collected { slugs: 1, layers: 0 });
     assert!(
-        verify(home, kept, &Proofs::default()).is_ok()
-            && verify(home, gone, &Proofs::default()).is_err()
+        verify(home, home, kept, &Proofs::default()).is_ok()
+            && verify(home, home, gone, &Proofs::default()).is_err()
     );
     assert!(!file(home, gone).exists());
     assert_eq!(slugs.known(&Digest::of(b"input"), &Proofs::default()).unwrap(), None);

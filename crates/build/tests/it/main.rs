@@ -51,6 +51,7 @@ fn request(dir: &Path, home: &Path) -> Request {
             search_path: SEARCH.into(),
             user_home: None,
             registry: registry(),
+            toolchains: None,
         },
         caps: Caps::default(),
         cancel: Cancel::new().unwrap(),
