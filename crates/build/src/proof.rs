@@ -160,8 +160,8 @@ struct SavedProof {
     stamp: Digest,
 }
 
-/// As [`prove`], and the proof is kept in a file for other processes of the platform, which reads
-/// it here too. The file is believed: nobody else may write where it lies.
+/// As [`prove`], for builds: where nothing is known of the tree, a proof that an earlier process has
+/// written into a file will do. It is no proof for who asks [`prove`]: a file is not sealed.
 pub(crate) fn prove_kept(
     root: &Path,
     modes: Modes,
@@ -172,15 +172,20 @@ pub(crate) fn prove_kept(
 ) -> Result<Result<(), String>, Error> {
     let Ok(meta) = root.symlink_metadata() else { return Ok(Err("is not here".to_owned())) };
     let tree = format!("{digest} {} {}", meta.dev(), meta.ino());
-    let saved = files::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let saved = saved.filter(|saved: &SavedProof| saved.tree == tree);
-    if let Some(saved) = &saved {
-        proofs.state().known.entry(tree.clone()).or_insert(saved.stamp);
+    if proofs.state().known.contains_key(&tree) {
+        return prove(root, modes, digest, entries, proofs);
     }
-    let proven = prove(root, modes, digest, entries, proofs)?;
-    let stamp = proofs.state().known.get(&tree).copied();
+    let saved = files::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let saved = saved.filter(|saved: &SavedProof| saved.tree == tree).map(|saved| saved.stamp);
+    let own = Proofs::default();
+    own.state().may_grow = proofs.may_grow();
+    if let Some(stamp) = saved {
+        own.state().known.insert(tree.clone(), stamp);
+    }
+    let proven = prove(root, modes, digest, entries, &own)?;
+    let stamp = own.state().known.get(&tree).copied();
     if let (Ok(()), Some(stamp)) = (&proven, stamp)
-        && saved.is_none_or(|saved| saved.stamp != stamp)
+        && saved != Some(stamp)
         && let Ok(text) = serde_json::to_vec(&SavedProof { tree, stamp })
     {
         // Without it the bytes are read again.

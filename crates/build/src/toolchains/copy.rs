@@ -202,7 +202,7 @@ impl Toolchains<'_> {
     /// A toolchain that is what it was when it was made; nothing for one that has changed, which is
     /// told and made again.
     pub(super) fn usable(&mut self, kept: Kept) -> Result<Option<Kept>, Error> {
-        match self.store().proven(&kept.name, self.proofs)? {
+        match self.store().proven_before(&kept.name, self.proofs)? {
             Ok(()) => Ok(Some(kept)),
             Err(why) => {
                 let name = &kept.name;

@@ -209,7 +209,8 @@ enum Source {
 /// Whether building a program needs this file of a distribution's folder.
 fn is_needed(folder: &str, path: &str) -> bool {
     let is_test = path.ends_with("_test.go") || path.split('/').any(|part| part == "testdata");
-    !is_test && !(folder == "src" && path == "cmd")
+    let is_command = folder == "src" && path == "cmd";
+    !is_test && !is_command
 }
 
 /// The newest of the line that is wanted, or of the oldest one that is newer; the newest of all where

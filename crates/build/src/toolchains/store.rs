@@ -3,7 +3,7 @@
 //! `<toolchains>/<kind>-<version>-<digest>/` is the tree. Beside it stand `<name>.entries`, what is
 //! in it, and `<name>.json`, its record, written last: a tree without one is the remnant of a fetch
 //! or copy that was ended. `<name>.proof` is what its files looked like when their bytes were read
-//! last. `choices.json` says which toolchain a wish got: the same wish gets it again, whatever is
+//! last, for builds alone. `choices.json` says which toolchain a wish got: the same wish gets it again, whatever is
 //! installed on the machine meanwhile.
 //!
 //! The digest in a name leaves Python's compiled files out: they follow from the others, and two
@@ -18,7 +18,7 @@ use tolv_model::slug::{Digest, Entry, short};
 
 use crate::Error;
 use crate::files::{self, Lock};
-use crate::proof::{Proofs, prove_kept};
+use crate::proof::{Proofs, prove, prove_kept};
 use crate::seal::{self, LAYER, seal};
 
 /// Most wishes that are remembered.
@@ -58,6 +58,9 @@ pub(crate) struct Kept {
     pub(crate) folder: PathBuf,
     pub(super) made: Made,
 }
+
+/// What is in a tree, or why that is not known.
+type Listed = Result<Vec<(Vec<u8>, Entry)>, String>;
 
 /// A folder of toolchains.
 #[derive(Clone, Debug)]
@@ -111,6 +114,26 @@ impl Store {
     ///
     /// The inner error says what is wrong with it.
     pub(crate) fn proven(&self, name: &str, proofs: &Proofs) -> Result<Result<(), String>, Error> {
+        self.ask(name, |root, content, entries| prove(root, LAYER, content, entries, proofs))
+    }
+
+    /// As [`Store::proven`], for builds: what another process has proven is not read again.
+    pub(super) fn proven_before(
+        &self,
+        name: &str,
+        proofs: &Proofs,
+    ) -> Result<Result<(), String>, Error> {
+        let file = self.beside(name, "proof");
+        self.ask(name, |root, content, entries| {
+            prove_kept(root, LAYER, content, entries, proofs, &file)
+        })
+    }
+
+    fn ask(
+        &self,
+        name: &str,
+        prove: impl FnOnce(&Path, Digest, &dyn Fn() -> Listed) -> Result<Result<(), String>, Error>,
+    ) -> Result<Result<(), String>, Error> {
         let Some(record) = self.record(name) else { return Ok(Err("is not here".to_owned())) };
         let entries = || {
             let entries = files::read(&self.beside(name, "entries")).ok();
@@ -122,8 +145,7 @@ impl Store {
                 })
                 .ok_or_else(|| "has no list of files that is its own".to_owned())
         };
-        let proof = self.beside(name, "proof");
-        prove_kept(&self.folder.join(name), LAYER, record.content, entries, proofs, &proof)
+        prove(&self.folder.join(name), record.content, &entries)
     }
 
     /// Seals a tree in this folder, and moves it to the name that its content gives.

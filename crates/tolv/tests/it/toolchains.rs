@@ -102,9 +102,9 @@ fn build(home: &Home, state: &str, path: &str) -> (String, String) {
 /// The folder of the only toolchain of a kind.
 fn kept(home: &Home, state: &str, kind: &str) -> PathBuf {
     let list = fs::read_dir(home.path().join(state).join("toolchains")).unwrap();
-    let folders = list.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let mut folders = list.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
     let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(kind);
-    folders.filter(name).next().unwrap()
+    folders.find(name).unwrap()
 }
 
 fn server(home: &Home, state: &str) -> String {

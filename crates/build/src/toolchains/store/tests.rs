@@ -21,6 +21,18 @@ fn a_name_pins_the_content_and_a_change_is_found() {
     assert_eq!(put(&store, "one", "b"), one);
     let proven = |kept: &Kept| store.proven(&kept.name, &Proofs::default()).unwrap();
     assert_eq!((proven(&one), proven(&other)), (Ok(()), Ok(())));
+    // A proof of another process saves a build the reading, and the run stage nothing.
+    let before = |kept: &Kept| store.proven_before(&kept.name, &Proofs::default()).unwrap();
+    let saved = || fs::read(store.beside(&one.name, "proof"));
+    tolv_testkit::poll(std::time::Duration::from_secs(60), "a proof that is kept", || {
+        assert_eq!(before(&one), Ok(()));
+        saved().ok()
+    });
+    fs::remove_file(store.beside(&one.name, "entries")).unwrap();
+    assert_eq!(before(&one), Ok(()));
+    assert!(proven(&one).is_err());
+    fs::remove_file(store.beside(&one.name, "json")).unwrap();
+    assert_eq!(put(&store, "one", "a"), one);
 
     let path = one.folder.join("bin/x");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -33,7 +45,6 @@ fn a_name_pins_the_content_and_a_change_is_found() {
     // A list of files that was changed with them is none.
     let list = store.beside(&other.name, "entries");
     fs::copy(store.beside(&one.name, "entries"), &list).unwrap();
-    fs::remove_file(store.beside(&other.name, "proof")).ok();
     assert!(proven(&other).unwrap_err().contains("no list"));
 }
 
