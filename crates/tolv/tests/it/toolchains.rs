@@ -112,6 +112,31 @@ fn server(home: &Home, state: &str) -> String {
     up.text("/")
 }
 
+/// A `PATH` that has programs of these names first, and the rest in another order.
+fn other_path(home: &Home, names: &[&str]) -> String {
+    for name in names {
+        let path = home.write(&format!("programs/{name}"), "#!/bin/sh\necho 99.9.9\n");
+        run(Path::new("/bin/chmod"), &["755", path.to_str().unwrap()]);
+    }
+    format!("{}:/bin:/usr/bin", home.path().join("programs").display())
+}
+
+#[test]
+fn a_page_is_built_by_the_same_node_whatever_path_holds() {
+    let home = Home::new();
+    let script = "node -p process.execPath > built && npm -v >> built";
+    let manifest =
+        format!(r#"{{"name": "s", "version": "1.0.0", "scripts": {{"build": "{script}"}}}}"#);
+    home.write("shop/package.json", manifest);
+    home.write("shop/Procfile", "web: npm start\n");
+    git::commit(&shop(&home));
+    let (slug, said) = build(&home, "one", PATH);
+    let (elsewhere, said_there) = build(&home, "two", &other_path(&home, &["node", "npm"]));
+    assert_eq!(elsewhere, slug, "{said}{said_there}");
+    let node = kept(&home, "one", "node-");
+    assert_eq!(node.file_name(), kept(&home, "two", "node-").file_name());
+}
+
 #[test]
 fn the_machine_changes_and_no_slug_does() {
     let home = Home::new();
@@ -123,15 +148,10 @@ fn the_machine_changes_and_no_slug_does() {
     let hook = "#!/bin/sh\npython -c 'import planted' 2>/dev/null && echo leaked\ntrue\n";
     home.write("shop/bin/post_compile", hook);
     git::commit(&shop(&home));
-    for name in ["python3", "python", "uv", "node"] {
-        let path = home.write(&format!("programs/{name}"), "#!/bin/sh\necho 99.9.9\n");
-        run(Path::new("/bin/chmod"), &["755", path.to_str().unwrap()]);
-    }
-
     // Whatever PATH holds, in whatever order, the same commit is the same slug.
     let (slug, said) = build(&home, "one", PATH);
     assert!(said.contains(&format!("Copying python {version} of this machine")), "{said}");
-    let other = format!("{}:/bin:/usr/bin", home.path().join("programs").display());
+    let other = other_path(&home, &["python3", "python", "uv"]);
     let (elsewhere, said_there) = build(&home, "two", &other);
     assert_eq!(elsewhere, slug, "{said_there}");
 
