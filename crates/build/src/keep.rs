@@ -32,9 +32,8 @@ pub fn verify(home: &Path, toolchains: &Path, id: SlugId, proofs: &Proofs) -> Re
         layers.proven(layer, proofs)?.map_err(|what| Error::Layer { key: layer.key, what })?;
     }
     let store = Store::at(toolchains);
-    let is_kept = |one: &&Toolchain| {
-        one.name != Toolchain::PLATFORM && !one.name.starts_with(INSTALLED)
-    };
+    let is_kept =
+        |one: &&Toolchain| one.name != Toolchain::PLATFORM && !one.name.starts_with(INSTALLED);
     for toolchain in manifest.toolchains.iter().filter(is_kept) {
         let changed = |why: String| Error::Toolchain {
             what: toolchain.name.clone(),

@@ -7,8 +7,8 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
-use super::fetch::unavailable;
 use super::Toolchains;
+use super::fetch::unavailable;
 use crate::Error;
 use crate::plan::Toolchain;
 
