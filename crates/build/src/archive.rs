@@ -252,7 +252,7 @@ mod tests {
         let file = one.path().join("slug.tar.zst");
         pack_slug(one.path(), id, &file, &Proofs::default()).unwrap();
         unpack_slug(two.path(), id, &file, &Proofs::default()).unwrap();
-        verify(two.path(), id, &Proofs::default()).unwrap();
+        verify(two.path(), two.path(), id, &Proofs::default()).unwrap();
         assert!(layers_of(two.path(), id).unwrap().is_empty());
         // Packed again, it is the same file.
         let again = two.path().join("slug.tar.zst");

@@ -5,29 +5,42 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use tolv_model::slug::{Digest, Manifest, SlugId};
+use tolv_model::slug::{Digest, Manifest, SlugId, Toolchain};
 
 use crate::Error;
 use crate::files;
 use crate::layers::Layers;
+use crate::needs::{AGAIN, INSTALLED};
 use crate::proof::Proofs;
 use crate::resolution::Resolutions;
 use crate::slugs::Slugs;
 use crate::source::submodules;
+use crate::toolchains::Store;
 
-/// Proves that a slug is what its id says, and its layers what the slug says: every path, mode,
-/// link and byte, and nothing else. What was proven before and has not changed since is not read
-/// again.
+/// Proves that a slug is what its id says, and its layers and toolchains what the slug says: every
+/// path, mode, link and byte, and nothing else. What was proven before and has not changed since is
+/// not read again.
 ///
 /// # Errors
 ///
-/// [`Error::Slug`], [`Error::Layer`] name the first path that differs.
-pub fn verify(home: &Path, id: SlugId, proofs: &Proofs) -> Result<(), Error> {
+/// [`Error::Slug`], [`Error::Layer`], [`Error::Toolchain`] name the first path that differs.
+pub fn verify(home: &Path, toolchains: &Path, id: SlugId, proofs: &Proofs) -> Result<(), Error> {
     let slugs = Slugs::at(home);
     let manifest = slugs.proven(id, proofs)?.map_err(|what| Error::Slug { id, what })?;
     let layers = Layers::at(slugs.folder());
     for layer in &manifest.layers {
         layers.proven(layer, proofs)?.map_err(|what| Error::Layer { key: layer.key, what })?;
+    }
+    let store = Store::at(toolchains);
+    let is_kept =
+        |one: &&Toolchain| one.name != Toolchain::PLATFORM && !one.name.starts_with(INSTALLED);
+    for toolchain in manifest.toolchains.iter().filter(is_kept) {
+        let changed = |why: String| Error::Toolchain {
+            what: toolchain.name.clone(),
+            why: format!("it {why}"),
+            help: AGAIN.to_owned(),
+        };
+        store.proven(&toolchain.name, proofs)?.map_err(changed)?;
     }
     Ok(())
 }

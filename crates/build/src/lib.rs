@@ -56,6 +56,7 @@ pub use repository::{GitAccess, GitAnswer, GitCommand, GitLimits, GitSandbox, Re
 pub use resolution::LockFile;
 pub use source::{Source, odd_ignore_file};
 pub use stacks::{Change, Contents, Stack, Stacks, Version};
+pub use toolchains::renew_toolchains;
 
 /// What a build says while it works. The texts are for people; nothing decides by them.
 #[derive(Clone, Debug, PartialEq, Eq)]

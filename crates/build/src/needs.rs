@@ -4,7 +4,6 @@
 //! A slug names what it needs by content and by name, never by a path of the host, so that a state
 //! folder can move and a slug can come from another machine.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use tolv_model::slug::{Manifest, SlugId, Toolchain};
@@ -18,8 +17,11 @@ use crate::plan;
 use crate::slugs::Slugs;
 use crate::source::as_path;
 
-/// In the folder of toolchains: links to those that are installed on the machine.
-const INSTALLED: &str = "installed";
+/// In the folder of toolchains: links to those that only work where the machine has them.
+pub(crate) const INSTALLED: &str = "installed/";
+
+/// What to do about a toolchain that is gone or has changed.
+pub(crate) const AGAIN: &str = "deploy the commit again: a build copies or fetches it";
 
 /// Where this machine has what slugs need.
 #[derive(Clone, Debug)]
@@ -60,7 +62,7 @@ impl Places {
         let gone = |why: String| Error::Toolchain {
             what: toolchain.name.clone(),
             why,
-            help: "deploy the commit again: a build finds or fetches it".to_owned(),
+            help: AGAIN.to_owned(),
         };
         if !toolchain.is_plain() {
             return Err(gone("its name is not a plain path".to_owned()));
@@ -81,11 +83,11 @@ impl Places {
         if let Some(name) = kept {
             return Ok(named(name.to_owned()));
         }
-        // One of the machine's own: a link says where. The version is in the name, so a release
-        // never gets another one.
-        let name = format!("{INSTALLED}/{}", toolchain.version.replace([' ', '/'], "-"));
+        // A Ruby that knows its own path: a link says where it is. The version is in the name, so
+        // a release never gets another one.
+        let name = format!("{INSTALLED}{}", toolchain.version.replace([' ', '/'], "-"));
         let link = self.toolchains.join(&name);
-        if fs::read_link(&link).ok().as_deref() != Some(&*toolchain.source) {
+        if std::fs::read_link(&link).ok().as_deref() != Some(&*toolchain.source) {
             if let Some(folder) = link.parent() {
                 files::make_folder(folder)?;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,7 +28,7 @@ use crate::snapshot::{self, Stamps};
 use crate::source::git::Git;
 use crate::source::submodules::Submodules;
 use crate::source::{Source, shown};
-use crate::toolchains::{Layout, Toolchains};
+use crate::toolchains::{Layout, SYSTEM, Toolchains};
 use crate::tree::Tree;
 use crate::{Error, Event, builders, scripts};
 
@@ -47,13 +47,22 @@ pub(crate) const LAYERS: &str = "/layers";
 pub struct Host {
     /// The running `tolv`.
     pub program: PathBuf,
-    /// The operator's `PATH`: toolchains are looked for there.
+    /// The operator's `PATH`: git is looked for there.
     pub search_path: OsString,
     /// The operator's home folder.
     pub user_home: Option<PathBuf>,
     /// Variables for registries, proxies and CA certificates, those that
     /// [`passes`](crate::passes) names.
     pub registry: BTreeMap<String, OsString>,
+    /// The folder of toolchains that the operator names, which several platforms may share.
+    pub toolchains: Option<PathBuf>,
+}
+
+impl Host {
+    /// The folder of toolchains of a platform with this state folder.
+    pub fn toolchains(&self, home: &Path) -> PathBuf {
+        self.toolchains.clone().unwrap_or_else(|| home.join(TOOLCHAINS))
+    }
 }
 
 /// The name of the folder of toolchains in a state folder.
@@ -216,7 +225,8 @@ impl<'a> Pipeline<'a> {
         };
         ask(&mut Toolchains {
             folder: self.toolchains.clone(),
-            search: std::env::split_paths(&host.search_path).collect(),
+            system: SYSTEM.iter().map(PathBuf::from).collect(),
+            proofs: &self.request.proofs,
             user_home: host.user_home.clone(),
             env: &host.registry,
             tolv: host.program.clone(),

@@ -7,11 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tolv_model::env::EnvName;
 use tolv_model::name::ProcessType;
 use tolv_model::slug::Digest;
+
+/// The variable with the folders in which programs look for libraries first.
+pub(crate) const LIBRARIES: &str = "LD_LIBRARY_PATH";
 
 /// One command of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +110,7 @@ pub(crate) struct Toolchain {
     pub version: String,
     /// The folder (or file) on the host.
     pub source: PathBuf,
-    /// Where a process sees it; the same as `source` unless there is a reason.
+    /// Where a process sees it: below `/toolchains` with a mount namespace.
     pub target: PathBuf,
     /// Whether running the slug needs it, or building it alone.
     pub at_run: bool,
@@ -170,5 +173,18 @@ impl Plan {
             path: Vec::new(),
             secrets: Vec::new(),
         }
+    }
+
+    /// Lets all programs find the libraries of a folder, as a process sees it.
+    pub(crate) fn add_libraries(&mut self, folder: &Path) {
+        let folder = folder.display().to_string();
+        let both = |before: &str| match before {
+            "" => folder.clone(),
+            before => format!("{before}:{folder}"),
+        };
+        let build = self.build_env.get(LIBRARIES).map(|value| value.to_string_lossy().into_owned());
+        self.build_env.insert(LIBRARIES.to_owned(), both(&build.unwrap_or_default()).into());
+        let run = self.env.get(LIBRARIES).cloned().unwrap_or_default();
+        self.env.insert(LIBRARIES.to_owned(), both(&run));
     }
 }

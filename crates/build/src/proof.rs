@@ -153,6 +153,47 @@ pub(crate) fn prove(
     Ok(Ok(()))
 }
 
+/// How a proof of one tree is written.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedProof {
+    tree: String,
+    stamp: Digest,
+}
+
+/// As [`prove`], for builds: where nothing is known of the tree, a proof that an earlier process has
+/// written into a file will do. It is no proof for who asks [`prove`]: a file is not sealed.
+pub(crate) fn prove_kept(
+    root: &Path,
+    modes: Modes,
+    digest: Digest,
+    entries: impl FnOnce() -> Result<Vec<(Vec<u8>, Entry)>, String>,
+    proofs: &Proofs,
+    file: &Path,
+) -> Result<Result<(), String>, Error> {
+    let Ok(meta) = root.symlink_metadata() else { return Ok(Err("is not here".to_owned())) };
+    let tree = format!("{digest} {} {}", meta.dev(), meta.ino());
+    if proofs.state().known.contains_key(&tree) {
+        return prove(root, modes, digest, entries, proofs);
+    }
+    let saved = files::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let saved = saved.filter(|saved: &SavedProof| saved.tree == tree).map(|saved| saved.stamp);
+    let own = Proofs::default();
+    own.state().may_grow = proofs.may_grow();
+    if let Some(stamp) = saved {
+        own.state().known.insert(tree.clone(), stamp);
+    }
+    let proven = prove(root, modes, digest, entries, &own)?;
+    let stamp = own.state().known.get(&tree).copied();
+    if let (Ok(()), Some(stamp)) = (&proven, stamp)
+        && saved != Some(stamp)
+        && let Ok(text) = serde_json::to_vec(&SavedProof { tree, stamp })
+    {
+        // Without it the bytes are read again.
+        files::write_whole(file, &text).ok();
+    }
+    Ok(proven)
+}
+
 /// A tree as the kernel shows it.
 struct Walk {
     /// Device and inode.

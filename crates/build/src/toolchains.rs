@@ -1,32 +1,41 @@
 //! What a builder may know of the machine: where its programs are, and where a build's folders
 //! appear to the build's own processes.
 //!
-//! A toolchain is found on the host or fetched into a folder of its own; it is never taken from
-//! the codebase.
+//! A toolchain is fetched, or copied from the machine, into a folder of its own that its content
+//! names ([`Store`]). It is never taken from the codebase, and never used where the machine has it.
+//! Of the machine only fixed places count, so that a build does not depend on `PATH`.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use sha2::{Digest as _, Sha256};
 use tolv_model::slug::Digest;
 
+use crate::proof::Proofs;
 use crate::resolution::Resolution;
 use crate::{Error, Event};
 
+mod copy;
 mod fetch;
 pub(crate) mod go;
 mod http;
 pub(crate) mod node;
 pub(crate) mod npm;
-mod probe;
 pub(crate) mod python;
 pub(crate) mod ruby;
+pub(crate) mod rust;
+mod store;
 pub(crate) mod uv;
 
-pub(crate) use probe::in_stack;
+pub(crate) use store::Store;
+pub use store::renew_toolchains;
+
+/// Where the machine's programs may be installed, for [`Toolchains::system`].
+pub(crate) const SYSTEM: [&str; 2] = ["/usr/local", "/usr"];
+/// `PATH` of programs that are asked about themselves.
+const PROGRAM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Where a process of the build sees things: `/app`, `/layers`, `/cache` with a mount namespace,
 /// the host's own paths without one.
@@ -51,9 +60,11 @@ impl Layout {
 pub(crate) struct Toolchains<'a> {
     /// Fetched ones, each under a name with its version.
     pub folder: PathBuf,
-    /// The folders of the operator's `PATH`, in order.
-    pub search: Vec<PathBuf>,
-    /// The operator's home folder, where rustup and uv keep what they have.
+    /// Where the machine's own programs are installed: folders with a `bin`.
+    pub system: Vec<PathBuf>,
+    /// What was proven of toolchains.
+    pub proofs: &'a Proofs,
+    /// The operator's home folder, where rustup, uv and others keep what they have.
     pub user_home: Option<PathBuf>,
     /// Variables for registries, proxies and CA certificates that builds and fetches get.
     pub env: &'a BTreeMap<String, OsString>,
@@ -79,12 +90,46 @@ pub(crate) type Resolver<'a> =
     dyn FnMut(&Resolution, &mut dyn FnMut(Event)) -> Result<Vec<u8>, Error> + 'a;
 
 impl Toolchains<'_> {
-    /// The first executable of this name in the operator's `PATH`.
-    pub(crate) fn find(&self, program: &str) -> Option<PathBuf> {
-        self.search.iter().map(|folder| folder.join(program)).find(|path| {
-            path.metadata()
-                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        })
+    /// The folder of toolchains.
+    fn store(&self) -> Store {
+        Store::at(&self.folder)
+    }
+
+    /// The programs of this name that the machine has, each once.
+    fn installed(&self, program: &str) -> Vec<PathBuf> {
+        let paths = self.system.iter().map(|folder| folder.join("bin").join(program));
+        let mut found: Vec<PathBuf> = Vec::new();
+        for path in paths.filter_map(|path| path.canonicalize().ok()) {
+            if path.is_file() && !found.contains(&path) {
+                found.push(path);
+            }
+        }
+        found
+    }
+
+    /// `<folder>/*/<program>` of these folders below the operator's home, each file once.
+    fn in_home(&self, folders: &[&str], program: &str) -> Vec<PathBuf> {
+        let Some(home) = &self.user_home else { return Vec::new() };
+        let mut found: Vec<PathBuf> = Vec::new();
+        for folder in folders {
+            let entries = std::fs::read_dir(home.join(folder)).into_iter().flatten().flatten();
+            let paths = entries.filter_map(|entry| entry.path().join(program).canonicalize().ok());
+            let mut paths: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
+            paths.sort();
+            found.extend(paths);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        found.retain(|path| seen.insert(path.clone()));
+        found
+    }
+
+    /// Where a process sees a toolchain: below `/toolchains` with a mount namespace, so that no
+    /// slug knows where the state folder is; else where it is.
+    fn place(&self, name: &str, source: &Path) -> PathBuf {
+        match self.layout == Layout::sandboxed() {
+            true => Path::new("/toolchains").join(name),
+            false => source.to_owned(),
+        }
     }
 
     /// A layer's key and the path at which it will be seen.
@@ -113,9 +158,22 @@ impl Toolchains<'_> {
         program: &Path,
         args: &[A],
     ) -> Result<String, Error> {
+        self.output_with(program, args, Path::new(""))
+    }
+
+    /// As [`Toolchains::output`], of a copy that has libraries in this folder.
+    fn output_with<A: AsRef<OsStr>>(
+        &self,
+        program: &Path,
+        args: &[A],
+        libraries: &Path,
+    ) -> Result<String, Error> {
         let mut command = Command::new(program);
         command.args(args).current_dir("/").stdin(Stdio::null()).env_clear();
-        command.env("LANG", "C.UTF-8").env("PATH", self.path());
+        command.env("LANG", "C.UTF-8").env("PATH", PROGRAM_PATH).env("PYTHONHASHSEED", "0");
+        if libraries.is_dir() {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
         if let Some(home) = &self.user_home {
             command.env("HOME", home);
         }
@@ -132,10 +190,6 @@ impl Toolchains<'_> {
             last,
             help: None,
         })
-    }
-
-    fn path(&self) -> OsString {
-        std::env::join_paths(&self.search).unwrap_or_else(|_| "/usr/bin:/bin".into())
     }
 
     /// The lock that this describes, made in a sandbox unless it was made before.

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tolv_build::{
-    TOOLCHAINS, Usage, collect, has_layer, layers_of, pack_layer, pack_slug, toolchains_usage,
-    unpack_layer, unpack_slug, usage,
+    Usage, collect, has_layer, layers_of, pack_layer, pack_slug, toolchains_usage, unpack_layer,
+    unpack_slug, usage,
 };
 use tolv_model::id::{AppId, DeployId};
 use tolv_model::name::AppName;
@@ -50,6 +50,7 @@ impl Platform {
             return Ok(());
         }
         let apps = self.apps().await?;
+        let toolchains = self.0.options.host.toolchains(&home);
         blocking(move || {
             let mut all = Usage::default();
             // One that cannot be read is left out.
@@ -64,7 +65,7 @@ impl Platform {
                 all.slugs >> 20,
                 all.layers >> 20,
                 all.caches >> 20,
-                toolchains_usage(&home.join(TOOLCHAINS)) >> 20
+                toolchains_usage(&toolchains) >> 20
             );
             Err(Error::DiskFull { free: free >> 20, min: min >> 20, advice })
         })

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
 use tokio::time::Instant;
-use tolv_build::{Places, Proofs, TOOLCHAINS};
+use tolv_build::{Places, Proofs};
 use tolv_model::id::AppId;
 use tolv_model::slug::{Manifest, SlugId};
 use tolv_sandbox::{Level, Mount};
@@ -98,7 +98,8 @@ impl Platform {
         proofs: Proofs,
     ) -> Result<(), Error> {
         let home = self.folder_of(app);
-        blocking(move || tolv_build::verify(&home, slug, &proofs)).await
+        let toolchains = self.0.options.host.toolchains(&self.0.home);
+        blocking(move || tolv_build::verify(&home, &toolchains, slug, &proofs)).await
     }
 
     /// A slug's manifest, brought back where it is gone and there is a blob store.
@@ -125,7 +126,7 @@ impl Platform {
     ) -> Result<Vec<Mount>, Error> {
         let places = Places {
             home: self.folder_of(app),
-            toolchains: self.0.home.join(TOOLCHAINS),
+            toolchains: self.0.options.host.toolchains(&self.0.home),
             program: self.0.options.host.program.clone(),
         };
         Ok(places.mounts(slug, manifest)?)

@@ -20,6 +20,7 @@ mod s3;
 mod screen;
 pub mod serve;
 mod tolv;
+mod toolchains;
 mod version;
 
 pub use free_port::free_port;
@@ -34,4 +35,5 @@ pub use s3::S3;
 pub use screen::Screen;
 pub use serve::Serve;
 pub use tolv::{Line, Stream, Tolv};
+pub use toolchains::toolchains;
 pub use version::of_other_version;

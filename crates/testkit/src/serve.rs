@@ -95,6 +95,7 @@ impl Serve {
         command
             .arg("serve")
             .env("TOLV_HOME", self.state())
+            .env("TOLV_TOOLCHAINS", crate::toolchains())
             .env("TOLV_LISTEN", format!("127.0.0.1:{}", self.api))
             .env("TOLV_HTTP", format!("127.0.0.1:{}", self.http))
             .envs(self.extra.iter().map(|(name, value)| (name, value)));

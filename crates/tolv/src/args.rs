@@ -140,7 +140,7 @@ The first start prints the owner's token, once. Ctrl-C or SIGTERM stop everythin
 next start brings every deploy back without a build. SIGUSR2 lets a new version of the program go
 on in its place, without a refused request.
 
-Environment: TOLV_HOME, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
+Environment: TOLV_HOME, TOLV_TOOLCHAINS, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
 TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_LOG_MIB,
 TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_REPOSITORY_MIB, TOLV_GIT_MEMORY (MiB), TOLV_GIT_SECONDS,
 TOLV_BUILD_MIB, TOLV_BUILD_FILES, TOLV_REQUIRE_LOCK,

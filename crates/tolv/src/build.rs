@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use tolv_build::{Built, Caps, Proofs, Request, Source, TOOLCHAINS};
+use tolv_build::{Built, Caps, Proofs, Request, Source};
 use tolv_model::service::HostServices;
 use tolv_model::slug::short;
 use tolv_platform::home::private_umask;
@@ -76,13 +76,14 @@ pub(crate) fn request(
     if home.exists() {
         spawner.hide(&home).map_err(Failure::Sandbox)?;
     }
+    let host = settings.host();
     Ok(Request {
         source,
-        toolchains: home.join(TOOLCHAINS),
+        toolchains: host.toolchains(&home),
         home,
         spawner,
         level,
-        host: settings.host(),
+        host,
         caps,
         cancel,
         proofs: Proofs::default().of_level(level),

@@ -3,6 +3,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `TOLV_HOME` | state folder; `.tolv` in the codebase without it |
+//! | `TOLV_TOOLCHAINS` | folder of toolchains; `toolchains` in the state folder without it |
 //! | `TOLV_LISTEN`, `TOLV_SANDBOX` and others | as their options (read by the argument parser) |
 //! | `DATABASE_URL`, `OBJECT_STORE_URL`, `TOLV_SECRET_KEY` | backing services and key of `serve` |
 //! | `AWS_*` | options of an object store |
@@ -10,7 +11,7 @@
 //! | `SSL_CERT_FILE`, `SSL_CERT_DIR` | where root certificates are (read by what makes encrypted connections) |
 //! | `XDG_CONFIG_HOME`, `HOME` | where credentials are stored |
 //! | `NO_COLOR`, `CLICOLOR_FORCE` | no colours, or colours even into a pipe |
-//! | `PATH` | where toolchains are looked for |
+//! | `PATH` | where git is looked for |
 //! | those that [`tolv_build::passes`] names | passed on to builds: where packages come from, and through which proxy |
 
 use std::collections::BTreeMap;
@@ -27,7 +28,9 @@ pub(crate) const ITSELF: &str = "/proc/self/exe";
 pub(crate) struct Settings {
     /// State folder, where the environment names one.
     pub(crate) home: Option<PathBuf>,
-    /// Where toolchains are looked for.
+    /// Folder of toolchains, where the environment names one.
+    pub(crate) toolchains: Option<PathBuf>,
+    /// Where git is looked for.
     pub(crate) search_path: OsString,
     /// The user's own folder, for the package managers' config files.
     pub(crate) user_home: Option<PathBuf>,
@@ -93,6 +96,7 @@ impl Settings {
             .collect();
         Ok(Self {
             home: set("TOLV_HOME").map(PathBuf::from),
+            toolchains: set("TOLV_TOOLCHAINS").map(PathBuf::from),
             search_path: set("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
             user_home: set("HOME").map(PathBuf::from),
             registry,
@@ -138,6 +142,7 @@ impl Settings {
             search_path: self.search_path.clone(),
             user_home: self.user_home.clone(),
             registry: self.registry.clone(),
+            toolchains: self.toolchains.clone(),
         }
     }
 

@@ -1,5 +1,5 @@
-//! Go: modules, built with the machine's own toolchain where that is new enough for `go.mod`, with one
-//! that is fetched elsewhere.
+//! Go: modules, built with a copy of the machine's own toolchain where that is new enough for `go.mod`,
+//! with one that is fetched elsewhere.
 //!
 //! `go build -trimpath -mod=readonly` compiles each main package into `bin/`; the cache keeps
 //! modules and compiled packages. What the source says and the lock does not (`go.sum`) is an
@@ -8,7 +8,7 @@
 use tolv_model::name::ProcessType;
 
 use crate::Error;
-use crate::plan::{Plan, Step, Toolchain};
+use crate::plan::{Plan, Step};
 use crate::toolchains::Toolchains;
 use crate::toolchains::go::{Go, GoVersion};
 use crate::tree::Tree;
@@ -44,14 +44,9 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
             help: "put the program into the root or into `cmd/<name>`".to_owned(),
         });
     }
-    let Go { version, root } = toolchains.go(module.version)?;
-    plan.notes.push(format!("{version} ({})", root.display()));
-    plan.toolchains.push(Toolchain {
-        version,
-        source: root.clone(),
-        target: root.clone(),
-        at_run: false,
-    });
+    let Go { version, root, mount } = toolchains.go(module.version)?;
+    plan.notes.push(version);
+    plan.toolchains.push(mount);
     plan.build_path.push(root.join("bin"));
     let cache = &toolchains.layout.cache;
     for (name, value) in [

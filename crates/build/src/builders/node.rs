@@ -97,7 +97,10 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
         ),
         by => format!("Node.js {}, as wanted: {}", node.version, by.join(" and ")),
     });
-    plan.toolchains.extend(node.mount.clone());
+    plan.toolchains.push(node.mount.clone());
+    if let Some(libraries) = &node.libraries {
+        plan.add_libraries(libraries);
+    }
     let build = manifest.build_script();
     let kind = lock.as_ref().map_or(Kind::Npm, |lock| lock.kind);
     let runs_scripts =
@@ -155,9 +158,9 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
     } else {
         plan.notes.push("package.json names no packages".to_owned());
     }
-    plan.build_path.extend(node.bin().map(Path::to_owned));
+    plan.build_path.push(node.bin());
     plan.path.insert(0, "/app/node_modules/.bin".to_owned());
-    plan.path.extend(node.bin().map(|bin| bin.display().to_string()));
+    plan.path.push(node.bin().display().to_string());
     for (name, value) in [
         ("NODE_ENV", "production"),
         // `npm start` in a Procfile: its home is read-only.
@@ -418,7 +421,7 @@ impl Work<'_> {
         let Manager { name, version, .. } = self.manager;
         let mut parts: Vec<Vec<u8>> = vec![
             format!("{NAME} {VERSION} lock").into_bytes(),
-            format!("node {}", self.node.version).into_bytes(),
+            self.node.name.clone().into_bytes(),
             format!("{name} {version}").into_bytes(),
             Digest::of(&manifest).to_string().into_bytes(),
         ];
@@ -459,7 +462,7 @@ impl Work<'_> {
         let Manager { name, version, .. } = self.manager;
         let mut parts: Vec<Vec<u8>> = vec![
             format!("{NAME} {VERSION} {}", if all { "all" } else { "production" }).into_bytes(),
-            format!("node {}", self.node.version).into_bytes(),
+            self.node.name.clone().into_bytes(),
             self.node.program.as_os_str().as_encoded_bytes().to_vec(),
             format!("{name} {version}").into_bytes(),
             Digest::of(&manifest).to_string().into_bytes(),

@@ -174,7 +174,7 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
     let by: Vec<_> = wants.iter().map(|want| format!("{} ({})", want.text, want.from)).collect();
     let note = match by.as_slice() {
         [] => format!(
-            "Python {}, the newest on PATH: `.python-version` can name another",
+            "Python {}, the newest here: `.python-version` can name another",
             python.version
         ),
         by => format!("Python {}, as wanted: {}", python.version, by.join(" and ")),
@@ -205,7 +205,10 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
     let lines = procfile.lines();
     plan.warnings.extend(lines.filter_map(|line| cannot_run(line, &packages)));
     plan.toolchains.extend(uv.mount.clone());
-    plan.toolchains.extend(python.mount.clone());
+    plan.toolchains.push(python.mount.clone());
+    if let Some(libraries) = &python.libraries {
+        plan.add_libraries(libraries);
+    }
     environment(&mut plan, toolchains);
     let layer = install::layer(tree, toolchains, &packages, &uv, &python);
     plan.build_path.push(layer.path.join("venv/bin"));

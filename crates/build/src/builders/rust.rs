@@ -1,16 +1,17 @@
-//! Rust: `cargo build --release --locked` with the machine's toolchain.
+//! Rust: `cargo build --release --locked` with a copy of the machine's toolchain.
 //!
 //! Cargo's home and its target folder are in the cache, so that a build compiles what changed. The
 //! programs alone are copied to `target/release`, where a Procfile expects them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tolv_model::name::ProcessType;
 
 use super::read_toml;
 use crate::Error;
-use crate::plan::{Plan, Step, Toolchain};
-use crate::toolchains::{Toolchains, in_stack};
+use crate::plan::{LIBRARIES, Plan, Step};
+use crate::toolchains::Toolchains;
+use crate::toolchains::rust::RustWish;
 use crate::tree::Tree;
 
 mod programs;
@@ -56,29 +57,19 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
     for (name, features) in &programs.left_out {
         plan.notes.push(format!("`{name}` is not built: it needs the features {features}"));
     }
-    let rust = find(tree, toolchains)?;
-    if let Some(oldest) = oldest(&manifest)
-        && numbers(&rust.version) < numbers(oldest)
-    {
-        return Err(Error::Toolchain {
-            what: format!("Rust {oldest} (`rust-version` of Cargo.toml)"),
-            why: format!("Rust {} was taken ({})", rust.version, rust.sysroot.display()),
-            help: format!(
-                "run `rustup toolchain install {oldest}` on this machine, and name it in \
-                 `rust-toolchain.toml`: `toolchain.channel = \"{oldest}\"`"
-            ),
-        });
+    let channel = channel(tree)?;
+    let wanted = RustWish {
+        channel: channel.as_ref().map(|(channel, _)| channel.as_str()),
+        from: channel.as_ref().map_or("", |(_, from)| *from),
+        oldest: oldest(&manifest),
+    };
+    let rust = toolchains.rust(&wanted)?;
+    plan.notes.push(format!("Rust {}", rust.version));
+    plan.build_path.push(rust.mount.target.join("bin"));
+    if let Some(libraries) = &rust.libraries {
+        plan.build_env.insert(LIBRARIES.to_owned(), libraries.into());
     }
-    plan.notes.push(format!("Rust {} ({})", rust.version, rust.sysroot.display()));
-    if !in_stack(&rust.sysroot) {
-        plan.toolchains.push(Toolchain {
-            version: format!("rust {}", rust.version),
-            source: rust.sysroot.clone(),
-            target: rust.sysroot.clone(),
-            at_run: false,
-        });
-        plan.build_path.push(rust.sysroot.join("bin"));
-    }
+    plan.toolchains.push(rust.mount);
     let layout = &toolchains.layout;
     let target = layout.cache.join("target");
     for (name, value) in [
@@ -150,101 +141,6 @@ fn oldest(manifest: &toml::Table) -> Option<&str> {
     let workspace = manifest.get("workspace").and_then(toml::Value::as_table);
     let found = own(manifest).or_else(|| workspace.and_then(own));
     found.filter(|text| text.split('.').all(|part| part.parse::<u32>().is_ok()))
-}
-
-/// A version's numbers: `1.80.1-nightly` has 1, 80 and 1.
-fn numbers(version: &str) -> Vec<u32> {
-    let plain = version.split('-').next().unwrap_or_default();
-    plain.split('.').map(|part| part.parse().unwrap_or(0)).collect()
-}
-
-/// A Rust toolchain of the machine.
-struct Rust {
-    version: String,
-    sysroot: PathBuf,
-}
-
-/// The toolchain that the codebase names, or the machine's own.
-fn find(tree: &Tree, toolchains: &Toolchains<'_>) -> Result<Rust, Error> {
-    let wanted = channel(tree)?;
-    let named = wanted.as_ref().map(|(channel, from)| format!("{channel} ({from})"));
-    let what = format!("Rust {}", named.unwrap_or_default()).trim_end().to_owned();
-    let mut had = Vec::new();
-    let mut host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let own = toolchains.find("rustc").or_else(|| {
-        let installed = toolchains.user_home.as_ref()?.join(".cargo/bin/rustc");
-        installed.is_file().then_some(installed)
-    });
-    if let Some(rustc) = own {
-        let sysroot = PathBuf::from(toolchains.output(&rustc, &["--print", "sysroot"])?);
-        if let Some((version, triple)) = about(toolchains, &sysroot.join("bin/rustc"))? {
-            let fits = wanted.as_ref().is_none_or(|(channel, _)| is_of(channel, &version));
-            if fits && sysroot.join("bin/cargo").is_file() {
-                return Ok(Rust { version, sysroot });
-            }
-            had.push(version);
-            host = triple;
-        }
-    }
-    if let Some((channel, _)) = &wanted {
-        for sysroot in installed(toolchains, channel, &host) {
-            if let Some((version, _)) = about(toolchains, &sysroot.join("bin/rustc"))? {
-                return Ok(Rust { version, sysroot });
-            }
-        }
-    }
-    let why = match had.as_slice() {
-        [] => "there is no `rustc` with its `cargo` on PATH or in ~/.cargo/bin".to_owned(),
-        had => format!("this machine has {}", had.join(", ")),
-    };
-    let help = match &wanted {
-        Some((channel, _)) => format!("install it: `rustup toolchain install {channel}`"),
-        None => "install it: `apt-get install cargo`, or https://rustup.rs".to_owned(),
-    };
-    Err(Error::Toolchain { what, why, help })
-}
-
-/// Version and host of a compiler; nothing where it is not there.
-fn about(toolchains: &Toolchains<'_>, rustc: &Path) -> Result<Option<(String, String)>, Error> {
-    if !rustc.is_file() {
-        return Ok(None);
-    }
-    let said = toolchains.output(rustc, &["-vV"])?;
-    let field = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    Ok(field("release:").zip(field("host:")).map(|(v, h)| (v.to_owned(), h.to_owned())))
-}
-
-/// Whether a version is of a channel: `1.80` has `1.80.1`, `stable` all without `-nightly`.
-fn is_of(channel: &str, version: &str) -> bool {
-    let released = !version.contains('-');
-    match channel {
-        "stable" => released,
-        "beta" | "nightly" => version.contains(&format!("-{channel}")),
-        channel => {
-            let below = version.strip_prefix(channel);
-            released && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        }
-    }
-}
-
-/// The sysroots of a channel that rustup has installed, the newest first.
-fn installed(toolchains: &Toolchains<'_>, channel: &str, host: &str) -> Vec<PathBuf> {
-    let Some(home) = &toolchains.user_home else { return Vec::new() };
-    let folder = home.join(".rustup/toolchains");
-    let names = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut found: Vec<String> = names
-        .filter(|name| {
-            let Some(own) = name.strip_suffix(host).and_then(|rest| rest.strip_suffix('-')) else {
-                return name == channel;
-            };
-            let numbered = channel.starts_with(|c: char| c.is_ascii_digit());
-            own == channel || numbered && is_of(channel, own)
-        })
-        .collect();
-    found.sort_by_key(|name| std::cmp::Reverse(numbers(name)));
-    let cargo = |sysroot: &PathBuf| sysroot.join("bin/cargo").is_file();
-    found.into_iter().map(|name| folder.join(name)).filter(cargo).collect()
 }
 
 /// The channel that the codebase names, and where.

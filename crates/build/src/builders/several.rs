@@ -7,7 +7,7 @@
 use tolv_model::app_json::{self, AppJson};
 
 use super::{node, python, ruby, static_site};
-use crate::plan::Plan;
+use crate::plan::{LIBRARIES, Plan};
 use crate::toolchains::Toolchains;
 use crate::tree::Tree;
 use crate::{Error, Event};
@@ -96,9 +96,16 @@ fn join(builder: &'static str, first: Plan, last: Plan) -> Plan {
         path: both(last.path, first.path),
         secrets: both(first.secrets, last.secrets),
     };
+    let libraries: Vec<String> =
+        [&joined.env, &last.env].iter().filter_map(|env| env.get(LIBRARIES).cloned()).collect();
     joined.build_env.extend(last.build_env);
     joined.process_types.extend(last.process_types);
     joined.env.extend(last.env);
+    if !libraries.is_empty() {
+        let libraries = libraries.join(":");
+        joined.build_env.insert(LIBRARIES.to_owned(), libraries.clone().into());
+        joined.env.insert(LIBRARIES.to_owned(), libraries);
+    }
     joined
 }
 

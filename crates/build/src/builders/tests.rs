@@ -9,11 +9,12 @@ use tolv_model::slug::{Digest, Entry};
 use super::{below, files_below, inside, lock, plan, read_toml};
 use crate::Error;
 use crate::plan::{Plan, Step};
+use crate::proof::Proofs;
 use crate::resolution::{LockFile, Resolution};
-use crate::toolchains::{Layout, Toolchains};
+use crate::toolchains::{Layout, Store, Toolchains};
 use crate::tree::Tree;
 
-/// A machine with programs of its own on `PATH`, and a codebase.
+/// A machine with programs of its own, and a codebase.
 pub(super) struct Machine {
     folder: tempfile::TempDir,
     files: BTreeMap<Vec<u8>, Entry>,
@@ -67,6 +68,33 @@ impl Machine {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// A toolchain that was fetched or copied: its files, programs in `bin`, and its links.
+    pub(super) fn kept(
+        &self,
+        (kind, version): (&str, &str),
+        files: &[(&str, &str)],
+        links: &[(&str, &str)],
+    ) -> String {
+        for (path, text) in files {
+            let path = format!("toolchains/.part/{path}");
+            match text.strip_prefix("#!") {
+                Some(script) => self.script(&path, script),
+                None => self.file(&path, text),
+            }
+        }
+        for (path, target) in links {
+            self.link(&format!("toolchains/.part/{path}"), target);
+        }
+        let store = Store::at(&self.path("toolchains"));
+        store.keep_test((kind, version), &self.path("toolchains/.part"))
+    }
+
+    /// uv, and a Python of this version.
+    pub(super) fn python(&self, version: &str) {
+        self.kept(("uv", "0.99.0"), &[("uv", "")], &[]);
+        self.kept(("python", version), &[("lib/os.py", version)], &[]);
+    }
+
     /// A file of the machine.
     pub(super) fn file(&self, path: &str, text: &str) {
         put(&self.path(path), text);
@@ -101,7 +129,8 @@ impl Machine {
         let env: BTreeMap<String, OsString> = BTreeMap::new();
         let mut toolchains = Toolchains {
             folder: self.path("toolchains"),
-            search: vec![self.path("bin")],
+            system: vec![self.path("")],
+            proofs: &Proofs::default(),
             user_home: Some(self.path("home")),
             env: &env,
             tolv: "/opt/tolv".into(),

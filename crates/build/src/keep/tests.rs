@@ -7,12 +7,16 @@ use super::*;
 
 /// A slug of one file, as a build would leave it.
 fn slug(home: &Path, text: &str) -> SlugId {
+    slug_on(home, text, Vec::new())
+}
+
+fn slug_on(home: &Path, text: &str, toolchains: Vec<Toolchain>) -> SlugId {
     let digest = Digest::of(text.as_bytes());
     let entry = Entry::File { digest, size: text.len() as u64, executable: false };
     let manifest = Manifest {
         entries: vec![(b"file".to_vec(), entry)],
         layers: Vec::new(),
-        toolchains: Vec::new(),
+        toolchains,
         process_types: Default::default(),
         env: Default::default(),
         path: Vec::new(),
@@ -34,22 +38,58 @@ fn a_slug_is_proven_to_the_last_byte() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     let id = slug(home, "content");
-    verify(home, id, &Proofs::default()).unwrap();
+    verify(home, home, id, &Proofs::default()).unwrap();
     let path = file(home, id);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     // The same length: only the bytes tell.
     fs::write(&path, "c0ntent").unwrap();
     assert!(
-        verify(home, id, &Proofs::default()).unwrap_err().to_string().contains("differs at `file`")
+        verify(home, home, id, &Proofs::default())
+            .unwrap_err()
+            .to_string()
+            .contains("differs at `file`")
     );
     fs::remove_file(&path).unwrap();
     assert!(
-        verify(home, id, &Proofs::default()).unwrap_err().to_string().contains("differs at `file`")
+        verify(home, home, id, &Proofs::default())
+            .unwrap_err()
+            .to_string()
+            .contains("differs at `file`")
     );
     let other = SlugId(Digest::of(b"other"));
     assert!(
-        verify(home, other, &Proofs::default()).unwrap_err().to_string().contains("is not here")
+        verify(home, home, other, &Proofs::default())
+            .unwrap_err()
+            .to_string()
+            .contains("is not here")
     );
+}
+
+#[test]
+fn a_toolchain_is_proven_to_the_last_byte() {
+    let home = tempfile::tempdir().unwrap();
+    let (home, toolchains) = (home.path(), home.path().join("toolchains"));
+    let part = toolchains.join(".part");
+    fs::create_dir_all(&part).unwrap();
+    fs::write(part.join("program"), "content").unwrap();
+    let name = Store::at(&toolchains).keep_test(("python", "3.99.1"), &part);
+    let program = toolchains.join(&name).join("program");
+    let of = |name: &str| Toolchain { name: name.to_owned(), target: b"/toolchains/x".to_vec() };
+    let (id, platform) =
+        (slug_on(home, "a", vec![of(&name)]), slug_on(home, "b", vec![of(Toolchain::PLATFORM)]));
+    let verify = |id| verify(home, &toolchains, id, &Proofs::default());
+    verify(id).unwrap();
+    verify(platform).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&program, "c0ntent").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o444)).unwrap();
+    let error = verify(id).unwrap_err();
+    assert!(error.to_string().contains("it differs at `program`"), "{error}");
+    assert!(error.help().unwrap().contains("deploy the commit again"), "{error:?}");
+    for (bad, why) in [("python-3.99.1-000000000000", "is not here"), ("../x", "is not here")] {
+        let error = verify(slug_on(home, bad, vec![of(bad)])).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
 }
 
 #[test]
@@ -65,8 +105,8 @@ fn what_nobody_keeps_goes_and_what_is_young_stays() {
     let collected = collect(home, &keep, Duration::ZERO).unwrap();
     assert_eq!(collected, Collected { slugs: 1, layers: 0 });
     assert!(
-        verify(home, kept, &Proofs::default()).is_ok()
-            && verify(home, gone, &Proofs::default()).is_err()
+        verify(home, home, kept, &Proofs::default()).is_ok()
+            && verify(home, home, gone, &Proofs::default()).is_err()
     );
     assert!(!file(home, gone).exists());
     assert_eq!(slugs.known(&Digest::of(b"input"), &Proofs::default()).unwrap(), None);

@@ -6,20 +6,22 @@
 //!
 //! # Invariants
 //!
-//! * `<toolchains>/<name>` is complete: it is made under another name, synced and renamed.
-//! * One fetch of a name runs at a time on the machine (`flock`); the second finds it done.
+//! * A toolchain is complete: it is made under another name, sealed, synced and renamed.
+//! * One fetch of a version runs at a time on the machine (`flock`); the second finds it done.
 //! * No text of an error has the credentials of a URL in it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::Toolchains;
+use super::copy::carry_libraries;
 use super::http::Client;
-use crate::{Error, Event, files};
+use super::store::{Kept, Made};
+use crate::files::{self, Lock};
+use crate::{Error, Event};
 
 /// Largest archive that is fetched.
 const MAX_ARCHIVE: u64 = 1 << 30;
@@ -91,37 +93,33 @@ pub(super) fn unavailable(what: &str, why: impl Into<String>, help: impl Into<St
 }
 
 impl Toolchains<'_> {
-    /// The folder `<toolchains>/<name>`, made by `fill` where it is missing.
-    ///
-    /// `fill` gets an empty folder that becomes it.
+    /// A toolchain that `fill` puts into an empty folder.
     pub(super) fn install(
         &mut self,
-        name: &str,
+        (kind, version): (&str, &str),
         fill: impl FnOnce(&mut Self, &Path) -> Result<(), Error>,
-    ) -> Result<PathBuf, Error> {
-        let done = self.folder.join(name);
-        if done.is_dir() {
-            return Ok(done);
+    ) -> Result<Kept, Error> {
+        files::make_folder(&self.folder)?;
+        let lock = self.folder.join(format!(".{kind}-{version}.lock"));
+        let _lock = Lock::take(&lock, &|| (self.cancelled)(), &mut || {})?;
+        let same = |kept: &Kept| kept.version == version;
+        if let Some(kept) = self.store().kept(kind).into_iter().find(same)
+            && let Some(kept) = self.usable(kept)?
+        {
+            return Ok(kept);
         }
-        fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
-        let path = self.folder.join(format!(".{name}.lock"));
-        let lock = File::create(&path).map_err(Error::io("create", &path))?;
-        flock(&lock, FlockOperation::LockExclusive)
-            .map_err(|errno| Error::io("lock", &path)(errno.into()))?;
-        if done.is_dir() {
-            return Ok(done);
-        }
-        let part = self.folder.join(format!(".{name}.part"));
-        clear(&part)?;
-        fs::create_dir(&part).map_err(Error::io("create", &part))?;
+        let part = self.folder.join(format!(".{kind}-{version}.part"));
+        files::remove(&part)?;
+        files::make_folder(&part)?;
         let made = fill(self, &part).and_then(|()| {
-            files::show(&part)?;
-            tolv_durable::move_folder(&part, &done).map_err(Error::io("create", &done))
+            let made = Made { source: None, has_libraries: carry_libraries(&part)? };
+            self.store().put((kind, version), made, &part, (self.proofs, &|| (self.cancelled)()))
         });
         if made.is_err() {
-            clear(&part).ok();
+            // The first error is the one to tell; the next fetch begins with removing it too.
+            files::remove(&part).ok();
         }
-        made.map(|()| done)
+        made
     }
 
     /// Fetches `url` into an unnamed file and checks its digest.
@@ -183,15 +181,6 @@ fn tempfile(folder: &Path) -> Result<File, Error> {
     let file = file.map_err(Error::io("create", &path))?;
     fs::remove_file(&path).map_err(Error::io("remove", &path))?;
     Ok(file)
-}
-
-fn clear(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io("remove", path)(source))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Where an archive's entry goes in `folder`, without its first `strip` parts. Nothing for a name

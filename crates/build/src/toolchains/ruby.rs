@@ -1,5 +1,5 @@
-//! Ruby interpreters of the machine: those on `PATH`, in the stack, and those that rbenv, asdf, chruby
-//! and ruby-build keep.
+//! Ruby interpreters of the machine: those of its packages, and those that rbenv, asdf, mise, chruby and
+//! ruby-build keep. They know their own path, so that they are used where they are.
 //!
 //! No registry within reach has a Ruby that runs anywhere: what is not installed is not fetched, and the
 //! error says how to install it.
@@ -7,8 +7,8 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
+use super::Toolchains;
 use super::fetch::unavailable;
-use super::{Toolchains, in_stack};
 use crate::Error;
 use crate::plan::Toolchain;
 
@@ -228,7 +228,7 @@ impl Toolchains<'_> {
                 "install it with Bundler and its headers: `apt install ruby bundler ruby-dev`"
             }
             (false, Some(_)) => {
-                "install that version where Tolv looks: on PATH, in /opt/rubies (`ruby-build 3.4.1 \
+                "install that version where Tolv looks: in /opt/rubies (`ruby-build 3.4.1 \
                  /opt/rubies/3.4.1`) or with rbenv; or ask for one that is here"
             }
         };
@@ -236,8 +236,7 @@ impl Toolchains<'_> {
     }
 
     fn rubies(&mut self) -> Vec<Found> {
-        let mut programs = self.find_all("ruby");
-        programs.extend(["/usr/bin/ruby", "/usr/local/bin/ruby"].map(PathBuf::from));
+        let mut programs = self.installed("ruby");
         let homes = self.user_home.iter().flat_map(|home| HOMES.map(|folder| home.join(folder)));
         for folder in homes.chain(FOLDERS.map(PathBuf::from)) {
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
@@ -249,7 +248,7 @@ impl Toolchains<'_> {
         let mut found: Vec<Found> = Vec::new();
         for program in programs.into_iter().filter(|program| program.is_file()) {
             // Another tool of this name, or a broken one, is none.
-            let said = self.probe(&program, &["--disable=did_you_mean", "-e", QUESTION]);
+            let said = self.output(&program, &["--disable=did_you_mean", "-e", QUESTION]);
             let one = said.ok().and_then(|said| understood(&said));
             found.extend(one.filter(|one| !found.contains(one)));
         }
@@ -272,6 +271,11 @@ fn understood(said: &str) -> Option<Found> {
     let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || ".+-".contains(c));
     let is_right = prefix.is_absolute() && program.is_absolute() && plain(&abi) && plain(&bundler);
     is_right.then_some(Found { version, abi, prefix, bundler, program, has_headers })
+}
+
+/// Whether a path belongs to the system folders, which every sandbox sees.
+fn in_stack(path: &Path) -> bool {
+    ["/usr", "/bin", "/sbin", "/lib", "/lib64"].iter().any(|folder| path.starts_with(folder))
 }
 
 fn placed(found: Found, is_near: bool) -> Ruby {

@@ -1,22 +1,29 @@
-//! uv, the program that installs Python packages: the operator's own, or one from PyPI.
+//! uv, the program that installs Python packages.
+//!
+//! It is the release [`OWN`], so that every machine makes the same of the same lock: from the
+//! machine where that has it, else from PyPI. Where it cannot be had, a later one will do.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pep440_rs::Version;
 use serde_json::Value;
 
+use super::Toolchains;
+use super::copy::Files;
 use super::fetch::{Expected, unavailable, unzip_one};
 use super::http::{Client, Target};
-use super::{Toolchains, in_stack};
+use super::store::Kept;
 use crate::plan::Toolchain;
 use crate::{Error, Event};
 
 /// The oldest that has all options used here.
 const OLDEST: [u64; 3] = [0, 9, 0];
+/// The release that is taken where it can be had.
+const OWN: [u64; 3] = [0, 13, 9];
 pub(super) const SIMPLE: &str = "application/vnd.pypi.simple.v1+json";
-const HELP: &str = "connect to the network, or install uv so that it is on PATH (https://docs.astral.sh/uv/getting-started/installation/)";
+const HELP: &str = "connect to the network, or install uv (https://docs.astral.sh/uv/getting-started/installation/)";
 
 /// uv, ready to be run in a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,33 +55,62 @@ pub(super) fn index_of(env: &BTreeMap<String, OsString>, package: &str) -> Strin
 }
 
 impl Toolchains<'_> {
-    /// uv from `PATH` where it is new enough, else the one in the toolchain folder, else the
-    /// newest of the package index.
+    /// uv: what is kept, else [`OWN`], else one that is new enough.
     ///
     /// # Errors
     ///
     /// [`Error::Toolchain`] where none of them can be had.
     pub(crate) fn uv(&mut self) -> Result<Uv, Error> {
         let oldest = Version::new(OLDEST);
-        for path in self.find_all("uv") {
-            let Ok(said) = self.probe(&path, &["--version"]) else { continue };
+        let parsed = |kept: &Kept| kept.version.parse::<Version>().ok();
+        let mut kept = self.store().kept("uv");
+        kept.retain(|kept| parsed(kept).is_some_and(|version| version >= oldest));
+        kept.sort_by_key(parsed);
+        while let Some(newest) = kept.pop() {
+            if let Some(kept) = self.usable(newest)? {
+                return self.placed_uv(kept);
+            }
+        }
+        let mut machine: Vec<(Version, PathBuf)> = Vec::new();
+        for path in self.machine_uvs() {
+            let Ok(said) = self.output(&path, &["--version"]) else { continue };
             let version = said.split_whitespace().nth(1).and_then(|text| text.parse().ok());
-            let Some(version) = version.filter(|version| *version >= oldest) else { continue };
-            let host = path.canonicalize().unwrap_or(path);
-            return Ok(self.placed_uv(version, host));
+            machine.extend(version.filter(|version| *version >= oldest).map(|v| (v, path)));
         }
-        let kept = self.kept_uv();
-        if let Some((version, path)) = kept.into_iter().filter(|(v, _)| *v >= oldest).max() {
-            return Ok(self.placed_uv(version, path));
+        let own = Version::new(OWN);
+        if let Some((version, path)) = machine.iter().find(|(version, _)| *version == own) {
+            return self.copy_uv(version, path);
         }
-        let (version, path) = self.fetch_uv()?;
-        Ok(self.placed_uv(version, path))
+        match (self.fetch_uv(), machine.into_iter().max()) {
+            (Ok(kept), _) => self.placed_uv(kept),
+            (Err(Error::Cancelled), _) => Err(Error::Cancelled),
+            (Err(_), Some((version, path))) => self.copy_uv(&version, &path),
+            (Err(error), None) => Err(error),
+        }
     }
 
-    fn placed_uv(&self, version: Version, host: PathBuf) -> Uv {
-        if in_stack(&host) {
-            return Uv { version, program: host.clone(), host, mount: None };
-        }
+    /// Those that the machine has.
+    fn machine_uvs(&self) -> Vec<PathBuf> {
+        let mut paths = self.installed("uv");
+        let home = self.user_home.iter();
+        let own =
+            home.flat_map(|home| [".local/bin/uv", ".cargo/bin/uv"].map(|path| home.join(path)));
+        paths.extend(own.filter(|path| path.is_file()));
+        paths
+    }
+
+    fn copy_uv(&mut self, version: &Version, path: &Path) -> Result<Uv, Error> {
+        let mut files = Files::default();
+        files.add(path, "uv");
+        let kept = self.copied(("uv", &version.to_string()), path, &files, |_, _| Ok(()))?;
+        self.placed_uv(kept)
+    }
+
+    fn placed_uv(&self, kept: Kept) -> Result<Uv, Error> {
+        let host = kept.folder.join("uv");
+        let version: Version = kept.version.parse().map_err(|_| {
+            unavailable("uv", format!("`{}` is no version of it", kept.version), HELP)
+        })?;
         let program = self.place(&format!("uv-{version}"), &host);
         let mount = Toolchain {
             version: format!("uv {version}"),
@@ -82,19 +118,10 @@ impl Toolchains<'_> {
             target: program.clone(),
             at_run: false,
         };
-        Uv { version, host, program, mount: Some(mount) }
+        Ok(Uv { version, host, program, mount: Some(mount) })
     }
 
-    fn kept_uv(&self) -> Vec<(Version, PathBuf)> {
-        let Ok(folder) = std::fs::read_dir(&self.folder) else { return Vec::new() };
-        let uv = |entry: std::fs::DirEntry| {
-            let version = entry.file_name().to_str()?.strip_prefix("uv-")?.parse().ok()?;
-            Some((version, entry.path().join("uv")))
-        };
-        folder.flatten().filter_map(uv).filter(|(_, path)| path.is_file()).collect()
-    }
-
-    fn fetch_uv(&mut self) -> Result<(Version, PathBuf), Error> {
+    fn fetch_uv(&mut self) -> Result<Kept, Error> {
         let failed = |why: String| unavailable("uv", why, HELP);
         let client = Client::new(self.env).map_err(failed)?;
         let url = index_of(self.env, "uv");
@@ -102,26 +129,27 @@ impl Toolchains<'_> {
         let page = client.json(&url, SIMPLE).map_err(failed)?;
         let loader = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
         let glibc = loader.iter().any(|path| std::path::Path::new(path).exists());
-        let wheel = newest(&page, std::env::consts::ARCH, glibc).ok_or_else(|| {
+        let wheel = preferred(&page, std::env::consts::ARCH, glibc).ok_or_else(|| {
             let arch = std::env::consts::ARCH;
             failed(format!("{shown} has no wheel of it for Linux on {arch}"))
         })?;
         let url = absolute(&url, &wheel.url);
         let what = format!("uv {}", wheel.version);
-        let folder = self.install(&format!("uv-{}", wheel.version), |chains, folder| {
+        self.install(("uv", &wheel.version.to_string()), |chains, folder| {
             chains.say(Event::line(format!("Fetching {what}")));
             let expected = Expected::Sha256(wheel.sha256.clone());
             let archive = chains.download(&client, &url, &expected, &what)?;
             let path = folder.join("uv");
             unzip_one(archive, ".data/scripts/uv", &path).map_err(Error::io("unpack", &path))
-        })?;
-        Ok((wheel.version, folder.join("uv")))
+        })
     }
 }
 
-/// The newest stable, unyanked wheel for a machine.
-fn newest(page: &Value, arch: &str, glibc: bool) -> Option<Wheel> {
-    wheels(page, arch, glibc).into_iter().max_by(|a, b| a.version.cmp(&b.version))
+/// The wheel of [`OWN`] for a machine, or else of the newest release.
+fn preferred(page: &Value, arch: &str, glibc: bool) -> Option<Wheel> {
+    let own = Version::new(OWN);
+    let all = wheels(page, arch, glibc).into_iter();
+    all.max_by_key(|wheel| (wheel.version == own, wheel.version.clone()))
 }
 
 /// The stable, unyanked wheels for a machine.

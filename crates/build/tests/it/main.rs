@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use tolv_build::{Built, Caps, Error, Event, Host, Proofs, Request, Source, TOOLCHAINS};
+use tolv_build::{Built, Caps, Error, Event, Host, Proofs, Request, Source};
 use tolv_model::service::HostServices;
 use tolv_sandbox::{Cancel, Choice, Level, Machine, NetworkChoice, Spawner};
 use tolv_testkit::Home;
@@ -43,7 +43,7 @@ fn request(dir: &Path, home: &Path) -> Request {
     Request {
         source: Source::WorkingTree { dir: dir.to_owned() },
         home: home.to_owned(),
-        toolchains: home.join(TOOLCHAINS),
+        toolchains: tolv_testkit::toolchains(),
         spawner,
         level,
         host: Host {
@@ -51,6 +51,7 @@ fn request(dir: &Path, home: &Path) -> Request {
             search_path: SEARCH.into(),
             user_home: None,
             registry: registry(),
+            toolchains: None,
         },
         caps: Caps::default(),
         cancel: Cancel::new().unwrap(),

@@ -10,13 +10,6 @@ use tolv_testkit::Home;
 
 use crate::{SEARCH, assert_nothing_left, build, levels, request, spawner};
 
-/// The path of the uv that a build fetched, or nothing where the machine has one.
-fn fetched(home: &Path) -> Option<std::path::PathBuf> {
-    let folder = fs::read_dir(home.join("toolchains")).ok()?;
-    let mut paths = folder.flatten().map(|entry| entry.path());
-    paths.find(|path| path.join("uv").is_file())
-}
-
 /// What a process of the slug prints.
 pub(crate) fn run(request: &Request, built: &Built, words: &[&str]) -> String {
     let mut spec = Spec::new(request.level, "shop");
@@ -48,10 +41,7 @@ fn python_packages_are_a_layer() {
     assert_eq!(run(&first, &one, &["/app/.venv/bin/python", "app.py"]), "click 8.1.7");
 
     // Another home gives the same bytes.
-    let mut elsewhere = request(app.path(), other.path());
-    if let Some(uv) = fetched(home.path()) {
-        elsewhere.host.search_path = format!("{SEARCH}:{}", uv.display()).into();
-    }
+    let elsewhere = request(app.path(), other.path());
     let (two, _) = build(&elsewhere);
     if first.level.has_own_root() {
         assert_eq!(two.manifest, one.manifest);
@@ -278,13 +268,7 @@ fn a_go_that_is_new_enough_is_fetched() {
     let main = "package main\n\nfunc main() {\n\tfor i := range 3 {\n\t\tprint(i)\n\t}\n}\n";
     app.write("main.go", main);
     let mut request = request(app.path(), home.path());
-    // A machine with an older one.
-    let old = Home::new();
-    let script = "#!/bin/sh\n[ \"$2\" = GOROOT ] && echo /nonexistent || echo go1.19.8\n";
-    let program = old.write("go", script);
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    request.host.search_path = format!("{}:{SEARCH}", old.path().display()).into();
+    request.toolchains = home.path().join("toolchains");
     let (built, said) = build(&request);
     assert_eq!(built.manifest.toolchains, []);
     let lines = said.lines();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tolv_build::{Built, Source, TOOLCHAINS, wanted};
+use tolv_build::{Built, Source, wanted};
 use tolv_model::app_json::Variable;
 use tolv_model::config::{Change, NewValue};
 use tolv_model::env::EnvName;
@@ -145,7 +145,7 @@ impl Carry<'_> {
         let request = tolv_build::Request {
             source,
             home: self.platform.folder_of(&self.deploy.app),
-            toolchains: inner.home.join(TOOLCHAINS),
+            toolchains: inner.options.host.toolchains(&inner.home),
             spawner: inner.spawner.clone(),
             level: inner.level,
             host: inner.options.host.clone(),

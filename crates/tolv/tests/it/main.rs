@@ -17,6 +17,7 @@ mod restricted;
 mod serve;
 mod stop;
 mod stream;
+mod toolchains;
 mod watch;
 
 use std::io;
@@ -68,6 +69,7 @@ print("stopped", flush=True)
 fn tolv() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tolv"));
     clean(&mut command);
+    command.env("TOLV_TOOLCHAINS", tolv_testkit::toolchains());
     command
 }
 

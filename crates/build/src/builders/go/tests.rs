@@ -4,25 +4,27 @@ use tolv_model::name::ProcessType;
 
 fn machine(files: &[(&str, &str)]) -> Machine {
     let machine = Machine::new(files);
-    machine.script(
-        "bin/go",
-        "if [ \"$2\" = GOROOT ]; then echo /usr/lib/go-1.22; else echo go1.22.3; fi",
-    );
+    let root = machine.path("go");
+    let says =
+        format!("if [ \"$2\" = GOROOT ]; then echo {}; else echo go1.22.3; fi", root.display());
+    machine.script("go/bin/go", &says);
+    for (path, text) in [("fmt/a.go", ""), ("fmt/a_test.go", ""), ("cmd/x.go", "")] {
+        machine.file(&format!("go/src/{path}"), text);
+    }
     machine
 }
 
 #[test]
 fn each_main_package_becomes_a_program() {
-    let plan = machine(&[
+    let machine = machine(&[
         ("go.mod", "module example.com/shop/v2\n\ngo 1.22\n"),
         ("main.go", "// A shop.\npackage main\n"),
         ("cmd/web/main.go", "package main"),
         ("cmd/lib/lib.go", "package lib"),
         ("cmd/only_test/x_test.go", "package main"),
         ("cmd/tool/gen.go", "//go:build ignore\n\npackage main"),
-    ])
-    .plan()
-    .unwrap();
+    ]);
+    let plan = machine.plan().unwrap();
     let built: Vec<_> = plan.steps.iter().map(|step| words(step)[6..].join(" ")).collect();
     assert_eq!(built, ["bin/shop .", "bin/web ./cmd/web"]);
     assert_eq!(
@@ -33,6 +35,10 @@ fn each_main_package_becomes_a_program() {
     assert_eq!(plan.build_env["CGO_ENABLED"], "0");
     assert_eq!(plan.path, ["/app/bin"]);
     assert!(!plan.toolchains[0].at_run);
+    assert_eq!(plan.build_env["GOROOT"], "/toolchains/go-1.22.3");
+    let copy = &plan.toolchains[0].source;
+    assert!(copy.join("src/fmt/a.go").is_file() && copy.join("bin/go").is_file());
+    assert!(!copy.join("src/fmt/a_test.go").exists() && !copy.join("src/cmd").exists());
     assert!(
         help(&plan.steps[0], "missing go.sum entry for module").unwrap().contains("go mod tidy")
     );

@@ -8,7 +8,7 @@ fn machine(manifest: &str, files: &[(&str, &str)]) -> Machine {
     all.extend(files);
     let machine = Machine::new(&all);
     let program = machine.path("node/bin/node");
-    machine.program("node/bin/node", &format!("20.11.0 {}", program.display()));
+    machine.program("node/bin/node", "20.11.0");
     machine.file("node/include/node/node_version.h", "");
     let npm = "node/lib/node_modules/npm";
     machine.file(&format!("{npm}/package.json"), r#"{"version": "10.9.9"}"#);
@@ -23,8 +23,9 @@ fn machine(manifest: &str, files: &[(&str, &str)]) -> Machine {
         ("yarn", "3.6.1"),
         ("yarn", "4.12.0"),
     ] {
-        let bin = format!("toolchains/{name}-{version}/bin/{name}");
-        machine.link(&bin, &format!("../package/bin/{name}.cjs"));
+        let script = format!("package/bin/{name}.cjs");
+        let link = (format!("bin/{name}"), format!("../{script}"));
+        machine.kept((name, version), &[(&script, "")], &[(&link.0, &link.1)]);
     }
     machine
 }
@@ -225,18 +226,24 @@ fn what_locks_nothing_is_refused() {
 fn a_node_that_does_not_run_here_is_passed_over() {
     let machine = Machine::new(&[("package.json", "{}"), ("server.js", "")]);
     let error = "node: error while loading shared libraries: libatomic.so.1: cannot open shared";
-    machine.script("toolchains/node-26.1.0/bin/node", &format!("echo '{error}' >&2; exit 127"));
-    machine.script("toolchains/node-24.1.0/bin/node", "echo v24.1.0");
+    let fails = format!("#!echo '{error}' >&2; exit 127");
+    let name = machine.kept(("node", "26.1.0"), &[("bin/node", &fails)], &[]);
+    machine.kept(("node", "24.1.0"), &[("bin/node", "#!echo v24.1.0")], &[]);
     // Noted when it was fetched; else it is not executed again.
     machine.file("toolchains/.node-26.1.0.unfit", "");
     let plan = machine.plan().unwrap();
     assert!(plan.notes[0].starts_with("Node.js 24.1.0, the newest long-term"), "{:?}", plan.notes);
     let text = std::fs::read_to_string(machine.path("toolchains/.node-26.1.0.unfit")).unwrap();
     assert_eq!(text, "it needs the library `libatomic.so.1`");
-    // Once the library is there, so is the version, without another fetch.
-    machine.script("toolchains/node-26.1.0/bin/node", "echo v26.1.0");
+    // Once the library is there, so is the version for who asks for it, without another fetch.
+    std::fs::remove_file(machine.path(&format!("toolchains/{name}.json"))).unwrap();
+    machine.kept(("node", "26.1.0"), &[("bin/node", "#!echo v26.1.0")], &[]);
     let plan = machine.plan().unwrap();
-    assert!(plan.notes[0].starts_with("Node.js 26.1.0, the newest long-term"), "{:?}", plan.notes);
+    assert!(plan.notes[0].starts_with("Node.js 24.1.0, the newest long-term"), "{:?}", plan.notes);
+    let mut machine = machine;
+    machine.source("package.json", r#"{"engines": {"node": ">=24"}}"#);
+    let plan = machine.plan().unwrap();
+    assert!(plan.notes[0].starts_with("Node.js 26.1.0, as wanted"), "{:?}", plan.notes);
     assert!(!machine.path("toolchains/.node-26.1.0.unfit").exists());
 }
 
@@ -314,9 +321,10 @@ fn packages_run_their_install_scripts() {
 #[test]
 fn a_fetched_node_brings_its_headers() {
     let machine = Machine::new(&[("package.json", EXPRESS), NPM]);
-    machine.script("toolchains/node-24.1.0/bin/node", "echo v24.1.0");
-    machine.file("toolchains/node-24.1.0/package/include/node/node_version.h", "");
-    machine.link("toolchains/npm-11.21.2/bin/npm", "../package/bin/npm-cli.js");
+    let header = ("package/include/node/node_version.h", "");
+    machine.kept(("node", "24.1.0"), &[("bin/node", "#!echo v24.1.0"), header], &[]);
+    let npm = ("bin/npm", "../package/bin/npm-cli.js");
+    machine.kept(("npm", "11.21.2"), &[("package/bin/npm-cli.js", "")], &[npm]);
     let plan = machine.plan().unwrap();
     assert_eq!(plan.build_env["npm_config_nodedir"], "/toolchains/node-24.1.0/package");
     // npm 11 would warn about scripts, and npm 12 skip them.

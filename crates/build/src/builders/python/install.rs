@@ -40,7 +40,7 @@ pub(super) fn layer(
     let mut parts: Vec<Vec<u8>> = vec![
         format!("{NAME} {VERSION} {how:?} {seed:?}").into_bytes(),
         format!("uv {}", uv.version).into_bytes(),
-        format!("python {}", python.version).into_bytes(),
+        python.name.clone().into_bytes(),
         program.as_encoded_bytes().to_vec(),
     ];
     for path in copies {

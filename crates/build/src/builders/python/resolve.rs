@@ -69,7 +69,10 @@ impl Resolver<'_> {
     fn plan(&self, toolchains: &Toolchains<'_>, steps: Vec<Step>) -> Plan {
         let mut plan = Plan::new(NAME, super::VERSION);
         plan.toolchains.extend(self.uv.mount.clone());
-        plan.toolchains.extend(self.python.mount.clone());
+        plan.toolchains.push(self.python.mount.clone());
+        if let Some(libraries) = &self.python.libraries {
+            plan.add_libraries(libraries);
+        }
         super::environment(&mut plan, toolchains);
         plan.steps = steps;
         plan

@@ -12,11 +12,7 @@ fn machine(files: &[(&str, &str)]) -> Machine {
     let mut all = vec![(".python-version", "# ours\n3.99\n")];
     all.extend(files);
     let machine = Machine::new(&all);
-    machine.program("bin/uv", "uv 0.99.0 (0123456 2026-01-01)");
-    let prefix = machine.path("toolchains/python/cpython-3.99.1");
-    let program = prefix.join("bin/python3.99");
-    let answer = format!("3.99.1\nfinal\ncpython\n{}\n{}", prefix.display(), program.display());
-    machine.program("toolchains/python/cpython-3.99.1/bin/python3", &answer);
+    machine.python("3.99.1");
     machine
 }
 
@@ -512,11 +508,7 @@ fn locks_that_leave_the_codebase_are_refused() {
 fn a_python_below_3_12_has_setuptools() {
     let plan = |version: &str, text: &str| {
         let machine = machine(&[("requirements.txt", text), (".python-version", version)]);
-        let prefix = machine.path(&format!("toolchains/python/cpython-{version}"));
-        let program = prefix.join("bin/python3");
-        let answer =
-            format!("{version}\nfinal\ncpython\n{0}\n{1}", prefix.display(), program.display());
-        machine.program(&format!("toolchains/python/cpython-{version}/bin/python3"), &answer);
+        machine.python(version);
         steps(&machine.plan().unwrap()).join("\n")
     };
     assert!(plan("3.11.98", "six==1.17.0").contains(" setuptools==80.9.0 "));

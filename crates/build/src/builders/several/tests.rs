@@ -2,19 +2,16 @@ use super::super::tests::{Machine, words};
 
 const BUILT: &str = r#"{"scripts": {"build": "vite build", "start": "vite"}}"#;
 
+const NPM: (&str, &str) = ("bin/npm", "../package/bin/npm-cli.js");
+
 /// A machine with Node.js, Python and what installs their packages, and a codebase of both.
 fn machine(files: &[(&str, &str)]) -> Machine {
     let mut all = vec![("requirements.txt", "click==8.1.7\n"), (".python-version", "3.99\n")];
     all.extend(files);
     let machine = Machine::new(&all);
-    machine.program("bin/node", "20.20.2 /nowhere/bin/node");
-    machine.file("toolchains/npm-10.9.9/package/bin/npm-cli.js", "");
-    machine.link("toolchains/npm-10.9.9/bin/npm", "../package/bin/npm-cli.js");
-    machine.program("bin/uv", "uv 0.99.0 (0123456 2026-01-01)");
-    let prefix = machine.path("toolchains/python/cpython-3.99.1");
-    let program = prefix.join("bin/python3.99");
-    let answer = format!("3.99.1\nfinal\ncpython\n{}\n{}", prefix.display(), program.display());
-    machine.program("toolchains/python/cpython-3.99.1/bin/python3", &answer);
+    machine.program("bin/node", "20.20.2");
+    machine.kept(("npm", "10.9.9"), &[("package/bin/npm-cli.js", "")], &[NPM]);
+    machine.python("3.99.1");
     machine
 }
 

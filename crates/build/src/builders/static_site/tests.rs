@@ -69,9 +69,9 @@ fn a_folder_that_a_build_makes_is_served() {
         ("static.json", r#"{"root": "dist"}"#),
     ];
     let machine = Machine::new(&files);
-    machine.program("bin/node", "20.20.2 /nowhere/bin/node");
-    machine.file("toolchains/npm-10.9.9/package/bin/npm-cli.js", "");
-    machine.link("toolchains/npm-10.9.9/bin/npm", "../package/bin/npm-cli.js");
+    machine.program("bin/node", "20.20.2");
+    let npm = ("bin/npm", "../package/bin/npm-cli.js");
+    machine.kept(("npm", "10.9.9"), &[("package/bin/npm-cli.js", "")], &[npm]);
     let plan = machine.plan().unwrap();
     assert_eq!(plan.builder, "node and static");
     assert!(plan.steps.iter().any(|step| step.heading == "Building"));

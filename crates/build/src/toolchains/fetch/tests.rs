@@ -4,6 +4,7 @@ use std::io::Write as _;
 use sha2::Digest as _;
 
 use super::*;
+use crate::proof::Proofs;
 use crate::toolchains::Layout;
 
 #[test]
@@ -51,7 +52,8 @@ fn a_folder_appears_whole_or_not() {
     let env = BTreeMap::new();
     let mut chains = Toolchains {
         folder: home.path().join("toolchains"),
-        search: Vec::new(),
+        system: Vec::new(),
+        proofs: &Proofs::default(),
         user_home: None,
         env: &env,
         tolv: "/bin/true".into(),
@@ -62,22 +64,22 @@ fn a_folder_appears_whole_or_not() {
         require_lock: false,
         ignored: &|_| false,
     };
-    let failed = chains.install("uv-1", |_, folder| {
+    let failed = chains.install(("uv", "1"), |_, folder| {
         fs::write(folder.join("half"), "x").unwrap();
         Err(Error::Cancelled)
     });
     assert!(failed.is_err());
-    assert!(!home.path().join("toolchains/uv-1").exists());
+    assert_eq!(chains.store().kept("uv"), []);
     let mut runs = 0;
     for _ in 0..2 {
-        let folder = chains
-            .install("uv-1", |_, folder| {
+        let kept = chains
+            .install(("uv", "1"), |_, folder| {
                 runs += 1;
                 assert!(!folder.join("half").exists());
                 fs::write(folder.join("uv"), "x").map_err(Error::io("write", folder))
             })
             .unwrap();
-        assert!(folder.join("uv").exists());
+        assert!(kept.folder.join("uv").exists());
     }
     assert_eq!(runs, 1);
 }

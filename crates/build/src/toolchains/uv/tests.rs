@@ -7,11 +7,12 @@ fn file(name: &str, yanked: Value) -> Value {
 }
 
 #[test]
-fn the_newest_wheel_that_fits_is_taken() {
+fn the_own_release_or_the_newest_wheel_is_taken() {
     let x86 = "py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl";
     let page = json!({"files": [
         file(&format!("uv-0.9.9-{x86}"), json!(false)),
         file(&format!("uv-0.13.9-{x86}"), json!(false)),
+        file(&format!("uv-0.14.2-{x86}"), json!(false)),
         file(&format!("uv-0.13.10-{x86}"), json!("broken")),
         file(&format!("uv-0.14.0rc1-{x86}"), json!(false)),
         file("uv-0.13.9-py3-none-musllinux_1_1_x86_64.whl", json!(false)),
@@ -20,12 +21,12 @@ fn the_newest_wheel_that_fits_is_taken() {
         file("uv-0.15.0.tar.gz", json!(false)),
         json!({"filename": 3}),
     ]});
-    let found = |arch, glibc| newest(&page, arch, glibc).map(|wheel| wheel.version.to_string());
+    let found = |arch, glibc| preferred(&page, arch, glibc).map(|wheel| wheel.version.to_string());
     assert_eq!(found("x86_64", true).as_deref(), Some("0.13.9"));
     assert_eq!(found("x86_64", false).as_deref(), Some("0.13.9"));
     assert_eq!(found("aarch64", true).as_deref(), Some("0.15.0"));
     assert_eq!(found("s390x", true), None);
-    assert_eq!(newest(&json!([]), "x86_64", true), None);
+    assert_eq!(preferred(&json!([]), "x86_64", true), None);
 }
 
 #[test]
