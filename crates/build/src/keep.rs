@@ -13,7 +13,7 @@ use crate::layers::Layers;
 use crate::proof::Proofs;
 use crate::resolution::Resolutions;
 use crate::slugs::Slugs;
-use crate::source::submodules;
+use crate::source::{buildpacks, submodules};
 
 /// Proves that a slug is what its id says, and its layers what the slug says: every path, mode,
 /// link and byte, and nothing else. What was proven before and has not changed since is not read
@@ -81,7 +81,8 @@ pub fn usage(home: &Path) -> Result<Usage, Error> {
         layers: below,
         caches: files::disk_use(&home.join("cache"))
             .saturating_add(files::disk_use(Resolutions::at(home).folder()))
-            .saturating_add(files::disk_use(&home.join(submodules::FOLDER))),
+            .saturating_add(files::disk_use(&home.join(submodules::FOLDER)))
+            .saturating_add(files::disk_use(&home.join(buildpacks::FOLDER))),
     })
 }
 

@@ -28,6 +28,7 @@ mod keep;
 mod layers;
 mod links;
 mod needs;
+mod packs;
 mod pipeline;
 mod plan;
 mod proof;

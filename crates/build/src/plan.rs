@@ -21,6 +21,8 @@ pub(crate) struct Step {
     /// Program and arguments. A program without `/` is looked up in [`Plan::build_path`], then in
     /// the stack's own folders.
     pub argv: Vec<OsString>,
+    /// Words before those, which prepare for them; not shown.
+    pub via: Vec<OsString>,
     /// Where it runs, as the process sees it.
     pub cwd: PathBuf,
     /// Variables of this step alone, above [`Plan::build_env`].
@@ -43,6 +45,7 @@ impl Step {
         Self {
             heading: heading.into(),
             argv: argv.into_iter().map(Into::into).collect(),
+            via: Vec::new(),
             cwd: cwd.into(),
             env: BTreeMap::new(),
             hints: Vec::new(),

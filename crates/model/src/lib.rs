@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod app_json;
+pub mod buildpack;
 pub mod command;
 pub mod config;
 pub mod cron;

@@ -159,6 +159,15 @@ impl Toolchain {
     }
 }
 
+/// A buildpack that made a slug.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedBuildpack {
+    /// As it was written: an https URL with `#ref`, a folder of the codebase.
+    pub name: String,
+    /// Its commit; nothing for a folder of the codebase.
+    pub commit: Option<String>,
+}
+
 /// What app.json declares for the run stage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
@@ -199,6 +208,9 @@ pub struct Manifest {
     pub path: Vec<String>,
     /// What app.json says of its processes.
     pub declared: Declared,
+    /// The buildpacks that made it, in order; none where Tolv's builders alone did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buildpacks: Vec<UsedBuildpack>,
 }
 
 impl Manifest {
@@ -244,6 +256,13 @@ impl Manifest {
         }
         put(b"declared");
         put(&self.declared.canonical());
+        if !self.buildpacks.is_empty() {
+            put(b"buildpacks");
+            for buildpack in &self.buildpacks {
+                put(buildpack.name.as_bytes());
+                put(buildpack.commit.as_deref().unwrap_or_default().as_bytes());
+            }
+        }
         SlugId(Digest(hash.finalize().into()))
     }
 

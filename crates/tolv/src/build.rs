@@ -87,6 +87,7 @@ pub(crate) fn request(
         cancel,
         proofs: Proofs::default().of_level(level),
         host_services: HostServices::default(),
+        buildpacks: Vec::new(),
     })
 }
 

@@ -17,6 +17,7 @@ fn slug(home: &Path, text: &str) -> SlugId {
         env: Default::default(),
         path: Vec::new(),
         declared: Default::default(),
+        buildpacks: Vec::new(),
     };
     let app = home.join("app");
     fs::create_dir_all(&app).unwrap();

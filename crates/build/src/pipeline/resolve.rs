@@ -59,7 +59,7 @@ impl Pipeline<'_> {
             }
             std::fs::write(&path, bytes).map_err(Error::io("write", &path))?;
         }
-        let executor = self.executor(&cancelled);
+        let executor = self.executor(None, &cancelled);
         let mut mounts = named_files(&self.request.host.registry);
         for toolchain in &wanted.plan.toolchains {
             mounts.push(Mount::read_only(&toolchain.source, &toolchain.target));
