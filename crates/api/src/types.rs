@@ -58,6 +58,15 @@ pub struct App {
     pub changed_outside: bool,
 }
 
+/// What builds an app; an empty list leaves it to each codebase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Buildpacks {
+    /// In order: an https URL of a git repository with an optional `#ref`, a folder of the codebase, or
+    /// a name of Heroku's.
+    pub buildpacks: Vec<String>,
+}
+
 /// An app to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

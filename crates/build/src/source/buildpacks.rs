@@ -1,9 +1,8 @@
 //! Buildpacks that are git repositories: [fetched](super::fetch) at each build, for a branch moves, and
-//! kept by URL and commit, so that a commit that is written out asks nobody a second time.
+//! kept by URL and ref, so that a commit that is written out asks nobody a second time.
 //!
 //! ```text
 //!  URL, ref ──▶ git fetch in a sandbox ──▶ <home>/buildpacks/<key>.git ──▶ files in the build's folder
-//!                                          <home>/buildpacks/<key>.commit: where a ref led to last
 //! ```
 //!
 //! A server that does not answer holds up no deploy: what a branch or tag led to before is taken, with a
@@ -18,7 +17,7 @@ use tolv_model::slug::Digest;
 use tolv_sandbox::Cancel;
 
 use super::export::{From, export};
-use super::fetch::{Fetches, has, last_lines, wants_credentials};
+use super::fetch::{Fetches, last_lines, wants_credentials};
 use super::reader::Reader;
 use super::remote::Remote;
 use super::submodules::head;
@@ -92,10 +91,6 @@ impl<'a> Repositories<'a> {
         Ok((commit, paths.into_keys().collect()))
     }
 
-    fn path(&self, key: &str, ending: &str) -> PathBuf {
-        self.folder.join(format!("{}.{ending}", Digest::of(key.as_bytes())))
-    }
-
     fn fetched(
         &mut self,
         remote: &Remote,
@@ -106,63 +101,41 @@ impl<'a> Repositories<'a> {
         let wanted = reference.unwrap_or("HEAD");
         let is_commit =
             matches!(wanted.len(), 40 | 64) && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_commit && let Some(found) = self.kept(remote, wanted)? {
-            return Ok((found, wanted.to_owned()));
+        let key = Digest::of(format!("{}\n{wanted}", remote.as_str()).as_bytes());
+        // git has the same uid on both: it comes from the first part of the name.
+        let (dir, aside) =
+            (self.folder.join(format!("{key}.git")), self.folder.join(format!("{key}.new")));
+        let kept = Repository::at(&dir, self.sandbox.clone());
+        self.used.insert(dir.clone());
+        let before = match dir.symlink_metadata() {
+            Ok(_) => commit_of(&kept)?,
+            Err(_) => None,
+        };
+        if is_commit && let Some(commit) = before {
+            return Ok((kept, commit));
         }
-        let led_to = self.path(&format!("{}\n{wanted}", remote.as_str()), "commit");
-        let aside = self.path(remote.as_str(), "new");
         let new = self.fetches.repository(&aside, &self.sandbox);
         let done = new.and_then(|new| Ok((self.fetch_into(&new, remote, wanted, shown)?, new)));
-        let (commit, new) = match done {
-            Ok(done) => done,
-            Err(error) => {
+        match (done, before) {
+            (Ok((commit, new)), _) => {
+                self.fetches.take(&new);
+                files::remove(&dir)?;
+                tolv_durable::move_folder(&aside, &dir).map_err(Error::io("create", &dir))?;
+                Ok((kept, commit))
+            }
+            (Err(error), before) => {
                 // The next build clears what cannot be removed now.
                 files::remove(&aside).ok();
-                let before =
-                    files::read(&led_to).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-                return match (error, before) {
-                    (Error::Source(why), Some(commit)) if !is_commit => {
-                        match self.kept(remote, &commit)? {
-                            Some(found) => {
-                                let text = format!("{why}; taken is {}, as before", head(&commit));
-                                say(Event::Warning(text));
-                                Ok((found, commit))
-                            }
-                            None => Err(Error::Source(why)),
-                        }
+                match (error, before) {
+                    (Error::Source(why), Some(commit)) => {
+                        let text = format!("{why}; taken is {}, as before", head(&commit));
+                        say(Event::Warning(text));
+                        Ok((kept, commit))
                     }
                     (error, _) => Err(error),
-                };
+                }
             }
-        };
-        if !is_commit {
-            files::write_whole(&led_to, commit.as_bytes())?;
         }
-        if let Some(found) = self.kept(remote, &commit)? {
-            files::remove(&aside)?;
-            return Ok((found, commit));
-        }
-        self.fetches.take(&new);
-        let dir = self.path(&format!("{}\n{commit}", remote.as_str()), "git");
-        tolv_durable::move_folder(&aside, &dir).map_err(Error::io("create", &dir))?;
-        let kept = Repository::at(&dir, self.sandbox.clone());
-        self.used.insert(dir);
-        Ok((kept, commit))
-    }
-
-    /// The repository that has a commit already; one that is broken is removed.
-    fn kept(&mut self, remote: &Remote, commit: &str) -> Result<Option<Repository>, Error> {
-        let dir = self.path(&format!("{}\n{commit}", remote.as_str()), "git");
-        if dir.symlink_metadata().is_err() {
-            return Ok(None);
-        }
-        let repository = Repository::at(&dir, self.sandbox.clone());
-        if has(&repository, commit)? {
-            self.used.insert(dir);
-            return Ok(Some(repository));
-        }
-        files::remove(&dir)?;
-        Ok(None)
     }
 
     /// The commit that was asked for, fetched into an empty repository.
@@ -194,18 +167,21 @@ impl<'a> Repositories<'a> {
         if code != 0 {
             return Err(Error::Source(format!("{here}: {}", last_lines(&said))));
         }
-        let object = format!("{FETCHED}^{{commit}}");
-        let words = ["rev-parse", "--verify", "--quiet", "--end-of-options", &object];
-        let answer = new.ask(&GitCommand::new(GitAccess::Read, words))?;
-        let commit = String::from_utf8_lossy(&answer.out).trim().to_owned();
-        match answer.code {
-            0 if !commit.is_empty() => Ok(commit),
-            _ => Err(Error::Source(format!("{here}: `{wanted}` is not a commit"))),
-        }
+        let none = || Error::Source(format!("{here}: `{wanted}` is not a commit"));
+        commit_of(new)?.ok_or_else(none)
     }
 
     /// Removes what this build did not need, where all of them together take too much.
     pub(crate) fn finish(self) -> Result<(), Error> {
         self.fetches.trim(&self.folder, &|path| self.used.contains(path))
     }
+}
+
+/// What was fetched into a repository.
+fn commit_of(repository: &Repository) -> Result<Option<String>, Error> {
+    let object = format!("{FETCHED}^{{commit}}");
+    let words = ["rev-parse", "--verify", "--quiet", "--end-of-options", &object];
+    let answer = repository.ask(&GitCommand::new(GitAccess::Read, words))?;
+    let commit = String::from_utf8_lossy(&answer.out).trim().to_owned();
+    Ok((answer.code == 0 && !commit.is_empty()).then_some(commit))
 }

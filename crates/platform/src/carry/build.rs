@@ -153,7 +153,7 @@ impl Carry<'_> {
             cancel: cancel.clone(),
             proofs: inner.prover.proofs().clone(),
             host_services: inner.options.host_services.clone(),
-            buildpacks: Vec::new(),
+            buildpacks: inner.store.app(&self.deploy.name.app).await?.buildpacks,
         };
         let output = Arc::clone(self.output);
         let build =

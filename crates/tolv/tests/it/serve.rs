@@ -2,6 +2,7 @@
 
 mod answers;
 mod api;
+mod buildpacks;
 mod config;
 mod cron;
 mod crowd;
