@@ -241,6 +241,7 @@ mod tests {
             env: Default::default(),
             path: Vec::new(),
             declared: Default::default(),
+            profile: Vec::new(),
             buildpacks: Vec::new(),
         };
         Slugs::open(home).unwrap().put(&app, &manifest, &Proofs::default()).unwrap()

@@ -11,6 +11,7 @@ use tolv_model::buildpack::Buildpack;
 use tolv_model::env::EnvName;
 use tolv_model::name::ProcessType;
 use tolv_model::procfile::Procfile;
+use tolv_model::profile;
 use tolv_model::service::HostServices;
 use tolv_model::slug::{Declared, Digest, Manifest, SlugId};
 use tolv_sandbox::{Cancel, Level, Mount, Spawner};
@@ -426,6 +427,7 @@ impl<'a> Pipeline<'a> {
         let at_run = plan.toolchains.iter().filter(|toolchain| toolchain.at_run);
         let places = self.places();
         Ok(Manifest {
+            profile: profile::scripts(&entries),
             entries,
             layers: made,
             toolchains: at_run.map(|one| places.name(one)).collect::<Result<_, _>>()?,

@@ -23,6 +23,7 @@ pub mod name;
 pub mod operation;
 pub mod process_env;
 pub mod procfile;
+pub mod profile;
 pub mod release;
 pub mod rollout;
 pub mod run;

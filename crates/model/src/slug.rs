@@ -206,6 +206,9 @@ pub struct Manifest {
     pub env: BTreeMap<String, String>,
     /// Folders put in front of `PATH`, as seen in the sandbox: `/app/.venv/bin`.
     pub path: Vec<String>,
+    /// Scripts that are sourced before each process: `.profile`. They are among the entries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profile: Vec<String>,
     /// What app.json says of its processes.
     pub declared: Declared,
     /// The buildpacks that made it, in order; none where Tolv's builders alone did.
@@ -256,6 +259,10 @@ impl Manifest {
         }
         put(b"declared");
         put(&self.declared.canonical());
+        if !self.profile.is_empty() {
+            put(b"profile");
+            self.profile.iter().for_each(|path| put(path.as_bytes()));
+        }
         if !self.buildpacks.is_empty() {
             put(b"buildpacks");
             for buildpack in &self.buildpacks {

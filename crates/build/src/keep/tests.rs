@@ -17,6 +17,7 @@ fn slug(home: &Path, text: &str) -> SlugId {
         env: Default::default(),
         path: Vec::new(),
         declared: Default::default(),
+        profile: Vec::new(),
         buildpacks: Vec::new(),
     };
     let app = home.join("app");

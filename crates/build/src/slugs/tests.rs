@@ -21,6 +21,7 @@ fn manifest(entries: Vec<(Vec<u8>, Entry)>) -> Manifest {
         env: std::collections::BTreeMap::new(),
         path: Vec::new(),
         declared: Default::default(),
+        profile: Vec::new(),
         buildpacks: Vec::new(),
     }
 }

@@ -9,6 +9,7 @@ fn manifest(entries: &[(&str, Entry)]) -> Manifest {
         env: BTreeMap::new(),
         path: Vec::new(),
         declared: Default::default(),
+        profile: Vec::new(),
         buildpacks: Vec::new(),
     }
 }

@@ -24,6 +24,7 @@ mod names;
 mod network;
 mod outages;
 mod power;
+mod profile;
 mod proof;
 mod push;
 mod refs;
