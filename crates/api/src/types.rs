@@ -321,6 +321,9 @@ impl Value {
 pub struct Variable {
     /// Whether its value is never to be read again.
     pub secret: bool,
+    /// Whether builds get it too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub build: bool,
     /// Equal for equal values of this deploy, and of no use otherwise.
     pub fingerprint: String,
     /// Its value, where that was asked for and may be read.
@@ -359,6 +362,9 @@ pub struct ConfigChange {
     /// Whether the values set are never to be read again.
     #[serde(default)]
     pub secret: bool,
+    /// Whether builds get them too, from the next one on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub build: bool,
     /// Whether the release phase is left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_release_phase: bool,

@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use tolv_model::env::Env;
 use tolv_model::service::services_in;
 use tolv_sandbox::{Cancel, Exec, Job, Level, Mount, Network, Spawner, Spec, Stream};
 
@@ -124,6 +125,8 @@ pub(crate) struct Executor<'a> {
     pub(crate) cache: &'a Path,
     /// What is built: `<hex>`, `<hex>+dirty`.
     pub(crate) commit: Option<&'a str>,
+    /// Config that its steps get.
+    pub(crate) config: &'a Env,
 }
 
 impl Executor<'_> {
@@ -326,9 +329,14 @@ impl Executor<'_> {
 
     fn environment(&self, plan: &Plan, step: &Step) -> Vec<Vec<u8>> {
         let mut env: BTreeMap<String, OsString> = BTreeMap::new();
-        env.extend(self.env.iter().map(pair));
-        env.insert("HOME".into(), self.layout.cache.join("home").into());
         env.insert("LANG".into(), "C.UTF-8".into());
+        env.extend(self.env.iter().map(pair));
+        let config = self.config.iter().filter(|(name, _)| name.enters_builds());
+        env.extend(config.filter(|_| !step.without_config).map(|(name, value)| {
+            let value = std::ffi::OsStr::from_bytes(value.as_bytes()).to_owned();
+            (name.as_str().to_owned(), value)
+        }));
+        env.insert("HOME".into(), self.layout.cache.join("home").into());
         env.insert("SOURCE_DATE_EPOCH".into(), EPOCH.into());
         env.insert("STACK".into(), STACK.into());
         if let Some(commit) = self.commit {

@@ -51,7 +51,7 @@ pub use error::Error;
 pub use exec::passes;
 pub use keep::{Collected, Usage, collect, manifest, remove, toolchains_usage, usage, verify};
 pub use needs::Places;
-pub use pipeline::{Built, Host, Request, TOOLCHAINS, build, lock};
+pub use pipeline::{BuildConfig, Built, Host, Request, TOOLCHAINS, build, lock};
 pub use proof::Proofs;
 pub use repository::{GitAccess, GitAnswer, GitCommand, GitLimits, GitSandbox, Repository};
 pub use resolution::LockFile;

@@ -253,7 +253,7 @@ impl Work {
         let step = |script: &str, program: &str, more: Vec<OsString>| {
             let words = [pack.seen.join("bin").join(program).into_os_string(), home.into()];
             let step = Step::new("", home, words.into_iter().chain(more));
-            Step { via: self.via(script), ..step }.env("HOME", home.clone())
+            Step { via: self.via(script), without_config: true, ..step }.env("HOME", home.clone())
         };
         let grows = [("the slug", app), ("the buildpack", pack.dir.as_path())];
         let name = &pack.name;

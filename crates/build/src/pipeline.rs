@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tolv_model::app_json::{AppJson, Generator, Variable};
 use tolv_model::buildpack::Buildpack;
-use tolv_model::env::EnvName;
+use tolv_model::env::{Env, EnvName};
 use tolv_model::name::ProcessType;
 use tolv_model::procfile::Procfile;
 use tolv_model::profile;
@@ -89,6 +89,30 @@ pub struct Request {
     pub host_services: HostServices,
     /// What builds it, where the operator says so; else the codebase does.
     pub buildpacks: Vec<Buildpack>,
+    /// Config that it gets.
+    pub config: BuildConfig,
+}
+
+/// The config that a build gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildConfig {
+    /// The variables.
+    pub vars: Env,
+    /// For each a digest of its value under a key that nobody else has: what says it in the slug.
+    pub digests: BTreeMap<EnvName, String>,
+}
+
+impl BuildConfig {
+    /// What everything is keyed with that sees it; nothing where there is none.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        let text = || format!("tolv build config 1\n{:?}", self.digests);
+        (!self.digests.is_empty()).then(|| Digest::of(text().as_bytes()))
+    }
+
+    /// A key with that.
+    fn keyed(&self, key: Digest) -> Digest {
+        self.digest().map_or(key, |config| Digest::of(format!("{key}\n{config}").as_bytes()))
+    }
 }
 
 /// A slug, with what its release needs to know.
@@ -228,6 +252,7 @@ impl<'a> Pipeline<'a> {
             env: &host.registry,
             tolv: host.program.clone(),
             layout: self.layout.clone(),
+            config: self.request.config.digest(),
             events,
             cancelled: &|| self.cancelled(),
             resolver: &mut resolve,
@@ -260,6 +285,7 @@ impl<'a> Pipeline<'a> {
             deadline: Instant::now() + request.caps.time.saturating_sub(spent),
             cache: &self.cache,
             commit,
+            config: &request.config.vars,
         }
     }
 
@@ -306,6 +332,7 @@ impl<'a> Pipeline<'a> {
             false => work.process_types(&plan, declared.procfile.as_ref())?,
         };
         let input = work.input(input(&tree, &plan, &process_types), &self.layout);
+        let input = request.config.keyed(input);
         let known = self.known(&input)?;
         let (slug, manifest) = match known {
             Some(known) => {
@@ -434,6 +461,7 @@ impl<'a> Pipeline<'a> {
             process_types,
             env: work.env(plan),
             path: plan.path.clone(),
+            build_config: request.config.digests.clone(),
             buildpacks: work.used(),
             declared: Declared {
                 checks: app_json.checks(),

@@ -211,6 +211,9 @@ pub struct Manifest {
     pub profile: Vec<String>,
     /// What app.json says of its processes.
     pub declared: Declared,
+    /// The config that its build got: name → a digest of the value, under the platform's key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub build_config: BTreeMap<EnvName, String>,
     /// The buildpacks that made it, in order; none where Tolv's builders alone did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub buildpacks: Vec<UsedBuildpack>,
@@ -262,6 +265,13 @@ impl Manifest {
         if !self.profile.is_empty() {
             put(b"profile");
             self.profile.iter().for_each(|path| put(path.as_bytes()));
+        }
+        if !self.build_config.is_empty() {
+            put(b"build config");
+            for (name, digest) in &self.build_config {
+                put(name.as_str().as_bytes());
+                put(digest.as_bytes());
+            }
         }
         if !self.buildpacks.is_empty() {
             put(b"buildpacks");

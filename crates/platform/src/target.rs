@@ -44,6 +44,8 @@ pub(super) struct Runtime {
     pub(super) sizes: Sizes,
     /// Config that app.json declares.
     pub(super) env: BTreeMap<EnvName, Variable>,
+    /// What its build got of the config: name → digest.
+    pub(super) build_config: BTreeMap<EnvName, String>,
     /// app.json's schedules.
     pub(super) cron: Vec<CronJob>,
 }
@@ -58,6 +60,7 @@ impl Runtime {
             slug_env: manifest.env,
             slug_path: manifest.path,
             profile: manifest.profile,
+            build_config: manifest.build_config,
             process_types: manifest.process_types,
             checks,
             formation,

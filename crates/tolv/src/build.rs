@@ -88,6 +88,7 @@ pub(crate) fn request(
         proofs: Proofs::default().of_level(level),
         host_services: HostServices::default(),
         buildpacks: Vec::new(),
+        config: tolv_build::BuildConfig::default(),
     })
 }
 

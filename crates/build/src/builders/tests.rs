@@ -105,6 +105,7 @@ impl Machine {
     ) -> Result<T, Error> {
         let env: BTreeMap<String, OsString> = BTreeMap::new();
         let mut toolchains = Toolchains {
+            config: None,
             folder: self.path("toolchains"),
             search: vec![self.path("bin")],
             user_home: Some(self.path("home")),

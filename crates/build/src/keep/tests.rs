@@ -18,6 +18,7 @@ fn slug(home: &Path, text: &str) -> SlugId {
         path: Vec::new(),
         declared: Default::default(),
         profile: Vec::new(),
+        build_config: std::collections::BTreeMap::new(),
         buildpacks: Vec::new(),
     };
     let app = home.join("app");

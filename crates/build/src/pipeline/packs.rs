@@ -106,6 +106,11 @@ impl Pipeline<'_> {
             repositories.finish()?;
         }
         let env = self.folder("env")?;
+        let vars = request.config.vars.iter().filter(|(name, _)| name.enters_builds());
+        for (name, value) in vars {
+            let path = env.join(name.as_str());
+            std::fs::write(&path, value.as_bytes()).map_err(Error::io("write", &path))?;
+        }
         files::show(&env)?;
         let seen = match request.level.has_own_root() {
             true => "/env".into(),

@@ -32,15 +32,16 @@ impl Pipeline<'_> {
         events: &mut dyn FnMut(Event),
     ) -> Result<Vec<u8>, Error> {
         let kept = Resolutions::at(&self.home);
+        let input = self.request.config.keyed(wanted.input);
         if made == Made::Before
-            && let Some(lock) = kept.find(&wanted.input)
+            && let Some(lock) = kept.find(&input)
         {
             return Ok(lock);
         }
         let cancelled = || self.cancelled();
         let _lock = self.lock_cache(events)?;
         if made == Made::Before
-            && let Some(lock) = kept.find(&wanted.input)
+            && let Some(lock) = kept.find(&input)
         {
             return Ok(lock);
         }
@@ -72,7 +73,7 @@ impl Pipeline<'_> {
         }
         let lock = read_result(&app, wanted)?;
         files::remove_until(&app, &cancelled)?;
-        kept.keep(&wanted.input, &lock)?;
+        kept.keep(&input, &lock)?;
         let spent = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.resolved_ms.fetch_add(spent, Ordering::Relaxed);
         Ok(lock)

@@ -22,6 +22,7 @@ fn manifest(entries: Vec<(Vec<u8>, Entry)>) -> Manifest {
         path: Vec::new(),
         declared: Default::default(),
         profile: Vec::new(),
+        build_config: std::collections::BTreeMap::new(),
         buildpacks: Vec::new(),
     }
 }

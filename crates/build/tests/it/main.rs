@@ -58,6 +58,7 @@ fn request(dir: &Path, home: &Path) -> Request {
         proofs: Proofs::default(),
         host_services: HostServices::default(),
         buildpacks: Vec::new(),
+        config: tolv_build::BuildConfig::default(),
     }
 }
 

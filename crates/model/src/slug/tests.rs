@@ -10,6 +10,7 @@ fn manifest(entries: &[(&str, Entry)]) -> Manifest {
         path: Vec::new(),
         declared: Default::default(),
         profile: Vec::new(),
+        build_config: BTreeMap::new(),
         buildpacks: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod api;
+mod build_config;
 mod buildpacks;
 mod config;
 mod cron;

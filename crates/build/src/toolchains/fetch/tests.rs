@@ -50,6 +50,7 @@ fn a_folder_appears_whole_or_not() {
     let home = tempfile::tempdir().unwrap();
     let env = BTreeMap::new();
     let mut chains = Toolchains {
+        config: None,
         folder: home.path().join("toolchains"),
         search: Vec::new(),
         user_home: None,
