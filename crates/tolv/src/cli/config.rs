@@ -141,7 +141,7 @@ fn change(target: &Target, path: &str, change: &ConfigChange) -> Done {
         return Ok(json(&operation)?.into_bytes());
     }
     let number = operation.release.unwrap_or_default();
-    let mut note = stopped_note(target)?.to_string();
+    let mut note = stopped_note(target)?.to_owned();
     if change.build {
         note.push_str("; builds get it from the next one on");
     }
