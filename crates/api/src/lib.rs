@@ -23,7 +23,7 @@ pub use platform::{Health, PlatformCheck, PlatformStatus};
 pub use problem::{Code, Problem};
 pub use runs::{NewRun, Run, RunAttachment, RunInput, RunOutput, RunSignal, RunSize, Terminal};
 pub use types::{
-    About, App, AuditLine, Config, ConfigChange, ConfigChanged, Deploy, Ledger, Limits, NewApp,
-    NewDeploy, NewOperation, NewToken, Operation, Page, Process, Release, Token, TokenMade,
+    About, App, AuditLine, Buildpacks, Config, ConfigChange, ConfigChanged, Deploy, Ledger, Limits,
+    NewApp, NewDeploy, NewOperation, NewToken, Operation, Page, Process, Release, Token, TokenMade,
     TypeLimits, Value, Variable, Whoami,
 };

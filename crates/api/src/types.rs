@@ -58,6 +58,15 @@ pub struct App {
     pub changed_outside: bool,
 }
 
+/// What builds an app; an empty list leaves it to each codebase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Buildpacks {
+    /// In order: an https URL of a git repository with an optional `#ref`, a folder of the codebase, or
+    /// a name of Heroku's.
+    pub buildpacks: Vec<String>,
+}
+
 /// An app to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -312,6 +321,9 @@ impl Value {
 pub struct Variable {
     /// Whether its value is never to be read again.
     pub secret: bool,
+    /// Whether builds get it too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub build: bool,
     /// Equal for equal values of this deploy, and of no use otherwise.
     pub fingerprint: String,
     /// Its value, where that was asked for and may be read.
@@ -350,6 +362,9 @@ pub struct ConfigChange {
     /// Whether the values set are never to be read again.
     #[serde(default)]
     pub secret: bool,
+    /// Whether builds get them too, from the next one on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub build: bool,
     /// Whether the release phase is left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_release_phase: bool,

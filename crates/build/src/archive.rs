@@ -241,6 +241,9 @@ mod tests {
             env: Default::default(),
             path: Vec::new(),
             declared: Default::default(),
+            profile: Vec::new(),
+            build_config: std::collections::BTreeMap::new(),
+            buildpacks: Vec::new(),
         };
         Slugs::open(home).unwrap().put(&app, &manifest, &Proofs::default()).unwrap()
     }

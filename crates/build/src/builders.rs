@@ -84,16 +84,39 @@ const BUILDERS: [Builder; 7] = [
     },
 ];
 
-/// The plan of the first builder that knows this codebase.
+/// The builder of a language as Heroku names it: `nodejs`.
+pub(crate) fn of_language(language: &str) -> Option<&'static str> {
+    let name = match language {
+        "nodejs" => "node",
+        other => other,
+    };
+    BUILDERS.iter().map(|builder| builder.name).find(|known| *known == name)
+}
+
+/// The plan of the first builder that knows this codebase, or of those that were `named`.
 ///
 /// # Errors
 ///
 /// [`Error::Undetected`] where none does, and the builder's own.
-pub(crate) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan, Error> {
-    let builder = BUILDERS.iter().find(|builder| (builder.detect)(tree));
+pub(crate) fn plan(
+    tree: &Tree,
+    toolchains: &mut Toolchains<'_>,
+    named: &[&'static str],
+) -> Result<Plan, Error> {
+    let fits = |builder: &&Builder| (builder.detect)(tree);
+    let builder = match named {
+        [] => BUILDERS.iter().find(fits),
+        // The last one runs the app.
+        _ => named
+            .iter()
+            .rev()
+            .find_map(|name| BUILDERS.iter().find(|builder| builder.name == *name).filter(fits)),
+    };
     let taken = builder.filter(|builder| !builder.manifests.is_empty());
-    unbuilt::refuse(tree, taken.map(|builder| builder.name))?;
-    if let Some(mut plan) = several::plan(tree, toolchains)? {
+    if named.is_empty() {
+        unbuilt::refuse(tree, taken.map(|builder| builder.name))?;
+    }
+    if let Some(mut plan) = several::plan(tree, toolchains, named)? {
         unbuilt::warn(tree, &mut plan);
         return Ok(plan);
     }
@@ -102,6 +125,18 @@ pub(crate) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
         let mut plan = (builder.plan)(tree, toolchains)?;
         unbuilt::warn(tree, &mut plan);
         return Ok(plan);
+    }
+    if !named.is_empty() {
+        let signs = BUILDERS.iter().filter(|builder| named.contains(&builder.name));
+        let signs = signs.map(|builder| format!("{} ({})", builder.signs, builder.name));
+        return Err(Error::Undetected {
+            problem: format!(
+                "the buildpack does not fit; it looked in the root of the codebase for {}",
+                signs.collect::<Vec<_>>().join(", ")
+            ),
+            help: "name another one in `buildpacks` of app.json, or none: then the files decide"
+                .into(),
+        });
     }
     let signs: Vec<_> =
         BUILDERS.iter().map(|builder| format!("{} ({})", builder.signs, builder.name)).collect();

@@ -110,7 +110,7 @@ pub enum Error {
 }
 
 /// What a step said about its failure.
-fn tail(last: &[String]) -> String {
+pub(crate) fn tail(last: &[String]) -> String {
     match last {
         [] => return String::new(),
         [line] => return format!(": {line}"),

@@ -12,8 +12,9 @@ use std::sync::Mutex;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use tolv_model::env::Env;
 use tolv_model::service::services_in;
-use tolv_sandbox::{Cancel, Exec, Job, Level, Mount, Network, Spawner, Spec};
+use tolv_sandbox::{Cancel, Exec, Job, Level, Mount, Network, Spawner, Spec, Stream};
 
 use self::cause::Cause;
 use crate::caps::{Caps, bytes, time};
@@ -25,10 +26,14 @@ mod cause;
 
 /// Lines of a failed step that its warning repeats.
 const MAX_WARNED: usize = 12;
+/// Most bytes of an answer that is taken in whole.
+const MAX_ANSWER: usize = 64 * 1024;
 /// A line longer than this is cut in pieces.
 const LONGEST_LINE: usize = 16 * 1024;
 /// The stack's own program folders.
 const STACK_PATH: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
+/// The name of the stack: the machine's own programs.
+const STACK: &str = "host";
 /// The one time that a build knows of: 1980-01-01T00:00:01Z, which every archive format can write.
 const EPOCH: &str = "315532801";
 
@@ -118,6 +123,10 @@ pub(crate) struct Executor<'a> {
     pub(crate) deadline: Instant,
     /// The cache on the host.
     pub(crate) cache: &'a Path,
+    /// What is built: `<hex>`, `<hex>+dirty`.
+    pub(crate) commit: Option<&'a str>,
+    /// Config that its steps get.
+    pub(crate) config: &'a Env,
 }
 
 impl Executor<'_> {
@@ -135,6 +144,35 @@ impl Executor<'_> {
         step: &Step,
         mounts: &[Mount],
         grows: &[(&str, &Path)],
+        events: &mut dyn FnMut(Event),
+    ) -> Result<(), Error> {
+        self.run_with(plan, step, (mounts, grows), None, events)
+    }
+
+    /// Runs one step, and gives what it wrote to its standard output.
+    pub(crate) fn ask(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        mounts: &[Mount],
+        grows: &[(&str, &Path)],
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Vec<u8>, Error> {
+        let mut answer = Vec::new();
+        self.run_with(plan, step, (mounts, grows), Some(&mut answer), events)?;
+        if answer.len() > MAX_ANSWER {
+            let what = format!("the answer of `{}`", words(step));
+            return Err(Error::Limit { what, limit: bytes(MAX_ANSWER as u64) });
+        }
+        Ok(answer)
+    }
+
+    fn run_with(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        (mounts, grows): (&[Mount], &[(&str, &Path)]),
+        mut answer: Option<&mut Vec<u8>>,
         events: &mut dyn FnMut(Event),
     ) -> Result<(), Error> {
         let command = words(step);
@@ -155,7 +193,7 @@ impl Executor<'_> {
         spec.network = Network::Own { services: self.services() };
         spec.limits = self.caps.room.into();
         let exec = Exec {
-            argv: step.argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
+            argv: step.via.iter().chain(&step.argv).map(|word| word.as_bytes().to_vec()).collect(),
             env: self.environment(plan, step),
             cwd: step.cwd.clone(),
         };
@@ -191,7 +229,13 @@ impl Executor<'_> {
             let ended = tolv_sandbox::run(
                 self.spawner,
                 &job,
-                &mut |_, chunk| lines.feed(chunk, &mut tell),
+                &mut |stream, chunk| match (&mut answer, stream) {
+                    (Some(answer), Stream::Out) => {
+                        let room = (MAX_ANSWER + 1).saturating_sub(answer.len());
+                        answer.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                    }
+                    _ => lines.feed(chunk, &mut tell),
+                },
                 &cancel,
             );
             drop(done);
@@ -285,10 +329,19 @@ impl Executor<'_> {
 
     fn environment(&self, plan: &Plan, step: &Step) -> Vec<Vec<u8>> {
         let mut env: BTreeMap<String, OsString> = BTreeMap::new();
-        env.extend(self.env.iter().map(pair));
-        env.insert("HOME".into(), self.layout.cache.join("home").into());
         env.insert("LANG".into(), "C.UTF-8".into());
+        env.extend(self.env.iter().map(pair));
+        let config = self.config.iter().filter(|(name, _)| name.enters_builds());
+        env.extend(config.filter(|_| !step.without_config).map(|(name, value)| {
+            let value = std::ffi::OsStr::from_bytes(value.as_bytes()).to_owned();
+            (name.as_str().to_owned(), value)
+        }));
+        env.insert("HOME".into(), self.layout.cache.join("home").into());
         env.insert("SOURCE_DATE_EPOCH".into(), EPOCH.into());
+        env.insert("STACK".into(), STACK.into());
+        if let Some(commit) = self.commit {
+            env.insert("SOURCE_VERSION".into(), commit.into());
+        }
         env.extend(plan.build_env.iter().map(pair));
         env.extend(step.env.iter().map(pair));
         let folders = plan.build_path.iter().map(|path| path.as_os_str().as_bytes());

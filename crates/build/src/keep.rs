@@ -14,7 +14,7 @@ use crate::needs::{AGAIN, INSTALLED};
 use crate::proof::Proofs;
 use crate::resolution::Resolutions;
 use crate::slugs::Slugs;
-use crate::source::submodules;
+use crate::source::{buildpacks, submodules};
 use crate::toolchains::Store;
 
 /// Proves that a slug is what its id says, and its layers and toolchains what the slug says: every
@@ -94,7 +94,8 @@ pub fn usage(home: &Path) -> Result<Usage, Error> {
         layers: below,
         caches: files::disk_use(&home.join("cache"))
             .saturating_add(files::disk_use(Resolutions::at(home).folder()))
-            .saturating_add(files::disk_use(&home.join(submodules::FOLDER))),
+            .saturating_add(files::disk_use(&home.join(submodules::FOLDER)))
+            .saturating_add(files::disk_use(&home.join(buildpacks::FOLDER))),
     })
 }
 

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tolv_model::app_json::{AppJson, Generator, Variable};
-use tolv_model::env::EnvName;
+use tolv_model::buildpack::Buildpack;
+use tolv_model::env::{Env, EnvName};
 use tolv_model::name::ProcessType;
 use tolv_model::procfile::Procfile;
+use tolv_model::profile;
 use tolv_model::service::HostServices;
 use tolv_model::slug::{Declared, Digest, Manifest, SlugId};
 use tolv_sandbox::{Cancel, Level, Mount, Spawner};
@@ -19,6 +21,7 @@ use crate::exec::{Executor, named_files};
 use crate::files::{self, Lock};
 use crate::layers::{Layers, Workshop, link};
 use crate::needs::Places;
+use crate::packs::Work;
 use crate::plan::Plan;
 use crate::proof::Proofs;
 use crate::resolution::Resolution;
@@ -32,6 +35,7 @@ use crate::toolchains::{Layout, SYSTEM, Toolchains};
 use crate::tree::Tree;
 use crate::{Error, Event, builders, scripts};
 
+mod packs;
 mod resolve;
 
 use resolve::Made;
@@ -90,8 +94,34 @@ pub struct Request {
     pub cancel: Cancel,
     /// What of the app's slugs and layers was proven.
     pub proofs: Proofs,
-    /// Services of the machine that the URL of a submodule may name, where it is fetched.
+    /// Services of the machine that the URL of a submodule or buildpack may name, where it is fetched.
     pub host_services: HostServices,
+    /// What builds it, where the operator says so; else the codebase does.
+    pub buildpacks: Vec<Buildpack>,
+    /// Config that it gets.
+    pub config: BuildConfig,
+}
+
+/// The config that a build gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildConfig {
+    /// The variables.
+    pub vars: Env,
+    /// For each a digest of its value under a key that nobody else has: what says it in the slug.
+    pub digests: BTreeMap<EnvName, String>,
+}
+
+impl BuildConfig {
+    /// What everything is keyed with that sees it; nothing where there is none.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        let text = || format!("tolv build config 1\n{:?}", self.digests);
+        (!self.digests.is_empty()).then(|| Digest::of(text().as_bytes()))
+    }
+
+    /// A key with that.
+    fn keyed(&self, key: Digest) -> Digest {
+        self.digest().map_or(key, |config| Digest::of(format!("{key}\n{config}").as_bytes()))
+    }
 }
 
 /// A slug, with what its release needs to know.
@@ -150,7 +180,8 @@ struct Pipeline<'a> {
     /// The cache on the host.
     cache: PathBuf,
     toolchains: PathBuf,
-    /// Milliseconds that making a lock took, which count as time of the build.
+    /// Milliseconds that making a lock, or buildpacks before a builder, took, which count as time of the
+    /// build.
     resolved_ms: AtomicU64,
 }
 
@@ -231,6 +262,7 @@ impl<'a> Pipeline<'a> {
             env: &host.registry,
             tolv: host.program.clone(),
             layout: self.layout.clone(),
+            config: self.request.config.digest(),
             events,
             cancelled: &|| self.cancelled(),
             resolver: &mut resolve,
@@ -245,7 +277,11 @@ impl<'a> Pipeline<'a> {
     }
 
     /// What runs the steps of the build, within what is left of its time.
-    fn executor<'b>(&'b self, cancelled: &'b (dyn Fn() -> bool + Sync)) -> Executor<'b> {
+    fn executor<'b>(
+        &'b self,
+        commit: Option<&'b str>,
+        cancelled: &'b (dyn Fn() -> bool + Sync),
+    ) -> Executor<'b> {
         let request = self.request;
         let spent = Duration::from_millis(self.resolved_ms.load(Ordering::Relaxed));
         Executor {
@@ -258,6 +294,8 @@ impl<'a> Pipeline<'a> {
             cancelled,
             deadline: Instant::now() + request.caps.time.saturating_sub(spent),
             cache: &self.cache,
+            commit,
+            config: &request.config.vars,
         }
     }
 
@@ -278,22 +316,33 @@ impl<'a> Pipeline<'a> {
 
     fn run(&self, events: &mut dyn FnMut(Event)) -> Result<Built, Error> {
         let request = self.request;
-        let (tree, commit) = self.tree(events)?;
-        let declared = declared(&tree, events)?;
-        let plan = self.with_toolchains(&tree, Made::Before, events, |toolchains| {
-            builders::plan(&tree, toolchains)
-        })?;
+        let (mut tree, commit) = self.tree(events)?;
+        let mut declared = declared(&tree, events)?;
+        let wanted = self.wanted(&tree, &declared.app_json)?;
+        let mut work = self.fetch_packs(&wanted, &tree, commit.as_deref(), events)?;
+        if !wanted.builders.is_empty() && !wanted.first.is_empty() {
+            tree = self.stage(&tree, &mut work, wanted.first.len(), events)?;
+            declared.procfile = procfile(&tree)?;
+        }
+        let plan = match wanted.is_alone() {
+            true => Plan::new("buildpacks", 1),
+            false => self.with_toolchains(&tree, Made::Before, events, |toolchains| {
+                builders::plan(&tree, toolchains, &wanted.builders)
+            })?,
+        };
         for note in &plan.notes {
             events(Event::line(note.clone()));
         }
         for warning in &plan.warnings {
             events(Event::Warning(warning.clone()));
         }
-        let process_types = process_types(&plan, declared.procfile.as_ref())?;
-        for warning in unknown_types(&declared.app_json, &process_types) {
-            events(Event::Warning(warning));
-        }
-        let input = input(&tree, &plan, &process_types);
+        // What a buildpack says of them is known once it has run.
+        let process_types = match work.has_more() {
+            true => BTreeMap::new(),
+            false => work.process_types(&plan, declared.procfile.as_ref())?,
+        };
+        let input = work.input(input(&tree, &plan, &process_types), &self.layout);
+        let input = request.config.keyed(input);
         let known = self.known(&input)?;
         let (slug, manifest) = match known {
             Some(known) => {
@@ -301,14 +350,16 @@ impl<'a> Pipeline<'a> {
                 known
             }
             None => {
-                let manifest =
-                    self.make(&tree, &plan, process_types, &declared.app_json, events)?;
+                let manifest = self.make(&tree, &plan, &mut work, &declared, events)?;
                 let app = self.slot.path().join("app");
                 let id = self.slugs.put(&app, &manifest, &request.proofs)?;
                 self.slugs.remember(&input, id)?;
                 (id, manifest)
             }
         };
+        for warning in unknown_types(&declared.app_json, &manifest.process_types) {
+            events(Event::Warning(warning));
+        }
         let dir = self.slugs.path(slug);
         for warning in scripts::warnings(&manifest.process_types, &manifest.entries, &dir) {
             events(Event::Warning(warning));
@@ -358,11 +409,11 @@ impl<'a> Pipeline<'a> {
         &self,
         tree: &Tree,
         plan: &Plan,
-        process_types: BTreeMap<ProcessType, String>,
-        app_json: &AppJson,
+        work: &mut Work,
+        declared: &Files,
         events: &mut dyn FnMut(Event),
     ) -> Result<Manifest, Error> {
-        let request = self.request;
+        let (request, app_json) = (self.request, &declared.app_json);
         let cancelled = || self.cancelled();
         let _lock = self.lock_cache(events)?;
         let stamps_path = self.home.join("stamps.json");
@@ -371,7 +422,8 @@ impl<'a> Pipeline<'a> {
         let app = self.slot.path().join("app");
         snapshot::place(tree, &app, &stamps)?;
         let empty = self.folder("empty")?;
-        let executor = self.executor(&cancelled);
+        let commit = work.commit().map(str::to_owned);
+        let executor = self.executor(commit.as_deref(), &cancelled);
         let mut mounts = named_files(&request.host.registry);
         for toolchain in &plan.toolchains {
             mounts.push(Mount::read_only(&toolchain.source, &toolchain.target));
@@ -395,20 +447,32 @@ impl<'a> Pipeline<'a> {
             }
         }
         mounts.push(Mount::read_write(&app, &self.layout.app));
+        let exports = [mounts.clone(), work.mounts()].concat();
         for step in &plan.steps {
-            executor.run(plan, step, &mounts, &[("the slug", &app)], events)?;
+            let step = work.with_exports(step);
+            executor.run(plan, &step, &exports, &[("the slug", &app)], events)?;
         }
+        let process_types = match work.has_more() {
+            true => {
+                work.run_all(&executor, plan, (&mounts, &app), events)?;
+                work.process_types(plan, procfile_of(&app)?.as_ref())?
+            }
+            false => work.process_types(plan, declared.procfile.as_ref())?,
+        };
         events(Event::Heading("Packing the slug".to_owned()));
         let entries = pack(&app, plan, &self.layout, &request.caps, &cancelled)?;
         let at_run = plan.toolchains.iter().filter(|toolchain| toolchain.at_run);
         let places = self.places();
         Ok(Manifest {
+            profile: profile::scripts(&entries),
             entries,
             layers: made,
             toolchains: at_run.map(|one| places.name(one)).collect::<Result<_, _>>()?,
             process_types,
-            env: plan.env.clone(),
+            env: work.env(plan),
             path: plan.path.clone(),
+            build_config: request.config.digests.clone(),
+            buildpacks: work.used(),
             declared: Declared {
                 checks: app_json.checks(),
                 formation: app_json.formation(),
@@ -478,10 +542,7 @@ fn unknown_types(app_json: &AppJson, types: &BTreeMap<ProcessType, String>) -> V
 
 fn declared(tree: &Tree, events: &mut dyn FnMut(Event)) -> Result<Files, Error> {
     let manifest = |error| Error::Manifest(Box::new(error));
-    let procfile = match tree.read("Procfile")? {
-        Some(bytes) => Some(Procfile::parse(&bytes).map_err(manifest)?),
-        None => None,
-    };
+    let procfile = procfile(tree)?;
     let app_json = match tree.read("app.json")? {
         Some(bytes) => AppJson::parse(&bytes).map_err(manifest)?,
         None => AppJson::default(),
@@ -492,8 +553,30 @@ fn declared(tree: &Tree, events: &mut dyn FnMut(Event)) -> Result<Files, Error> 
     Ok(Files { procfile, app_json })
 }
 
+/// The Procfile of a codebase.
+fn procfile(tree: &Tree) -> Result<Option<Procfile>, Error> {
+    let manifest = |error| Error::Manifest(Box::new(error));
+    match tree.read("Procfile")? {
+        Some(bytes) => Ok(Some(Procfile::parse(&bytes).map_err(manifest)?)),
+        None => Ok(None),
+    }
+}
+
+/// The Procfile that buildpacks have left in a folder; what is a link is none.
+fn procfile_of(app: &Path) -> Result<Option<Procfile>, Error> {
+    let path = app.join("Procfile");
+    match files::read(&path) {
+        Ok(bytes) => {
+            let parsed = Procfile::parse(&bytes);
+            Ok(Some(parsed.map_err(|error| Error::Manifest(Box::new(error)))?))
+        }
+        Err(error) if files::is_missing_or_link(&error) => Ok(None),
+        Err(error) => Err(Error::io("read", &path)(error)),
+    }
+}
+
 /// The Procfile's word stands; the builder fills in what it does not say.
-fn process_types(
+pub(crate) fn process_types(
     plan: &Plan,
     procfile: Option<&Procfile>,
 ) -> Result<BTreeMap<ProcessType, String>, Error> {

@@ -24,6 +24,10 @@ pub(crate) struct Step {
     /// Program and arguments. A program without `/` is looked up in [`Plan::build_path`], then in
     /// the stack's own folders.
     pub argv: Vec<OsString>,
+    /// Words before those, which prepare for them; not shown.
+    pub via: Vec<OsString>,
+    /// Whether the build's config is kept out of its environment: a buildpack has it in files.
+    pub without_config: bool,
     /// Where it runs, as the process sees it.
     pub cwd: PathBuf,
     /// Variables of this step alone, above [`Plan::build_env`].
@@ -46,6 +50,8 @@ impl Step {
         Self {
             heading: heading.into(),
             argv: argv.into_iter().map(Into::into).collect(),
+            via: Vec::new(),
+            without_config: false,
             cwd: cwd.into(),
             env: BTreeMap::new(),
             hints: Vec::new(),

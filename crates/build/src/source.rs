@@ -29,9 +29,12 @@ use export::{From, export};
 use reader::Reader;
 use submodules::Submodules;
 
+pub(crate) mod buildpacks;
 pub(crate) mod export;
+pub(crate) mod fetch;
 pub(crate) mod git;
 pub(crate) mod reader;
+pub(crate) mod remote;
 pub(crate) mod submodules;
 
 /// What to build.

@@ -72,6 +72,8 @@ pub(crate) struct Toolchains<'a> {
     pub tolv: PathBuf,
     /// Where the build's processes see their folders.
     pub layout: Layout,
+    /// Digest of the config that the steps get.
+    pub config: Option<Digest>,
     /// Told what goes on.
     pub events: &'a mut dyn FnMut(Event),
     /// Asked between long things; true means: give up with [`Error::Cancelled`].
@@ -142,6 +144,9 @@ impl Toolchains<'_> {
         for part in [b"tolv layer 1".as_slice(), layers].iter().chain(parts) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
+        }
+        if let Some(config) = &self.config {
+            hash.update(config.0);
         }
         let key = Digest(hash.finalize().into());
         (key, self.layout.layers.join(key.to_string()))

@@ -7,7 +7,7 @@
 //! | `formation` | process type → `quantity` (0 to 1000), `size` (Heroku's names, or as in `768M`; of `release` and `run` too) |
 //! | `scripts` | `postdeploy`: a command line, or an object with a `command` |
 //! | `healthchecks` | process type → array of checks, see below |
-//! | `buildpacks` | array of names or addresses: `heroku/nodejs` before `heroku/python` |
+//! | `buildpacks` | array of [buildpacks](crate::buildpack), or of objects with one as `url` |
 //! | `cron` | array of `command`, `schedule`, `name`, `timezone`, `concurrency_policy` (`allow`, `forbid`, `replace`), `size` |
 //!
 //! A check has at most one of `path` (with `content`, `httpHeaders`, `scheme`), `command`,
@@ -32,6 +32,7 @@ use std::ops::Range;
 
 pub use self::cron::{Concurrency, CronJob, Schedule, ScheduleError, Zone, ZoneError};
 use self::node::{Object, Place};
+use crate::buildpack::{Buildpack, MAX_BUILDPACKS};
 use crate::env::{EnvName, MAX_VALUE};
 use crate::formation::{Formation, MAX_QUANTITY};
 use crate::health::HealthCheck;
@@ -83,8 +84,8 @@ pub struct AppJson {
     pub health_checks: BTreeMap<ProcessType, Vec<HealthCheck>>,
     /// Commands to run at set times.
     pub cron: Vec<CronJob>,
-    /// Names or addresses of buildpacks, in their order: `heroku/nodejs`.
-    pub buildpacks: Vec<String>,
+    /// What builds the app, in this order; where there is none, the files of the codebase decide.
+    pub buildpacks: Vec<Buildpack>,
     /// Keys that are not known or have no effect, in the order of the file.
     pub warnings: Vec<Warning>,
 }
@@ -165,7 +166,9 @@ impl AppJson {
         self.description = text("description");
         self.repository = text("repository");
         without_effect(object, report);
-        self.buildpacks = buildpacks(object, report);
+        if let Some(place) = few(object, "buildpacks", MAX_BUILDPACKS, report) {
+            self.buildpacks = buildpacks(&place, report);
+        }
         if let Some(place) = object.get("scripts") {
             self.postdeploy = scripts(&place, report);
         }
@@ -222,27 +225,23 @@ fn without_effect(object: &Object<'_>, report: &mut Report<'_>) {
     warn("stack", &|place, report| place.string(report).is_some(), "there is one stack");
 }
 
-/// Each is a name or an address, or an object with it as its `url`. They say in which order two
-/// builders run, and which ones there are is decided by the files.
-fn buildpacks(object: &Object<'_>, report: &mut Report<'_>) -> Vec<String> {
-    let Some((span, place)) = object.member("buildpacks") else { return Vec::new() };
+/// Each is a text, or an object with it as its `url`.
+fn buildpacks(place: &Place<'_>, report: &mut Report<'_>) -> Vec<Buildpack> {
     let Some(places) = place.array(report) else { return Vec::new() };
     let mut all = Vec::new();
     for place in places {
-        let text = match place.is_object() {
-            true => {
-                let url = place.object(report).and_then(|object| object.required("url", report));
-                url.and_then(|url| url.string(report))
-            }
-            false => place.string(report),
+        let place = match place.is_object() {
+            true => place.object(report).and_then(|object| object.required("url", report)),
+            false => Some(place),
         };
-        all.extend(text.map(str::to_owned));
-    }
-    let has = |part: &str| all.iter().any(|name| name.contains(part));
-    if !(has("nodejs") && has("python")) {
-        report
-            .warn(span, "key `buildpacks` has no effect".to_owned())
-            .hint("the builder is chosen by the files of the codebase");
+        let Some(place) = place else { continue };
+        let Some(text) = place.string(report) else { continue };
+        match text.parse() {
+            Ok(buildpack) => all.push(buildpack),
+            Err(error) => {
+                report.error(place.span(), format!("`{}`: {error}", place.path));
+            }
+        }
     }
     all
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::env::{Env, EnvError, EnvName};
+use crate::env::{Env, EnvError, EnvName, EnvValue};
 
 /// The variables of one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Config {
     pub vars: Env,
     /// Those whose values nobody but the processes may read again.
     pub secret: BTreeSet<EnvName>,
+    /// Those that builds get too.
+    pub build: BTreeSet<EnvName>,
 }
 
 /// A value to set. Its `Debug` prints `****`.
@@ -23,6 +25,8 @@ pub struct NewValue {
     pub value: Vec<u8>,
     /// Whether it may never be read again. A secret stays one until it is unset.
     pub secret: bool,
+    /// Whether builds get it too. It stays so until it is unset.
+    pub build: bool,
 }
 
 impl std::fmt::Debug for NewValue {
@@ -64,6 +68,7 @@ impl Config {
         for name in &change.unset {
             next.vars.remove(name);
             next.secret.remove(name);
+            next.build.remove(name);
         }
         // Smaller ones first where old values give way to new ones: the limit is for the result.
         for name in change.set.keys() {
@@ -74,8 +79,19 @@ impl Config {
             if new.secret {
                 next.secret.insert(name.clone());
             }
+            if new.build {
+                if !name.enters_builds() {
+                    return Err(EnvError::NotInBuilds(name.to_string()));
+                }
+                next.build.insert(name.clone());
+            }
         }
         Ok(next)
+    }
+
+    /// What builds get of it.
+    pub fn of_builds(&self) -> impl Iterator<Item = (&EnvName, &EnvValue)> {
+        self.vars.iter().filter(|(name, _)| self.build.contains(name))
     }
 
     /// The names, sorted.

@@ -23,6 +23,9 @@ pub enum EnvError {
     /// A name that the platform sets itself.
     #[error("`{0}` is set by the platform and cannot be set by config")]
     Reserved(String),
+    /// A name that would change what a build's programs are.
+    #[error("`{0}` never enters a build: it would change which programs and libraries run there")]
+    NotInBuilds(String),
     /// A NUL byte cannot pass `execve`.
     #[error("the value of `{0}` has a NUL byte, which no process environment can carry")]
     Nul(String),
@@ -53,6 +56,34 @@ impl EnvName {
     /// Whether the platform owns this name: `PORT`, `DYNO` and all of `TOLV_*`.
     pub fn is_reserved(&self) -> bool {
         self.0 == "PORT" || self.0 == "DYNO" || self.0.starts_with("TOLV_")
+    }
+}
+
+/// Names that no build gets: they say which programs and libraries run, and what a shell does first.
+const NOT_IN_BUILDS: [&str; 12] = [
+    "BASH_ENV",
+    "CPATH",
+    "CPPATH",
+    "C_INCLUDE_PATH",
+    "CPLUS_INCLUDE_PATH",
+    "ENV",
+    "HOME",
+    "IFS",
+    "LIBRARY_PATH",
+    "PATH",
+    "SHELLOPTS",
+    "TMPDIR",
+];
+
+impl EnvName {
+    /// Whether a build may get a variable of this name.
+    pub fn enters_builds(&self) -> bool {
+        let name = self.as_str();
+        let is_of = |prefix: &&str| name.starts_with(*prefix);
+        !self.is_reserved()
+            && !NOT_IN_BUILDS.contains(&name)
+            && !["GIT_", "LD_", "BASH_FUNC_"].iter().any(is_of)
+            && !["STACK", "SOURCE_VERSION", "SOURCE_DATE_EPOCH"].contains(&name)
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod app_json;
+pub mod buildpack;
 pub mod command;
 pub mod config;
 pub mod cron;
@@ -22,6 +23,7 @@ pub mod name;
 pub mod operation;
 pub mod process_env;
 pub mod procfile;
+pub mod profile;
 pub mod release;
 pub mod rollout;
 pub mod run;

@@ -48,6 +48,7 @@ pub struct Facts<'a> {
 pub fn process_env(facts: &Facts<'_>) -> Result<Env, EnvError> {
     let Facts { release, process, .. } = facts;
     let mut env = Env::default();
+    env.set("LANG".parse()?, "C.UTF-8")?;
     env.set("PYTHONUNBUFFERED".parse()?, "1")?;
     for (name, value) in facts.slug_env {
         env.set(name.parse()?, value.as_bytes())?;

@@ -159,6 +159,15 @@ impl Toolchain {
     }
 }
 
+/// A buildpack that made a slug.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedBuildpack {
+    /// As it was written: an https URL with `#ref`, a folder of the codebase.
+    pub name: String,
+    /// Its commit; nothing for a folder of the codebase.
+    pub commit: Option<String>,
+}
+
 /// What app.json declares for the run stage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
@@ -197,8 +206,17 @@ pub struct Manifest {
     pub env: BTreeMap<String, String>,
     /// Folders put in front of `PATH`, as seen in the sandbox: `/app/.venv/bin`.
     pub path: Vec<String>,
+    /// Scripts that are sourced before each process: `.profile`. They are among the entries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profile: Vec<String>,
     /// What app.json says of its processes.
     pub declared: Declared,
+    /// The config that its build got: name → a digest of the value, under the platform's key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub build_config: BTreeMap<EnvName, String>,
+    /// The buildpacks that made it, in order; none where Tolv's builders alone did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buildpacks: Vec<UsedBuildpack>,
 }
 
 impl Manifest {
@@ -244,6 +262,24 @@ impl Manifest {
         }
         put(b"declared");
         put(&self.declared.canonical());
+        if !self.profile.is_empty() {
+            put(b"profile");
+            self.profile.iter().for_each(|path| put(path.as_bytes()));
+        }
+        if !self.build_config.is_empty() {
+            put(b"build config");
+            for (name, digest) in &self.build_config {
+                put(name.as_str().as_bytes());
+                put(digest.as_bytes());
+            }
+        }
+        if !self.buildpacks.is_empty() {
+            put(b"buildpacks");
+            for buildpack in &self.buildpacks {
+                put(buildpack.name.as_bytes());
+                put(buildpack.commit.as_deref().unwrap_or_default().as_bytes());
+            }
+        }
         SlugId(Digest(hash.finalize().into()))
     }
 

@@ -1,6 +1,7 @@
 //! Apps and deploys: made and removed.
 
 use jiff::Timestamp;
+use tolv_model::buildpack::Buildpack;
 use tolv_model::env::EnvName;
 use tolv_model::id::AppId;
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
@@ -42,6 +43,21 @@ impl Platform {
             self.0.store.create_app(name, first, &self.host_of(&path), Timestamp::now()).await?;
         self.control(Place::of(&made.1))?;
         Ok(made)
+    }
+
+    /// Says what builds an app from the next build on; nothing leaves it to each codebase.
+    ///
+    /// # Errors
+    ///
+    /// There is no such app.
+    pub async fn set_buildpacks(
+        &self,
+        name: &AppName,
+        buildpacks: &[Buildpack],
+    ) -> Result<(), Error> {
+        self.on()?;
+        let app = self.0.store.app(name).await?;
+        Ok(self.0.store.set_buildpacks(&app.id, buildpacks).await?)
     }
 
     /// Makes another deploy of an app. With `from` and without its values, the names that wait

@@ -144,6 +144,7 @@ impl Carry<'_> {
                 let row = self.platform.proven(&source, *release).await?.row;
                 let runtime = self.platform.runtime(&self.deploy.app, &row.slug).await?;
                 let config_version = self.prepare(&runtime.env).await?;
+                self.tell_build_config(&runtime.build_config, from).await?;
                 let next = Next {
                     slug: row.slug,
                     commit: row.commit,

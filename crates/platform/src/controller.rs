@@ -531,6 +531,7 @@ impl Task {
             mounts: runtime.mounts,
             slug_env: runtime.slug_env,
             slug_path: runtime.slug_path,
+            profile: runtime.profile,
             checks: runtime.checks,
             limits: self.platform.0.shares.limits(sizes),
         })

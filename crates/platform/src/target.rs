@@ -34,6 +34,8 @@ pub(super) struct Runtime {
     pub(super) slug_env: BTreeMap<String, String>,
     /// Folders in front of `PATH`.
     pub(super) slug_path: Vec<String>,
+    /// Scripts that are sourced before each process.
+    pub(super) profile: Vec<String>,
     pub(super) process_types: BTreeMap<ProcessType, String>,
     pub(super) checks: BTreeMap<ProcessType, Vec<HealthCheck>>,
     /// app.json's first quantities.
@@ -42,6 +44,8 @@ pub(super) struct Runtime {
     pub(super) sizes: Sizes,
     /// Config that app.json declares.
     pub(super) env: BTreeMap<EnvName, Variable>,
+    /// What its build got of the config: name → digest.
+    pub(super) build_config: BTreeMap<EnvName, String>,
     /// app.json's schedules.
     pub(super) cron: Vec<CronJob>,
 }
@@ -55,6 +59,8 @@ impl Runtime {
             mounts,
             slug_env: manifest.env,
             slug_path: manifest.path,
+            profile: manifest.profile,
+            build_config: manifest.build_config,
             process_types: manifest.process_types,
             checks,
             formation,
@@ -195,6 +201,7 @@ impl Platform {
             mounts: runtime.mounts,
             slug_env: runtime.slug_env,
             slug_path: runtime.slug_path,
+            profile: runtime.profile,
             checks: runtime.checks,
             limits: self.0.shares.limits(&row.sizes),
         })

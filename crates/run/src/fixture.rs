@@ -47,6 +47,7 @@ pub(crate) fn target(release: Release) -> Target {
         ],
         slug_env: BTreeMap::new(),
         slug_path: Vec::new(),
+        profile: Vec::new(),
         checks: BTreeMap::new(),
         limits: TypeLimits::default(),
     }

@@ -20,7 +20,7 @@ use crate::pump::Pump;
 use crate::session::{self, Launching, Session, exit_timeout};
 use crate::shared::Shared;
 use crate::streams::{Handle, Streams};
-use crate::target::{Ending, Error, Reason, StartFailure};
+use crate::target::{Ending, Error, Reason, Settings, StartFailure};
 
 /// For its last lines to reach their reader.
 const LAST_LINES: Duration = Duration::from_millis(250);
@@ -55,10 +55,15 @@ impl Errand {
         Self { argv: None, env: Vec::new(), io: Io::Log, limit, started: None }
     }
 
-    fn change(&self, orders: &mut Orders) -> Result<(), EnvError> {
+    fn change(
+        &self,
+        plan: &Plan,
+        settings: &Settings,
+        orders: &mut Orders,
+    ) -> Result<(), EnvError> {
         orders.head.io = self.io;
         if let Some(argv) = &self.argv {
-            orders.argv = argv.words().to_vec();
+            orders.argv = plan.words(settings, argv.words().to_vec());
         }
         for (name, value) in &self.env {
             let start = [name.as_str().as_bytes(), b"="].concat();
@@ -90,7 +95,9 @@ impl Run {
         for refused in plan.refused_services(&shared.settings) {
             pump.say(refused);
         }
-        let mut launching = Launching::begin_as(shared, plan, |orders| errand.change(orders))?;
+        let mut launching = Launching::begin_as(shared, plan, |orders| {
+            errand.change(plan, &shared.settings, orders)
+        })?;
         let started = launching.done().await;
         let opened = started.and_then(|mut started| {
             let ends = started.ends.take();

@@ -9,6 +9,7 @@ use tolv_model::command::script;
 use tolv_model::env::{Env, EnvError, EnvName};
 use tolv_model::name::ProcessName;
 use tolv_model::process_env::{Facts, STACK_PATH, process_env};
+use tolv_model::profile::sourced;
 use tolv_model::service::services_of;
 use tolv_model::slug::Digest;
 use tolv_sandbox::{Exec, Level, Limits, Network, Spec, view};
@@ -145,6 +146,13 @@ impl Plan {
         })
     }
 
+    /// The words of one of its processes, behind what is sourced first.
+    pub(crate) fn words(&self, settings: &Settings, words: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let home = view(settings.level, &self.target.mounts, Path::new(HOME));
+        let seen = |path: &String| home.join(path).into_os_string().into_encoded_bytes();
+        sourced(&self.target.profile.iter().map(seen).collect::<Vec<_>>(), words)
+    }
+
     /// What the shim is told.
     pub(crate) fn orders(
         &self,
@@ -161,7 +169,10 @@ impl Plan {
                 writer,
                 settings.log_limits(),
             ),
-            argv: vec![b"/bin/sh".to_vec(), b"-c".to_vec(), script(&self.command).into_bytes()],
+            argv: self.words(
+                settings,
+                vec![b"/bin/sh".to_vec(), b"-c".to_vec(), script(&self.command).into_bytes()],
+            ),
             env: self.env(settings, port)?.to_execve(),
         })
     }
@@ -174,7 +185,7 @@ impl Plan {
         argv: &[String],
     ) -> Result<Exec, EnvError> {
         Ok(Exec {
-            argv: argv.iter().map(|word| word.clone().into_bytes()).collect(),
+            argv: self.words(settings, argv.iter().map(|word| word.clone().into_bytes()).collect()),
             env: self.env(settings, port)?.to_execve(),
             cwd: view(settings.level, &self.target.mounts, Path::new(HOME)),
         })

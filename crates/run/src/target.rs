@@ -154,6 +154,8 @@ pub struct Target {
     pub slug_env: BTreeMap<String, String>,
     /// Folders that the slug puts in front of `PATH`.
     pub slug_path: Vec<String>,
+    /// Scripts of the slug that are sourced before each process, as paths in it.
+    pub profile: Vec<String>,
     /// Health checks by process type; types without one get the default.
     pub checks: BTreeMap<ProcessType, Vec<tolv_model::health::HealthCheck>>,
     /// How much each process may take.

@@ -4,8 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use tolv_api::{App, NewApp, Page};
+use tolv_api::{App, Buildpacks, NewApp, Page};
 use tolv_model::access::{Act, GrantedApps};
+use tolv_model::buildpack::{Buildpack, MAX_BUILDPACKS};
 use tolv_model::name::{AppName, DeployName};
 use tolv_store::Stored;
 
@@ -86,6 +87,42 @@ pub(crate) async fn show(
     let app = store.app(&name).await.map_err(fail)?;
     let deploys = store.deploys(&app.id).await.map_err(fail)?;
     Ok(Json(convert::app(app, &deploys)))
+}
+
+pub(crate) async fn buildpacks(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(app): Path<String>,
+) -> Result<Json<Buildpacks>, Failure> {
+    let name: AppName = parse(&app)?;
+    caller.may(Act::View, Some(&name))?;
+    let app = shared.0.platform.store().app(&name).await;
+    let app = app.map_err(|error| shared.failure(error))?;
+    let buildpacks = app.buildpacks.iter().map(ToString::to_string).collect();
+    Ok(Json(Buildpacks { buildpacks }))
+}
+
+pub(crate) async fn set_buildpacks(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(app): Path<String>,
+    Body(new): Body<Buildpacks>,
+) -> Result<Json<Buildpacks>, Failure> {
+    let name: AppName = parse(&app)?;
+    caller.may(Act::View, Some(&name))?;
+    caller.may(Act::Deploy, Some(&name))?;
+    if new.buildpacks.len() > MAX_BUILDPACKS {
+        let text = format!("an app has at most {MAX_BUILDPACKS} buildpacks");
+        return Err(Failure::invalid(text));
+    }
+    let list =
+        new.buildpacks.iter().map(|text| parse(text)).collect::<Result<Vec<Buildpack>, _>>()?;
+    let detail: Vec<_> = list.iter().map(Buildpack::as_str).collect();
+    let names = (Some(name.as_str()), None);
+    caller.note(&shared, "app.buildpacks", names, &detail.join(", ")).await?;
+    let done = shared.0.platform.set_buildpacks(&name, &list).await;
+    done.map_err(|error| shared.failure(error))?;
+    Ok(Json(new))
 }
 
 /// What a destruction is confirmed with.

@@ -47,6 +47,7 @@ pub(crate) async fn list(
         let secret = config.secret.contains(name);
         let variable = Variable {
             secret,
+            build: config.build.contains(name),
             fingerprint: prints.get(name).cloned().unwrap_or_default(),
             value: (values && !secret).then(|| Value::of(value.as_bytes())),
         };
@@ -77,6 +78,7 @@ pub(crate) async fn show(
     let prints = store.fingerprints(&deploy.id, deploy.config_version).await.map_err(fail)?;
     Ok(Json(Variable {
         secret: false,
+        build: config.build.contains(&name),
         fingerprint: prints.get(&name).cloned().unwrap_or_default(),
         value: Some(Value::of(value.as_bytes())),
     }))
@@ -125,7 +127,7 @@ fn read(new: ConfigChange) -> Result<Change, Failure> {
         let value = value
             .to_bytes()
             .ok_or_else(|| Failure::invalid(format!("the value of `{name}` is no base 64")))?;
-        set.insert(parsed, NewValue { value, secret: new.secret });
+        set.insert(parsed, NewValue { value, secret: new.secret, build: new.build });
     }
     let unset = new.unset.iter().map(|name| parse(name)).collect::<Result<BTreeSet<_>, _>>()?;
     if set.is_empty() && unset.is_empty() {

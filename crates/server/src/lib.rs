@@ -162,6 +162,7 @@ impl Server {
             .route("/whoami", get(tokens::whoami))
             .route("/apps", get(apps::list).post(apps::create))
             .route("/apps/{app}", get(apps::show).delete(apps::destroy))
+            .route("/apps/{app}/buildpacks", get(apps::buildpacks).put(apps::set_buildpacks))
             .route("/apps/{app}/deploys", get(deploys::list).post(deploys::create))
             .route("/apps/{app}/deploys/{deploy}", get(deploys::show).delete(deploys::destroy))
             .route("/apps/{app}/deploys/{deploy}/releases", get(deploys::releases))

@@ -27,6 +27,7 @@ use utoipa::OpenApi;
     tolv_api::LogMissed,
     tolv_api::LogPage,
     tolv_api::LogStats,
+    tolv_api::Buildpacks,
     tolv_api::NewApp,
     tolv_api::NewDeploy,
     tolv_api::NewDrain,
@@ -117,6 +118,20 @@ pub(crate) const ROUTES: &[Route] = &[
         None,
         (204, None),
     ).takes(CONFIRM),
+    route(
+        "get",
+        "/v1/apps/{app}/buildpacks",
+        "What builds an app, where the operator says so",
+        None,
+        (200, Some("Buildpacks")),
+    ),
+    route(
+        "put",
+        "/v1/apps/{app}/buildpacks",
+        "Say what builds an app from the next build on",
+        Some("Buildpacks"),
+        (200, Some("Buildpacks")),
+    ),
     route("get", "/v1/apps/{app}/deploys", "The deploys of an app", None, (200, Some("*Deploy"))),
     route(
         "post",

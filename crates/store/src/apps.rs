@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use sqlx::any::AnyRow;
+use tolv_model::buildpack::Buildpack;
 use tolv_model::formation::Formation;
 use tolv_model::id::{AppId, DeployId};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
@@ -32,6 +33,7 @@ fn app(store: &Store, row: &AnyRow) -> Result<App, Error> {
         id: row.parsed("id")?,
         name: row.parsed("name")?,
         roots: row.json("roots")?,
+        buildpacks: row.json("buildpacks")?,
         created: row.time("created")?,
     })
 }
@@ -237,6 +239,28 @@ impl Store {
         all.dedup();
         sqlx::query("UPDATE apps SET roots = $1 WHERE id = $2")
             .bind(to_json(&all)?)
+            .bind(id.as_str().to_owned())
+            .execute(&mut *write.tx)
+            .await?;
+        self.seal_app(&mut write.tx, id).await?;
+        write.commit().await
+    }
+
+    /// Records what builds an app; nothing leaves it to each codebase.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forged`].
+    pub async fn set_buildpacks(&self, id: &AppId, buildpacks: &[Buildpack]) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        let row = sqlx::query("SELECT * FROM apps WHERE id = $1")
+            .bind(id.as_str().to_owned())
+            .fetch_optional(&mut *write.tx)
+            .await?
+            .ok_or_else(|| Error::NotFound { what: "app", name: id.to_string() })?;
+        app(self, &row)?;
+        sqlx::query("UPDATE apps SET buildpacks = $1 WHERE id = $2")
+            .bind(to_json(&buildpacks)?)
             .bind(id.as_str().to_owned())
             .execute(&mut *write.tx)
             .await?;

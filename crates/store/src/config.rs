@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tolv_model::config::{Change, Config};
 use tolv_model::env::EnvName;
-use tolv_model::id::DeployId;
+use tolv_model::id::{AppId, DeployId};
 use tolv_model::operation::Request;
 use tolv_model::slug::Digest;
 
@@ -22,6 +22,8 @@ use crate::types::{Operation, Releasing};
 struct Sealed {
     vars: BTreeMap<EnvName, String>,
     secret: BTreeSet<EnvName>,
+    #[serde(default)]
+    build: BTreeSet<EnvName>,
 }
 
 pub(crate) fn no_config(version: u32) -> Error {
@@ -77,6 +79,16 @@ impl Store {
         Ok(config.vars.iter().map(print).collect())
     }
 
+    /// A short text for each variable that builds of an app get: equal for equal values in all deploys
+    /// of the app, and of no use otherwise.
+    pub fn build_fingerprints(&self, app: &AppId, config: &Config) -> BTreeMap<EnvName, String> {
+        let print = |(name, value): (&EnvName, &tolv_model::env::EnvValue)| {
+            let owner = format!("build {app} {name}");
+            (name.clone(), self.0.key.fingerprint(&owner, value.as_bytes()))
+        };
+        config.of_builds().map(print).collect()
+    }
+
     async fn sealed(&self, deploy: &DeployId, version: u32) -> Result<String, Error> {
         let row = sqlx::query("SELECT sealed FROM configs WHERE deploy = $1 AND version = $2")
             .bind(deploy.as_str().to_owned())
@@ -95,7 +107,7 @@ impl Store {
             .open(&owner(deploy, version), sealed)
             .ok_or_else(|| bad("was changed, or sealed with another key"))?;
         let sealed: Sealed = serde_json::from_slice(&bytes).map_err(|_| bad("is no JSON"))?;
-        let mut config = Config { secret: sealed.secret, ..Config::default() };
+        let mut config = Config { secret: sealed.secret, build: sealed.build, ..Config::default() };
         for (name, value) in sealed.vars {
             let value = STANDARD.decode(value).map_err(|_| bad("is no base 64"))?;
             config.vars.set(name, value)?;
@@ -144,7 +156,11 @@ impl Store {
     ) -> Result<(), Error> {
         let vars = config.vars.iter();
         let vars = vars.map(|(name, value)| (name.clone(), STANDARD.encode(value.as_bytes())));
-        let sealed = Sealed { vars: vars.collect(), secret: config.secret.clone() };
+        let sealed = Sealed {
+            vars: vars.collect(),
+            secret: config.secret.clone(),
+            build: config.build.clone(),
+        };
         let bytes = crate::columns::to_json(&sealed)?;
         let sealed = self.0.key.seal(&owner(deploy, version), bytes.as_bytes())?;
         sqlx::query(

@@ -28,9 +28,9 @@ use crate::row_mac::Authenticated;
 
 pub(crate) const APPS: Authenticated = Authenticated {
     table: "apps",
-    texts: &["id", "name", "roots"],
+    texts: &["id", "name", "roots", "buildpacks"],
     numbers: &["created"],
-    families: &[&["id", "name", "created"], &["roots"]],
+    families: &[&["id", "name", "created"], &["roots"], &["buildpacks"]],
 };
 
 pub(crate) const DEPLOYS: Authenticated = Authenticated {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use tolv_model::access::Grant;
+use tolv_model::buildpack::Buildpack;
 use tolv_model::formation::Formation;
 use tolv_model::id::{AppId, AuditId, DeployId, DrainId, OperationId, TokenId};
 use tolv_model::ledger::{Reason, Row};
@@ -22,6 +23,8 @@ pub struct App {
     pub name: AppName,
     /// The root commits that it was pushed with; none before the first push.
     pub roots: Vec<String>,
+    /// What builds it, where the operator says so; else each codebase does.
+    pub buildpacks: Vec<Buildpack>,
     /// When it was made.
     pub created: Timestamp,
 }

@@ -104,6 +104,16 @@ impl GitServer {
         git(self.home.path(), &words.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
+    /// Serves a repository no longer.
+    ///
+    /// # Panics
+    ///
+    /// When that fails.
+    pub fn unpublish(&self, name: &str) {
+        let folder = self.home.path().join(format!("git/{name}.git"));
+        fs::remove_dir_all(folder).expect("remove a repository");
+    }
+
     /// The requests that it got: method and path.
     ///
     /// # Panics

@@ -97,6 +97,8 @@ pub(crate) enum Platform {
     Rollback(cli::Rollback),
     /// List, read, set and unset config variables
     Config(cli::Config),
+    /// List the buildpacks that the operator has set for an app; add and remove them
+    Buildpacks(crate::cli::buildpacks::Buildpacks),
     /// List drains, which send the lines elsewhere too; add and remove them
     Drains(crate::cli::drains::Drains),
     /// Run a command in a fresh process of the deploy; list, take up again and stop such runs

@@ -88,6 +88,8 @@ pub(crate) fn request(
         cancel,
         proofs: Proofs::default().of_level(level),
         host_services: HostServices::default(),
+        buildpacks: Vec::new(),
+        config: tolv_build::BuildConfig::default(),
     })
 }
 

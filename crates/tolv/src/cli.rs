@@ -3,6 +3,7 @@
 
 mod apps;
 pub(crate) mod args;
+pub(crate) mod buildpacks;
 mod config;
 mod credentials;
 mod cron;
@@ -51,6 +52,7 @@ pub(crate) fn run(command: Platform, settings: &Settings) -> ExitCode {
         Platform::Releases(args) => releases::releases(args, settings),
         Platform::Rollback(args) => releases::rollback(&args, settings),
         Platform::Config(args) => config::config(args, settings),
+        Platform::Buildpacks(args) => buildpacks::buildpacks(args, settings),
         Platform::Drains(args) => drains::drains(args, settings),
         Platform::Ps(which) => processes::ps(&which, settings),
         Platform::Scale(args) => processes::scale(&args, settings),

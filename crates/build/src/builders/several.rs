@@ -4,8 +4,6 @@
 //! The plans are joined: all layers are there before the first step, and the steps of one builder
 //! run after those of the other. Whoever comes last says which process types there are.
 
-use tolv_model::app_json::{self, AppJson};
-
 use super::{node, python, ruby, static_site};
 use crate::plan::{LIBRARIES, Plan};
 use crate::toolchains::Toolchains;
@@ -17,11 +15,18 @@ use crate::{Error, Event};
 /// # Errors
 ///
 /// Those of the builders.
-pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Option<Plan>, Error> {
+pub(super) fn plan(
+    tree: &Tree,
+    toolchains: &mut Toolchains<'_>,
+    named: &[&'static str],
+) -> Result<Option<Plan>, Error> {
     if !node::detect(tree) {
         return Ok(None);
     }
-    if ruby::detect(tree) {
+    // Somebody who names one of them wants that one.
+    let are_wanted =
+        |names: [&str; 2]| named.is_empty() || names.iter().all(|name| named.contains(name));
+    if ruby::detect(tree) && are_wanted(["node", "ruby"]) {
         if !node::builds(tree)? && !ruby::takes_node(tree)? {
             return Ok(None);
         }
@@ -31,23 +36,20 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Optio
         node.process_types.clear();
         return Ok(Some(join("node and ruby", node, ruby::plan(tree, toolchains)?)));
     }
-    if python::detect(tree) {
-        let named = named(tree)?;
-        let is_named = |name: &str| named.iter().any(|pack| pack == name);
-        // Somebody who names one of them wants that one.
-        let wanted = named.is_empty() || is_named("node") && is_named("python");
-        if !wanted || !node::builds(tree)? {
+    if python::detect(tree) && are_wanted(["node", "python"]) {
+        if !node::builds(tree)? {
             return Ok(None);
         }
-        let last = named.iter().rfind(|name| ["node", "python"].contains(&name.as_str()));
+        let last = named.iter().rfind(|name| ["node", "python"].contains(*name));
         toolchains.say(Event::Heading("Building with the node and python builders".to_owned()));
         let (node, python) = (node::plan(tree, toolchains)?, python::plan(tree, toolchains)?);
-        return Ok(Some(match last.is_some_and(|name| name == "node") {
+        return Ok(Some(match last.is_some_and(|name| *name == "node") {
             true => join("python and node", python, node),
             false => join("node and python", node, python),
         }));
     }
-    if tree.is_file("static.json") && node::builds(tree)? {
+    let is_site = tree.is_file("static.json") && !python::detect(tree);
+    if is_site && are_wanted(["node", "static"]) && node::builds(tree)? {
         toolchains.say(Event::Heading("Building with the node and static builders".to_owned()));
         let mut node = node::plan(tree, toolchains)?;
         // What `npm start` runs there is the server of developers.
@@ -56,21 +58,6 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Optio
         return Ok(Some(join("node and static", node, site)));
     }
     Ok(None)
-}
-
-/// The builders that `buildpacks` of app.json stands for, in its order.
-fn named(tree: &Tree) -> Result<Vec<String>, Error> {
-    let Some(bytes) = tree.read(app_json::FILE)? else { return Ok(Vec::new()) };
-    let app = AppJson::parse(&bytes).map_err(|error| Error::Manifest(Box::new(error)))?;
-    let names = app.buildpacks.iter().filter_map(|url| {
-        let name = url.trim_end_matches(".git").rsplit('/').next()?;
-        let name = name.trim_start_matches("heroku-buildpack-");
-        match name.split(['#', '.']).next()? {
-            "nodejs" | "node" => Some("node".to_owned()),
-            other => Some(other.to_owned()),
-        }
-    });
-    Ok(names.collect())
 }
 
 fn join(builder: &'static str, first: Plan, last: Plan) -> Plan {

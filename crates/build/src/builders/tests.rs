@@ -111,7 +111,12 @@ impl Machine {
     }
 
     pub(super) fn plan_in(&self, layout: Layout) -> Result<Plan, Error> {
-        self.with_toolchains(layout, plan)
+        self.with_toolchains(layout, |tree, toolchains| plan(tree, toolchains, &[]))
+    }
+
+    /// The plan of the builders of these names.
+    pub(super) fn plan_of(&self, named: &[&'static str]) -> Result<Plan, Error> {
+        self.with_toolchains(Layout::sandboxed(), |tree, toolchains| plan(tree, toolchains, named))
     }
 
     /// The locks of the codebase.
@@ -128,6 +133,7 @@ impl Machine {
     ) -> Result<T, Error> {
         let env: BTreeMap<String, OsString> = BTreeMap::new();
         let mut toolchains = Toolchains {
+            config: None,
             folder: self.path("toolchains"),
             system: vec![self.path("")],
             proofs: &Proofs::default(),

@@ -185,7 +185,8 @@ pub(super) fn refuse(tree: &Tree, taken: Option<&str>) -> Result<(), Error> {
             problem: format!("`{file}` is of {name}, which Tolv does not build{needs}"),
             help: format!(
                 "run `{make}` before, commit what it makes, say in a `Procfile` how to run that, \
-                 such as `{run}`, and name `{file}` in `.slugignore`"
+                 such as `{run}`, and name `{file}` in `.slugignore`; or name a buildpack for {name} in \
+                 `buildpacks` of app.json"
             ),
         });
     }

@@ -21,6 +21,9 @@ fn slug_on(home: &Path, text: &str, toolchains: Vec<Toolchain>) -> SlugId {
         env: Default::default(),
         path: Vec::new(),
         declared: Default::default(),
+        profile: Vec::new(),
+        build_config: std::collections::BTreeMap::new(),
+        buildpacks: Vec::new(),
     };
     let app = home.join("app");
     fs::create_dir_all(&app).unwrap();

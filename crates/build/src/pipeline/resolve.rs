@@ -32,15 +32,16 @@ impl Pipeline<'_> {
         events: &mut dyn FnMut(Event),
     ) -> Result<Vec<u8>, Error> {
         let kept = Resolutions::at(&self.home);
+        let input = self.request.config.keyed(wanted.input);
         if made == Made::Before
-            && let Some(lock) = kept.find(&wanted.input)
+            && let Some(lock) = kept.find(&input)
         {
             return Ok(lock);
         }
         let cancelled = || self.cancelled();
         let _lock = self.lock_cache(events)?;
         if made == Made::Before
-            && let Some(lock) = kept.find(&wanted.input)
+            && let Some(lock) = kept.find(&input)
         {
             return Ok(lock);
         }
@@ -59,7 +60,7 @@ impl Pipeline<'_> {
             }
             std::fs::write(&path, bytes).map_err(Error::io("write", &path))?;
         }
-        let executor = self.executor(&cancelled);
+        let executor = self.executor(None, &cancelled);
         let mut mounts = named_files(&self.request.host.registry);
         for toolchain in &wanted.plan.toolchains {
             mounts.push(Mount::read_only(&toolchain.source, &toolchain.target));
@@ -72,7 +73,7 @@ impl Pipeline<'_> {
         }
         let lock = read_result(&app, wanted)?;
         files::remove_until(&app, &cancelled)?;
-        kept.keep(&wanted.input, &lock)?;
+        kept.keep(&input, &lock)?;
         let spent = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.resolved_ms.fetch_add(spent, Ordering::Relaxed);
         Ok(lock)

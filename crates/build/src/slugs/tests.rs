@@ -21,6 +21,9 @@ fn manifest(entries: Vec<(Vec<u8>, Entry)>) -> Manifest {
         env: std::collections::BTreeMap::new(),
         path: Vec::new(),
         declared: Default::default(),
+        profile: Vec::new(),
+        build_config: std::collections::BTreeMap::new(),
+        buildpacks: Vec::new(),
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) struct From<'a> {
 }
 
 /// Writes a tree into `to`, an empty folder. Gives the paths. Submodules of what strangers push come
-/// from `submodules`.
+/// from `submodules`; without it they are refused.
 pub(crate) fn export(
     from: From<'_>,
     to: &Path,
@@ -165,7 +165,11 @@ impl Export<'_, '_> {
                     depth + 1,
                 );
             }
-            (Reader::Shut(_), None) => return Err(missing_submodule(full)),
+            (Reader::Shut(_), None) => {
+                let name = shown(full);
+                let text = format!("`{name}` is a submodule, and no submodule is fetched here");
+                return Err(Error::Source(text));
+            }
         };
         let folder = from.checkout.map(|dir| dir.join(super::as_path(here)));
         let found = match &folder {

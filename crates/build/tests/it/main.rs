@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy does not see as such")]
 
+mod buildpacks;
 mod ended;
 mod hostile;
 mod packages;
@@ -57,6 +58,8 @@ fn request(dir: &Path, home: &Path) -> Request {
         cancel: Cancel::new().unwrap(),
         proofs: Proofs::default(),
         host_services: HostServices::default(),
+        buildpacks: Vec::new(),
+        config: tolv_build::BuildConfig::default(),
     }
 }
 

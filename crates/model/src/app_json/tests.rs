@@ -167,6 +167,14 @@ fn postdeploy_may_be_an_object() {
 }
 
 #[test]
+fn buildpacks_are_texts_or_objects_with_a_url() {
+    let app = app(r#"{"buildpacks": ["heroku/nodejs", {"url": "https://git.example.org/a#v1"}]}"#);
+    let texts: Vec<_> = app.buildpacks.iter().map(|pack| pack.as_str()).collect();
+    assert_eq!(texts, ["heroku/nodejs", "https://git.example.org/a#v1"]);
+    assert_eq!(app.warnings, []);
+}
+
+#[test]
 fn what_has_no_effect_is_said() {
     let text = r#"{
   "formatoin": {},
@@ -184,7 +192,6 @@ fn what_has_no_effect_is_said() {
         [
             "app.json:2:3: key `formatoin` is not known and has no effect",
             "app.json:3:3: key `addons` has no effect",
-            "app.json:4:3: key `buildpacks` has no effect",
             "app.json:5:3: key `environments` has no effect",
             "app.json:6:3: key `stack` has no effect",
             "app.json:7:16: key `scripts.dokku` is not known and has no effect",
@@ -209,6 +216,11 @@ fn a_wrong_type_is_an_error_with_place_and_path() {
         ("[]", "1:1: `app.json` is an array; it takes an object in `{` and `}`"),
         (r#"{"name": 1}"#, "1:10: `name` is a number; it takes a string"),
         (r#"{"addons": "x"}"#, "1:12: `addons` is a string; it takes an array in `[` and `]`"),
+        (
+            r#"{"buildpacks": [{"url": "file:///etc"}]}"#,
+            "1:25: `buildpacks[0].url`: the buildpack `file:///etc` is not fetched: write the https \
+             URL of its git repository",
+        ),
         (r#"{"env": []}"#, "1:9: `env` is an array; it takes an object in `{` and `}`"),
         (r#"{"env": {"A": 1}}"#, "1:15: `env.A` is a number; it takes a string"),
         (r#"{"env": {"A": null}}"#, "1:15: `env.A` is null; it takes a string"),

@@ -1,12 +1,30 @@
 use super::*;
 
+#[test]
+fn what_builds_get_stays_so_until_it_is_unset() {
+    let name: EnvName = "API".parse().unwrap();
+    let new = |build| NewValue { value: b"x".to_vec(), secret: false, build };
+    let set = |name: &EnvName, build| Change {
+        set: BTreeMap::from([(name.clone(), new(build))]),
+        unset: BTreeSet::new(),
+    };
+    let marked = Config::default().with(&set(&name, true)).unwrap();
+    let again = marked.with(&set(&name, false)).unwrap();
+    assert_eq!(again.of_builds().count(), 1);
+    let unset = Change { set: BTreeMap::new(), unset: BTreeSet::from([name.clone()]) };
+    let gone = again.with(&unset).unwrap().with(&set(&name, false)).unwrap();
+    assert_eq!(gone.of_builds().count(), 0);
+    let path = set(&"PATH".parse().unwrap(), true);
+    assert!(matches!(Config::default().with(&path), Err(EnvError::NotInBuilds(_))));
+}
+
 fn name(text: &str) -> EnvName {
     text.parse().unwrap()
 }
 
 fn set(pairs: &[(&str, &[u8], bool)]) -> Change {
     let pair = |&(key, value, secret): &(&str, &[u8], bool)| {
-        (name(key), NewValue { value: value.to_vec(), secret })
+        (name(key), NewValue { value: value.to_vec(), secret, build: false })
     };
     Change { set: pairs.iter().map(pair).collect(), unset: BTreeSet::new() }
 }
@@ -50,7 +68,8 @@ fn the_limit_is_for_the_result() {
 
 #[test]
 fn what_lies_between_two_configs_leads_from_one_to_the_other() {
-    let value = |text: &str, secret| NewValue { value: text.as_bytes().to_vec(), secret };
+    let value =
+        |text: &str, secret| NewValue { value: text.as_bytes().to_vec(), secret, build: false };
     let name = |text: &str| text.parse::<EnvName>().unwrap();
     let first = Change {
         set: [("SAME", "1"), ("OTHER", "2"), ("GONE", "3")]

@@ -1,5 +1,17 @@
 use super::*;
 
+#[test]
+fn what_says_which_programs_run_enters_no_build() {
+    for name in
+        ["PATH", "GIT_DIR", "GIT_SSH_COMMAND", "LD_PRELOAD", "LIBRARY_PATH", "BASH_ENV", "PORT"]
+    {
+        assert!(!name.parse::<EnvName>().unwrap().enters_builds(), "{name}");
+    }
+    for name in ["NEXT_PUBLIC_API", "NPM_TOKEN", "LANG", "GITHUB_TOKEN", "PROJECT_PATH"] {
+        assert!(name.parse::<EnvName>().unwrap().enters_builds(), "{name}");
+    }
+}
+
 fn name(text: &str) -> EnvName {
     text.parse().unwrap()
 }

@@ -47,6 +47,7 @@ fn the_contract_s_variables_are_all_there() {
             "HEROKU_RELEASE_VERSION=v12",
             "HEROKU_SLUG_COMMIT=c0ffee+dirty",
             "HOME=/app",
+            "LANG=C.UTF-8",
             "NODE_ENV=production",
             "PATH=/app/node_modules/.bin:/usr/bin:/bin",
             "PORT=20001",

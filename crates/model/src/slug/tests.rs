@@ -9,6 +9,9 @@ fn manifest(entries: &[(&str, Entry)]) -> Manifest {
         env: BTreeMap::new(),
         path: Vec::new(),
         declared: Default::default(),
+        profile: Vec::new(),
+        build_config: BTreeMap::new(),
+        buildpacks: Vec::new(),
     }
 }
 

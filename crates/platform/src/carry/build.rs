@@ -1,14 +1,15 @@
 //! From the code to a slug: the config that it declares, the build, the record of both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tolv_build::{Built, Source, wanted};
+use tolv_build::{BuildConfig, Built, Source, wanted};
 use tolv_model::app_json::Variable;
-use tolv_model::config::{Change, NewValue};
-use tolv_model::env::EnvName;
+use tolv_model::config::{Change, Config, NewValue};
+use tolv_model::env::{Env, EnvName};
 use tolv_model::ledger::Reason;
+use tolv_model::name::Deploy as DeployPath;
 use tolv_model::slug::SlugId;
 use tolv_sandbox::Cancel;
 use tolv_store::Slug;
@@ -70,7 +71,7 @@ impl Carry<'_> {
             let file = codebase.map(|codebase| codebase.env_file.clone());
             return Err(Error::MissingConfig { names: wanted.missing, file });
         }
-        let plain = |value: &[u8]| NewValue { value: value.to_vec(), secret: false };
+        let plain = |value: &[u8]| NewValue { value: value.to_vec(), secret: false, build: false };
         let mut vars: BTreeMap<_, _> =
             base.iter().map(|(name, value)| (name.clone(), plain(value.as_bytes()))).collect();
         for (name, value) in wanted.defaults {
@@ -78,7 +79,7 @@ impl Carry<'_> {
         }
         for name in wanted.generate {
             let secret = random_hex::<SECRET_BYTES>()?;
-            vars.insert(name, NewValue { value: secret.into_bytes(), secret: true });
+            vars.insert(name, NewValue { value: secret.into_bytes(), secret: true, build: false });
         }
         let change = Change::between(&config, vars);
         if change == Change::default() {
@@ -139,9 +140,44 @@ impl Carry<'_> {
         Ok((built.slug, built.commit))
     }
 
+    /// What builds get of a config.
+    fn build_config(&self, config: &Config) -> Result<BuildConfig, Error> {
+        let mut vars = Env::default();
+        for (name, value) in config.of_builds() {
+            vars.set(name.clone(), value.as_bytes()).map_err(tolv_store::Error::from)?;
+        }
+        let digests = self.platform.0.store.build_fingerprints(&self.deploy.app, config);
+        Ok(BuildConfig { vars, digests })
+    }
+
+    /// Says where a slug of another deploy was built with other config than this one would give it.
+    pub(super) async fn tell_build_config(
+        &self,
+        slug: &BTreeMap<EnvName, String>,
+        from: &DeployPath,
+    ) -> Result<(), Error> {
+        let store = &self.platform.0.store;
+        let config = store.config(&self.deploy.id, self.now().await?.config_version).await?;
+        let here = store.build_fingerprints(&self.deploy.app, &config);
+        let all: BTreeSet<_> = slug.keys().chain(here.keys()).collect();
+        let differ = all.into_iter().filter(|name| slug.get(*name) != here.get(*name));
+        let names: Vec<_> = differ.map(ToString::to_string).collect();
+        if !names.is_empty() {
+            self.warn(&format!(
+                "the slug was built with the build config of {from}, which differs from that of {} in {}: \
+                 it keeps what it was built with",
+                self.deploy.name,
+                names.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
     async fn build(&self, source: Source) -> Result<Built, Error> {
         let inner = &self.platform.0;
         let cancel = cancel()?;
+        let store = &inner.store;
+        let config = store.config(&self.deploy.id, self.now().await?.config_version).await?;
         let request = tolv_build::Request {
             source,
             home: self.platform.folder_of(&self.deploy.app),
@@ -153,6 +189,8 @@ impl Carry<'_> {
             cancel: cancel.clone(),
             proofs: inner.prover.proofs().clone(),
             host_services: inner.options.host_services.clone(),
+            buildpacks: store.app(&self.deploy.name.app).await?.buildpacks,
+            config: self.build_config(&config)?,
         };
         let output = Arc::clone(self.output);
         let build =

@@ -252,6 +252,7 @@ fn nothing(deploy: DeployPath, number: ReleaseNumber) -> Target {
         mounts: Vec::new(),
         slug_env: BTreeMap::new(),
         slug_path: Vec::new(),
+        profile: Vec::new(),
         checks: BTreeMap::new(),
         limits: TypeLimits::default(),
     }

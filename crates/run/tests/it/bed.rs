@@ -243,6 +243,7 @@ impl Bed {
             ],
             slug_env: BTreeMap::from([("SHARED".to_owned(), "/shared".to_owned())]),
             slug_path: Vec::new(),
+            profile: Vec::new(),
             checks: BTreeMap::new(),
             limits: tolv_run::TypeLimits::default(),
         }

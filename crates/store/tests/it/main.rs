@@ -168,7 +168,10 @@ fn at(second: i64) -> Timestamp {
 
 fn set(pairs: &[(&str, &[u8])]) -> Change {
     let pair = |&(name, value): &(&str, &[u8])| {
-        (name.parse::<EnvName>().unwrap(), NewValue { value: value.to_vec(), secret: false })
+        (
+            name.parse::<EnvName>().unwrap(),
+            NewValue { value: value.to_vec(), secret: false, build: false },
+        )
     };
     Change { set: pairs.iter().map(pair).collect(), unset: BTreeSet::new() }
 }

@@ -100,7 +100,7 @@ async fn config_holds_any_bytes(bed: Bed) {
     let tried = TestRunner::new(Cases { cases: 24, failure_persistence: None, ..Cases::default() })
         .run(&vars, |vars| {
             let new = |(name, (value, secret)): (&String, &(Vec<u8>, bool))| {
-                let new = NewValue { value: value.clone(), secret: *secret };
+                let new = NewValue { value: value.clone(), secret: *secret, build: false };
                 (name.parse::<EnvName>().unwrap(), new)
             };
             // A secret stays one until it is unset.

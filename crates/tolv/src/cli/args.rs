@@ -220,6 +220,9 @@ pub(crate) enum ConfigCommand {
         /// The values may never be read again
         #[arg(long)]
         secret: bool,
+        /// Builds get them too, from the next one on: they are a part of the slug
+        #[arg(long)]
+        build: bool,
         /// Leave out the release phase
         #[arg(long)]
         no_release_phase: bool,

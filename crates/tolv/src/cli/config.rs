@@ -33,12 +33,12 @@ pub(super) fn config(args: Config, settings: &Settings) -> Done {
             bytes.push(b'\n');
             Ok(bytes)
         }
-        Some(ConfigCommand::Set { secret, no_release_phase, pairs }) => {
+        Some(ConfigCommand::Set { secret, build, no_release_phase, pairs }) => {
             let set = pairs.iter().map(pair).collect::<Result<BTreeMap<_, _>, _>>()?;
             change(
                 &target,
                 &path,
-                &ConfigChange { set, unset: Vec::new(), secret, no_release_phase },
+                &ConfigChange { set, unset: Vec::new(), secret, build, no_release_phase },
             )
         }
         Some(ConfigCommand::Unset { no_release_phase, names }) => {
@@ -60,7 +60,7 @@ pub(super) fn config(args: Config, settings: &Settings) -> Done {
             change(
                 &target,
                 &path,
-                &ConfigChange { set, unset: Vec::new(), secret, no_release_phase },
+                &ConfigChange { set, secret, no_release_phase, ..ConfigChange::default() },
             )
         }
         Some(ConfigCommand::Export) => export(&target, &path),
@@ -115,7 +115,11 @@ fn list(target: &Target, path: &str, values: bool) -> Done {
             }
             (None, _) => String::new(),
         };
-        vec![name.clone(), value]
+        let name = match variable.build {
+            true => format!("{name} (builds too)"),
+            false => name.clone(),
+        };
+        vec![name, value]
     };
     let rows: Vec<_> = config.variables.iter().map(row).collect();
     let heads: &[&str] = if values { &["NAME", "VALUE"] } else { &["NAME"] };
@@ -137,7 +141,10 @@ fn change(target: &Target, path: &str, change: &ConfigChange) -> Done {
         return Ok(json(&operation)?.into_bytes());
     }
     let number = operation.release.unwrap_or_default();
-    let note = stopped_note(target)?;
+    let mut note = stopped_note(target)?.to_owned();
+    if change.build {
+        note.push_str("; builds get it from the next one on");
+    }
     Ok(format!("Changed {names}: {} is at v{number}{note}\n", operation.deploy).into_bytes())
 }
 

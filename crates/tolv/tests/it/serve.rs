@@ -2,6 +2,8 @@
 
 mod answers;
 mod api;
+mod build_config;
+mod buildpacks;
 mod config;
 mod cron;
 mod crowd;
@@ -23,6 +25,7 @@ mod names;
 mod network;
 mod outages;
 mod power;
+mod profile;
 mod proof;
 mod push;
 mod refs;

@@ -41,13 +41,13 @@ fn without_a_build_script_python_is_alone() {
 }
 
 #[test]
-fn app_json_says_the_order() {
-    let of = |text: &str| headings(&machine(&[("package.json", BUILT), ("app.json", text)])).0;
-    let url = |name: &str| format!(r#"{{"url": "https://github.com/heroku/{name}"}}"#);
-    let list = |names: &[String]| format!(r#"{{"buildpacks": [{}]}}"#, names.join(","));
-    let (node, python) = (url("heroku-buildpack-nodejs.git"), url("heroku-buildpack-python"));
-    assert_eq!(of(&list(&[node.clone(), python.clone()])), "node and python");
-    assert_eq!(of(&list(&[python.clone(), node])), "python and node");
-    assert_eq!(of(&list(&[python])), "python");
-    assert_eq!(of(r#"{"buildpacks": ["heroku/nodejs", "heroku/python"]}"#), "node and python");
+fn the_buildpacks_say_the_order() {
+    let machine = machine(&[("package.json", BUILT)]);
+    let of = |named: &[&'static str]| machine.plan_of(named).unwrap().builder;
+    assert_eq!(of(&["node", "python"]), "node and python");
+    assert_eq!(of(&["python", "node"]), "python and node");
+    assert_eq!(of(&["python"]), "python");
+    assert_eq!(of(&["node"]), "node");
+    let error = machine.plan_of(&["go"]).unwrap_err().to_string();
+    assert!(error.contains("looked in the root of the codebase for go.mod (go)"), "{error}");
 }

@@ -51,6 +51,7 @@ fn a_folder_appears_whole_or_not() {
     let home = tempfile::tempdir().unwrap();
     let env = BTreeMap::new();
     let mut chains = Toolchains {
+        config: None,
         folder: home.path().join("toolchains"),
         system: Vec::new(),
         proofs: &Proofs::default(),

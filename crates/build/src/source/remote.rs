@@ -1,6 +1,5 @@
-//! URLs of submodules, as a stranger wrote them.
+//! URLs of git repositories, as a stranger wrote them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use tolv_model::source::is_hostile;
@@ -11,11 +10,11 @@ const MAX_URL: usize = 2048;
 
 /// An https URL without credentials: git repeats it in its errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Remote(Url);
+pub(crate) struct Remote(Url);
 
 impl Remote {
     /// Reads a URL, or says why it is not fetched.
-    pub(super) fn parse(raw: &[u8]) -> Result<Self, &'static str> {
+    pub(crate) fn parse(raw: &[u8]) -> Result<Self, &'static str> {
         let text = std::str::from_utf8(raw).map_err(|_| "is not UTF-8")?;
         if text.is_empty() {
             return Err("is empty: write an https URL");
@@ -58,7 +57,7 @@ impl Remote {
         Ok(Self(url))
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         self.0.as_str()
     }
 }
@@ -70,7 +69,7 @@ impl fmt::Display for Remote {
 }
 
 /// A URL for messages: without credentials, query and fragment, harmless and short.
-pub(super) fn redacted(raw: &[u8]) -> String {
+pub(crate) fn redacted(raw: &[u8]) -> String {
     let text = String::from_utf8_lossy(raw);
     let text = text.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = match text.split_once("://") {
@@ -86,24 +85,6 @@ pub(super) fn redacted(raw: &[u8]) -> String {
         short.push('…');
     }
     super::shown(short.as_bytes())
-}
-
-/// Path → URL of what `git config -z --list` says of a `.gitmodules`.
-pub(super) fn of_paths(list: &[u8]) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let (mut paths, mut urls) = (BTreeMap::new(), BTreeMap::new());
-    for entry in list.split(|&byte| byte == 0) {
-        let Some(end) = entry.iter().position(|&byte| byte == b'\n') else { continue };
-        let (key, value) = (&entry[..end], &entry[end + 1..]);
-        let Some(rest) = key.strip_prefix(b"submodule.") else { continue };
-        if let Some(name) = rest.strip_suffix(b".path") {
-            let path = value.strip_suffix(b"/").unwrap_or(value);
-            paths.insert(name.to_vec(), path.to_vec());
-        } else if let Some(name) = rest.strip_suffix(b".url") {
-            urls.insert(name.to_vec(), value.to_vec());
-        }
-    }
-    let found = paths.into_iter().filter_map(|(name, path)| Some((path, urls.remove(&name)?)));
-    found.collect()
 }
 
 #[cfg(test)]
@@ -159,18 +140,5 @@ mod tests {
             assert_eq!(redacted(raw.as_bytes()), wanted);
         }
         assert!(redacted("x".repeat(4000).as_bytes()).chars().count() <= 201);
-    }
-
-    #[test]
-    fn a_path_has_the_url_of_its_own_section() {
-        let list = b"submodule.a.path\nlib/a\0submodule.a.url\nhttps://one\0\
-            submodule.b.c.url\nhttps://two\0submodule.b.c.path\nvendor/\0\
-            submodule.d.path\nd\0core.x\ny\0submodule.e.url\nhttps://e\0novalue\0\
-            submodule.a.url\nhttps://last\0";
-        let found = of_paths(list);
-        let text = |path: &str| found.get(path.as_bytes()).map(|url| String::from_utf8_lossy(url));
-        assert_eq!(text("lib/a").as_deref(), Some("https://last"));
-        assert_eq!(text("vendor").as_deref(), Some("https://two"));
-        assert_eq!(found.len(), 2);
     }
 }
