@@ -100,6 +100,7 @@ pub use spare::{KEEP_ALIVE, keep_threads};
 pub use status::{Check, Health, Status, worst};
 pub use tokens::{State, new_token_text, recover_token, token_hash};
 pub use tolv_logs::drain::DrainUrl;
+pub use tolv_router::Handed;
 pub use tolv_sandbox::Limits;
 pub use tolv_store::{DatabaseUrl, SecretKey};
 pub use up::{Event, Output, Stop, down, show, up};

@@ -12,6 +12,7 @@ mod drains;
 mod drill;
 mod ending;
 mod first;
+mod handover;
 mod helpers;
 mod hostile;
 mod interrupt;
