@@ -403,9 +403,8 @@ impl<'a> Connection<'a> {
         let Ok(stream) = self.stream.into_std() else { return };
         let handed = Handed { stream, read: self.read.to_vec(), age };
         let heir = lock(&self.router.heir).clone();
-        match heir.map(|heir| heir.send(handed)) {
-            Some(Err(unsent)) => unsent.0.refuse(),
-            Some(Ok(())) | None => {}
+        if let Some(Err(unsent)) = heir.map(|heir| heir.send(handed)) {
+            unsent.0.refuse();
         }
     }
 

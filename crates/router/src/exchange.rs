@@ -187,9 +187,15 @@ impl<'a> Exchange<'a> {
         let mut used = self.request.is_repeatable();
         loop {
             let reached = self.reach(client, read, used).await?;
+            let is_new = !reached.used;
             match self.attempt(client, read, reached).await {
                 Ok(open) => return Ok(open),
-                Err(Miss::Stale) => used = false,
+                Err(Miss::Stale) => {
+                    used = false;
+                    if is_new {
+                        self.way.pass_over();
+                    }
+                }
                 Err(Miss::Failed(failure)) => return Err(failure.into()),
             }
         }
@@ -383,7 +389,9 @@ impl<'a> Exchange<'a> {
             let raw = match self.answer_head(from, answer).await? {
                 AnswerHead::Whole(raw) => raw,
                 AnswerHead::Over { is_unread } => {
-                    let stale = used && first && is_unread && answer.is_empty();
+                    // A process that ends while nobody knows of it had the connection, and never read it.
+                    let may_retry = used || self.router.leaving.is_cancelled();
+                    let stale = may_retry && first && is_unread && answer.is_empty();
                     let stale = stale && self.request.is_repeatable();
                     return Err(if stale { Miss::Stale } else { Code::H13.into() });
                 }

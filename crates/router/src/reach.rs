@@ -60,6 +60,11 @@ impl Way {
         Self { began, route: None, backend: None, connect: Duration::ZERO, tried: Vec::new() }
     }
 
+    /// Tries the process that was tried last no more.
+    pub(crate) fn pass_over(&mut self) {
+        self.tried.extend(self.backend.clone());
+    }
+
     pub(crate) fn time_outs(&self, router: &Inner) -> TimeOuts {
         self.route.as_ref().and_then(|way| way.route.time_outs).unwrap_or(router.settings.time_outs)
     }
@@ -120,7 +125,7 @@ pub(crate) async fn reach(
             Err(failure @ Failure { code: Code::H99, .. }) => return Err(failure.into()),
             Err(refused) => {
                 request.quarantine(router.settings.quarantine);
-                way.tried.push(request.backend.clone());
+                way.pass_over();
                 failure = Some(refused);
             }
         }

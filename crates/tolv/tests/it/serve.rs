@@ -27,6 +27,7 @@ mod power;
 mod proof;
 mod push;
 mod release_phase;
+mod replaced;
 mod restart;
 mod rows;
 mod run;
