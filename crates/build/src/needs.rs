@@ -56,7 +56,7 @@ impl Places {
     }
 
     fn find(&self, toolchain: &Toolchain) -> Result<PathBuf, Error> {
-        if toolchain.name == Toolchain::PLATFORM {
+        if toolchain.is_platform() {
             return Ok(self.program.clone());
         }
         let gone = |why: String| Error::Toolchain {

@@ -152,6 +152,11 @@ impl Toolchain {
     /// The name of the platform's own program, which serves static sites.
     pub const PLATFORM: &str = "tolv";
 
+    /// Whether it is the platform's own program.
+    pub fn is_platform(&self) -> bool {
+        self.name == Self::PLATFORM
+    }
+
     /// Whether the name is a plain path below the folder of toolchains.
     pub fn is_plain(&self) -> bool {
         let part = |part: &str| !part.is_empty() && part != "." && part != "..";

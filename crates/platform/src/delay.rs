@@ -30,7 +30,7 @@ impl Platform {
                 self.0.store.prepare().await?;
                 self.0.prepared.cancel();
             }
-            self.0.repos.set_up(&self.0.options.host.program)?;
+            self.0.repos.set_up()?;
             self.control_all().await
         };
         let (begin, end) = match delay.kind() {

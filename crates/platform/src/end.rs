@@ -4,9 +4,11 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tolv_model::id::OperationId;
+use tolv_router::Handed;
 
 use super::platform::{Platform, lock};
 
@@ -99,8 +101,10 @@ impl Platform {
     }
 
     /// Lets go of what runs and of the state folder, for the next platform to go on with. Requests
-    /// are answered still, by what runs now, until [`Platform::finish`]. One-offs are stopped.
+    /// are answered still, by what runs now, until [`Platform::finish`]; those that reach no process wait
+    /// for that. One-offs are stopped.
     pub async fn leave(&self) {
+        self.0.router.leave();
         self.0.leaving.cancel();
         self.0.ending.cancel();
         self.settle().await;
@@ -110,9 +114,10 @@ impl Platform {
     }
 
     /// After [`Platform::leave`], once the next platform takes requests from the same socket: takes
-    /// no more, and lets those in flight finish.
-    pub async fn finish(&self) {
-        self.0.router.hand_on();
+    /// no more, and lets those in flight finish. Connections whose requests wait for a process go to
+    /// `heir`, whose [`Platform::adopt`] takes them.
+    pub async fn finish(&self, heir: mpsc::UnboundedSender<Handed>) {
+        self.0.router.hand_on(heir);
         // A start after a kill of the next platform finds the address free.
         lock(&self.0.listener).take();
         self.finish_requests().await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tolv_router::Handed;
 
 use crate::error::Error;
 use crate::platform::Platform;
@@ -73,6 +74,17 @@ impl Front {
 }
 
 impl Platform {
+    /// Goes on with a connection of the platform before this one.
+    ///
+    /// # Errors
+    ///
+    /// The client is gone, or the system's.
+    pub fn adopt(&self, handed: Handed) -> io::Result<()> {
+        let Some(runtime) = &self.0.front.0 else { return Ok(()) };
+        let _inside = runtime.enter();
+        self.0.router.adopt(handed)
+    }
+
     /// Lets the router take requests, until it drains.
     pub(super) fn take_requests(&self, listener: TcpListener) -> Result<(), Error> {
         let (inner, router) = (&self.0, self.0.router.clone());

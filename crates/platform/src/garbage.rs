@@ -163,6 +163,17 @@ impl Platform {
         }
     }
 
+    /// Says which repositories were gone; to the platform's end.
+    pub(super) async fn tell_of_lost_repositories(self) {
+        while let Some(app) = self.0.ending.run_until_cancelled(self.0.repos.next_lost()).await {
+            self.say(format!(
+                "The repository of {app} is gone from the state folder; an empty one is made. What was \
+                 released runs; the next push brings the commits"
+            ))
+            .await;
+        }
+    }
+
     /// Keeps of an app's repository what releases and operations need.
     async fn tidy(&self, app: &AppName) -> Result<(), Error> {
         let store = &self.0.store;

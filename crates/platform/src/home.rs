@@ -137,7 +137,7 @@ pub fn private_umask() {
 
 /// Names of folders whose contents have modes of their own, because processes with other uids see
 /// or own them.
-const SHOWN: [&str; 4] = ["slugs", "toolchains", "cache", "builds"];
+const SHOWN: [&str; 5] = ["slugs", "toolchains", "cache", "builds", crate::image::FOLDER];
 
 /// Takes the rights of others away from an existing folder, and from what is in it where they could
 /// reach that.

@@ -43,10 +43,10 @@ use super::requests::Command;
 use super::runs::Runs;
 use super::sizing::Shares;
 use super::status::{Findings, Probes};
-use super::target::Runtime;
 use super::task::Panics;
 use crate::access::{self, Access};
 use crate::home::Home;
+use crate::image::{self, Image};
 use crate::listen::listen;
 use crate::repo::Repos;
 use crate::routes::Hosts;
@@ -82,6 +82,8 @@ pub(super) struct Inner {
     pub(super) store: Store,
     pub(super) blobs: BlobStore,
     pub(super) repos: Repos,
+    /// This program's own file.
+    pub(super) image: Image,
     pub(super) spawner: Spawner,
     pub(super) level: Level,
     /// The services of this machine that processes may reach, where they have networks of their own.
@@ -132,7 +134,7 @@ pub(super) struct Inner {
 }
 
 /// In the state folder: where files are written beside their places first.
-const WRITTEN: [&str; 4] = ["", "anchors", "running", "git/hooks"];
+const WRITTEN: [&str; 5] = ["", "anchors", "running", "git/hooks", image::FOLDER];
 
 /// The key in a file; a new one only for a database that was written with none, in a state folder
 /// without deploys.
@@ -227,9 +229,12 @@ impl Platform {
         let own_networks = level == Level::Strict && machine.network.is_none();
         let host_services = own_networks.then(|| options.host_services.clone());
         let git = GitSandbox { spawner: spawner.clone(), level, limits: options.git };
-        let repos = Repos::at(&home.join("git"), git, options.min_free);
+        // What is started of this program comes from there, whatever is at its path from here on.
+        let image = Image::at(&home, &options.image, &options.host.program);
+        options.host.program = image.path().to_owned();
+        let repos = Repos::at(&home.join("git"), git, options.min_free, image.clone());
         if options.codebase.is_none() {
-            repos.set_up(&options.host.program).map_err(Error::from).or_else(&mut wait)?;
+            repos.set_up().map_err(Error::from).or_else(&mut wait)?;
         }
         let prover = Prover::open(&home, &store, level);
         let listener = listen(&options.http).await?;
@@ -267,6 +272,7 @@ impl Platform {
             store,
             blobs,
             repos,
+            image,
             spawner,
             level,
             findings: Findings { machine, missing, beyond },
@@ -329,6 +335,7 @@ impl Platform {
             }
         }
         platform.keep_up("what tidies repositories", Self::tidy_up);
+        platform.keep_up("what tells of lost repositories", Self::tell_of_lost_repositories);
         if is_handed_on {
             platform.keep_up("what takes up late pushes", Self::take_up_late_pushes);
         }
@@ -514,13 +521,6 @@ impl Platform {
             store.change_config_for(&deploy.id, if_version, change, releasing, now).await?;
         self.wake(&deploy.id);
         Ok(changed)
-    }
-
-    /// What a release needs of its slug to run.
-    pub(super) async fn runtime(&self, app: &AppId, slug: &SlugId) -> Result<Runtime, Error> {
-        let manifest = self.manifest(app, *slug).await?;
-        let mounts = self.mounts(app, *slug, &manifest)?;
-        Ok(Runtime::of(manifest, mounts))
     }
 
     pub(super) fn host_of(&self, path: &DeployPath) -> String {

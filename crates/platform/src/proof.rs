@@ -5,18 +5,20 @@
 //! proven is kept in the state folder, sealed with the secret key.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
 use tokio::time::Instant;
 use tolv_build::{Places, Proofs};
 use tolv_model::id::AppId;
-use tolv_model::slug::{Manifest, SlugId};
+use tolv_model::slug::{Manifest, SlugId, Toolchain};
 use tolv_sandbox::{Level, Mount};
 use tolv_store::Store;
 
 use super::error::{Error, chain};
 use super::platform::{Inner, Platform, blocking, lock};
+use super::target::Runtime;
 
 /// In the state folder: what was proven.
 const FILE: &str = "proofs";
@@ -117,20 +119,38 @@ impl Platform {
         }
     }
 
+    /// What a release needs of its slug to run.
+    pub(super) async fn runtime(&self, app: &AppId, slug: &SlugId) -> Result<Runtime, Error> {
+        let manifest = self.manifest(app, *slug).await?;
+        let mounts = self.mounts(app, *slug, &manifest).await?;
+        Ok(Runtime::of(manifest, mounts))
+    }
+
     /// What the processes of a slug see beside the stack, on this machine.
-    pub(super) fn mounts(
+    async fn mounts(
         &self,
         app: &AppId,
         slug: SlugId,
         manifest: &Manifest,
     ) -> Result<Vec<Mount>, Error> {
-        let places = Places {
-            home: self.folder_of(app),
-            toolchains: self.0.options.host.toolchains(&self.0.home),
-            program: self.0.options.host.program.clone(),
+        let program = match manifest.toolchains.iter().any(Toolchain::is_platform) {
+            true => self.own_program().await?,
+            false => self.0.options.host.program.clone(),
         };
+        let toolchains = self.0.options.host.toolchains(&self.0.home);
+        let places = Places { home: self.folder_of(app), toolchains, program };
         Ok(places.mounts(slug, manifest)?)
     }
+
+    /// The file of this program, for what is started of it.
+    pub(super) async fn own_program(&self) -> Result<PathBuf, Error> {
+        let image = self.0.image.clone();
+        blocking(move || image.file().map_err(unkept)).await
+    }
+}
+
+fn unkept(source: io::Error) -> Error {
+    Error::System { what: "keep a copy of the running program", source }
 }
 
 /// What the engine of a deploy asks before each start of a process.
@@ -141,7 +161,12 @@ pub(super) fn before_start(platform: Weak<Inner>, app: AppId) -> tolv_run::Prove
             let Some(platform) = platform else {
                 return Err("the platform is gone".to_owned().into());
             };
-            platform.prove(&app, release.slug).await.map_err(|error| tolv_run::StartFailure {
+            let image = platform.0.image.clone();
+            let ready = async {
+                blocking(move || image.require().map_err(unkept)).await?;
+                platform.prove(&app, release.slug).await
+            };
+            ready.await.map_err(|error| tolv_run::StartFailure {
                 why: chain(&error),
                 shortage: error.shortage(),
             })

@@ -176,11 +176,15 @@ impl Platform {
                 let Some(commit) = commit else {
                     return Ok(Standing { commit: None, subject: None, ahead: 0, behind: 0 });
                 };
+                let about = repos.describe(&name, &commit)?;
+                // Commits that are gone, with the repository or long ago, are counted by nobody.
                 let (ahead, behind) = match &base {
-                    Some(base) => repos.ahead_behind(&name, &commit, base)?,
-                    None => (0, 0),
+                    Some(base) if about.is_some() && repos.describe(&name, base)?.is_some() => {
+                        repos.ahead_behind(&name, &commit, base)?
+                    }
+                    Some(_) | None => (0, 0),
                 };
-                let subject = repos.describe(&name, &commit)?.map(|about| about.subject);
+                let subject = about.map(|about| about.subject);
                 Ok(Standing { commit: Some(commit), subject, ahead, behind })
             };
             commits.into_iter().map(standing).collect::<Result<_, crate::repo::RepoError>>()

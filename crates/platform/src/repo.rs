@@ -16,6 +16,7 @@ mod answer;
 mod body;
 mod commands;
 mod hook;
+mod lost;
 mod plan;
 mod quarantine;
 mod refs;
@@ -35,9 +36,12 @@ use tolv_build::{GitAccess, GitCommand, GitSandbox, Repository};
 use tolv_model::name::{AppName, Deploy};
 use tolv_model::source::is_hostile;
 
+use crate::image::Image;
+
 pub use body::BodyError;
 use body::Disk;
 pub use hook::{HOOK, hook};
+use lost::Lost;
 pub use plan::{Planned, RefCommand, plan_push};
 use quarantine::Quarantines;
 pub(crate) use refs::BATCH;
@@ -130,6 +134,9 @@ pub struct Repos {
     quarantines: Quarantines,
     writers: Writers,
     disk: Disk,
+    /// What the hook is.
+    image: Image,
+    lost: Lost,
 }
 
 /// Pushes at once, and fetches at once: in total, of one app and of one token.
@@ -143,7 +150,7 @@ const MAX_WAITING_PUSHES_PER_TOKEN: usize = 32;
 
 impl Repos {
     /// Those below a folder, on whose disk pushes leave `min_free` bytes free.
-    pub fn at(folder: &Path, git: GitSandbox, min_free: u64) -> Self {
+    pub fn at(folder: &Path, git: GitSandbox, min_free: u64, image: Image) -> Self {
         Self {
             folder: folder.to_owned(),
             git,
@@ -157,6 +164,8 @@ impl Repos {
             quarantines: Quarantines::default(),
             writers: Writers::default(),
             disk: Disk { folder: folder.to_owned(), min_free },
+            image,
+            lost: Lost::default(),
         }
     }
 
@@ -176,11 +185,9 @@ impl Repos {
     /// # Errors
     ///
     /// [`RepoError::Folder`].
-    pub fn set_up(&self, program: &Path) -> Result<(), RepoError> {
-        let hooks = self.hooks();
-        fs::create_dir_all(&hooks).map_err(failed("create", &hooks))?;
+    pub fn set_up(&self) -> Result<(), RepoError> {
+        self.make_folders(self.image.path())?;
         let pushes = self.pushes();
-        fs::create_dir_all(&pushes).map_err(failed("create", &pushes))?;
         for entry in fs::read_dir(&pushes).map_err(failed("read", &pushes))?.flatten() {
             let name = entry.file_name();
             let owner = name.to_str().and_then(|name| name.split_once('-'));
@@ -194,6 +201,23 @@ impl Repos {
                 remove(&entry.path())?;
             }
         }
+        Ok(())
+    }
+
+    /// What a push needs, made where it is gone; the file of the hook's program.
+    fn ready_for_push(&self) -> Result<PathBuf, RepoError> {
+        let unkept = failed("keep a copy of the running program as", self.image.path());
+        let program = self.image.file().map_err(unkept)?;
+        self.make_folders(&program)?;
+        Ok(program)
+    }
+
+    /// Makes the folders, and the hook, which is `program`.
+    fn make_folders(&self, program: &Path) -> Result<(), RepoError> {
+        let (hooks, pushes) = (self.hooks(), self.pushes());
+        for folder in [&hooks, &pushes] {
+            fs::create_dir_all(folder).map_err(failed("create", folder))?;
+        }
         // git looks into the hooks' folder as the uid that its sandbox has.
         for (folder, mode) in [(&self.folder, 0o700), (&pushes, 0o700), (&hooks, 0o755)] {
             let is = fs::metadata(folder).map_err(failed("read", folder))?.mode() & 0o7777;
@@ -206,7 +230,7 @@ impl Repos {
         if fs::read_link(&link).is_ok_and(|known| known == program) {
             return Ok(());
         }
-        // A new one over the old: a push that goes on meanwhile finds one of them.
+        // A new one over the old: a push that is under way finds one of them.
         tolv_durable::link(&link, program).map_err(failed("create", &link))
     }
 
@@ -231,6 +255,7 @@ impl Repos {
 
     /// Output of a git command that has to succeed; nothing where it ends with status 1 alone.
     fn ask(&self, app: &AppName, args: &[&str]) -> Result<Option<String>, RepoError> {
+        self.require(app)?;
         ask(&self.repository(app), GitAccess::Read, args)
     }
 
@@ -246,6 +271,7 @@ impl Repos {
 
     /// Runs a command that locks what it changes, again where somebody else has a lock.
     fn unlocked(&self, app: &AppName, command: &GitCommand) -> Result<(), RepoError> {
+        self.require(app)?;
         let (repository, began) = (self.repository(app), Instant::now());
         loop {
             let answer = repository.ask(command).map_err(run)?;
@@ -272,9 +298,11 @@ impl Repos {
     /// The folder's, and git's.
     pub fn create(&self, app: &AppName) -> Result<(), RepoError> {
         let dir = self.dir(app);
+        let _one = self.lost.making();
         if dir.symlink_metadata().is_ok() {
             return Ok(());
         }
+        fs::create_dir_all(&self.folder).map_err(failed("create", &self.folder))?;
         // Aside and renamed: half a repository is never found under its name.
         let aside = self.folder.join(format!("{app}.new"));
         remove(&aside)?;
@@ -291,6 +319,7 @@ impl Repos {
     ///
     /// The folder's.
     pub fn remove(&self, app: &AppName) -> Result<(), RepoError> {
+        self.lost.forget(app);
         remove(&self.dir(app))
     }
 
@@ -369,7 +398,9 @@ impl Repos {
         // What a clone checks out.
         let own = namespace(deploy);
         let (head, branch) = (format!("{own}HEAD"), format!("{own}refs/heads/{branch}"));
-        self.tell(&deploy.app, &["symbolic-ref", &head, &branch])
+        self.tell(&deploy.app, &["symbolic-ref", &head, &branch])?;
+        self.lost.forget(&deploy.app);
+        Ok(())
     }
 
     /// Keeps a commit for as long as [`Repos::keep`] names it.

@@ -133,6 +133,8 @@ pub(crate) struct Facts {
     pub(crate) failing_drains: u64,
     pub(crate) git: Used,
     pub(crate) pushes: Used,
+    /// Apps whose repositories were gone, and are empty.
+    pub(crate) lost_repositories: Vec<String>,
     pub(crate) builds: Used,
     /// Lines that wait for standard output.
     pub(crate) lines: Used,
@@ -242,6 +244,7 @@ impl Platform {
             failing_drains: 0,
             git: Used::of(inner.repos.at_work()),
             pushes: Used::of(inner.repos.waiting_pushes()),
+            lost_repositories: inner.repos.lost().iter().map(ToString::to_string).collect(),
             builds: Used::of((
                 inner.shares.builds.saturating_sub(inner.building.available_permits()),
                 inner.shares.builds,

@@ -3,6 +3,7 @@
 //! ```text
 //!  ┌─▶ wait ── a byte ──▶ head ──▶ exchange ──▶ access line ──┬─▶ linger, close
 //!  │    └── 60 s, closed, draining ──▶ close                   │
+//!  │                              └── handed on ──▶ gone       │
 //!  └───────────────────── next request ──────────────────────┘
 //! ```
 
@@ -18,11 +19,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::access::{AccessLine, Code, Protocol};
 use crate::clients::{Admitted, Full};
 use crate::error_page;
-use crate::exchange::{Exchange, Failure};
+use crate::exchange::{Exchange, Failure, Unanswered};
+use crate::handed::Handed;
 use crate::head::{Fields, RequestHead, Scanner, Sender};
 use crate::headers::{Origin, forwarded_for};
 use crate::ids::is_usable;
 use crate::inner::Inner;
+use crate::live::lock;
 use crate::message::Request;
 use crate::pump::fill_from;
 
@@ -36,20 +39,32 @@ const LAST_CALL: Duration = Duration::from_millis(100);
 /// For the head of a request on a connection that is refused.
 const REFUSED_HEAD: Duration = Duration::from_secs(1);
 
-/// Serves a connection until it is closed.
-pub(crate) async fn serve(
-    router: &Inner,
-    stream: TcpStream,
-    peer: IpAddr,
-    port: u16,
-    place: Admitted,
-) {
-    let mut connection = Connection::new(router, stream, peer, port, Some(place));
+/// A connection as it was taken.
+pub(crate) struct Arrived {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: IpAddr,
+    /// The port that the client connected to.
+    pub(crate) port: u16,
+    /// What another router has read of it, and when its request came there.
+    pub(crate) read: BytesMut,
+    pub(crate) came: Option<Instant>,
+}
+
+impl Arrived {
+    pub(crate) fn new(stream: TcpStream, peer: IpAddr, port: u16) -> Self {
+        Self { stream, peer: peer.to_canonical(), port, read: BytesMut::new(), came: None }
+    }
+}
+
+/// Serves a connection until it is closed, or is handed on.
+pub(crate) async fn serve(router: &Inner, arrived: Arrived, place: Admitted) {
+    let mut connection = Connection::new(router, arrived, Some(place));
     loop {
         match connection.request().await {
             Next::Request => {}
             Next::Close => return,
             Next::Linger => return connection.linger().await,
+            Next::HandOn => return connection.hand_on(),
             Next::Reset => {
                 drop(connection.stream.set_zero_linger());
                 return;
@@ -59,8 +74,8 @@ pub(crate) async fn serve(
 }
 
 /// Answers the first request of a connection for which there is no place.
-pub(crate) async fn refuse(router: &Inner, stream: TcpStream, peer: IpAddr, port: u16, why: Full) {
-    let mut connection = Connection::new(router, stream, peer, port, None);
+pub(crate) async fn refuse(router: &Inner, arrived: Arrived, why: Full) {
+    let mut connection = Connection::new(router, arrived, None);
     let began = Instant::now();
     let head = timeout(REFUSED_HEAD, connection.head()).await;
     let head =
@@ -103,6 +118,8 @@ enum Next {
     Linger,
     /// An ordinary close would look like an ordinary end.
     Reset,
+    /// Another router goes on with the request, of which nothing was sent to a process.
+    HandOn,
 }
 
 struct Connection<'a> {
@@ -113,23 +130,20 @@ struct Connection<'a> {
     peer: IpAddr,
     /// The port that the client connected to.
     port: u16,
+    /// When the next request came, where that was before another router handed it on.
+    came: Option<Instant>,
     trusted: bool,
     /// Where it is counted; nothing where it is refused.
     place: Option<Admitted>,
 }
 
 impl<'a> Connection<'a> {
-    fn new(
-        router: &'a Inner,
-        stream: TcpStream,
-        peer: IpAddr,
-        port: u16,
-        place: Option<Admitted>,
-    ) -> Self {
+    fn new(router: &'a Inner, arrived: Arrived, place: Option<Admitted>) -> Self {
+        let Arrived { stream, peer, port, read, came } = arrived;
         // Fails only on a socket that is gone, which the first read will tell.
         drop(stream.set_nodelay(true));
-        let (read, trusted) = (BytesMut::new(), router.trusts(peer));
-        Self { router, stream, read, peer, port, trusted, place }
+        let trusted = router.trusts(peer);
+        Self { router, stream, read, peer, port, came, trusted, place }
     }
 
     /// One request from its first byte to its access line.
@@ -142,9 +156,18 @@ impl<'a> Connection<'a> {
                 return self.misread(line, Instant::now(), failure, &Fields::default()).await;
             }
         };
-        let began = Instant::now();
+        let began = self.came.take().unwrap_or_else(Instant::now);
         match RequestHead::parse(raw.clone()).and_then(Request::understand) {
-            Ok(request) => self.forward(&request, began).await,
+            Ok(request) => match self.forward(&request, began).await {
+                Next::HandOn => {
+                    // It has been read by nobody, then.
+                    let mut unread = BytesMut::from(&*raw);
+                    unread.extend_from_slice(&self.read);
+                    (self.read, self.came) = (unread, Some(began));
+                    Next::HandOn
+                }
+                next => next,
+            },
             Err(bad) => {
                 // What can be told of it is told.
                 let Ok(head) = RequestHead::parse(raw) else {
@@ -235,16 +258,25 @@ impl<'a> Connection<'a> {
             ..self.line(&request.head.fields)
         };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let start = since_epoch.saturating_sub(began.elapsed()).as_millis();
         let origin = Origin {
             trusted: self.trusted,
             protocol: Protocol::Http,
             port: self.port,
-            start: since_epoch.as_millis(),
+            start,
             request_id: &line.request_id,
             forwarded: &line.forwarded,
         };
-        let mut exchange = Exchange::new(self.router, request, origin);
-        let ended = exchange.run(&mut self.stream, &mut self.read).await;
+        let mut exchange = Exchange::new(self.router, request, origin, began);
+        let ended = match exchange.run(&mut self.stream, &mut self.read).await {
+            Err(Unanswered::HandOn) if self.router.has_heir() => return Next::HandOn,
+            Err(Unanswered::HandOn) => {
+                let detail = "the platform that goes on takes no requests over";
+                Err(Failure { detail: Some(detail), ..Code::H99.into() })
+            }
+            Err(Unanswered::Failed(failure)) => Err(failure),
+            Ok(open) => Ok(open),
+        };
         let (way, progress) = exchange.into_parts();
         line.process = way.backend.map(|backend| backend.process);
         line.connect = way.connect;
@@ -363,6 +395,17 @@ impl<'a> Connection<'a> {
             self.router.cut_requests.fetch_add(1, Ordering::Relaxed);
         }
         (self.router.on_line)(AccessLine { service: began.elapsed(), ..line });
+    }
+
+    /// Gives the connection to the router that takes requests now. That one writes the access line.
+    fn hand_on(self) {
+        let age = self.came.map_or(Duration::ZERO, |came| came.elapsed());
+        let Ok(stream) = self.stream.into_std() else { return };
+        let handed = Handed { stream, read: self.read.to_vec(), age };
+        let heir = lock(&self.router.heir).clone();
+        if let Some(Err(unsent)) = heir.map(|heir| heir.send(handed)) {
+            unsent.0.refuse();
+        }
     }
 
     /// Closes so that the client gets all of the last answer.

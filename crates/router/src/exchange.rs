@@ -20,7 +20,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::futures::Notified;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::access::Code;
 use crate::body::{Decoder, Encoder};
@@ -85,6 +85,19 @@ fn unclosed() -> Failure {
     Failure { detail: Some(detail), ..Code::H99.into() }
 }
 
+/// Why a request has no answer of a process.
+pub(crate) enum Unanswered {
+    Failed(Failure),
+    /// It was sent to none, and another router takes requests from here on.
+    HandOn,
+}
+
+impl<F: Into<Failure>> From<F> for Unanswered {
+    fn from(failure: F) -> Self {
+        Self::Failed(failure.into())
+    }
+}
+
 /// Why an attempt came to nothing.
 enum Miss {
     /// The connection had been closed before the request came: another one may do.
@@ -147,8 +160,14 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    pub(crate) fn new(router: &'a Inner, request: &'a Request, origin: Origin<'a>) -> Self {
-        Self { router, request, origin, way: Way::default(), progress: Progress::new() }
+    /// `began`: when the request came.
+    pub(crate) fn new(
+        router: &'a Inner,
+        request: &'a Request,
+        origin: Origin<'a>,
+        began: Instant,
+    ) -> Self {
+        Self { router, request, origin, way: Way::new(began), progress: Progress::new() }
     }
 
     /// What the access line wants to know.
@@ -162,16 +181,22 @@ impl<'a> Exchange<'a> {
         &mut self,
         client: &mut TcpStream,
         read: &mut BytesMut,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, Unanswered> {
         // A request that cannot be sent twice is not risked on a connection that the process may
         // be closing right now.
         let mut used = self.request.is_repeatable();
         loop {
             let reached = self.reach(client, read, used).await?;
+            let is_new = !reached.used;
             match self.attempt(client, read, reached).await {
                 Ok(open) => return Ok(open),
-                Err(Miss::Stale) => used = false,
-                Err(Miss::Failed(failure)) => return Err(failure),
+                Err(Miss::Stale) => {
+                    used = false;
+                    if is_new {
+                        self.way.pass_over();
+                    }
+                }
+                Err(Miss::Failed(failure)) => return Err(failure.into()),
             }
         }
     }
@@ -181,7 +206,7 @@ impl<'a> Exchange<'a> {
         client: &mut TcpStream,
         read: &mut BytesMut,
         used: bool,
-    ) -> Result<Reached, Failure> {
+    ) -> Result<Reached, Unanswered> {
         let (mut from, _) = client.split();
         tokio::select! {
             biased;
@@ -364,7 +389,9 @@ impl<'a> Exchange<'a> {
             let raw = match self.answer_head(from, answer).await? {
                 AnswerHead::Whole(raw) => raw,
                 AnswerHead::Over { is_unread } => {
-                    let stale = used && first && is_unread && answer.is_empty();
+                    // A process that ends while nobody knows of it had the connection, and never read it.
+                    let may_retry = used || self.router.leaving.is_cancelled();
+                    let stale = may_retry && first && is_unread && answer.is_empty();
                     let stale = stale && self.request.is_repeatable();
                     return Err(if stale { Miss::Stale } else { Code::H13.into() });
                 }

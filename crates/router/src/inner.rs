@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::AccessLine;
 use crate::clients::Clients;
+use crate::handed::Handed;
 use crate::ids::Ids;
 use crate::live::{Live, Registry, lock};
 use crate::settings::Settings;
@@ -49,8 +50,11 @@ pub(crate) struct Inner {
     pub(crate) tasks: TaskTracker,
     /// No new connections; each open one ends with its request.
     pub(crate) draining: CancellationToken,
-    /// Somebody else takes connections from the same listeners.
+    /// Somebody else is about to look after the processes: what is not here may be there soon.
+    pub(crate) leaving: CancellationToken,
+    /// Somebody else takes connections from the same listeners, and those that wait here for a process.
     pub(crate) handed_on: CancellationToken,
+    pub(crate) heir: Mutex<Option<mpsc::UnboundedSender<Handed>>>,
     /// The deadline is over.
     pub(crate) cut: CancellationToken,
     pub(crate) cut_requests: AtomicUsize,
@@ -105,13 +109,20 @@ impl Inner {
             registry: Registry::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
+            leaving: CancellationToken::new(),
             handed_on: CancellationToken::new(),
+            heir: Mutex::default(),
             cut: CancellationToken::new(),
             cut_requests: AtomicUsize::new(0),
             put_aside: Notify::new(),
             turn: AtomicUsize::new(0),
             ids: Ids::default(),
         }
+    }
+
+    /// Whether there is somebody to hand connections on to.
+    pub(crate) fn has_heir(&self) -> bool {
+        lock(&self.heir).as_ref().is_some_and(|heir| !heir.is_closed())
     }
 
     /// Whether a peer is a proxy of the platform's.

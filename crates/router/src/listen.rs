@@ -1,16 +1,18 @@
 //! Taking connections: bounded in number, until the router drains.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::clients::{Admitted, Full, Peer};
-use crate::connection;
+use crate::connection::{self, Arrived};
+use crate::handed::Handed;
 use crate::inner::Inner;
 
 /// How long to wait after a failed `accept`: it fails for want of descriptors or memory, and
@@ -56,8 +58,8 @@ pub(crate) async fn accept(router: &Arc<Inner>, listener: TcpListener) {
         };
         match accepted {
             Ok((stream, peer)) => match place(router, peer, &mut full).await {
-                Ok(place) => serve(router, stream, peer, port, place),
-                Err(why) => refuse(router, stream, peer, port, why),
+                Ok(place) => serve(router, Arrived::new(stream, peer.ip(), port), place),
+                Err(why) => refuse(router, Arrived::new(stream, peer.ip(), port), why),
             },
             // The client was gone before we took the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -84,11 +86,27 @@ fn take(router: &Arc<Inner>, listener: &std::net::TcpListener, port: u16) {
         if stream.set_nonblocking(true).is_ok()
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            match router.clients.admit(kind(router, peer)) {
-                Ok(place) => serve(router, stream, peer, port, place),
-                Err(why) => refuse(router, stream, peer, port, why),
-            }
+            admit(router, Arrived::new(stream, peer.ip(), port));
         }
+    }
+}
+
+/// Takes a connection of another router's.
+pub(crate) fn adopt(router: &Arc<Inner>, handed: Handed) -> io::Result<()> {
+    let Handed { stream, read, age } = handed;
+    let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+    stream.set_nonblocking(true)?;
+    let arrived = Arrived::new(TcpStream::from_std(stream)?, peer.ip(), local.port());
+    let came = Instant::now().checked_sub(age);
+    admit(router, Arrived { read: BytesMut::from(&*read), came, ..arrived });
+    Ok(())
+}
+
+/// Serves a connection where there is a place at once.
+fn admit(router: &Arc<Inner>, arrived: Arrived) {
+    match router.clients.admit(kind(router, arrived.peer)) {
+        Ok(place) => serve(router, arrived, place),
+        Err(why) => refuse(router, arrived, why),
     }
 }
 
@@ -99,7 +117,7 @@ async fn place(
     peer: SocketAddr,
     full: &mut Option<Instant>,
 ) -> Result<Admitted, Full> {
-    let peer = kind(router, peer);
+    let peer = kind(router, peer.ip());
     loop {
         match router.clients.admit(peer) {
             Ok(place) => {
@@ -118,24 +136,24 @@ async fn place(
     }
 }
 
-fn kind(router: &Inner, peer: SocketAddr) -> Peer {
-    Peer::new(peer.ip(), router.trusts(peer.ip()))
+fn kind(router: &Inner, peer: IpAddr) -> Peer {
+    Peer::new(peer, router.trusts(peer))
 }
 
-fn serve(router: &Arc<Inner>, stream: TcpStream, peer: SocketAddr, port: u16, place: Admitted) {
+fn serve(router: &Arc<Inner>, arrived: Arrived, place: Admitted) {
     let served = Arc::clone(router);
     router.tasks.spawn(async move {
-        connection::serve(&served, stream, peer.ip().to_canonical(), port, place).await;
+        connection::serve(&served, arrived, place).await;
     });
 }
 
 /// Tells a client why it is refused, where that can be done at once; else it is closed.
-fn refuse(router: &Arc<Inner>, stream: TcpStream, peer: SocketAddr, port: u16, why: Full) {
+fn refuse(router: &Arc<Inner>, arrived: Arrived, why: Full) {
     router.clients.refuse(why);
     let Ok(place) = Arc::clone(&router.refusals).try_acquire_owned() else { return };
     let refusing = Arc::clone(router);
     router.tasks.spawn(async move {
-        connection::refuse(&refusing, stream, peer.ip().to_canonical(), port, why).await;
+        connection::refuse(&refusing, arrived, why).await;
         drop(place);
     });
 }

@@ -10,6 +10,9 @@
 //!   connect ── failed: quarantine
 //!        └── nothing left to connect with ──▶ H99
 //! ```
+//!
+//! While another platform takes over, nobody knows here whether a process that is gone is started again:
+//! in place of H10, H19, H20 and H21 the request waits, and is handed on.
 
 use std::io;
 use std::sync::Arc;
@@ -18,13 +21,13 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 use tolv_model::shortage::Shortage;
 
 use crate::access::Code;
 use crate::balance::{Load, choose};
-use crate::exchange::Failure;
-use crate::inner::{Inner, LiveRoute};
+use crate::exchange::{Failure, Unanswered};
+use crate::inner::{Held, Inner, LiveRoute};
 use crate::live::InFlight;
 use crate::settings::TimeOuts;
 use crate::table::{Backend, State};
@@ -41,8 +44,9 @@ pub(crate) struct Reached {
 }
 
 /// What is known of a request's way, also when it failed; for the access line.
-#[derive(Default)]
 pub(crate) struct Way {
+    /// When the request came.
+    began: Instant,
     pub(crate) route: Option<Arc<LiveRoute>>,
     /// The process tried last.
     pub(crate) backend: Option<Backend>,
@@ -52,6 +56,15 @@ pub(crate) struct Way {
 }
 
 impl Way {
+    pub(crate) fn new(began: Instant) -> Self {
+        Self { began, route: None, backend: None, connect: Duration::ZERO, tried: Vec::new() }
+    }
+
+    /// Tries the process that was tried last no more.
+    pub(crate) fn pass_over(&mut self) {
+        self.tried.extend(self.backend.clone());
+    }
+
     pub(crate) fn time_outs(&self, router: &Inner) -> TimeOuts {
         self.route.as_ref().and_then(|way| way.route.time_outs).unwrap_or(router.settings.time_outs)
     }
@@ -63,7 +76,7 @@ pub(crate) async fn reach(
     host: Option<&str>,
     used: bool,
     way: &mut Way,
-) -> Result<Reached, Failure> {
+) -> Result<Reached, Unanswered> {
     let mut failure: Option<Failure> = None;
     loop {
         let route = ready(router, host, way).await?;
@@ -82,7 +95,12 @@ pub(crate) async fn reach(
         }
         let chosen = choose(&loads, turn).filter(|_| way.tried.len() < TRIES);
         let Some(chosen) = chosen else {
-            return Err(failure.unwrap_or(Code::H21.into()));
+            let failure = failure.unwrap_or(Code::H21.into());
+            let next = match router.leaving.is_cancelled() {
+                true => next_router(router, &route, way.began, failure).await,
+                false => failure.into(),
+            };
+            return Err(next);
         };
         // It left the table between our look and now: look again.
         let Some(request) = route.backends[chosen].enter() else { continue };
@@ -104,10 +122,10 @@ pub(crate) async fn reach(
                 return Ok(Reached { request, stream, used: false });
             }
             // Another process would not be reached either.
-            Err(failure @ Failure { code: Code::H99, .. }) => return Err(failure),
+            Err(failure @ Failure { code: Code::H99, .. }) => return Err(failure.into()),
             Err(refused) => {
                 request.quarantine(router.settings.quarantine);
-                way.tried.push(request.backend.clone());
+                way.pass_over();
                 failure = Some(refused);
             }
         }
@@ -142,28 +160,55 @@ async fn ready(
     router: &Inner,
     host: Option<&str>,
     way: &mut Way,
-) -> Result<Arc<LiveRoute>, Failure> {
+) -> Result<Arc<LiveRoute>, Unanswered> {
     let mut place = None;
     let mut changed = router.changed.subscribe();
-    let deadline = Instant::now() + router.settings.hold;
+    let deadline = way.began + router.settings.hold;
     loop {
         let route = router.table.load().find(host).cloned().ok_or(Code::H31)?;
         way.route = Some(Arc::clone(&route));
-        match route.route.state {
+        let code = match route.route.state {
             State::Maintenance => return Err(Code::H80.into()),
+            State::Crashed if router.leaving.is_cancelled() => Code::H10,
             State::Crashed => return Err(Code::H10.into()),
             State::NoWeb => return Err(Code::H14.into()),
             State::Up if !route.backends.is_empty() => return Ok(route),
-            State::Up | State::Booting => {}
-        }
+            State::Up | State::Booting => Code::H20,
+        };
         if place.is_none() {
-            let detail = Some("as many requests wait for a process as may");
-            place = Some(router.hold(&route).ok_or(Failure { detail, ..Code::H20.into() })?);
+            place = Some(hold(router, &route)?);
         }
-        // The sender lives in the router, so the only way out of the wait is a table or time.
-        match timeout_at(deadline, changed.changed()).await {
-            Ok(_) => {}
-            Err(_) => return Err(Code::H20.into()),
+        tokio::select! {
+            biased;
+            () = router.handed_on.cancelled() => return Err(Unanswered::HandOn),
+            // The sender lives in the router.
+            _ = changed.changed() => {}
+            () = sleep_until(deadline) => return Err(code.into()),
         }
+    }
+}
+
+/// A place for a request that waits.
+fn hold<'a>(router: &'a Inner, route: &LiveRoute) -> Result<Held<'a>, Failure> {
+    let detail = Some("as many requests wait for a process as may");
+    router.hold(route).ok_or(Failure { detail, ..Code::H20.into() })
+}
+
+/// Waits for the router that is to take requests from here on. Where it does not come in the time that a
+/// request may wait, it is `failure`.
+async fn next_router(
+    router: &Inner,
+    route: &LiveRoute,
+    began: Instant,
+    failure: Failure,
+) -> Unanswered {
+    let _place = match hold(router, route) {
+        Ok(place) => place,
+        Err(full) => return full.into(),
+    };
+    tokio::select! {
+        biased;
+        () = router.handed_on.cancelled() => Unanswered::HandOn,
+        () = sleep_until(began + router.settings.hold) => failure.into(),
     }
 }

@@ -1,15 +1,18 @@
 //! The face: a [`Router`] is a handle; the table, the counts and the connections are behind it.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::access::AccessLine;
 use crate::clients::Connections;
+use crate::handed::Handed;
 use crate::inner::{Inner, LiveRoute};
 use crate::listen;
 use crate::live::lock;
@@ -121,10 +124,28 @@ impl Router {
         }
     }
 
+    /// Says that somebody else is about to look after the processes: nobody knows here any more which of
+    /// them are gone. A request that reaches none waits for [`Router::hand_on`].
+    pub fn leave(&self) {
+        self.0.leaving.cancel();
+    }
+
     /// Says that somebody else takes connections from the same listeners: a [`Router::drain`] leaves
-    /// theirs in the kernel's queue.
-    pub fn hand_on(&self) {
+    /// theirs in the kernel's queue. Connections whose request waits for a process, and those that reach
+    /// none from here on, go to `heir`, until the router is drained; its [`Router::adopt`] takes them.
+    pub fn hand_on(&self, heir: mpsc::UnboundedSender<Handed>) {
+        *lock(&self.0.heir) = Some(heir);
+        self.0.leaving.cancel();
         self.0.handed_on.cancel();
+    }
+
+    /// Goes on with a connection of another router's. To be called in the runtime that serves.
+    ///
+    /// # Errors
+    ///
+    /// The client is gone, or the system's.
+    pub fn adopt(&self, handed: Handed) -> io::Result<()> {
+        listen::adopt(&self.0, handed)
     }
 
     /// Stops taking connections, lets each open one finish its request, and after `grace` cuts
@@ -139,6 +160,8 @@ impl Router {
             self.0.cut.cancel();
             self.0.tasks.wait().await;
         }
+        // Nothing comes any more.
+        lock(&self.0.heir).take();
         // A process may wait for its connections to end before it does.
         self.0.registry.sweep(Duration::ZERO);
         Drained { cut: self.0.cut_requests.load(Ordering::Relaxed) }

@@ -13,7 +13,7 @@ use tolv_sandbox::{Cancel, Machine, Spawner};
 
 use crate::args::{Build, Sandbox};
 use crate::output::{self, BuildView};
-use crate::settings::Settings;
+use crate::settings::{ITSELF, Settings};
 
 /// Builds and prints. The build's output goes to stderr, the result to stdout.
 pub(crate) fn build(args: Build, settings: &Settings) -> ExitCode {
@@ -67,7 +67,7 @@ pub(crate) fn request(
     settings: &Settings,
 ) -> Result<Request, Failure> {
     private_umask();
-    let spawner = Spawner::start(&settings.program, &["spawner"]).map_err(Failure::Sandbox)?;
+    let spawner = Spawner::start(Path::new(ITSELF), &["spawner"]).map_err(Failure::Sandbox)?;
     let machine = Machine::probe(&spawner, sandbox.network).map_err(Failure::Sandbox)?;
     let (level, _) = machine.choose(sandbox.choice).map_err(Failure::Sandbox)?;
     let cancel = Cancel::new().map_err(Failure::Io)?;

@@ -26,7 +26,7 @@ use crate::args::Serve;
 use crate::cli::Failure;
 use crate::output;
 use crate::settings::{ITSELF, Settings};
-use crate::upgrade::{self, Heir, Predecessor, Sockets, Successor};
+use crate::upgrade::{self, Heir, Predecessor, Sockets, Successor, connections};
 
 /// Lines that are written together.
 const AT_ONCE: usize = 512;
@@ -189,7 +189,12 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     match predecessor {
         Some(old) => {
             notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
-            old.up();
+            let took = platform.clone();
+            let taken = connections::receive(old.up(), move |connection| {
+                // One whose client is gone needs nothing.
+                took.adopt(connection).ok();
+            });
+            taken.map_err(|error| failed(&error))?;
         }
         None => notify(&[NotifyState::Ready]),
     }
@@ -372,9 +377,13 @@ async fn hand_over(
     notices
         .send(format!("Handed over to process {id}; {which}requests in flight finish here"))
         .ok();
+    let (child, socket) = new.into_parts();
     // It is gone where this program is: then nobody watches.
-    watched.send((new, platform.clone(), notices)).ok();
-    platform.finish().await;
+    watched.send((child, platform.clone(), notices)).ok();
+    let (to_heir, waiting) = mpsc::unbounded_channel();
+    let passed_on = spawn_blocking(move || connections::send(&socket, waiting));
+    platform.finish(to_heir).await;
+    passed_on.await.ok();
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `tolv status`: what this machine gives to isolate and limit processes, what not, and why.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use tolv_sandbox::{Machine, Spawner};
@@ -8,7 +9,7 @@ use tolv_sandbox::{Machine, Spawner};
 use crate::args::Status;
 use crate::cli::platform;
 use crate::output;
-use crate::settings::Settings;
+use crate::settings::{ITSELF, Settings};
 
 /// Whether the command line, and not only the environment, names a platform.
 fn names_server(words: impl Iterator<Item = OsString>) -> bool {
@@ -25,7 +26,7 @@ pub(crate) fn status(args: &Status, settings: &Settings) -> ExitCode {
     if args.platform || names_server(std::env::args_os().skip(1)) {
         return platform::status(&args.at, settings);
     }
-    let machine = Spawner::start(&settings.program, &["spawner"])
+    let machine = Spawner::start(Path::new(ITSELF), &["spawner"])
         .and_then(|spawner| Machine::probe(&spawner, args.sandbox.network));
     let machine = match machine {
         Ok(machine) => machine,

@@ -11,7 +11,11 @@
 //! one goes on; where it fails after that, the old program is started again in the same way, again and
 //! again until it takes requests: the sockets stay open and what runs goes on answering. The words are
 //! the same in every version.
+//!
+//! After "up" the old one passes on the connections whose requests wait for a process: see
+//! [`connections`].
 
+pub(crate) mod connections;
 mod oom;
 
 use std::fs::File;
@@ -94,8 +98,7 @@ impl Successor {
     }
 
     /// Hands the sockets on, and waits until it takes requests. Where it does not, this program is
-    /// started in its place, until it does or `heir` is told to end; gives why, then, and the process
-    /// that goes on. `heir` is told who that is, and `say` that this is tried again.
+    /// started in its place, until it does or `heir` is told to end; gives why, then, and who goes on. `heir` is told who that is, and `say` that this is tried again.
     ///
     /// # Errors
     ///
@@ -105,10 +108,10 @@ impl Successor {
         sockets: &Sockets,
         heir: &Heir,
         say: impl Fn(String),
-    ) -> io::Result<(Option<io::Error>, Child)> {
+    ) -> io::Result<(Option<io::Error>, Self)> {
         let Err(error) = self.hand_over(sockets) else {
             heir.is_up();
-            return Ok((None, self.child));
+            return Ok((None, self));
         };
         let mut is_said = false;
         loop {
@@ -119,7 +122,7 @@ impl Successor {
             let itself = match again {
                 Ok(again) => {
                     heir.is_up();
-                    return Ok((Some(error), again.child));
+                    return Ok((Some(error), again));
                 }
                 Err(itself) => itself,
             };
@@ -153,6 +156,11 @@ impl Successor {
         }
         oom::as_this_one(self.child.id());
         Ok(())
+    }
+
+    /// Its process, and what connects to it.
+    pub(crate) fn into_parts(self) -> (Child, UnixStream) {
+        (self.child, self.socket)
     }
 
     /// Returns once it has ended, or let go of this one.
@@ -335,11 +343,12 @@ impl Predecessor {
         }
     }
 
-    /// Says that requests are taken.
-    pub(crate) fn up(mut self) {
+    /// Says that requests are taken; gives what connections come from then.
+    pub(crate) fn up(mut self) -> UnixStream {
         *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         // One that is gone needs not know.
         self.socket.write_all(&[UP]).ok();
+        self.socket
     }
 }
 

@@ -106,6 +106,8 @@ impl Carry<'_> {
             return Ok((slug, commit));
         }
         let inner = &self.platform.0;
+        // A static site is served by it.
+        self.platform.own_program().await?;
         let (declared, host) = (source.clone(), inner.options.host.clone());
         let cancel = cancel()?;
         let app_json = tokio::select! {

@@ -29,9 +29,7 @@ use super::plan::RefCommand;
 use super::quarantine::PushGuard;
 use super::socket::Socket;
 use super::turns::Turn;
-use super::{
-    MAX_WAITING_PUSHES_PER_APP, MAX_WAITING_PUSHES_PER_TOKEN, RepoError, Repos, failed, run,
-};
+use super::{MAX_WAITING_PUSHES_PER_APP, MAX_WAITING_PUSHES_PER_TOKEN, RepoError, Repos, run};
 
 /// Chunks between git and a slow client.
 const CHUNKS: usize = 16;
@@ -203,10 +201,13 @@ impl Repos {
         command.access = GitAccess::Read;
         command.args.push("--http-backend-info-refs".into());
         command.args.push(self.dir(&deploy.app).into());
-        let repository = self.repository(&deploy.app);
-        let asked = tokio::task::spawn_blocking(move || repository.ask(&command)).await;
-        let answer = asked.map_err(|error| RepoError::Watch(io::Error::other(error)))?;
-        let answer = answer.map_err(run)?;
+        let (repos, app) = (self.clone(), deploy.app.clone());
+        let ask = move || {
+            repos.require(&app)?;
+            repos.repository(&app).ask(&command).map_err(run)
+        };
+        let asked = tokio::task::spawn_blocking(ask).await;
+        let answer = asked.map_err(|error| RepoError::Watch(io::Error::other(error)))??;
         if answer.code != 0 {
             return Err(RepoError::Git { what: service.as_str().to_owned(), said: answer.said });
         }
@@ -277,7 +278,7 @@ impl Repos {
         let repository = self.repository(&app);
         let begun = tokio::task::spawn_blocking({
             let (repos, app) = (self.clone(), app.clone());
-            move || match is_push {
+            move || match repos.require(&app).map(|()| is_push)? {
                 true => begin_push(&repos, &app, command).map(|(begun, push)| (begun, Some(push))),
                 false => start(&repos.repository(&app), &command, true).map(|begun| (begun, None)),
             }
@@ -527,9 +528,9 @@ fn begin_push(
     repository.remove_old_locks(repos.git.limits.time).map_err(run)?;
     let guard = repos.quarantines.begin(app, repository.dir(), TURN_TIMEOUT);
     let guard = guard.ok_or(RepoError::Busy)?;
+    let program = repos.ready_for_push()?;
     let socket = Socket::bind(repos, repository.job(&command).spec.app_uid())?;
-    let (hooks, program) = (repos.hooks(), repos.hooks().join(super::HOOK));
-    let program = fs::read_link(&program).map_err(failed("read", &program))?;
+    let hooks = repos.hooks();
     command
         .mounts
         .extend([&*hooks, &*program, socket.folder()].map(|path| Mount::read_only(path, path)));

@@ -19,6 +19,8 @@ use crate::task::Panicked;
 
 /// Tasks that a line names.
 const MAX_PANICKED: usize = 3;
+/// Apps that a line names.
+const MAX_NAMED: usize = 3;
 
 /// One thing that a platform holds or lacks.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,18 +141,27 @@ fn processes(facts: &Facts) -> Check {
 
 fn git(facts: &Facts) -> Check {
     let (git, pushes) = (facts.git, facts.pushes);
-    let text = format!(
+    let mut text = format!(
         "{} of {} git commands at work, {} of {} pushes wait for their operation",
         git.now, git.most, pushes.now, pushes.most
     );
+    let lost = &facts.lost_repositories;
+    if !lost.is_empty() {
+        let apps = lost.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if lost.len() > MAX_NAMED { " and others" } else { "" };
+        write!(text, "; the repositories of {apps}{more} were gone, and are empty until a push")
+            .ok();
+    }
     let is_full = git.now >= git.most || pushes.now >= pushes.most;
+    let is_bad = is_full || !lost.is_empty();
     let values = json!({
         "commands": git.now,
         "commands_most": git.most,
         "waiting_pushes": pushes.now,
         "waiting_pushes_most": pushes.most,
+        "lost_repositories": lost.len(),
     });
-    check("git", (if is_full { Health::Warn } else { Health::Ok }, text), values)
+    check("git", (if is_bad { Health::Warn } else { Health::Ok }, text), values)
 }
 
 fn drains(facts: &Facts) -> Check {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tolv_build::{GitAccess, GitCommand, GitLimits, GitSandbox};
 use tolv_model::name::{AppName, Deploy};
+use tolv_platform::Image;
 use tolv_platform::repo::{RefChange, RepoError, Repos, shares_root};
 use tolv_sandbox::{Choice, Machine, NetworkChoice, Spawner};
 use tolv_testkit::{Home, git};
@@ -29,8 +30,9 @@ impl Bed {
         let (level, _) =
             Machine::probe(&spawner, NetworkChoice::Auto).unwrap().choose(Choice::Auto).unwrap();
         let git = GitSandbox { spawner, level, limits: GitLimits::default() };
-        let repos = Repos::at(&home.path().join("git"), git, 0);
-        repos.set_up(Path::new("/bin/true")).unwrap();
+        let image = Image::at(home.path(), Path::new("/bin/true"), Path::new("/bin/true"));
+        let repos = Repos::at(&home.path().join("git"), git, 0, image);
+        repos.set_up().unwrap();
         repos.create(&app()).unwrap();
         Self { home, repos }
     }

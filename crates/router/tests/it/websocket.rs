@@ -52,7 +52,7 @@ async fn both_sides_get_a_close_frame_between_two_frames() {
         assert_eq!(process.bytes(1).await, up[..1]);
         let router = edge.router.clone();
         if code == SERVICE_RESTART {
-            router.hand_on();
+            router.hand_on(tokio::sync::mpsc::unbounded_channel().0);
         }
         edge.tasks.spawn(async move { assert_eq!(router.drain(LONG).await.cut, 0) });
         soon("the listener's end", edge.tasks.join_next()).await.unwrap().unwrap();
@@ -160,7 +160,7 @@ async fn an_upgrade_that_is_granted_while_the_router_drains_is_closed_too() {
     client.send_head(crate::tunnel::ASK).await;
     let (mut process, _) = app.request().await;
     let router = edge.router.clone();
-    router.hand_on();
+    router.hand_on(tokio::sync::mpsc::unbounded_channel().0);
     edge.tasks.spawn(async move { assert_eq!(router.drain(LONG).await.cut, 0) });
     soon("the listener's end", edge.tasks.join_next()).await.unwrap().unwrap();
     process.send_head(crate::tunnel::AGREE).await;

@@ -81,6 +81,7 @@ fn healthy() -> Facts {
         failing_drains: 0,
         git: Used { now: 1, most: 16 },
         pushes: Used { now: 0, most: 64 },
+        lost_repositories: Vec::new(),
         builds: Used { now: 0, most: 2 },
         lines: Used { now: 0, most: 1024 },
         not_started: Vec::new(),

@@ -33,7 +33,7 @@ Server(("", int(os.environ["PORT"])), Handler).serve_forever()
 /// Says a number at a time.
 const COUNT: &str = "worker: i=0; while :; do i=$((i+1)); echo n$i; sleep 0.01; done\n";
 
-fn pids(shop: &Shop) -> Vec<u64> {
+pub(super) fn pids(shop: &Shop) -> Vec<u64> {
     let ps = shop.json(&["ps"]);
     let items = ps["items"].as_array().unwrap();
     items.iter().filter_map(|process| process["pid"].as_u64()).collect()
@@ -228,25 +228,25 @@ fn a_one_off_is_stopped_and_recorded() {
 }
 
 /// A copy of the program that can be replaced, as a new version does.
-struct Installed(tolv_testkit::Home);
+pub(super) struct Installed(tolv_testkit::Home);
 
 impl Installed {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let installed = Self(tolv_testkit::Home::new());
         installed.put_right();
         installed
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.0.path().join("tolv")
     }
 
-    fn put_right(&self) {
+    pub(super) fn put_right(&self) {
         std::fs::copy(env!("CARGO_BIN_EXE_tolv"), self.0.path().join("next")).unwrap();
         self.replace();
     }
 
-    fn put(&self, script: &str) {
+    pub(super) fn put(&self, script: &str) {
         let next = self.0.path().join("next");
         std::fs::write(&next, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(next, std::fs::Permissions::from_mode(0o755)).unwrap();
