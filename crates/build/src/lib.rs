@@ -39,6 +39,7 @@ mod slots;
 mod slugs;
 mod snapshot;
 mod source;
+mod state_folder;
 mod toolchains;
 mod tree;
 
@@ -54,6 +55,7 @@ pub use proof::Proofs;
 pub use repository::{GitAccess, GitAnswer, GitCommand, GitLimits, GitSandbox, Repository};
 pub use resolution::LockFile;
 pub use source::{Source, odd_ignore_file};
+pub use state_folder::{StateFolder, StateFolderError};
 
 /// What a build says while it works. The texts are for people; nothing decides by them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ mod python;
 mod release;
 mod restricted;
 mod serve;
+mod state;
 mod stop;
 mod stream;
 mod watch;
