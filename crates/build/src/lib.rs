@@ -41,6 +41,7 @@ mod slugs;
 mod snapshot;
 mod source;
 mod stacks;
+mod state_folder;
 mod toolchains;
 mod tree;
 
@@ -58,6 +59,7 @@ pub use resolution::LockFile;
 pub use source::{Source, odd_ignore_file};
 pub use stacks::{Change, Contents, Stack, Stacks, Version};
 pub use toolchains::renew_toolchains;
+pub use state_folder::{StateFolder, StateFolderError};
 
 /// What a build says while it works. The texts are for people; nothing decides by them.
 #[derive(Clone, Debug, PartialEq, Eq)]

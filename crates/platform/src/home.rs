@@ -8,14 +8,13 @@
 //! The lock is the kernel's (`flock`), so a killed holder leaves nothing behind; the file's text
 //! only tells the second comer who the first is.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use tolv_build::{StateFolder, StateFolderError};
 
 /// The file whose lock is held, in the state folder.
 pub(crate) const LOCK: &str = "lock";
@@ -23,7 +22,10 @@ pub(crate) const LOCK: &str = "lock";
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
-    /// The folder, or a file in it, cannot be made.
+    /// The folder may not be used.
+    #[error(transparent)]
+    Folder(#[from] StateFolderError),
+    /// A file in it cannot be made.
     #[error("the state folder `{path}` cannot be used")]
     Unusable {
         /// What was touched.
@@ -49,24 +51,19 @@ pub struct Home {
 }
 
 impl Home {
-    /// Makes the folder where it is missing, ignored by git, and takes its lock.
+    /// Claims the folder, which makes it where it is missing, and takes its lock.
     ///
     /// # Errors
     ///
-    /// [`HomeError::Held`] when a living process has it, [`HomeError::Unusable`] otherwise.
-    pub fn open(root: &Path) -> Result<Self, HomeError> {
+    /// [`HomeError::Held`] when a living process has it, [`HomeError::Folder`] when it may not be used,
+    /// [`HomeError::Unusable`] otherwise.
+    pub fn open(folder: &StateFolder) -> Result<Self, HomeError> {
         private_umask();
         let unusable = |path: &Path| {
             let path = path.to_owned();
             move |source| HomeError::Unusable { path, source }
         };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(unusable(root))?;
-        let root = root.canonicalize().map_err(unusable(root))?;
-        tighten(&root).map_err(unusable(&root))?;
-        let ignore = root.join(".gitignore");
-        if !ignore.exists() {
-            fs::write(&ignore, "*\n").map_err(unusable(&ignore))?;
-        }
+        let root = folder.claim()?;
         let path = root.join(LOCK);
         let mut options = OpenOptions::new();
         let options = options.create(true).read(true).write(true).truncate(false).mode(0o600);
@@ -133,50 +130,6 @@ impl Drop for Home {
 /// another mode by name.
 pub fn private_umask() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-}
-
-/// Names of folders whose contents have modes of their own, because processes with other uids see
-/// or own them.
-const SHOWN: [&str; 5] = ["slugs", "toolchains", "cache", "builds", crate::image::FOLDER];
-
-/// Takes the rights of others away from an existing folder, and from what is in it where they could
-/// reach that.
-fn tighten(root: &Path) -> io::Result<()> {
-    let mode = fs::symlink_metadata(root)?.mode() & 0o7777;
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    // First: nobody comes in any more.
-    match fs::set_permissions(root, fs::Permissions::from_mode(0o700)) {
-        // Somebody else's, as a volume of a container may be: what is made in it is ours alone.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
-        tightened => tightened?,
-    }
-    let mut open = vec![root.to_owned()];
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            let meta = match entry.metadata() {
-                Ok(meta) => meta,
-                // Another process is at work here; its files are behind a closed door already.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let shown = entry.file_name().to_str().is_some_and(|name| SHOWN.contains(&name));
-            if meta.is_dir() && !shown {
-                open.push(entry.path());
-            }
-            let mode = meta.mode() & 0o7777;
-            if !meta.is_symlink() && mode & 0o077 != 0 {
-                let mode = fs::Permissions::from_mode(mode & 0o700);
-                match fs::set_permissions(entry.path(), mode) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tolv_build::StateFolder;
 use tolv_logs::Line;
 use tolv_model::name::Deploy;
 use tolv_model::service::HostServices;
@@ -43,7 +44,7 @@ pub enum Http {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The state folder.
-    pub home: PathBuf,
+    pub home: StateFolder,
     /// For sockets while the disk of the state folder, which is given, takes none: a folder in memory
     /// that is this platform's alone, and need not be there yet.
     pub aside: fn(&Path) -> Option<PathBuf>,

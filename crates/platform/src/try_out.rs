@@ -21,16 +21,16 @@ impl Platform {
     pub async fn try_out(options: &Options) -> Result<(), Error> {
         let key = match &options.secret_key {
             Some(key) => key.clone(),
-            None => SecretKey::load(&options.home.join("secret-key"))?,
+            None => SecretKey::load(&options.home.path().join("secret-key"))?,
         };
         let database = match &options.database {
             Some(database) => database.clone(),
-            None => DatabaseUrl::file(&options.home.join("db.sqlite")),
+            None => DatabaseUrl::file(&options.home.path().join("db.sqlite")),
         };
         let store = Store::connect(&database, &key)?;
-        store.anchor_in(options.home.join("anchors"));
+        store.anchor_in(options.home.path().join("anchors"));
         let could_prepare = async {
-            require_own_database(&options.home, &store).await?;
+            require_own_database(options.home.path(), &store).await?;
             Ok::<_, Error>(store.could_prepare().await?)
         };
         match could_prepare.await {
@@ -44,7 +44,7 @@ impl Platform {
             BlobStore::open(&blobs.url, &blobs.options)?;
         }
         let spawner = Spawner::start(&options.image, &["spawner"])?;
-        spawner.hide(&options.home)?;
+        spawner.hide(options.home.path())?;
         Machine::probe(&spawner, options.network)?.choose(options.sandbox)?;
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use tolv_build::{Built, Caps, Proofs, Request, Source};
+use tolv_build::{Built, Caps, Proofs, Request, Source, StateFolderError};
 use tolv_model::service::HostServices;
 use tolv_model::slug::short;
 use tolv_platform::home::private_umask;
@@ -27,6 +27,7 @@ pub(crate) fn build(args: Build, settings: &Settings) -> ExitCode {
 pub(crate) enum Failure {
     Sandbox(tolv_sandbox::Error),
     Io(io::Error),
+    Folder(StateFolderError),
     Build(tolv_build::Error),
 }
 
@@ -36,6 +37,7 @@ impl Failure {
         match self {
             Self::Sandbox(error) => output::fail(error, None),
             Self::Io(error) => output::fail(error, None),
+            Self::Folder(error) => output::fail(error, error.help().as_deref()),
             Self::Build(error @ tolv_build::Error::Cancelled) => {
                 output::error_text(error, None);
                 ExitCode::from(130)
@@ -67,15 +69,13 @@ pub(crate) fn request(
     settings: &Settings,
 ) -> Result<Request, Failure> {
     private_umask();
+    let home = settings.home_of(dir).claim().map_err(Failure::Folder)?;
     let spawner = Spawner::start(Path::new(ITSELF), &["spawner"]).map_err(Failure::Sandbox)?;
     let machine = Machine::probe(&spawner, sandbox.network).map_err(Failure::Sandbox)?;
     let (level, _) = machine.choose(sandbox.choice).map_err(Failure::Sandbox)?;
     let cancel = Cancel::new().map_err(Failure::Io)?;
     cancel_on_signals(cancel.clone()).map_err(Failure::Io)?;
-    let home = settings.home_of(dir);
-    if home.exists() {
-        spawner.hide(&home).map_err(Failure::Sandbox)?;
-    }
+    spawner.hide(&home).map_err(Failure::Sandbox)?;
     let host = settings.host();
     Ok(Request {
         source,

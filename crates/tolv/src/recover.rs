@@ -10,8 +10,10 @@ use crate::settings::Settings;
 /// Makes the token; what to print.
 pub(crate) fn recover(settings: &Settings) -> Result<String, Failure> {
     let home = settings.serve_home();
+    home.check()
+        .map_err(|error| Failure { hint: error.help(), ..Failure::new(error.to_string()) })?;
     let state = State {
-        home: &home,
+        home: home.path(),
         database: serve::database(settings)?,
         secret_key: serve::secret_key(settings)?,
     };

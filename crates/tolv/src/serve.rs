@@ -103,7 +103,7 @@ async fn run(args: Serve, settings: &Settings) -> Result<(), Failure> {
     // A terminal that is closed takes no platform along, and there is nothing to read again.
     let _unheard = [SignalKind::hangup(), SignalKind::user_defined1()].map(signal);
     let mut options = options(&args, settings)?;
-    let home = options.home.display().to_string();
+    let home = options.home.path().display().to_string();
     let mut predecessor = None;
     // Before the platform: an address that is taken must not start and stop every app.
     let api = if args.successor {

@@ -10,6 +10,7 @@
 //! | `TOLV_TOKEN` | the token of the platform that commands go to |
 //! | `SSL_CERT_FILE`, `SSL_CERT_DIR` | where root certificates are (read by what makes encrypted connections) |
 //! | `XDG_CONFIG_HOME`, `HOME` | where credentials are stored |
+//! | `XDG_STATE_HOME`, `HOME` | where the key is by which the user's state folders are known |
 //! | `NO_COLOR`, `CLICOLOR_FORCE` | no colours, or colours even into a pipe |
 //! | `PATH` | where git is looked for |
 //! | those that [`tolv_build::passes`] names | passed on to builds: where packages come from, and through which proxy |
@@ -19,6 +20,8 @@ use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+use tolv_build::StateFolder;
 
 /// This program, whatever is at its path meanwhile.
 pub(crate) const ITSELF: &str = "/proc/self/exe";
@@ -42,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) port: Option<u16>,
     /// The folder of the user's settings.
     pub(crate) config_home: Option<PathBuf>,
+    /// Where the key of the user's state folders may be.
+    folder_keys: Vec<PathBuf>,
     /// The token of the platform that commands go to.
     pub(crate) token: Option<String>,
     /// Backing services of `serve`, and its key.
@@ -105,6 +110,7 @@ impl Settings {
                 .and_then(|port| port.to_str()?.parse().ok())
                 .filter(|&port| port != 0),
             config_home,
+            folder_keys: folder_keys(set("XDG_STATE_HOME"), set("HOME")),
             token: text("TOLV_TOKEN"),
             services,
             no_color: set("NO_COLOR").is_some(),
@@ -114,12 +120,25 @@ impl Settings {
     }
 
     /// The state folder for the codebase in `dir`.
-    pub(crate) fn home_of(&self, dir: &Path) -> PathBuf {
-        self.home.clone().unwrap_or_else(|| dir.join(".tolv"))
+    pub(crate) fn home_of(&self, dir: &Path) -> StateFolder {
+        match &self.home {
+            Some(home) => StateFolder::named(home.clone(), self.folder_keys.clone()),
+            None => StateFolder::in_codebase(dir, self.folder_keys.clone()),
+        }
+    }
+
+    /// The state folders that commands in the current folder look into: the one that is named, or those of
+    /// the codebases that it may be in.
+    pub(crate) fn homes_here(&self) -> Vec<StateFolder> {
+        let here = std::env::current_dir().unwrap_or_default();
+        match self.home {
+            Some(_) => vec![self.home_of(&here)],
+            None => here.ancestors().map(|dir| self.home_of(dir)).collect(),
+        }
     }
 
     /// The state folder of `serve`.
-    pub(crate) fn serve_home(&self) -> PathBuf {
+    pub(crate) fn serve_home(&self) -> StateFolder {
         let own = || match rustix::process::geteuid().is_root() {
             true => PathBuf::from("/var/lib/tolv"),
             false => {
@@ -127,7 +146,7 @@ impl Settings {
                 home.join(".local/share/tolv")
             }
         };
-        self.home.clone().unwrap_or_else(own)
+        StateFolder::named(self.home.clone().unwrap_or_else(own), self.folder_keys.clone())
     }
 
     /// What the terminal understands.
@@ -152,6 +171,22 @@ impl Settings {
         let dumb = self.term.as_deref() == Some(OsStr::new("dumb"));
         !self.no_color && (self.force_color || (terminal && !dumb))
     }
+}
+
+/// Where the key may be by which a user's state folders are known: outside of every codebase. That of
+/// root does not depend on `HOME`, which may be another user's.
+fn folder_keys(state_home: Option<OsString>, home: Option<OsString>) -> Vec<PathBuf> {
+    let user = rustix::process::geteuid();
+    let of_root = user.is_root().then(|| PathBuf::from("/var/lib/tolv.key"));
+    let absolute =
+        |folder: Option<OsString>| folder.map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let state = absolute(state_home).map(|folder| folder.join("tolv/key"));
+    let own = absolute(home).map(|folder| folder.join(".local/state/tolv/key"));
+    let runtime = PathBuf::from(format!("/run/user/{}/tolv/key", user.as_raw()));
+    // Nobody else makes that folder.
+    let runtime =
+        runtime.parent().and_then(Path::parent).is_some_and(Path::is_dir).then_some(runtime);
+    [state, of_root, own, runtime].into_iter().flatten().collect()
 }
 
 /// Where git's hook finds the platform; the hook has no other settings.

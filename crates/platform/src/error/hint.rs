@@ -10,6 +10,7 @@ impl Error {
                 return self.shortage().map(|shortage| shortage.advice().to_owned());
             }
             Self::Build(error) => return error.help().map(str::to_owned),
+            Self::Home(HomeError::Folder(error)) => return error.help(),
             Self::Home(HomeError::Held { .. }) => "stop that one first, or give this one a \
                                                    TOLV_HOME of its own"
                 .to_owned(),

@@ -1,15 +1,22 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
 use super::*;
+
+fn open(root: &Path) -> Result<Home, HomeError> {
+    Home::open(&StateFolder::named(root.to_owned(), Vec::new()))
+}
 
 #[test]
 fn the_second_comer_is_told_who_holds_it() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join(".tolv");
-    let mut first = Home::open(&root).unwrap();
+    let mut first = open(&root).unwrap();
     first.sign("pid 4711, http://shop.localhost:8080").unwrap();
-    let second = Home::open(&root).unwrap_err().to_string();
+    let second = open(&root).unwrap_err().to_string();
     assert_eq!(second, "another `tolv` has the state folder: pid 4711, http://shop.localhost:8080");
     drop(first);
-    Home::open(&root).unwrap();
+    open(&root).unwrap();
     assert_eq!(fs::read_to_string(root.join(".gitignore")).unwrap(), "*\n");
 }
 
@@ -18,7 +25,7 @@ fn a_file_in_its_place_is_one_clear_error() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("file");
     fs::write(&root, "").unwrap();
-    let error = Home::open(&root).unwrap_err().to_string();
+    let error = open(&root).unwrap_err().to_string();
     assert!(error.starts_with("the state folder `"), "{error}");
 }
 
@@ -27,6 +34,7 @@ fn a_folder_that_others_may_enter_is_closed_and_what_is_in_it() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("state");
     let path = |name: &str| root.join(name);
+    drop(open(&root).unwrap());
     for name in ["running", "apps/a/slugs/b", "logs/c"] {
         fs::create_dir_all(path(name)).unwrap();
     }
@@ -37,7 +45,7 @@ fn a_folder_that_others_may_enter_is_closed_and_what_is_in_it() {
     }
     std::os::unix::fs::symlink("/etc/passwd", path("link")).unwrap();
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
-    let _home = Home::open(&root).unwrap();
+    let _home = open(&root).unwrap();
     let mode = |name: &str| fs::symlink_metadata(path(name)).unwrap().mode() & 0o777;
     for (name, wanted) in [
         ("", 0o700),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tolv_api::client::{Client, Error};
 use tolv_api::{Code, Health, PlatformStatus, local};
+use tolv_build::StateFolder;
 
 use super::args::At;
 use super::failure::{Failure, harmless};
@@ -67,15 +68,12 @@ fn exit_status(state: Health) -> u8 {
 /// on this machine.
 fn client(at: &At, settings: &Settings) -> Result<(Client, Option<PathBuf>), Failure> {
     if at.server.is_none() {
-        let homes = match &settings.home {
-            Some(home) => vec![home.clone()],
-            None => {
-                let here = std::env::current_dir().unwrap_or_default();
-                let around = here.ancestors().map(|folder| settings.home_of(folder));
-                around.chain([settings.serve_home()]).collect()
-            }
+        let mut homes = settings.homes_here();
+        homes.push(settings.serve_home());
+        let found = |home: StateFolder| {
+            let folder = local::reachable(home.path()).filter(|_| home.is_usable())?;
+            Some((folder, home.path().to_owned()))
         };
-        let found = |home: PathBuf| Some((local::reachable(&home)?, home));
         if let Some((folder, home)) = homes.into_iter().find_map(found) {
             return Ok((Client::local(&folder), Some(home)));
         }
@@ -84,10 +82,10 @@ fn client(at: &At, settings: &Settings) -> Result<(Client, Option<PathBuf>), Fai
         Ok(target) => Ok((target.client, None)),
         Err(failure) if at.server.is_some() => Err(failure.status(NOT_KNOWN)),
         // Its state folder says that there is to be one.
-        Err(_) if settings.serve_home().is_dir() => {
+        Err(_) if settings.serve_home().path().is_dir() => {
             let text = format!(
                 "the platform with its state in {} does not run",
-                settings.serve_home().display()
+                settings.serve_home().path().display()
             );
             Err(Failure::new(text).hint("start it: tolv serve").status(FAIL))
         }

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use tolv_api::client::Client;
 use tolv_api::{Whoami, local};
+use tolv_build::StateFolder;
 use tolv_model::name::{Deploy as DeployPath, DeployName};
 
 use super::args::{At, Which};
@@ -71,14 +72,9 @@ struct Local {
 impl Local {
     /// That of the folder, or of one that it is in.
     fn find(settings: &Settings) -> Option<Self> {
-        let homes: Vec<_> = match &settings.home {
-            Some(home) => vec![home.clone()],
-            None => {
-                let here = std::env::current_dir().ok()?;
-                here.ancestors().map(|dir| settings.home_of(dir)).collect()
-            }
-        };
-        let folder = homes.into_iter().find_map(|home| local::reachable(&home))?;
+        // What came with a codebase is not asked.
+        let homes = settings.homes_here().into_iter().filter(StateFolder::is_usable);
+        let folder = homes.into_iter().find_map(|home| local::reachable(home.path()))?;
         let client = Client::local(&folder);
         let me: Whoami = client.get("/v1/whoami").ok()?;
         let app = me.apps?.first()?.parse().ok()?;

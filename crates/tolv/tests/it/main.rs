@@ -15,6 +15,7 @@ mod python;
 mod release;
 mod restricted;
 mod serve;
+mod state;
 mod stop;
 mod stream;
 mod toolchains;
