@@ -110,8 +110,10 @@ impl Pipeline<'_> {
         for (name, value) in vars {
             let path = env.join(name.as_str());
             std::fs::write(&path, value.as_bytes()).map_err(Error::io("write", &path))?;
+            files::set_mode(&path, 0o644)?;
         }
-        files::show(&env)?;
+        // Whatever the umask is: a step with a uid of its own reads it.
+        files::set_mode(&env, 0o755)?;
         let seen = match request.level.has_own_root() {
             true => "/env".into(),
             false => env.clone(),
