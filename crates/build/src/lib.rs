@@ -55,7 +55,7 @@ pub use proof::Proofs;
 pub use repository::{GitAccess, GitAnswer, GitCommand, GitLimits, GitSandbox, Repository};
 pub use resolution::LockFile;
 pub use source::{Source, odd_ignore_file};
-pub use stacks::{Change, Contents, Stack, Stacks, Version};
+pub use stacks::{Change, Contents, STACKS, Stack, Stacks, Version};
 
 /// What a build says while it works. The texts are for people; nothing decides by them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -239,6 +239,10 @@ fn dependencies_diversions_and_alternatives_are_followed() {
     assert_eq!([text("usr/bin/tool"), text("usr/lib/needed")], ["diverted", "x"]);
     assert_eq!(fs::read_link(run.join("usr/bin/editor")).unwrap(), Path::new("editor-a"));
     assert!(!run.join("usr/bin/debconf").exists());
+    let stacks = fake.stacks();
+    assert_eq!(stacks.packages_of("debconf").unwrap(), ["debconf"]);
+    assert!(stacks.packages_of("none").unwrap().is_empty());
+    assert!(stacks.packages_of("../bin/debconf").unwrap().is_empty());
 }
 
 #[test]

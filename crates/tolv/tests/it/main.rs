@@ -15,6 +15,7 @@ mod python;
 mod release;
 mod restricted;
 mod serve;
+mod stack;
 mod stop;
 mod stream;
 mod watch;
