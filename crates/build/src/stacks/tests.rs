@@ -134,10 +134,11 @@ impl Fake {
     }
 
     fn package(&mut self, name: &str, version: &str, depends: &str, files: &[&str]) {
-        self.status += &format!(
+        let stanza = format!(
             "Package: {name}\nStatus: install ok installed\nVersion: {version}\n\
              Architecture: all\nDepends: {depends}\n\n"
         );
+        self.status.push_str(&stanza);
         fs::write(self.root().join(dpkg::STATUS), &self.status).unwrap();
         let list = self.root().join(format!("var/lib/dpkg/info/{name}.list"));
         fs::write(list, files.join("\n") + "\n").unwrap();
