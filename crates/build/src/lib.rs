@@ -57,9 +57,9 @@ pub use proof::Proofs;
 pub use repository::{GitAccess, GitAnswer, GitCommand, GitLimits, GitSandbox, Repository};
 pub use resolution::LockFile;
 pub use source::{Source, odd_ignore_file};
-pub use stacks::{Change, Contents, Stack, Stacks, Version};
-pub use toolchains::renew_toolchains;
+pub use stacks::{Change, Contents, STACKS, Stack, Stacks, Version};
 pub use state_folder::{StateFolder, StateFolderError};
+pub use toolchains::renew_toolchains;
 
 /// What a build says while it works. The texts are for people; nothing decides by them.
 #[derive(Clone, Debug, PartialEq, Eq)]

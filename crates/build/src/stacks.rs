@@ -40,6 +40,9 @@ mod store;
 use machine::Machine;
 use store::Store;
 
+/// The folder of stacks, below a state folder.
+pub const STACKS: &str = "slugs/stacks";
+
 /// A stack that is on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
@@ -105,8 +108,6 @@ impl Stacks {
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let stacks = Self::at(folder);
         files::make_folder(folder)?;
-        // Processes with uids of their own enter it.
-        files::set_mode(folder, 0o755)?;
         stacks.store.sweep()?;
         Ok(stacks)
     }
@@ -340,6 +341,29 @@ impl Stacks {
             }
         }
         Ok(changes)
+    }
+
+    /// The installed packages of the machine that have a program of this name, where every process
+    /// would find it: what a stack that lacks it could have. None for a name with a slash.
+    ///
+    /// # Errors
+    ///
+    /// The machine's packages cannot be read.
+    pub fn packages_of(&self, program: &str) -> Result<Vec<String>, Error> {
+        const FOLDERS: [&str; 3] = ["usr/bin/", "usr/sbin/", "usr/games/"];
+        let paths = FOLDERS.map(|folder| format!("{folder}{program}").into_bytes());
+        let machine = Machine::read(&self.machine)?;
+        let mut found = Vec::new();
+        if program.is_empty() || program.contains('/') {
+            return Ok(found);
+        }
+        for (name, installed) in &machine.packages {
+            let files = machine.files(&installed.package)?;
+            if files.iter().any(|listed| paths.contains(&libraries::merged(&listed.path))) {
+                found.push(name.clone());
+            }
+        }
+        Ok(found)
     }
 
     /// Removes versions that are not in `keep`, except the newest of each name, and layers that no

@@ -49,6 +49,9 @@ pub(crate) enum Command {
     /// --platform, what the running platform holds and lacks
     #[command(after_long_help = STATUS_EXAMPLES)]
     Status(Status),
+    /// List and make stacks: the root file systems below builds and processes
+    #[command(after_long_help = STACK_EXAMPLES)]
+    Stack(Stack),
     /// Print a completion script for a shell
     #[command(after_long_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -196,6 +199,16 @@ Examples:
 Python: requirements.txt gives requirements.lock, pyproject.toml gives uv.lock or poetry.lock,
 Pipfile gives Pipfile.lock. Without --upgrade the lock has what the last build resolved, and a lock
 that is there keeps its versions as far as they still fit. The tools that it takes are Tolv's own.";
+
+const STACK_EXAMPLES: &str = "\
+Examples:
+  tolv stack list                      what is here, the newest first
+  tolv stack info host                 its packages, and what the machine has newer
+  tolv stack info host@3f9a1c0b42de    of one version
+  tolv stack info --package convert    the packages of this machine with a program
+  tolv stack make heroku-24            make it before a build needs it
+
+The stacks that this machine's packages make are host, heroku-22 and heroku-24.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -420,6 +433,42 @@ pub(crate) struct Lock {
     /// Print the result as one JSON object; progress goes to stderr
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stack {
+    #[command(subcommand)]
+    pub(crate) command: StackCommand,
+
+    /// Folder of the stacks; that of the platform here without it
+    #[arg(long, value_name = "FOLDER", env = "TOLV_STACKS", value_hint = ValueHint::DirPath, global = true)]
+    pub(crate) stacks: Option<PathBuf>,
+
+    /// Print the result as one JSON object
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StackCommand {
+    /// List the versions of stacks that are here
+    List,
+    /// Show what a stack holds, and what the machine has newer
+    Info {
+        /// A name, which is its newest version, or `NAME@DIGEST`
+        #[arg(value_name = "STACK", default_value = "host")]
+        stack: String,
+
+        /// Show the packages of this machine with this program instead
+        #[arg(long, value_name = "PROGRAM", conflicts_with = "stack")]
+        package: Option<String>,
+    },
+    /// Make a version of a stack from what this machine has now
+    Make {
+        /// Which
+        #[arg(value_name = "NAME", default_value = "host")]
+        name: tolv_model::stack::StackName,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ mod output;
 mod recover;
 mod serve;
 mod settings;
+mod stack;
 mod status;
 mod up;
 mod upgrade;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::build(args, &settings),
         Command::Lock(args) => lock::lock(args, &settings),
         Command::Status(args) => status::status(&args, &settings),
+        Command::Stack(args) => stack::stack(&args, &settings),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tolv", &mut script);

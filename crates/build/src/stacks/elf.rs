@@ -37,7 +37,7 @@ pub(crate) fn dynamic(path: &Path) -> std::io::Result<Option<Dynamic>> {
     let mut file = files::open(path)?;
     let length = file.metadata()?.len();
     let mut bytes = vec![0; 20];
-    if length < 64 || length > MAX_FILE {
+    if !(64..=MAX_FILE).contains(&length) {
         return Ok(None);
     }
     file.read_exact(&mut bytes)?;

@@ -101,12 +101,15 @@ pub(crate) fn select(machine: &Machine, list: &List) -> Result<Selection, Error>
     Ok(Selection { run, build, not_installed, missing: missing.into_iter().collect() })
 }
 
+/// Name of a library → its paths, and whose they are.
+type Owners = BTreeMap<Vec<u8>, Vec<(Vec<u8>, String)>>;
+
 struct Selector<'a> {
     machine: &'a Machine,
     /// What was read of programs and libraries, by their place on the machine.
     dynamic: BTreeMap<PathBuf, Option<Dynamic>>,
-    /// Libraries of all packages: name → path and package.
-    owners: Option<BTreeMap<Vec<u8>, Vec<(Vec<u8>, String)>>>,
+    /// Libraries of all packages.
+    owners: Option<Owners>,
 }
 
 impl Selector<'_> {
@@ -258,7 +261,7 @@ impl Selector<'_> {
     /// The package with a library of this name, in a folder that the loader looks in.
     fn owner(&mut self, library: &str) -> Result<Option<String>, Error> {
         if self.owners.is_none() {
-            let mut owners: BTreeMap<Vec<u8>, Vec<(Vec<u8>, String)>> = BTreeMap::new();
+            let mut owners = Owners::new();
             for (name, installed) in &self.machine.packages {
                 for listed in self.machine.files(&installed.package)? {
                     let (_, file) = split(&listed.path);

@@ -134,10 +134,11 @@ impl Fake {
     }
 
     fn package(&mut self, name: &str, version: &str, depends: &str, files: &[&str]) {
-        self.status += &format!(
+        let stanza = format!(
             "Package: {name}\nStatus: install ok installed\nVersion: {version}\n\
              Architecture: all\nDepends: {depends}\n\n"
         );
+        self.status.push_str(&stanza);
         fs::write(self.root().join(dpkg::STATUS), &self.status).unwrap();
         let list = self.root().join(format!("var/lib/dpkg/info/{name}.list"));
         fs::write(list, files.join("\n") + "\n").unwrap();
@@ -239,6 +240,10 @@ fn dependencies_diversions_and_alternatives_are_followed() {
     assert_eq!([text("usr/bin/tool"), text("usr/lib/needed")], ["diverted", "x"]);
     assert_eq!(fs::read_link(run.join("usr/bin/editor")).unwrap(), Path::new("editor-a"));
     assert!(!run.join("usr/bin/debconf").exists());
+    let stacks = fake.stacks();
+    assert_eq!(stacks.packages_of("debconf").unwrap(), ["debconf"]);
+    assert!(stacks.packages_of("none").unwrap().is_empty());
+    assert!(stacks.packages_of("../bin/debconf").unwrap().is_empty());
 }
 
 #[test]

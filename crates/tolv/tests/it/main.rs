@@ -16,6 +16,7 @@ mod release;
 mod restricted;
 mod serve;
 mod state;
+mod stack;
 mod stop;
 mod stream;
 mod toolchains;
