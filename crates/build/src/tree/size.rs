@@ -69,3 +69,31 @@ impl Total {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workspace_of_many_manifests_has_no_more_than_one_large_lock() {
+        let total = Total::default();
+        for _ in 0..512 {
+            total.add(MAX_FILE, 1000).unwrap();
+        }
+        assert!(total.add(1, 0).unwrap_err().to_string().contains("256 MiB"));
+        assert!(Total::default().add(0, MAX_ALL_VALUES + 1).is_err());
+    }
+
+    #[test]
+    fn only_what_lists_packages_may_be_large() {
+        for (path, limit) in [
+            ("a/uv.lock", MAX_LOCK_BYTES),
+            ("requirements/base.txt", MAX_LOCK_BYTES),
+            ("pnpm-lock.yaml", MAX_LOCK_BYTES),
+            ("a.lock/pyproject.toml", MAX_FILE as u64),
+            (".yarnrc.yml", MAX_FILE as u64),
+        ] {
+            assert_eq!(super::limit(path), limit, "{path}");
+        }
+    }
+}

@@ -102,6 +102,7 @@ fn exceptions_are_bounded_as_patterns_are() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the test measures how long it takes")]
 fn the_most_costly_rules_take_no_time() {
     let pattern = |at: usize| format!("/{}{at}", "**a".repeat(4));
     let rules = |value: &str| {

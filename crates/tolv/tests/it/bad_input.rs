@@ -227,6 +227,7 @@ fn a_manifest_or_a_lock_that_would_fill_the_memory_is_refused_before_it_is_parse
     let poetry = "[tool.poetry]\nname = \"a\"\nversion = \"1\"\n";
     let deep_json = format!("{{\"a\":{}", "[".repeat(200_000));
     let (lines, long) = ("a\n".repeat(1 << 20), "a".repeat(33 << 20));
+    let state = Home::new();
     let cases = [
         ("pyproject.toml", &toml, vec![], "over the limit of 512 KiB"),
         ("pyproject.toml", &deep, vec![], "is not TOML"),
@@ -260,6 +261,8 @@ fn a_manifest_or_a_lock_that_would_fill_the_memory_is_refused_before_it_is_parse
             .arg("build")
             .arg(shop(&home));
         crate::clean(&mut command);
+        // One for all: what is fetched is fetched once.
+        command.env("TOLV_HOME", state.path());
         let ended = output(&mut command);
         let said = stderr(&ended);
         assert_eq!(ended.status.code(), Some(1), "{file}: {said}");
