@@ -30,9 +30,14 @@ pub(crate) const MAX_READ: u64 = 64 << 20;
 /// The bytes of a regular file; one with more than [`MAX_READ`] is an error of the kind
 /// `FileTooLarge`.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_at_most(path, MAX_READ)
+}
+
+/// As [`read`], with another bound.
+pub(crate) fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path)?.take(MAX_READ + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_READ { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+    open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 /// Whether a file could not be opened because there is none, or a link in its place.

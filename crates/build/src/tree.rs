@@ -6,12 +6,15 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tolv_model::slug::{Digest, Entry};
 use tolv_model::source::is_utf16;
 
 use crate::caps::bytes;
 use crate::{Error, files};
+
+pub(crate) mod size;
 
 /// The source's files by path, with their contents' digests.
 #[derive(Clone, Debug)]
@@ -20,12 +23,14 @@ pub(crate) struct Tree {
     entries: BTreeMap<Vec<u8>, Entry>,
     /// Files that Git LFS has put in place of others.
     lfs_pointers: Vec<Vec<u8>>,
+    /// What was read as text so far. Clones share it.
+    read: Arc<size::Total>,
 }
 
 impl Tree {
     /// A view of `root` that shows `entries` only.
     pub(crate) fn new(root: PathBuf, entries: BTreeMap<Vec<u8>, Entry>) -> Self {
-        Self { root, entries, lfs_pointers: Vec::new() }
+        Self { root, entries, lfs_pointers: Vec::new(), read: Arc::default() }
     }
 
     /// The same, with these files being pointers of Git LFS.
@@ -94,15 +99,19 @@ impl Tree {
     ///
     /// [`Error::Io`] when it cannot be read, [`Error::Limit`] when it has more than 64 MiB.
     pub(crate) fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.read_at_most(path, files::MAX_READ)
+    }
+
+    fn read_at_most(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
         if !self.is_file(path) {
             return Ok(None);
         }
         let full = self.root.join(path);
-        match files::read(&full) {
+        match files::read_at_most(&full, limit) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => Err(Error::Limit {
-                what: format!("the file `{path}`"),
-                limit: bytes(files::MAX_READ),
+                what: format!("the file `{}`", path.escape_debug()),
+                limit: bytes(limit),
             }),
             Err(error) => Err(Error::io("read", &full)(error)),
         }
@@ -118,13 +127,17 @@ impl Tree {
         Some(head)
     }
 
-    /// A file's text without a byte order mark; nothing where there is no file.
+    /// The text of a manifest or a lock without a byte order mark; nothing where there is no file.
     ///
     /// # Errors
     ///
-    /// As [`Tree::read`], and [`Error::Source`] where it is not UTF-8.
+    /// As [`Tree::read`], [`Error::Limit`] where it is larger than files of its kind may be, and
+    /// [`Error::Source`] where it is not UTF-8.
     pub(crate) fn text(&self, path: &str) -> Result<Option<String>, Error> {
-        let Some(bytes) = self.read(path)? else { return Ok(None) };
+        let limit = size::limit(path);
+        let Some(bytes) = self.read_at_most(path, limit)? else { return Ok(None) };
+        let values = size::check(path, &bytes)?;
+        self.read.add(bytes.len(), values)?;
         if is_utf16(&bytes) {
             return Err(Error::Source(format!("`{path}` is UTF-16; save it as UTF-8")));
         }

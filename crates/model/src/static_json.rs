@@ -27,21 +27,51 @@ pub const FILE: &str = "static.json";
 const MAX_RULES: usize = 256;
 /// Longest pattern, in bytes.
 const MAX_PATTERN: usize = 1024;
+/// Most bytes of all patterns together, and most runs of stars in one and in all: a request is compared
+/// with each of them, byte by byte.
+const MAX_PATTERNS_BYTES: usize = 64 << 10;
+const MAX_STARS: usize = 16;
+const MAX_ALL_STARS: usize = 1024;
 /// Most bytes of all headers together.
 const MAX_HEADER_BYTES: usize = 16 << 10;
-/// Headers that say where an answer ends, or that the server makes itself.
-const RESERVED: [&str; 10] = [
+/// Headers that say where an answer ends or how it is coded, that belong to one connection, that say
+/// what proxies on the way have seen, or that the server makes itself.
+const RESERVED: [&str; 27] = [
     "accept-ranges",
+    "age",
+    "close",
     "connection",
+    "content-encoding",
     "content-length",
     "content-range",
     "date",
+    "etag",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
     "keep-alive",
+    "last-modified",
+    "location",
+    "max-forwards",
+    "request-id",
     "te",
     "trailer",
     "transfer-encoding",
+    "true-client-ip",
     "upgrade",
+    "via",
+    "x-real-ip",
+    "x-request-id",
+    "x-request-start",
 ];
+/// How the names of further ones begin.
+const RESERVED_PREFIXES: [&str; 4] = ["proxy-", "sec-websocket-", "x-accel-", "x-forwarded-"];
+
+fn is_reserved(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    RESERVED.contains(&&*name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -104,7 +134,9 @@ impl StaticJson {
     }
 
     fn check(&self) -> Result<(), String> {
+        let exceptions = || self.routes.0.iter().flat_map(|(_, route)| &route.except);
         for (key, count) in [
+            ("except", exceptions().count()),
             ("routes", self.routes.0.len()),
             ("redirects", self.redirects.0.len()),
             ("headers", self.headers.0.len()),
@@ -114,10 +146,23 @@ impl StaticJson {
             }
         }
         let patterns = self.routes.0.iter().map(|(pattern, _)| pattern);
-        for pattern in patterns.chain(self.headers.0.iter().map(|(pattern, _)| pattern)) {
+        let patterns = patterns.chain(self.headers.0.iter().map(|(pattern, _)| pattern));
+        let (mut bytes, mut stars) = (0, 0);
+        for pattern in patterns.chain(exceptions()) {
             if pattern.0.len() > MAX_PATTERN {
                 return Err(format!("a pattern is longer than {MAX_PATTERN} bytes"));
             }
+            if pattern.stars() > MAX_STARS {
+                return Err(format!("a pattern has more than {MAX_STARS} stars"));
+            }
+            bytes += pattern.0.len();
+            stars += pattern.stars();
+        }
+        if bytes > MAX_PATTERNS_BYTES {
+            return Err(format!("the patterns have more than {} KiB", MAX_PATTERNS_BYTES >> 10));
+        }
+        if stars > MAX_ALL_STARS {
+            return Err(format!("the patterns have {stars} stars, more than {MAX_ALL_STARS}"));
         }
         let files = self.routes.0.iter().map(|(_, route)| ("a route", &route.path));
         for (what, path) in files.chain(self.error_page.iter().map(|path| ("`error_page`", path))) {
@@ -152,7 +197,7 @@ impl StaticJson {
             if name.is_empty() || !name.bytes().all(token) {
                 return Err(format!("`headers` has `{shown}`, which is no name of a header"));
             }
-            if RESERVED.contains(&name.to_ascii_lowercase().as_str()) {
+            if is_reserved(name) {
                 return Err(format!("`headers` has `{shown}`, which the server itself sets"));
             }
             if !value.bytes().all(|byte| byte == b'\t' || (b' '..0x7f).contains(&byte)) {
@@ -218,39 +263,49 @@ impl Pattern {
         self.reaches(path, true)
     }
 
-    /// Follows all places of the pattern at once, so that no pattern takes longer than its length
-    /// for each byte of the path.
+    /// How many stars there are; `**` is one.
+    fn stars(&self) -> usize {
+        self.0.replace("**", "*").matches('*').count()
+    }
+
+    /// Follows all places of the pattern at once. There are no more of them than it has stars, and one
+    /// behind each, so that no pattern takes longer than that for each byte of the path.
     fn reaches(&self, path: &str, beginning: bool) -> bool {
         let pattern = self.0.as_bytes();
+        let end = pattern.len();
         let is_double = |at: usize| pattern[at..].starts_with(b"**");
-        // Where the pattern may be: a star may also stand for nothing.
-        let skip = |places: &mut Vec<bool>| {
-            for at in 0..pattern.len() {
-                if places[at] && pattern[at] == b'*' {
-                    places[at + if is_double(at) { 2 } else { 1 }] = true;
+        // The step at which a place was reached last.
+        let mut reached = vec![0; end + 1];
+        // Goes to a place, and on from a star, which may also stand for nothing.
+        let mut enter = |places: &mut Vec<usize>, step: usize, mut at: usize| {
+            while reached[at] != step {
+                reached[at] = step;
+                places.push(at);
+                match pattern.get(at) {
+                    Some(b'*') => at += if is_double(at) { 2 } else { 1 },
+                    _ => break,
                 }
             }
         };
-        let mut places = vec![false; pattern.len() + 1];
-        places[0] = true;
-        skip(&mut places);
-        for byte in path.bytes() {
-            if beginning && places[pattern.len()] {
-                return true;
+        let (mut places, mut next) = (Vec::new(), Vec::new());
+        enter(&mut places, 1, 0);
+        for (step, byte) in (2..).zip(path.bytes()) {
+            if places.is_empty() || beginning && places.contains(&end) {
+                break;
             }
-            let mut next = vec![false; pattern.len() + 1];
-            for at in (0..pattern.len()).filter(|at| places[*at]) {
-                match pattern[at] {
-                    b'*' if is_double(at) || byte != b'/' => next[at] = true,
-                    b'*' => {}
-                    literal if literal == byte => next[at + 1] = true,
+            next.clear();
+            for &at in &places {
+                match pattern.get(at) {
+                    Some(b'*') if is_double(at) || byte != b'/' => enter(&mut next, step, at),
+                    Some(&literal) if literal == byte && literal != b'*' => {
+                        enter(&mut next, step, at + 1);
+                    }
                     _ => {}
                 }
             }
-            places = next;
-            skip(&mut places);
+            std::mem::swap(&mut places, &mut next);
         }
-        places[pattern.len()]
+        places.contains(&end)
     }
 }
 

@@ -30,6 +30,7 @@
 mod access;
 mod apps;
 mod budget;
+mod build_queue;
 mod carry;
 mod codebase;
 mod controller;

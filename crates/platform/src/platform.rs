@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tolv_build::GitSandbox;
@@ -25,6 +25,7 @@ use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
 use tolv_store::{DatabaseUrl, Deploy, KeyError, Operation, Releasing, SecretKey, Store};
 
+use super::build_queue::BuildQueue;
 use super::controller::{self, Controller};
 use super::delay::is_delay;
 use super::error::Error;
@@ -103,7 +104,7 @@ pub(super) struct Inner {
     pub(super) runs: Runs,
     /// Of runs of schedules.
     pub(super) run_outputs: Outputs<CronRunId>,
-    pub(super) building: Semaphore,
+    pub(super) building: BuildQueue,
     pub(super) shares: Shares,
     pub(super) quota: Arc<Quota>,
     pub(super) counters: Counters,
@@ -289,7 +290,7 @@ impl Platform {
             pushes: Pushes::default(),
             runs: Runs::default(),
             run_outputs: Outputs::default(),
-            building: Semaphore::new(shares.builds),
+            building: BuildQueue::new(shares.builds),
             quota: Quota::new(options.codebase.is_none().then_some(&shares)),
             shares,
             counters: Counters::default(),

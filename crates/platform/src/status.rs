@@ -245,10 +245,7 @@ impl Platform {
             git: Used::of(inner.repos.at_work()),
             pushes: Used::of(inner.repos.waiting_pushes()),
             lost_repositories: inner.repos.lost().iter().map(ToString::to_string).collect(),
-            builds: Used::of((
-                inner.shares.builds.saturating_sub(inner.building.available_permits()),
-                inner.shares.builds,
-            )),
+            builds: Used::of((inner.building.building(), inner.shares.builds)),
             lines: Used::of((
                 inner.lines.max_capacity().saturating_sub(inner.lines.capacity()),
                 inner.lines.max_capacity(),

@@ -88,6 +88,63 @@ fn a_mistake_is_told_with_its_place() {
 }
 
 #[test]
+fn exceptions_are_bounded_as_patterns_are() {
+    let problem = |except: &[String]| {
+        let except = serde_json::to_string(except).unwrap();
+        let text = format!(r#"{{"routes": {{"/**": {{"path": "x", "except": {except}}}}}}}"#);
+        StaticJson::parse(&text).unwrap_err()
+    };
+    assert!(problem(&["x".repeat(2000)]).contains("longer than 1024 bytes"));
+    assert!(problem(&["*a".repeat(40)]).contains("more than 16 stars"));
+    assert!(problem(&vec!["/x".to_owned(); 300]).contains("`except` has 300 entries"));
+    assert!(problem(&vec!["/**a".repeat(8); 200]).contains("1601 stars, more than 1024"));
+    assert!(problem(&vec!["x".repeat(1000); 100]).contains("more than 64 KiB"));
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test measures how long it takes")]
+fn the_most_costly_rules_take_no_time() {
+    let pattern = |at: usize| format!("/{}{at}", "**a".repeat(4));
+    let rules = |value: &str| {
+        let rules: Vec<_> = (0..120).map(|at| format!(r#""{}": {value}"#, pattern(at))).collect();
+        rules.join(",")
+    };
+    let text = format!(
+        r#"{{"routes": {{{}}}, "headers": {{{}}}}}"#,
+        rules(r#""x""#),
+        rules(r#"{"a": "b"}"#)
+    );
+    let json = StaticJson::parse(&text).unwrap();
+    let path = format!("/{}", "a".repeat(8000));
+    let began = std::time::Instant::now();
+    assert_eq!((json.route(&path), json.headers(&path).count()), (None, 0));
+    // Without optimization.
+    assert!(began.elapsed().as_secs() < 3, "{:?}", began.elapsed());
+}
+
+#[test]
+fn headers_of_the_connection_the_coding_and_proxies_are_the_servers() {
+    for name in [
+        "Content-Encoding",
+        "Transfer-Encoding",
+        "Via",
+        "X-Forwarded-For",
+        "x-forwarded-proto",
+        "Forwarded",
+        "Proxy-Connection",
+        "Sec-WebSocket-Accept",
+        "X-Accel-Redirect",
+        "X-Request-Id",
+        "Location",
+        "ETag",
+    ] {
+        let text = format!(r#"{{"headers": {{"/**": {{"{name}": "x"}}}}}}"#);
+        let problem = StaticJson::parse(&text).unwrap_err();
+        assert!(problem.contains("the server itself sets"), "{name}: {problem}");
+    }
+}
+
+#[test]
 fn other_keys_are_named() {
     let keys = StaticJson::unknown_keys(r#"{"root": "x", "proxies": {}, "encoding": "UTF-8"}"#);
     assert_eq!(keys.unwrap(), ["proxies", "encoding"]);

@@ -15,6 +15,7 @@ use tolv_sandbox::Cancel;
 use tolv_store::Slug;
 
 use super::{Carry, Next, Wanted};
+use crate::build_queue::{Standing, Turn};
 use crate::controller::After;
 use crate::error::Error;
 use crate::platform::blocking;
@@ -121,11 +122,7 @@ impl Carry<'_> {
             }
         };
         self.prepare(&app_json.env).await?;
-        let room = tokio::select! {
-            room = inner.building.acquire() => room,
-            stopped = self.stopped() => return Err(stopped),
-        };
-        let _room = room.map_err(|_| Error::Stopping)?;
+        let _turn = self.turn_to_build().await?;
         let began = tokio::time::Instant::now();
         let built = self.build(source).await;
         inner.counters.built(began.elapsed(), built.is_ok());
@@ -173,6 +170,37 @@ impl Carry<'_> {
             ));
         }
         Ok(())
+    }
+
+    /// Waits for a place among the builds, and says what for.
+    async fn turn_to_build(&self) -> Result<Turn, Error> {
+        let mut turn = self.platform.0.building.join(&self.deploy.app, &self.operation.actor);
+        let mut said = None;
+        loop {
+            let standing = turn.standing();
+            let Standing::Waits { building, of_app, ahead } = standing else { return Ok(turn) };
+            // Another build may begin and end without any change for this one.
+            if said != Some((of_app, ahead)) {
+                said = Some((of_app, ahead));
+                let builds = |count: usize| match count {
+                    1 => "1 build".to_owned(),
+                    count => format!("{count} builds"),
+                };
+                let own = match of_app {
+                    0 => String::new(),
+                    count => format!(" ({count} of this app)"),
+                };
+                let place = match ahead {
+                    0 => "this one is next".to_owned(),
+                    count => format!("{} before this one", builds(count)),
+                };
+                self.head(format!("Waiting to build: {} running{own}, {place}", builds(building)));
+            }
+            tokio::select! {
+                () = turn.changed() => {}
+                stopped = self.stopped() => return Err(stopped),
+            }
+        }
     }
 
     async fn build(&self, source: Source) -> Result<Built, Error> {

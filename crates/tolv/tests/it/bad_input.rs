@@ -215,3 +215,62 @@ fn missing_locks_name_the_command_that_mends_them() {
         refused(&up(&shop(&home), &["--require-lock"]), &[help]);
     }
 }
+
+#[test]
+fn a_manifest_or_a_lock_that_would_fill_the_memory_is_refused_before_it_is_parsed() {
+    let zeros = |count: usize| "0,".repeat(count);
+    let toml = format!("a=[{}]", zeros(2 << 20));
+    let json = format!("{{\"a\":[{}0]}}", zeros(1 << 20));
+    let deep = format!("a={}", "[".repeat(200_000));
+    let lock = format!("a=[{}]", zeros(1 << 20));
+    let project = "[project]\nname = \"a\"\nversion = \"1\"\n";
+    let poetry = "[tool.poetry]\nname = \"a\"\nversion = \"1\"\n";
+    let deep_json = format!("{{\"a\":{}", "[".repeat(200_000));
+    let (lines, long) = ("a\n".repeat(1 << 20), "a".repeat(33 << 20));
+    let state = Home::new();
+    let cases = [
+        ("pyproject.toml", &toml, vec![], "over the limit of 512 KiB"),
+        ("pyproject.toml", &deep, vec![], "is not TOML"),
+        ("package.json", &json, vec![], "over the limit of 512 KiB"),
+        ("package.json", &deep_json, vec![], "is not JSON"),
+        ("Cargo.toml", &toml, vec![("Cargo.lock", "")], "over the limit of 512 KiB"),
+        ("go.mod", &toml, vec![("main.go", "package main")], "over the limit of 512 KiB"),
+        ("static.json", &json, vec![("index.html", "")], "over the limit of 512 KiB"),
+        ("uv.lock", &lock, vec![("pyproject.toml", project)], "over the limit of 500000 values"),
+        ("poetry.lock", &lock, vec![("pyproject.toml", poetry)], "over the limit of 500000 values"),
+        (
+            "Pipfile.lock",
+            &json,
+            vec![("Pipfile", "[packages]\n")],
+            "over the limit of 500000 values",
+        ),
+        ("requirements.txt", &lines, vec![], "over the limit of 500000 values"),
+        ("yarn.lock", &long, vec![("package.json", "{}")], "over the limit of 32 MiB"),
+    ];
+    let refuse = |(file, text, others, part): (&str, &String, Vec<(&str, &str)>, &str)| {
+        let home = codebase("web: python3 server.py\n");
+        for (file, text) in others {
+            home.write(&format!("shop/{file}"), text);
+        }
+        home.write(&format!("shop/{file}"), text);
+        // Of the address space: what would fill the memory fails here.
+        let mut command = std::process::Command::new("prlimit");
+        command
+            .arg("--data=900000000")
+            .arg(env!("CARGO_BIN_EXE_tolv"))
+            .arg("build")
+            .arg(shop(&home));
+        crate::clean(&mut command);
+        // One for all: what is fetched is fetched once.
+        command.env("TOLV_HOME", state.path());
+        let ended = output(&mut command);
+        let said = stderr(&ended);
+        assert_eq!(ended.status.code(), Some(1), "{file}: {said}");
+        assert!(said.contains(part), "{file}: `{part}` is not in: {said}");
+    };
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| refuse(case));
+        }
+    });
+}

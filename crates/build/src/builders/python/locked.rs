@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::super::{below, inside, read_toml};
 use super::{How, NAME, Packages};
 use crate::Error;
-use crate::tree::Tree;
+use crate::tree::{Tree, size};
 
 /// Keys of `[project]` that decide about packages. The others, such as a description, may change
 /// without a new layer.
@@ -36,6 +36,7 @@ struct Locked<'a> {
 
 /// Reads the lock of the root, or one that was made for this build.
 pub(super) fn read(tree: &Tree, manifest: &Table, made: Option<&str>) -> Result<Packages, Error> {
+    size::check("uv.lock", made.unwrap_or_default().as_bytes())?;
     let lock = match made {
         None => read_toml(tree, NAME, "uv.lock")?.unwrap_or_default(),
         Some(text) => text.parse().map_err(|bad: toml::de::Error| Error::Plan {

@@ -16,7 +16,7 @@ use crate::plan::Step;
 use crate::toolchains::Toolchains;
 use crate::toolchains::python::Interpreter;
 use crate::toolchains::uv::Uv;
-use crate::tree::Tree;
+use crate::tree::{Tree, size};
 
 /// A package manager that has a lock of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +158,7 @@ pub(super) fn hints(step: Step, tool: Tool) -> Step {
 
 /// Reads `poetry.lock`; `text` is the codebase's own or a new one.
 pub(super) fn poetry(tree: &Tree, manifest: &Table, text: &str) -> Result<Packages, Error> {
+    size::check("poetry.lock", text.as_bytes())?;
     let lock: Table = text.parse().map_err(|bad: toml::de::Error| Error::Plan {
         builder: NAME,
         problem: format!("`poetry.lock` is not TOML: {}", bad.message().replace('\n', " ")),
@@ -247,6 +248,7 @@ pub(super) fn pipenv(tree: &Tree, text: &str) -> Result<Packages, Error> {
         problem,
         help: "run `tolv lock` and commit `Pipfile.lock`".to_owned(),
     };
+    size::check("Pipfile.lock", text.as_bytes())?;
     let mut lock: Value = serde_json::from_str(text)
         .map_err(|error| bad(format!("`Pipfile.lock` is not JSON: {error}")))?;
     read_toml(tree, NAME, "Pipfile")?.ok_or_else(|| {

@@ -1,6 +1,9 @@
 //! The way of a codebase through several deploys: push, config, promote, roll back, destroy.
 
+use tolv_testkit::Tolv;
+
 use super::*;
+use crate::LATER;
 
 /// Everything a user does in the first hour, on one database.
 fn first_hour(extra: &[(&str, &str)]) {
@@ -350,4 +353,40 @@ fn a_release_of_which_nothing_runs_does_not_go_on() {
     assert!(!ran.status.success(), "{}", ran.out);
     assert!(!ran.err.contains("goes on"), "{}", ran.err);
     assert!(ran.err.contains("stays current, but no process of it runs"), "{}", ran.err);
+}
+
+#[test]
+fn an_app_that_builds_again_and_again_keeps_no_other_app_waiting() {
+    let shop = Shop::site("ready", &[("TOLV_BUILDS", "1")]);
+    let greedy = shop.serve.folder("greedy");
+    let package = r#"{"name": "g", "version": "1.0.0", "scripts": {"build": "echo it builds; sleep 5", "start": "node x.js"}}"#;
+    std::fs::write(greedy.join("package.json"), package).unwrap();
+    std::fs::write(greedy.join("x.js"), "").unwrap();
+    git::commit(&greedy);
+    shop.serve.tolv(&greedy, &["create", "greedy"]);
+    let mut pushes = Vec::new();
+    let deploys = ["one", "two", "three"];
+    for deploy in deploys {
+        shop.serve.tolv(&greedy, &["deploys", "create", deploy]);
+    }
+    for deploy in deploys {
+        let url = format!("{}/git/greedy/{deploy}.git", shop.serve.url());
+        pushes.push(Tolv::start(&mut push_command(&shop.serve, &greedy, &[&url, "main"])));
+        if let [first] = &pushes[..] {
+            first.wait_for_line(|line| line.contains("it builds"), LATER);
+        }
+    }
+    for waiting in &pushes[1..] {
+        waiting.wait_for_line(
+            |line| line.contains("Waiting to build: 1 build running (1 of this app)"),
+            SOON,
+        );
+    }
+    let said = shop.pushed(&["tolv", "main"]);
+    assert!(said.contains("Waiting to build: 1 build running, this one is next"), "{said}");
+    assert!(!said.contains("greedy"), "{said}");
+    let over = pushes
+        .iter()
+        .map(|push| push.lines().iter().filter(|line| line.text.contains("it builds")).count());
+    assert!(over.sum::<usize>() < 3, "they all began to build before");
 }
