@@ -47,6 +47,7 @@ mod front;
 mod garbage;
 mod histogram;
 pub mod home;
+mod hosts;
 mod image;
 mod kept;
 mod lease;

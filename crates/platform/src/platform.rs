@@ -16,10 +16,9 @@ use tolv_build::GitSandbox;
 use tolv_logs::Line;
 use tolv_model::config::Change;
 use tolv_model::id::{AppId, CronRunId, DeployId, OperationId};
-use tolv_model::name::{Deploy as DeployPath, DeployName};
+use tolv_model::name::Deploy as DeployPath;
 use tolv_model::operation::{Request, State};
 use tolv_model::service::HostServices;
-use tolv_model::slug::SlugId;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
@@ -409,14 +408,6 @@ impl Platform {
         self.0.http
     }
 
-    /// Where a deploy answers: `http://shop.localhost:8080`.
-    pub fn url_of(&self, deploy: &Deploy) -> String {
-        match self.0.http.port() {
-            80 => format!("http://{}", deploy.host),
-            port => format!("http://{}:{port}", deploy.host),
-        }
-    }
-
     /// The controller of a deploy.
     pub(super) async fn controller(&self, path: &DeployPath) -> Result<Arc<Controller>, Error> {
         let deploy = self.0.store.deploy(path).await?;
@@ -522,14 +513,6 @@ impl Platform {
             store.change_config_for(&deploy.id, if_version, change, releasing, now).await?;
         self.wake(&deploy.id);
         Ok(changed)
-    }
-
-    pub(super) fn host_of(&self, path: &DeployPath) -> String {
-        let domain = &self.0.options.domain;
-        match path.name == DeployName::production() || self.codebase().is_some() {
-            true => format!("{}.{domain}", path.app),
-            false => format!("{}-{}.{domain}", path.app, path.name),
-        }
     }
 
     pub(super) fn on(&self) -> Result<(), Error> {
