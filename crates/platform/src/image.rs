@@ -3,12 +3,13 @@
 //! The file that it was started from is the operator's, who may replace or remove it at any time, and
 //! means the next upgrade by it. git's hook and the file server of static sites are this program too:
 //! they are started from a file in the state folder, which is made of the running image (`/proc/self/exe`)
-//! when it is needed, and made again where it is gone or has changed.
+//! when it is needed, and made again where it is gone or has changed. It is a hard link to the image; on
+//! another disk a symbolic link to the file that was started, and a copy once that is another one.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink,
 };
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,7 +99,7 @@ impl Image {
         let running = fs::metadata(&inner.running)?;
         // Whoever comes meanwhile finds the one that is made now.
         let mut made = lock(&inner.made);
-        if is_right(&inner.kept, &running, *made) {
+        if is_right(inner, &running, *made) {
             return Ok(inner.kept.clone());
         }
         match make(inner, &running) {
@@ -129,9 +130,13 @@ impl Image {
     }
 }
 
-/// Whether the file at `path` has the bytes of the running image, and may be executed.
-fn is_right(path: &Path, running: &Metadata, made: Option<Identity>) -> bool {
-    let Ok(meta) = path.symlink_metadata() else { return false };
+/// Whether the kept file has the bytes of the running image, and may be executed.
+fn is_right(inner: &Inner, running: &Metadata, made: Option<Identity>) -> bool {
+    let Ok(meta) = inner.kept.symlink_metadata() else { return false };
+    if meta.is_symlink() {
+        let leads_there = fs::read_link(&inner.kept).is_ok_and(|to| to == inner.started);
+        return leads_there && is_started_from_there(inner, running);
+    }
     // Nobody writes to a file that is being executed.
     let is_same = || {
         let identity = Identity::of(&meta);
@@ -142,6 +147,13 @@ fn is_right(path: &Path, running: &Metadata, made: Option<Identity>) -> bool {
 
 fn is_executable(meta: &Metadata) -> bool {
     meta.mode() & 0o7777 == MODE && meta.uid() == rustix::process::geteuid().as_raw()
+}
+
+/// Whether the file that was started is still there, for everybody to execute.
+fn is_started_from_there(inner: &Inner, running: &Metadata) -> bool {
+    fs::metadata(&inner.started).is_ok_and(|meta| {
+        Identity::of(&meta) == Identity::of(running) && meta.mode() & 0o055 == 0o055
+    })
 }
 
 /// Makes the file anew.
@@ -156,7 +168,11 @@ fn make(inner: &Inner, running: &Metadata) -> io::Result<Identity> {
         let is_linked = is_executable(running)
             && linkat(CWD, &inner.running, CWD, &aside, AtFlags::SYMLINK_FOLLOW).is_ok();
         if !is_linked {
-            copy(&inner.running, &aside)?;
+            // On another disk a copy takes its space only once it is needed.
+            match is_started_from_there(inner, running) {
+                true => symlink(&inner.started, &aside)?,
+                false => copy(&inner.running, &aside)?,
+            }
         }
         let identity = Identity::of(&fs::metadata(&aside)?);
         if fs::symlink_metadata(&inner.kept).is_ok_and(|meta| meta.is_dir()) {

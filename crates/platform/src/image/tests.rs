@@ -1,5 +1,3 @@
-use std::os::unix::fs::symlink;
-
 use tolv_testkit::Home;
 
 use super::*;
@@ -81,4 +79,27 @@ fn where_it_cannot_be_kept_the_file_that_was_started_serves_as_long_as_it_is_the
     fs::remove_file(&started).unwrap();
     program(&home, "other", MODE);
     Image::at(home.path(), &running, &started).file().unwrap_err();
+}
+
+/// As in a small disk of a state folder.
+#[test]
+fn on_another_disk_it_is_copied_only_when_it_has_to_be() {
+    let home = Home::new();
+    let memory = Path::new("/dev/shm").join(format!("tolv-image-{}", std::process::id()));
+    fs::create_dir(&memory).unwrap();
+    let started = program(&home, "first", MODE);
+    if fs::metadata(&memory).unwrap().dev() != fs::metadata(&started).unwrap().dev() {
+        let held = File::open(&started).unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&held);
+        let running = PathBuf::from(format!("/proc/self/fd/{fd}"));
+        let image = Image::at(&memory, &running, &started);
+        let file = image.file().unwrap();
+        assert_eq!(fs::read_link(&file).unwrap(), started);
+        fs::remove_file(&started).unwrap();
+        program(&home, "other", MODE);
+        assert_eq!(image.file().unwrap(), file);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "first");
+        assert!(!fs::symlink_metadata(&file).unwrap().is_symlink());
+    }
+    fs::remove_dir_all(memory).unwrap();
 }

@@ -6,6 +6,9 @@
 //! | length of what was read of it | 4, big endian |
 //! | age of its request, in milliseconds | 8, big endian |
 //! | what was read of it | as long as said |
+//!
+//! The new program answers each with `c` once it has it: until then the old one can still tell the client
+//! that the platform failed.
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
@@ -33,6 +36,7 @@ const TAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn send(socket: &UnixStream, mut connections: mpsc::UnboundedReceiver<Handed>) {
     let limited =
         socket.set_nonblocking(false).and_then(|()| socket.set_write_timeout(Some(TAKE_TIMEOUT)));
+    let limited = limited.and_then(|()| socket.set_read_timeout(Some(TAKE_TIMEOUT)));
     let mut is_broken = limited.is_err();
     while let Some(connection) = connections.blocking_recv() {
         is_broken = is_broken || send_one(socket, &connection).is_err();
@@ -56,7 +60,13 @@ fn send_one(mut socket: &UnixStream, connection: &Handed) -> io::Result<()> {
     if sent != header.len() {
         return Err(io::ErrorKind::WriteZero.into());
     }
-    socket.write_all(&connection.read)
+    socket.write_all(&connection.read)?;
+    let mut taken = [0];
+    socket.read_exact(&mut taken)?;
+    if taken != [CONNECTION] {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(())
 }
 
 /// Takes connections on a thread of its own, until the old program ends.
@@ -72,6 +82,9 @@ pub(crate) fn receive(
         // Whatever is wrong with one, no more can be read behind it.
         while let Ok(connection) = receive_one(&socket) {
             take(connection);
+            if (&socket).write_all(&[CONNECTION]).is_err() {
+                break;
+            }
         }
     };
     std::thread::Builder::new().name("old-connections".to_owned()).spawn(run).map(drop)
@@ -131,6 +144,7 @@ mod tests {
             let (mut client, stream) = connection();
             to_send.send(Handed { stream, read: vec![b'x'; length], age }).unwrap();
             let mut got = receive_one(&theirs).unwrap();
+            (&theirs).write_all(&[CONNECTION]).unwrap();
             assert_eq!((got.read.len(), got.age), (length, age));
             got.stream.write_all(b"y").unwrap();
             let mut byte = [0];

@@ -142,7 +142,7 @@ fn requests_that_wait_for_a_process_at_an_upgrade_are_answered_by_the_new_platfo
     });
     let http = shop.serve.http();
     let began = Instant::now();
-    let mut streams = vec![
+    let mut streams = [
         ask(http, &head("GET", "/one", "")),
         // What follows the head goes along, and what follows the body.
         ask(
