@@ -331,31 +331,5 @@ pub(crate) fn write_link(path: &Path, target: &Path) -> Result<(), Error> {
     tolv_durable::link(path, target).map_err(Error::io("create", path))
 }
 
-/// Lets everybody read a tree, and nobody but its owner write it, whatever the umask was when it
-/// was made: processes with uids of their own see it.
-pub(crate) fn show(root: &Path) -> Result<(), Error> {
-    let open = |path: &Path, meta: &Metadata| {
-        let mode = match meta.is_dir() || is_executable(meta) {
-            true => 0o755,
-            false => 0o644,
-        };
-        match meta.is_symlink() || meta.mode() & 0o7777 == mode {
-            true => Ok(()),
-            false => set_mode(path, mode),
-        }
-    };
-    let meta = root.symlink_metadata().map_err(Error::io("look at", root))?;
-    open(root, &meta)?;
-    if meta.is_dir() {
-        let mut enter = |found: &Found| open(&found.full, &found.meta).map(|()| true);
-        for found in walk(root, MAX_COUNTED, &|| false, &mut enter)? {
-            if !found.meta.is_dir() {
-                open(&found.full, &found.meta)?;
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests;
