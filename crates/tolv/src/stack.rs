@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use tolv_build::{Change, Contents, STACKS, Stacks, Version};
+use tolv_build::{Change, Contents, STACKS, Stacks, StateFolder, Version};
 use tolv_model::slug::{Digest, short};
 use tolv_model::stack::StackName;
 
@@ -24,7 +24,8 @@ pub(crate) fn stack(args: &Stack, settings: &Settings) -> ExitCode {
 }
 
 fn run(args: &Stack, settings: &Settings) -> Result<String, Failure> {
-    let folder = args.stacks.clone().unwrap_or_else(|| folder(settings));
+    let state = state(settings);
+    let folder = args.stacks.clone().unwrap_or_else(|| state.path().join(STACKS));
     match &args.command {
         StackCommand::List => list(&Stacks::at(&folder), args.json),
         StackCommand::Info { stack, package } => {
@@ -34,15 +35,19 @@ fn run(args: &Stack, settings: &Settings) -> Result<String, Failure> {
                 None => info(&stacks, stack, args.json),
             }
         }
-        StackCommand::Make { name } => make(&folder, name, args.json),
+        StackCommand::Make { name } => {
+            if args.stacks.is_none() {
+                state.claim().map_err(Failure::Folder)?;
+            }
+            make(&folder, name, args.json)
+        }
     }
 }
 
-/// The stacks of the codebase's platform where there is one here, else of the machine's.
-fn folder(settings: &Settings) -> PathBuf {
+/// The state folder of the codebase's platform where there is one here, else of the machine's.
+fn state(settings: &Settings) -> StateFolder {
     let here = settings.home_of(Path::new("."));
-    let home = if here.is_dir() { here } else { settings.serve_home() };
-    home.join(STACKS)
+    if here.is_usable() { here } else { settings.serve_home() }
 }
 
 /// Whether what was typed names this version: `host`, `host@3f9a1c0b42de`, or the digest alone.
