@@ -19,7 +19,6 @@ use tolv_model::id::{AppId, CronRunId, DeployId, OperationId};
 use tolv_model::name::{Deploy as DeployPath, DeployName};
 use tolv_model::operation::{Request, State};
 use tolv_model::service::HostServices;
-use tolv_model::slug::SlugId;
 use tolv_router::Router;
 use tolv_sandbox::{Level, Machine, Spawner};
 use tolv_store::blobs::Blobs as BlobStore;
