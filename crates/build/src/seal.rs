@@ -26,8 +26,8 @@ pub(crate) struct Modes {
 pub(crate) const SLUG: Modes = Modes { folder: 0o755, file: 0o644, executable: 0o755 };
 /// A layer's. A process may write above it, as above the slug, so that it has the same modes.
 pub(crate) const LAYER: Modes = SLUG;
-/// A stack's: read-only for its owner too, for nothing is written above it.
-pub(crate) const STACK: Modes = Modes { folder: 0o555, file: 0o444, executable: 0o555 };
+/// A stack's and a toolchain's: read-only for the owner too, for nothing is written above them.
+pub(crate) const READ_ONLY: Modes = Modes { folder: 0o555, file: 0o444, executable: 0o555 };
 
 /// Gives a sealed tree's own folder its mode again.
 pub(crate) fn fix(root: &Path, modes: Modes) -> Result<(), Error> {

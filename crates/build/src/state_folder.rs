@@ -255,7 +255,10 @@ impl StateFolder {
         for entry in fs::read_dir(&folder.real).map_err(unusable)? {
             let name = entry.map_err(unusable)?.file_name();
             let name = name.to_string_lossy();
-            let is_nothing = NOTHING.contains(&&*name) || name.starts_with(&format!(".{MARK}"));
+            // A key that was put back from a backup, for a database elsewhere.
+            let is_key = self.is_named && name == "secret-key";
+            let is_nothing =
+                is_key || NOTHING.contains(&&*name) || name.starts_with(&format!(".{MARK}"));
             is_empty &= is_nothing;
             if !is_empty {
                 break;

@@ -27,7 +27,7 @@ fn tree(modes: [u32; 3]) -> Home {
 
 #[test]
 fn modes_and_owners_are_set() {
-    for (modes, want) in [(SLUG, [0o755, 0o644, 0o755]), (STACK, [0o555, 0o444, 0o555])] {
+    for (modes, want) in [(SLUG, [0o755, 0o644, 0o755]), (READ_ONLY, [0o555, 0o444, 0o555])] {
         let home = tree([0o2777, 0o4666, 0o700]);
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::lchown(home.path().join("lib/run"), Some(1234), Some(1234)).unwrap();
@@ -47,7 +47,7 @@ fn modes_and_owners_are_set() {
 #[test]
 fn the_list_knows_content_and_not_where_it_came_from() {
     let (one, other) = (tree([0o755, 0o644, 0o755]), tree([0o700, 0o200, 0o711]));
-    let (one, other) = (sealed(one.path(), SLUG), sealed(other.path(), STACK));
+    let (one, other) = (sealed(one.path(), SLUG), sealed(other.path(), READ_ONLY));
     assert_eq!(one, other);
     let paths: Vec<_> = one.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
     assert_eq!(paths, ["go", "lib", "lib/readme", "lib/run"]);
@@ -92,7 +92,7 @@ fn a_shared_inode_is_parted() {
     home.write("tree/other", "");
     let inside = home.path().join("tree/package.js");
     fs::hard_link(&outside, &inside).unwrap();
-    let entries = sealed(&home.path().join("tree"), STACK);
+    let entries = sealed(&home.path().join("tree"), READ_ONLY);
     fs::write(&outside, "evil").unwrap();
     assert_eq!(fs::read(&inside).unwrap(), b"good");
     assert_eq!(mode(&inside), 0o444);

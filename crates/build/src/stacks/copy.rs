@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use tolv_model::slug::Entry;
 
 use super::select::{Item, Items};
-use crate::seal::{self, STACK};
+use crate::seal::{self, READ_ONLY};
 use crate::source::as_path;
 use crate::{Error, files};
 
@@ -51,7 +51,7 @@ pub(crate) fn write(
         }
     }
     copy_all(&work, cancelled)?;
-    let entries = seal::seal(folder, STACK, &|_| true, cancelled)?;
+    let entries = seal::seal(folder, READ_ONLY, &|_| true, cancelled)?;
     for (path, _) in &entries {
         set_time(&folder.join(as_path(path)))?;
     }

@@ -19,7 +19,7 @@ use crate::Error;
 use crate::files::{self, Lock};
 use crate::keep::digests;
 use crate::proof::{Proofs, prove};
-use crate::seal::{self, STACK};
+use crate::seal::{self, READ_ONLY};
 
 /// What is recorded of a layer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +132,7 @@ impl Store {
     ) -> Result<Result<(), String>, Error> {
         let none = || "has no list of files that is its own".to_owned();
         let entries = || self.listed(layer).ok_or_else(none);
-        prove(&self.path(layer), STACK, *layer, entries, proofs)
+        prove(&self.path(layer), READ_ONLY, *layer, entries, proofs)
     }
 
     /// Takes a layer that was made; the lock is held. One that is there already stays, unless it
@@ -155,7 +155,7 @@ impl Store {
         // Moving a folder writes its `..`, which takes write permission where root is not us.
         files::set_mode(made, 0o755)?;
         tolv_durable::move_folder(made, &place).map_err(Error::io("create", &place))?;
-        seal::fix(&place, STACK)?;
+        seal::fix(&place, READ_ONLY)?;
         let (files, size) = seal::count(entries);
         let record = Record { packages: packages.to_vec(), files, size };
         self.write(&self.entries_path(&layer), &entries)?;

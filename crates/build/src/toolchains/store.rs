@@ -19,7 +19,7 @@ use tolv_model::slug::{Digest, Entry, short};
 use crate::Error;
 use crate::files::{self, Lock};
 use crate::proof::{Proofs, prove, prove_kept};
-use crate::seal::{self, LAYER, seal};
+use crate::seal::{self, READ_ONLY, seal};
 
 /// Most wishes that are remembered.
 const MAX_CHOICES: usize = 4096;
@@ -114,7 +114,7 @@ impl Store {
     ///
     /// The inner error says what is wrong with it.
     pub(crate) fn proven(&self, name: &str, proofs: &Proofs) -> Result<Result<(), String>, Error> {
-        self.ask(name, |root, content, entries| prove(root, LAYER, content, entries, proofs))
+        self.ask(name, |root, content, entries| prove(root, READ_ONLY, content, entries, proofs))
     }
 
     /// As [`Store::proven`], for builds: what another process has proven is not read again.
@@ -125,7 +125,7 @@ impl Store {
     ) -> Result<Result<(), String>, Error> {
         let file = self.beside(name, "proof");
         self.ask(name, |root, content, entries| {
-            prove_kept(root, LAYER, content, entries, proofs, &file)
+            prove_kept(root, READ_ONLY, content, entries, proofs, &file)
         })
     }
 
@@ -156,7 +156,7 @@ impl Store {
         part: &Path,
         (proofs, cancelled): (&Proofs, &dyn Fn() -> bool),
     ) -> Result<Kept, Error> {
-        let entries = seal(part, LAYER, &|_| true, cancelled)?;
+        let entries = seal(part, READ_ONLY, &|_| true, cancelled)?;
         let name = format!("{kind}-{version}-{}", short(&identity(&entries)));
         let place = self.folder.join(&name);
         let is_here = self.get(&name).is_some_and(|kept| kept.made == made);

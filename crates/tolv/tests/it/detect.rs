@@ -38,7 +38,6 @@ fn what_is_recognised_and_not_built_is_refused_at_detection() {
         "mix.exs",
         "Shop.csproj",
         "deno.json",
-        "Gemfile",
     ] {
         let named = format!("`{file}` is of ");
         let way = format!("name `{file}` in `.slugignore`");
@@ -48,13 +47,13 @@ fn what_is_recognised_and_not_built_is_refused_at_detection() {
     }
     refused(&[("Dockerfile", "FROM x")], &["has a `Dockerfile`", "builds no images", "`Procfile`"]);
     // Beside what is built, where the Procfile runs it.
-    let rails = [
+    let php = [
         ("index.html", ""),
-        ("Gemfile", ""),
-        ("bin/rails", "#!/usr/bin/env ruby\n"),
-        ("Procfile", "web: bin/rails server\n"),
+        ("composer.json", "{}"),
+        ("bin/serve", "#!/usr/bin/env php\n"),
+        ("Procfile", "web: bin/serve now\n"),
     ];
-    refused(&rails, &["`Gemfile` is of Ruby", "the process type `web` of the Procfile runs it"]);
+    refused(&php, &["`composer.json` is of PHP", "the process type `web` of the Procfile runs it"]);
     refused(&[("procfile", "web: ./run\n")], &["rename `procfile` to `Procfile`"]);
 }
 
@@ -77,7 +76,7 @@ fn what_is_not_used_is_named_in_a_warning() {
     let said = stderr(&ended);
     assert!(ended.status.success(), "{said}");
     for text in [
-        "`Gemfile` is not used: Tolv does not build Ruby",
+        "`Gemfile` is not built: the static builder took the codebase",
         "`Dockerfile` is not used",
         "`Aptfile` is not used: its packages are not installed",
         "`Procfile.txt` is not read",

@@ -76,6 +76,7 @@ impl Machine<'_> {
         let path = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
         command.env("PATH", path).env("HOME", home.path()).current_dir(shop(home));
         command.env("XDG_CONFIG_HOME", home.path().join("config"));
+        command.env("XDG_STATE_HOME", home.path().join("own"));
         command
     }
 
@@ -91,7 +92,8 @@ impl Machine<'_> {
         for path in [home.path(), &home.path().join("tolv")] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        for path in ["shop", "shop/Procfile", "shop/server.py"] {
+        fs::create_dir(home.path().join("own")).unwrap();
+        for path in ["own", "shop", "shop/Procfile", "shop/server.py"] {
             chown(home.path().join(path), Some(self.user), Some(self.user)).unwrap();
         }
         let status = output(self.command(&home).arg("status"));

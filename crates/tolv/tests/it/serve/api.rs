@@ -81,6 +81,7 @@ pub(super) fn example(method: &str, path: &str) -> Value {
         ("post", "runs") if path.ends_with("/{deploy}/runs") => json!({"argv": ["true"]}),
         ("post", "tokens") => json!({"name": "", "role": "view"}),
         ("patch", "config") => json!({"set": {}}),
+        ("put", "buildpacks") => json!({"buildpacks": ["not one"]}),
         _ => Value::Null,
     }
 }
