@@ -173,6 +173,7 @@ fn each_role_may_do_what_it_is_for_and_to_its_app_alone() {
         ("PATCH", _) => "config",
         (_, path) if path.ends_with("/config/{name}") => "config",
         ("POST", path) if path.ends_with("/operations") => "deploy",
+        ("PUT", path) if path.ends_with("/buildpacks") => "deploy",
         ("POST", path) if path.ends_with("/runs") => "run",
         ("POST", path) if path.ends_with("/deploys") || path.ends_with("/drains") => "manage",
         ("DELETE", path) if path.ends_with("/drains/{id}") => "manage",
