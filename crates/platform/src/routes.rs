@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tolv_logs::Line;
 use tolv_router::{Backend, Dialer, Route, Router, State, Table};
 use tolv_run::{Endpoint, Endpoints, Local, Log, ProcessState, Settings};
@@ -17,6 +17,10 @@ use crate::traffic::Traffic;
 /// For tunnels to end by themselves, and WebSockets by their closing handshake, before their process
 /// is told to end.
 const TUNNELS: Duration = Duration::from_secs(2);
+
+/// For a crashed process to be started again before requests hear of it: the first time that is done at
+/// once, and who comes in between waits for it.
+const RESTART: Duration = Duration::from_millis(250);
 
 /// What the formation says of `web`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +124,32 @@ pub(crate) struct Routes {
     /// Whether hosts without a route come here too.
     is_default: bool,
     web: Arc<Mutex<Web>>,
+    crash: Arc<Mutex<Crash>>,
+    /// A crash is to be told later.
+    kept_back: Arc<Notify>,
     endpoints: watch::Receiver<Endpoints>,
+}
+
+/// Whether all web processes have crashed, and requests hear of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Crash {
+    #[default]
+    None,
+    /// They wait until then.
+    KeptBack(Instant),
+    Told,
+}
+
+impl Crash {
+    /// As it is after a look at `now`.
+    fn next(self, is_crashed: bool, now: Instant) -> Self {
+        match self {
+            _ if !is_crashed => Self::None,
+            Self::None => Self::KeptBack(now + RESTART),
+            Self::KeptBack(until) if now < until => self,
+            Self::KeptBack(_) | Self::Told => Self::Told,
+        }
+    }
 }
 
 impl Routes {
@@ -131,7 +160,8 @@ impl Routes {
         endpoints: watch::Receiver<Endpoints>,
     ) -> Self {
         let web = Arc::new(Mutex::new(Web::Unknown));
-        let routes = Self { hosts, host, is_default, web, endpoints };
+        let (crash, kept_back) = (Arc::default(), Arc::default());
+        let routes = Self { hosts, host, is_default, web, crash, kept_back, endpoints };
         routes.publish();
         routes
     }
@@ -160,7 +190,13 @@ impl Routes {
             self.hosts.traffic.remove(&self.host);
             return;
         }
-        let route = Arc::new(route(*web, &self.endpoints.borrow()));
+        let mut route = route(*web, &self.endpoints.borrow());
+        // What does not run at all is told at once.
+        let is_crashed = route.state == State::Crashed && *web != Web::Broken;
+        if let Crash::KeptBack(_) = self.look(is_crashed) {
+            route.state = State::Booting;
+        }
+        let route = Arc::new(route);
         self.hosts.change(|all| {
             if self.is_default {
                 all.default = Some(Arc::clone(&route));
@@ -169,9 +205,32 @@ impl Routes {
         });
     }
 
+    fn look(&self, is_crashed: bool) -> Crash {
+        let mut crash = self.crash.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *crash;
+        *crash = before.next(is_crashed, Instant::now());
+        if before == Crash::None && *crash != Crash::None {
+            self.kept_back.notify_one();
+        }
+        *crash
+    }
+
     /// Publishes at each change, for ever.
     pub(crate) async fn follow(mut self) {
-        while self.endpoints.changed().await.is_ok() {
+        let kept_back = Arc::clone(&self.kept_back);
+        loop {
+            let crash = *self.crash.lock().unwrap_or_else(PoisonError::into_inner);
+            let told = async {
+                match crash {
+                    Crash::KeptBack(until) => sleep_until(until).await,
+                    Crash::None | Crash::Told => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.endpoints.changed() => if changed.is_err() { return },
+                () = kept_back.notified() => {}
+                () = told => {}
+            }
             self.publish();
         }
     }

@@ -35,3 +35,17 @@ fn a_request_meets_what_is_true_of_web() {
     assert_eq!(state(Web::Wanted, &[("web.1", Crashed), ("web.2", Up)]), State::Up);
     assert_eq!(state(Web::Wanted, &[("worker.1", Crashed)]), State::Booting);
 }
+
+#[test]
+fn a_crash_is_told_once_it_lasts() {
+    let now = tokio::time::Instant::now();
+    let kept = Crash::default().next(true, now);
+    assert_eq!(kept, Crash::KeptBack(now + RESTART));
+    assert_eq!(kept.next(true, now + RESTART / 2), kept);
+    assert_eq!(kept.next(false, now + RESTART / 2), Crash::None);
+    let told = kept.next(true, now + RESTART);
+    assert_eq!(
+        (told, told.next(true, now), told.next(false, now)),
+        (Crash::Told, told, Crash::None)
+    );
+}

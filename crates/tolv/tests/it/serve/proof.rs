@@ -479,7 +479,7 @@ fn open_to_others(state: &Path) -> Vec<String> {
         let meta = path.symlink_metadata().unwrap();
         let mode = meta.permissions().mode() & 0o777;
         // Behind these are trees that processes see: their modes are their own.
-        let shown = ["slugs", "toolchains", "cache", "builds", "hooks"];
+        let shown = ["slugs", "toolchains", "cache", "builds", "hooks", "program"];
         let is_shown = path.file_name().is_some_and(|name| shown.iter().any(|s| name == *s));
         let is_hooks = path.file_name().is_some_and(|name| name == "hooks");
         if !meta.is_symlink() && !is_hooks && mode & 0o077 != 0 {
