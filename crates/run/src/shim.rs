@@ -18,8 +18,9 @@
 //! * `exited` is said after all output is in the log.
 //! * Neither a full disk nor a deaf supervisor stops the app or the loop.
 //! * With a door it outlives its supervisor, and so does `exited`, until somebody has heard it or a
-//!   day is over.
+//!   day is over. Where the folder of its log is removed meanwhile nobody comes any more: it ends.
 
+mod hand;
 mod quota;
 mod socket;
 mod stdio;
@@ -35,16 +36,17 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::stdio::dup2_stderr;
-use tolv_logs::framer::{Batch, Framer};
-use tolv_logs::store::{Tag, Writer};
-use tolv_logs::{Micros, Source, Stream};
+use tolv_logs::framer::Framer;
+use tolv_logs::store::Writer;
+use tolv_logs::{Micros, Stream};
 use tolv_sandbox::{
     Body, Ended as End, Entered, Level, Memory, ProcessCount, SignalFd, has_children,
     is_peer_confined, kill_descendants, reap_all, signal_descendants,
 };
 
 use crate::protocol::frozen::{self, Exited, Hello};
-use crate::protocol::{Ended, Head, Order, Orders, PACKET, TETHER, ToShim, Word, Written, version};
+use crate::protocol::{Ended, Head, Order, Orders, PACKET, TETHER, ToShim, Word, version};
+use crate::shim::hand::Hand;
 use crate::shim::quota::Quota;
 use crate::shim::socket::{Door, is_heard, receive, say};
 use crate::shim::stdio::{Bad, Stdio};
@@ -58,6 +60,8 @@ const FORKS: Duration = Duration::from_millis(500);
 const IDLE_LINE: Duration = Duration::from_millis(200);
 /// Between two tries of a disk that took nothing.
 const RETRY: Duration = Duration::from_millis(500);
+/// Between two looks, without a supervisor, whether there can be another: wake-ups of nobody else.
+const FOLDER: Duration = Duration::from_secs(5);
 /// What a leader that ended by itself left behind has this long after SIGTERM.
 const SWEEP: Duration = Duration::from_secs(1);
 /// For output that somebody outside still holds the pipe of.
@@ -73,30 +77,6 @@ fn shim(entered: Entered) -> i32 {
         Ok(Some(shim)) => shim.run(),
         Ok(None) => 0,
         Err(_) => 1,
-    }
-}
-
-/// The shim's hand in the log of its deploy.
-struct Hand {
-    process: String,
-    release: u32,
-    writer: Writer,
-}
-
-impl Hand {
-    fn append(&mut self, stream: Stream, time: Micros, batch: Batch<'_>) {
-        let (process, release) = (&self.process, Some(self.release));
-        self.writer.append(Tag { source: Source::App, process, release }, stream, time, batch);
-    }
-
-    fn end(&mut self) {
-        let (process, release) = (&self.process, Some(self.release));
-        let tag = Tag { source: Source::App, process, release };
-        self.writer.end(tag, Micros::now());
-    }
-
-    fn written(&self) -> Written {
-        Written { written: self.writer.taken(), lost: self.writer.lost() }
     }
 }
 
@@ -265,6 +245,7 @@ impl Shim {
             self.wait();
             let now = Instant::now();
             self.obey(now);
+            self.look_at_folder(now);
             for (pid, end) in reap_all() {
                 if pid == self.leader {
                     self.end = Some(end);
@@ -295,7 +276,8 @@ impl Shim {
     fn wait(&mut self) {
         let deadlines = self.pipes.iter().map(|pipe| pipe.flush_at);
         let others = [self.kill_at, self.retry_at, self.quota.look_at, self.forks.look_at];
-        let next = deadlines.chain(others).flatten().min();
+        let folder_at = self.is_alone().then(|| Instant::now() + FOLDER);
+        let next = deadlines.chain(others).chain([folder_at]).flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
@@ -338,13 +320,26 @@ impl Shim {
         }
     }
 
+    /// Whether another supervisor may come.
+    fn is_alone(&self) -> bool {
+        self.control.is_none() && self.door.is_some()
+    }
+
     /// A platform that finds no way to this shim on the disk sends SIGTERM, and kills it later on. To
     /// one that has a supervisor nobody else has anything to say.
     fn look_at_signals(&mut self) {
         let is_told = self.signals.drain().contains(&libc::SIGTERM);
-        if is_told && self.control.is_none() && self.door.is_some() {
+        if is_told && self.is_alone() {
             self.dismissed = true;
             self.stop(libc::SIGTERM, None);
+        }
+    }
+
+    /// Ends where the state folder is gone, and every supervisor that there could be with it.
+    fn look_at_folder(&mut self, now: Instant) {
+        if self.is_alone() && self.log.writer.is_folder_gone() {
+            self.door = None;
+            self.stop(libc::SIGTERM, Some(now + TETHER));
         }
     }
 
@@ -557,12 +552,13 @@ impl Shim {
                 return;
             }
             let left = until.saturating_duration_since(Instant::now());
-            let timeout = Timespec::try_from(left).ok();
-            let mut fds = [&door.listener as &dyn AsFd, &self.signals]
-                .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
-            if self.dismissed || poll(&mut fds, timeout.as_ref()) == Ok(0) {
+            if self.dismissed || left.is_zero() || self.log.writer.is_folder_gone() {
                 return;
             }
+            let timeout = Timespec::try_from(left.min(FOLDER)).ok();
+            let mut fds = [&door.listener as &dyn AsFd, &self.signals]
+                .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
+            poll(&mut fds, timeout.as_ref()).ok();
             self.look_at_signals();
             self.admit();
         }
