@@ -36,6 +36,10 @@ pub enum Request {
         commit: String,
         /// A branch of the deploy's repository that moves there when this has succeeded.
         branch: Option<String>,
+        /// What the branch was to whoever pushed, forty zeros where it was not there; without it the
+        /// branch moves from wherever it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        old: Option<String>,
         /// Whether the release phase is left out.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         no_release_phase: bool,

@@ -116,8 +116,13 @@ impl Carry<'_> {
     /// Does it; nothing where it is to be ended as succeeded.
     async fn request(&self) -> Result<Option<After>, Error> {
         match &self.operation.request {
-            Request::Deploy { commit, branch, .. } => {
+            Request::Deploy { commit, branch, old, .. } => {
                 self.starts().await?;
+                // The one before this in the queue may have moved it.
+                if let (Some(branch), Some(old)) = (branch, old) {
+                    let path = &self.deploy.name;
+                    self.platform.check_branch(path, branch, old, commit).await?;
+                }
                 let source = Source::Pushed {
                     repository: self.platform.0.repos.repository(&self.deploy.name.app),
                     commit: commit.clone(),

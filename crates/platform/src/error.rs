@@ -450,6 +450,7 @@ impl Error {
             Self::Repo(
                 RepoError::Body(_)
                 | RepoError::BadRef(_)
+                | RepoError::Moved(_)
                 | RepoError::TooManyRoots
                 | RepoError::Tangled,
             ) => Kind::Invalid,

@@ -5,7 +5,7 @@ use super::output::Progress;
 use super::platform::{Actor, Platform, blocking};
 use super::pushes::{PushUnderWay, STOPPING};
 use super::requests::Command;
-use crate::repo::{BATCH, Planned, Push, RefChange, RefResult, RepoError, plan_push};
+use crate::repo::{BATCH, NULL, Planned, Push, RefChange, RefResult, RepoError, plan_push};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -59,13 +59,14 @@ impl Platform {
         let deploy = self.store().deploy(path).await?;
         let planned = plan_push(&push.commands, deploy.branch.as_deref());
         let (mut removed, mut set) = (Vec::new(), Vec::new());
-        for (at, (name, planned)) in planned.iter().enumerate() {
+        for (at, ((name, planned), command)) in planned.iter().zip(&push.commands).enumerate() {
+            let old = &command.old;
             match planned {
                 Planned::Store(new) => {
-                    set.push((at, RefChange { name: name.clone(), object: Some(new.clone()) }));
+                    set.push((at, RefChange { name: name.clone(), old: old.clone(), object: Some(new.clone()) }));
                 }
                 Planned::Delete => {
-                    removed.push((at, RefChange { name: name.clone(), object: None }));
+                    removed.push((at, RefChange { name: name.clone(), old: old.clone(), object: None }));
                 }
                 Planned::Deploy { .. } | Planned::Refuse(_) => {}
             }
@@ -87,7 +88,7 @@ impl Platform {
         under_way.set_end(if is_whole { State::Succeeded } else { State::Failed });
         let mut under_way = Some(under_way);
         let mut results = Vec::new();
-        for (at, (name, planned)) in planned.into_iter().enumerate() {
+        for (at, ((name, planned), asked)) in planned.into_iter().zip(&push.commands).enumerate() {
             let done = match planned {
                 Planned::Refuse(reason) => Err(reason),
                 Planned::Store(_) | Planned::Delete => refused.remove(&at).map_or(Ok(()), Err),
@@ -95,7 +96,7 @@ impl Platform {
                     let stopped = under_way.as_ref().and_then(PushUnderWay::stopped);
                     let queued = match stopped {
                         Some(why) => Err(why.to_owned()),
-                        None => self.queued(actor, path, push, commit, branch).await,
+                        None => self.queued(actor, path, push, (commit, branch, &asked.old)).await,
                     };
                     match queued {
                         Ok(operation) => {
@@ -190,8 +191,7 @@ impl Platform {
         actor: &Actor,
         path: &DeployPath,
         push: &Push,
-        commit: String,
-        branch: String,
+        (commit, branch, old): (String, String, &Option<String>),
     ) -> Result<Operation, String> {
         let asked = |wanted| push.options.iter().any(|option| option == wanted);
         let known = [NEW_ROOT, NO_RELEASE_PHASE];
@@ -201,6 +201,7 @@ impl Platform {
         let command = Command::Deploy {
             commit,
             branch: Some(branch),
+            old: Some(old.clone().unwrap_or_else(|| NULL.to_owned())),
             new_root: asked(NEW_ROOT),
             no_release_phase: asked(NO_RELEASE_PHASE),
         };
@@ -310,6 +311,7 @@ impl Platform {
 fn reason(error: &Error) -> String {
     let text = match error {
         Error::OtherCodebase { .. } => "another codebase",
+        Error::Repo(RepoError::Moved(_)) => "fetch first",
         Error::DiskFull { .. } | Error::NoFiles { .. } => "no space left",
         Error::DiskFault(_) => "the disk is read-only",
         Error::Store(tolv_store::Error::ReadOnlyDatabase) => "the database is read-only",

@@ -192,6 +192,24 @@ impl Platform {
         .await
     }
 
+    /// Refuses to move a branch that somebody else has moved since it was `old`, unless what it is
+    /// now is in the history of `commit`: no push takes another's commits away unseen.
+    pub(super) async fn check_branch(
+        &self,
+        deploy: &DeployPath,
+        branch: &str,
+        old: &str,
+        commit: &str,
+    ) -> Result<(), Error> {
+        let (repos, path, name) = (self.repos().clone(), deploy.clone(), branch.to_owned());
+        let (old, commit) = (old.to_owned(), commit.to_owned());
+        let moves = move || repos.may_move(&path, &name, &old, &commit);
+        match blocking(moves).await? {
+            true => Ok(()),
+            false => Err(RepoError::Moved(format!("refs/heads/{branch}")).into()),
+        }
+    }
+
     /// The commit that a name means, in a codebase that is the app's.
     pub(super) async fn commit(
         &self,

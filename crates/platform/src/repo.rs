@@ -40,6 +40,7 @@ use crate::image::Image;
 
 pub use body::BodyError;
 use body::Disk;
+pub(crate) use hook::NULL;
 pub use hook::{HOOK, hook};
 use lost::Lost;
 pub use plan::{Planned, RefCommand, plan_push};
@@ -101,6 +102,9 @@ pub enum RepoError {
     /// A name that no ref can have.
     #[error("`{0}` is not a name for a branch or tag")]
     BadRef(String),
+    /// A branch or tag that is not what it was to whoever pushed.
+    #[error("`{0}` was moved by somebody else meanwhile")]
+    Moved(String),
     /// A history with more beginnings than any real one.
     #[error("the commit's history has more than {MAX_ROOTS} root commits")]
     TooManyRoots,

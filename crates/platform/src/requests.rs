@@ -21,6 +21,8 @@ pub enum Command {
         commit: String,
         /// A branch to move there on success.
         branch: Option<String>,
+        /// What the branch was to whoever pushed: see [`Request::Deploy`].
+        old: Option<String>,
         /// Whether a codebase without a root commit in common is meant.
         new_root: bool,
         /// Whether the release phase is left out.
@@ -84,12 +86,15 @@ impl Platform {
         command: Command,
     ) -> Result<Request, Error> {
         Ok(match command {
-            Command::Deploy { commit, branch, new_root, no_release_phase } => {
+            Command::Deploy { commit, branch, old, new_root, no_release_phase } => {
                 self.not_local("its code is the folder's, not a commit's", |_| {
                     "start `tolv up` again, with --watch for every change".to_owned()
                 })?;
                 let commit = self.commit(deploy, commit, new_root).await?;
-                Request::Deploy { commit, branch, no_release_phase }
+                if let (Some(branch), Some(old)) = (&branch, &old) {
+                    self.check_branch(&deploy.name, branch, old, &commit).await?;
+                }
+                Request::Deploy { commit, branch, old, no_release_phase }
             }
             Command::Promote { from, no_release_phase } => {
                 let release = self.promotion(deploy, &from).await?;

@@ -49,6 +49,7 @@ impl Error {
             Self::SlugGone { commit: None, .. } => {
                 "change the folder back to what it was: `tolv up` builds it again".to_owned()
             }
+            Self::Repo(RepoError::Moved(_)) => "nothing was lost: git pull, then push again".to_owned(),
             Self::OtherCodebase { .. } => "if that is meant: tolv deploy --new-root, or \
                                            git push -o new-root"
                 .to_owned(),

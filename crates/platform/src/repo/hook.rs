@@ -19,7 +19,7 @@ use super::plan::RefCommand;
 pub const HOOK: &str = "proc-receive";
 
 /// No object.
-const NULL: &str = "0000000000000000000000000000000000000000";
+pub(crate) const NULL: &str = "0000000000000000000000000000000000000000";
 
 /// What the hook asks: one line of JSON.
 #[derive(Debug, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tolv_build::{GitAccess, GitCommand};
 use tolv_model::name::{AppName, Deploy};
 
+use super::hook::NULL;
 use super::{RepoError, Repos, failed, is_ref_name, namespace};
 
 /// Refs that one command changes: few enough to end a push between two of them.
@@ -28,6 +29,8 @@ const WRITTEN_OUT: [&str; 2] = ["-c", "core.fsyncMethod=writeout-only"];
 pub struct RefChange {
     /// Its full name: `refs/tags/v1`.
     pub name: String,
+    /// What it was to whoever pushed; nothing where it was not there.
+    pub old: Option<String>,
     /// The object that it is to be; nothing to remove it.
     pub object: Option<String>,
 }
@@ -59,8 +62,9 @@ impl Writers {
 }
 
 impl Repos {
-    /// Changes refs of a deploy. To be followed by [`Repos::sync`]. One that is to be removed and is
-    /// gone is fine.
+    /// Changes refs of a deploy. To be followed by [`Repos::sync`]. One that is no more what it was
+    /// to whoever pushed stays: [`RepoError::Moved`]. One that is to be removed and was not there is
+    /// fine.
     pub fn change_refs(&self, deploy: &Deploy, changes: &[RefChange]) -> Changed {
         let own = namespace(deploy);
         let full = |change: &RefChange| format!("{own}{}", change.name);
@@ -69,7 +73,7 @@ impl Repos {
         let (mut errors, mut refused) = (Vec::new(), BTreeMap::new());
         for change in changes {
             if is_ref_name(&change.name) {
-                wanted.insert(full(change), change.object.clone());
+                wanted.insert(full(change), change.clone());
             } else {
                 refused.insert(full(change), errors.len());
                 errors.push(RepoError::BadRef(change.name.clone()));
@@ -84,6 +88,7 @@ impl Repos {
                 _ => None,
             };
             tries += 1;
+            let moved = named.clone();
             match named {
                 Some(name) => {
                     wanted.remove(&name);
@@ -95,23 +100,56 @@ impl Repos {
                     wanted.clear();
                 }
             }
-            errors.push(error.below(&own));
+            let error = error.below(&own);
+            errors.push(match (&error, moved) {
+                (RepoError::Git { said, .. }, Some(name)) if is_moved(said) => {
+                    RepoError::Moved(name.strip_prefix(&own).unwrap_or(&name).to_owned())
+                }
+                _ => error,
+            });
         }
         let refused = changes.iter().map(|change| refused.get(&full(change)).copied()).collect();
         Changed { errors, refused }
     }
 
+    /// Whether a branch may go to a commit for one to whom it was `old`: it still is that, or is not
+    /// there, or what it is now is in the commit's history.
+    ///
+    /// # Errors
+    ///
+    /// git's.
+    pub fn may_move(
+        &self,
+        deploy: &Deploy,
+        branch: &str,
+        old: &str,
+        commit: &str,
+    ) -> Result<bool, RepoError> {
+        let name = format!("{}refs/heads/{branch}", namespace(deploy));
+        let ask = ["rev-parse", "--verify", "--quiet", "--end-of-options", &name];
+        match self.ask(&deploy.app, &ask)? {
+            Some(now) if now != old => {
+                let ask = ["merge-base", "--is-ancestor", &now, commit];
+                Ok(self.ask(&deploy.app, &ask)?.is_some())
+            }
+            _ => Ok(true),
+        }
+    }
+
     fn transaction(
         &self,
         app: &AppName,
-        wanted: &BTreeMap<String, Option<String>>,
+        wanted: &BTreeMap<String, RefChange>,
     ) -> Result<(), RepoError> {
         let words = WRITTEN_OUT.into_iter().chain(["update-ref", "--no-deref", "--stdin"]);
         let mut command = GitCommand::new(GitAccess::Write, words);
         command.time = Some(BATCH_TIME);
-        let line = |(name, object): (&String, &Option<String>)| match object {
-            Some(object) => format!("update {name} {object}\n"),
-            None => format!("delete {name}\n"),
+        let line = |(name, change): (&String, &RefChange)| {
+            let old = change.old.as_deref();
+            match &change.object {
+                Some(object) => format!("update {name} {object} {}\n", old.unwrap_or(NULL)),
+                None => format!("delete {name} {}\n", old.unwrap_or_default()),
+            }
         };
         command.input = wanted.iter().map(line).collect::<String>().into();
         self.writers.alone(app, || self.unlocked(app, &command))
@@ -121,7 +159,7 @@ impl Repos {
     fn unchanged(
         &self,
         app: &AppName,
-        wanted: &BTreeMap<String, Option<String>>,
+        wanted: &BTreeMap<String, RefChange>,
     ) -> BTreeSet<String> {
         let mut command =
             GitCommand::new(GitAccess::Read, ["cat-file", "--batch-check=%(objectname)"]);
@@ -130,9 +168,9 @@ impl Repos {
         let answer = answer.map(|answer| String::from_utf8_lossy(&answer.out).into_owned());
         let answer = answer.unwrap_or_default();
         let mut lines = answer.lines();
-        let is_unchanged = |(name, object): (&String, &Option<String>)| {
+        let is_unchanged = |(name, change): (&String, &RefChange)| {
             let is = lines.next();
-            let is_done = match object {
+            let is_done = match &change.object {
                 Some(object) => is == Some(object),
                 None => is.is_some_and(|is| is.ends_with(" missing")),
             };
@@ -153,8 +191,15 @@ impl Repos {
     }
 }
 
+/// Whether git says that a ref is not what it was to be.
+fn is_moved(said: &str) -> bool {
+    ["but expected", "reference already exists", "unable to resolve reference"]
+        .into_iter()
+        .any(|words| said.contains(words))
+}
+
 /// The one of these names that git speaks of.
-fn named(said: &str, wanted: &BTreeMap<String, Option<String>>) -> Option<String> {
+fn named<T>(said: &str, wanted: &BTreeMap<String, T>) -> Option<String> {
     let words = said.split(|letter: char| letter.is_whitespace() || letter == '\'');
     let names = words.flat_map(|word| [word, word.trim_end_matches([':', ';', ',', '.'])]);
     names.into_iter().find(|name| wanted.contains_key(*name)).map(str::to_owned)
@@ -177,7 +222,7 @@ mod tests {
     #[test]
     fn the_ref_that_git_speaks_of_is_found() {
         let names = ["refs/namespaces/p/refs/tags/a", "refs/namespaces/p/refs/tags/a/b"];
-        let wanted = names.map(|name| (name.to_owned(), None)).into();
+        let wanted = names.map(|name| (name.to_owned(), ())).into();
         for (said, name) in [
             ("cannot lock ref 'refs/namespaces/p/refs/tags/a/b': 'x' exists", Some(names[1])),
             ("refs/namespaces/p/refs/tags/a: trying to write", Some(names[0])),

@@ -188,8 +188,11 @@ fn strange_ref_names_are_refused() {
         "",
         "refs/heads/\u{202e}egpj",
     ] {
-        let set = RefChange { name: bad.to_owned(), object: Some(commit.clone()) };
-        let good = RefChange { name: "refs/heads/good".to_owned(), object: Some(commit.clone()) };
+        let set = RefChange { name: bad.to_owned(), old: None, object: Some(commit.clone()) };
+        let name = "refs/heads/good".to_owned();
+        let remove = RefChange { name: name.clone(), old: None, object: None };
+        bed.repos.change_refs(&production, &[remove]);
+        let good = RefChange { name, old: None, object: Some(commit.clone()) };
         let done = bed.repos.change_refs(&production, &[set, good]);
         assert_eq!(done.refused, [Some(0), None], "{bad}");
         assert!(matches!(done.errors[0], RepoError::BadRef(_)), "{bad}");
@@ -201,7 +204,10 @@ fn one_bad_ref_takes_none_of_the_others_along() {
     let bed = Bed::new();
     let production = deploy("shop/production");
     let commit = bed.commit("one", "1");
-    let set = |name: &str| RefChange { name: name.to_owned(), object: Some(commit.clone()) };
+    let set = |name: &str| {
+        let object = Some(commit.clone());
+        RefChange { name: name.to_owned(), old: None, object }
+    };
     let change = |changes: &[RefChange]| bed.repos.change_refs(&production, changes);
     let many: Vec<_> = (0..1000).map(|n| set(&format!("refs/tags/v{n}"))).collect();
     assert!(change(&many).refused.iter().all(Option::is_none));
@@ -215,7 +221,8 @@ fn one_bad_ref_takes_none_of_the_others_along() {
     // More than git is asked about one by one: none is said to be done that is not.
     let none = |n| RefChange { name: format!("refs/tags/none{n}"), ..none.clone() };
     let mut changes: Vec<_> = (0..20).map(none).collect();
-    changes.extend([set("refs/tags/last"), set("refs/tags/v1")]);
+    let again = RefChange { old: Some(commit.clone()), ..set("refs/tags/v1") };
+    changes.extend([set("refs/tags/last"), again]);
     let done = change(&changes);
     let refs = git::git(&bed.repos.dir(&app()), &["for-each-ref", "--format=%(refname)"]);
     for (change, refused) in changes.iter().zip(done.refused) {

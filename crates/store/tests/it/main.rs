@@ -347,6 +347,7 @@ async fn operations_queue_and_supersede(bed: Bed) {
     let push = |commit: &str| Request::Deploy {
         commit: commit.to_owned(),
         branch: None,
+        old: None,
         no_release_phase: false,
     };
     let queue = async |request: &Request, second| {
