@@ -21,17 +21,18 @@
 //!   day is over.
 
 mod quota;
+mod socket;
 mod stdio;
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
+use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::stdio::dup2_stderr;
 use tolv_logs::framer::{Batch, Framer};
@@ -42,11 +43,10 @@ use tolv_sandbox::{
     is_peer_confined, kill_descendants, reap_all, signal_descendants,
 };
 
-use crate::protocol::frozen::{self, Exited, Hello, Identity};
-use crate::protocol::{
-    Ended, FromShim, Head, Order, Orders, PACKET, TETHER, ToShim, Word, Written, version,
-};
+use crate::protocol::frozen::{self, Exited, Hello};
+use crate::protocol::{Ended, Head, Order, Orders, PACKET, TETHER, ToShim, Word, Written, version};
 use crate::shim::quota::Quota;
+use crate::shim::socket::{Door, is_heard, receive, say};
 use crate::shim::stdio::{Bad, Stdio};
 
 /// The shim's name and function, for `tolv_sandbox::spawner_main`.
@@ -158,12 +158,6 @@ struct Forks {
     look_at: Option<Instant>,
 }
 
-/// Where another supervisor comes in.
-struct Door {
-    listener: OwnedFd,
-    identity: Identity,
-}
-
 struct Shim {
     entered: Entered,
     control: Option<OwnedFd>,
@@ -174,6 +168,8 @@ struct Shim {
     leader: Pid,
     /// Whether it was told to end.
     stopping: bool,
+    /// Whether that was by a platform that has no other way to it: nobody comes to hear how it ends.
+    dismissed: bool,
     /// How the leader ended.
     end: Option<End>,
     /// Whether the rest got its SIGTERM.
@@ -200,7 +196,7 @@ impl Shim {
         let (Some(control), Some(folder)) = (fds.next(), fds.next()) else {
             return Err(invalid());
         };
-        let signals = SignalFd::new(&[libc::SIGCHLD])?;
+        let signals = SignalFd::new(&[libc::SIGCHLD, libc::SIGTERM])?;
         let Head { process, release, writer, log, io, identity, .. } = orders.head.clone();
         let door = match identity {
             Some(identity) => Some(Door { listener: fds.next().ok_or_else(invalid)?, identity }),
@@ -252,6 +248,7 @@ impl Shim {
             log,
             leader,
             stopping: false,
+            dismissed: false,
             end: None,
             swept: false,
             kill_at: None,
@@ -333,11 +330,21 @@ impl Shim {
         let ready = places.map(|place| place.is_some_and(|at| !fds[at].revents().is_empty()));
         drop(fds);
         self.look_at_forks(is_refused);
-        self.signals.drain();
+        self.look_at_signals();
         for (pipe, ready) in self.pipes.iter_mut().zip(ready) {
             if ready {
                 pipe.read(&mut self.log);
             }
+        }
+    }
+
+    /// A platform that finds no way to this shim on the disk sends SIGTERM, and kills it later on. To
+    /// one that has a supervisor nobody else has anything to say.
+    fn look_at_signals(&mut self) {
+        let is_told = self.signals.drain().contains(&libc::SIGTERM);
+        if is_told && self.control.is_none() && self.door.is_some() {
+            self.dismissed = true;
+            self.stop(libc::SIGTERM, None);
         }
     }
 
@@ -367,11 +374,11 @@ impl Shim {
         self.admit();
         let mut packet = [0; PACKET];
         while let Some(control) = &self.control {
-            match recv(control, &mut packet, RecvFlags::DONTWAIT) {
+            match receive(control, &mut packet) {
                 // Hung up without having read a word: its orders come behind this error.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(Errno::AGAIN) => return,
-                Ok((read, _)) if read > 0 => match ToShim::from_bytes(&packet[..read]) {
+                Ok((read, fd)) if read > 0 => match ToShim::from_bytes(&packet[..read]) {
                     Some(ToShim::Frozen(frozen::Order::Stop { signal, grace_ms })) => {
                         let grace = Duration::from_millis(grace_ms);
                         self.stop(signal, now.checked_add(grace));
@@ -384,6 +391,11 @@ impl Shim {
                     Some(ToShim::Versioned(Order::Arm { lines })) => self.armed = Some(lines),
                     Some(ToShim::Versioned(Order::Count)) => {
                         say(control, Word::Bell(self.log.written()), Duration::ZERO);
+                    }
+                    Some(ToShim::Versioned(Order::Door)) => {
+                        if let (Some(door), Some(listener)) = (&mut self.door, fd) {
+                            door.listener = listener;
+                        }
                     }
                     // Only of an end; or a supervisor of another version, who can still hang up.
                     Some(ToShim::Frozen(frozen::Order::Heard)) | None => {}
@@ -546,27 +558,13 @@ impl Shim {
             }
             let left = until.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).ok();
-            if poll(&mut [PollFd::new(&door.listener, PollFlags::IN)], timeout.as_ref()) == Ok(0) {
+            let mut fds = [&door.listener as &dyn AsFd, &self.signals]
+                .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
+            if self.dismissed || poll(&mut fds, timeout.as_ref()) == Ok(0) {
                 return;
             }
+            self.look_at_signals();
             self.admit();
-        }
-    }
-}
-
-/// Waits until the supervisor has heard the last word; false where it goes without.
-fn is_heard(control: &OwnedFd) -> bool {
-    let mut packet = [0; PACKET];
-    loop {
-        match recv(control, &mut packet, RecvFlags::empty()) {
-            // What it said before it went is behind the second.
-            Err(Errno::INTR | Errno::CONNRESET) => {}
-            Ok((read, _)) if read > 0 => {
-                if serde_json::from_slice(&packet[..read]).ok() == Some(frozen::Order::Heard) {
-                    return true;
-                }
-            }
-            Ok(_) | Err(_) => return false,
         }
     }
 }
@@ -575,17 +573,4 @@ fn is_heard(control: &OwnedFd) -> bool {
 fn is_told(processes: Option<&ProcessCount>, memory: Option<&Memory>) -> bool {
     processes.is_none_or(|processes| processes.hint().is_some())
         && memory.is_none_or(Memory::tells_kills)
-}
-
-/// Sends one packet, waiting `patience` at most for room.
-fn say(control: &OwnedFd, word: impl Into<FromShim>, patience: Duration) {
-    let packet = word.into().to_bytes();
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    if send(control, &packet, flags) == Err(Errno::AGAIN) {
-        let timeout = Timespec::try_from(patience).ok();
-        if poll(&mut [PollFd::new(control, PollFlags::OUT)], timeout.as_ref()).is_ok() {
-            // Still no room, or hung up: nobody listens.
-            send(control, &packet, flags).ok();
-        }
-    }
 }
