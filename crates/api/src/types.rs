@@ -48,6 +48,9 @@ pub struct App {
     pub name: String,
     /// The root commits that it is known by.
     pub roots: Vec<String>,
+    /// The folder of its repository that is its codebase; the whole repository without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
@@ -76,6 +79,10 @@ pub struct NewApp {
     /// Its first deploy's name; `production` without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy: Option<String>,
+    /// The folder of its repository that is its codebase, as in `services/api`; the whole repository
+    /// without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
 }
 
 /// One running instance of an app.

@@ -84,6 +84,12 @@ const BUILDERS: [Builder; 7] = [
     },
 ];
 
+/// Whether a file of this name, in a folder, is a sign that the folder is a codebase.
+pub(crate) fn is_sign(name: &[u8]) -> bool {
+    let mut signs = BUILDERS.iter().flat_map(|builder| builder.manifests).chain(&["Procfile"]);
+    signs.any(|sign| sign.as_bytes() == name)
+}
+
 /// The builder of a language as Heroku names it: `nodejs`.
 pub(crate) fn of_language(language: &str) -> Option<&'static str> {
     let name = match language {

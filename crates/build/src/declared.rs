@@ -19,15 +19,18 @@ use crate::{Error, Source, files};
 /// [`Error::Manifest`] where it does not parse; git's.
 pub fn declared(source: &Source, host: &Host, cancel: &Cancel) -> Result<AppJson, Error> {
     let bytes = match source {
-        Source::Pushed { repository, commit } => {
-            reader::file(Reader::Shut(repository), commit, app_json::FILE, cancel)?
+        Source::Pushed { repository, commit, root } => {
+            let path = root.as_ref().map(|root| root.join(app_json::FILE));
+            let path = path.as_deref().unwrap_or(app_json::FILE);
+            reader::file(Reader::Shut(repository), commit, path.as_bytes(), cancel)?
         }
         Source::Commit { dir, commit } => {
             let git = Git { path: host.search_path.clone(), home: host.user_home.clone() };
             match (git.find_any(dir)?, git.commit(dir, commit)?) {
                 (Some(found), Some(commit)) => {
                     let reader = Reader::Own(&git, &found.git_dir);
-                    reader::file(reader, &commit, app_json::FILE, cancel)?
+                    let path = [&found.prefix, app_json::FILE.as_bytes()].concat();
+                    reader::file(reader, &commit, &path, cancel)?
                 }
                 _ => None,
             }

@@ -56,6 +56,7 @@ pub use pipeline::{BuildConfig, Built, Host, Request, TOOLCHAINS, build, lock};
 pub use proof::Proofs;
 pub use repository::{GitAccess, GitAnswer, GitCommand, GitLimits, GitSandbox, Repository};
 pub use resolution::LockFile;
+pub use source::root::tree_at;
 pub use source::{Source, odd_ignore_file};
 pub use stacks::{Change, Contents, STACKS, Stack, Stacks, Version};
 pub use state_folder::{StateFolder, StateFolderError};

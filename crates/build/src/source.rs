@@ -20,12 +20,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use tolv_model::root_folder::RootFolder;
 use tolv_sandbox::Cancel;
 
 use crate::Error;
 use crate::caps::Caps;
 use crate::repository::Repository;
-use export::{From, export};
+use export::{From, Within, export};
 use reader::Reader;
 use submodules::Submodules;
 
@@ -35,6 +36,7 @@ pub(crate) mod fetch;
 pub(crate) mod git;
 pub(crate) mod reader;
 pub(crate) mod remote;
+pub(crate) mod root;
 pub(crate) mod submodules;
 
 /// What to build.
@@ -46,6 +48,8 @@ pub enum Source {
         repository: Repository,
         /// The commit's id.
         commit: String,
+        /// The folder of it that is the codebase; the whole of it without one.
+        root: Option<RootFolder>,
     },
     /// A commit of the developer's own repository that `dir` is in; `dir` below the repository's
     /// root builds that subtree alone.
@@ -86,10 +90,13 @@ impl Source {
         submodules: Option<&mut Submodules<'_>>,
     ) -> Result<Listing, Error> {
         let mut listing = match self {
-            Self::Pushed { repository, commit } => {
-                let tree = format!("{commit}:").into_bytes();
+            Self::Pushed { repository, commit, root } => {
+                let whole = format!("{commit}:").into_bytes();
+                let folder = root.as_ref().map_or("", RootFolder::as_str).as_bytes();
+                let tree = [&whole, folder].concat();
                 let reader = Reader::Shut(repository);
-                let from = From { reader, tree: &tree, checkout: None };
+                let within = root.as_ref().map(|_| Within { whole: &whole, folder });
+                let from = From { reader, tree: &tree, within, checkout: None };
                 let paths = self::export(from, export, caps, cancel, submodules)?;
                 let commit = Some(commit.clone());
                 Listing { root: export.to_owned(), paths, commit, warnings: Vec::new() }
@@ -339,11 +346,12 @@ fn export_commit(
             dir.display()
         )));
     };
-    let mut tree = hex.clone().into_bytes();
-    tree.push(b':');
-    tree.extend_from_slice(repository.prefix.strip_suffix(b"/").unwrap_or(&repository.prefix));
+    let whole = format!("{hex}:").into_bytes();
+    let folder = repository.prefix.strip_suffix(b"/").unwrap_or(&repository.prefix);
+    let tree = [&whole, folder].concat();
     let reader = Reader::Own(git, &repository.git_dir);
-    let from = From { reader, tree: &tree, checkout: Some(dir) };
+    let within = (!folder.is_empty()).then_some(Within { whole: &whole, folder });
+    let from = From { reader, tree: &tree, within, checkout: Some(dir) };
     let paths = export(from, to, caps, cancel, None)?;
     Ok(Listing { root: to.to_owned(), paths, commit: Some(hex), warnings: Vec::new() })
 }

@@ -26,6 +26,7 @@ pub mod procfile;
 pub mod profile;
 pub mod release;
 pub mod rollout;
+pub mod root_folder;
 pub mod run;
 pub mod service;
 pub mod shortage;

@@ -5,6 +5,7 @@ use tolv_model::buildpack::Buildpack;
 use tolv_model::env::EnvName;
 use tolv_model::id::AppId;
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
+use tolv_model::root_folder::RootFolder;
 use tolv_store::{App, Deploy, ForgedRow, Stored};
 
 use super::error::Error;
@@ -22,7 +23,8 @@ pub struct CopyFrom {
 }
 
 impl Platform {
-    /// Makes an app, its repository and its first deploy.
+    /// Makes an app, its repository and its first deploy. With `root`, that folder of the repository
+    /// is its codebase.
     ///
     /// # Errors
     ///
@@ -31,6 +33,7 @@ impl Platform {
         &self,
         name: &AppName,
         first: &DeployName,
+        root: Option<&RootFolder>,
     ) -> Result<(App, Deploy), Error> {
         self.on()?;
         self.may_create(first)?;
@@ -39,8 +42,8 @@ impl Platform {
         let app = name.clone();
         // Before the row: a repository without an app harms nobody, and the other way round does.
         blocking(move || repos.create(&app)).await?;
-        let made =
-            self.0.store.create_app(name, first, &self.host_of(&path), Timestamp::now()).await?;
+        let (host, now) = (self.host_of(&path), Timestamp::now());
+        let made = self.0.store.create_app(name, first, &host, root, now).await?;
         self.control(Place::of(&made.1))?;
         Ok(made)
     }

@@ -6,6 +6,7 @@
 
 mod build;
 mod change;
+mod root;
 mod tell;
 
 use std::sync::Arc;
@@ -117,15 +118,22 @@ impl Carry<'_> {
     async fn request(&self) -> Result<Option<After>, Error> {
         match &self.operation.request {
             Request::Deploy { commit, branch, old, .. } => {
-                self.starts().await?;
                 // The one before this in the queue may have moved it.
                 if let (Some(branch), Some(old)) = (branch, old) {
                     let path = &self.deploy.name;
                     self.platform.check_branch(path, branch, old, commit).await?;
                 }
+                let root = self.platform.0.store.app(&self.deploy.name.app).await?.root;
+                if let Some(root) = &root
+                    && self.is_deployed(root, commit, branch.as_deref()).await?
+                {
+                    return Ok(None);
+                }
+                self.starts().await?;
                 let source = Source::Pushed {
                     repository: self.platform.0.repos.repository(&self.deploy.name.app),
                     commit: commit.clone(),
+                    root,
                 };
                 let (slug, commit) = self.built(source).await?;
                 // The build may have set defaults.

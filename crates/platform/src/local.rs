@@ -42,7 +42,7 @@ impl Platform {
         let (path, now) = (&codebase.deploy, Timestamp::now());
         let deploy = match store.deploy(path).await {
             Err(tolv_store::Error::NotFound { .. }) => {
-                store.create_app(&path.app, &path.name, &self.host_of(path), now).await?.1
+                store.create_app(&path.app, &path.name, &self.host_of(path), None, now).await?.1
             }
             // What it says of what is to run is replaced below.
             Err(tolv_store::Error::Forged { .. }) => {

@@ -8,6 +8,7 @@ use tolv_api::{App, Buildpacks, NewApp, Page};
 use tolv_model::access::{Act, GrantedApps};
 use tolv_model::buildpack::{Buildpack, MAX_BUILDPACKS};
 use tolv_model::name::{AppName, DeployName};
+use tolv_model::root_folder::RootFolder;
 use tolv_store::{Listed, Stored};
 
 use crate::auth::Caller;
@@ -68,9 +69,11 @@ pub(crate) async fn create(
         Some(first) => parse::<DeployName>(first)?,
         None => DeployName::production(),
     };
+    let root = new.root.as_deref().map(parse::<RootFolder>).transpose()?;
     let names = (Some(name.as_str()), Some(first.as_str()));
-    caller.note(&shared, "app.create", names, "").await?;
-    let made = shared.0.platform.create_app(&name, &first).await;
+    let detail = root.as_ref().map(|root| format!("root {root}")).unwrap_or_default();
+    caller.note(&shared, "app.create", names, &detail).await?;
+    let made = shared.0.platform.create_app(&name, &first, root.as_ref()).await;
     let (app, deploy) = made.map_err(|error| shared.failure(error))?;
     Ok((StatusCode::CREATED, Json(convert::app(app, &[Stored::Valid(deploy)]))))
 }

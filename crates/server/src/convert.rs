@@ -18,6 +18,7 @@ pub(crate) fn app(app: store::App, deploys: &[store::Stored<store::Deploy>]) -> 
     api::App {
         name: app.name.to_string(),
         roots: app.roots,
+        root: app.root.map(String::from),
         created: app.created,
         deploys: deploys.iter().map(name).collect(),
         changed_outside: false,
@@ -28,6 +29,7 @@ pub(crate) fn forged_app(row: store::ForgedRow) -> api::App {
     api::App {
         name: row.name,
         roots: Vec::new(),
+        root: None,
         created: Timestamp::UNIX_EPOCH,
         deploys: Vec::new(),
         changed_outside: true,

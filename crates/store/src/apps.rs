@@ -6,6 +6,7 @@ use tolv_model::buildpack::Buildpack;
 use tolv_model::formation::Formation;
 use tolv_model::id::{AppId, DeployId};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
+use tolv_model::root_folder::RootFolder;
 use tolv_model::size::Sizes;
 
 use crate::anchor::{Anchor, Recorded};
@@ -34,6 +35,7 @@ fn app(store: &Store, row: &AnyRow) -> Result<App, Error> {
         id: row.parsed("id")?,
         name: row.parsed("name")?,
         roots: row.json("roots")?,
+        root: row.maybe_parsed("root")?,
         buildpacks: row.json("buildpacks")?,
         created: row.time("created")?,
     })
@@ -99,7 +101,7 @@ fn no_deploy(name: impl ToString) -> Error {
 }
 
 impl Store {
-    /// Makes an app and its first deploy.
+    /// Makes an app, whose codebase may be a folder of its repository alone, and its first deploy.
     ///
     /// # Errors
     ///
@@ -109,19 +111,22 @@ impl Store {
         name: &AppName,
         first: &DeployName,
         host: &str,
+        root: Option<&RootFolder>,
         now: Timestamp,
     ) -> Result<(App, Deploy), Error> {
         let id = AppId::new(now, self.random()?);
         let path = DeployPath { app: name.clone(), name: first.clone() };
         let mut write = self.write().await?;
-        let made =
-            sqlx::query("INSERT INTO apps (id, name, roots, created) VALUES ($1, $2, $3, $4)")
-                .bind(id.as_str().to_owned())
-                .bind(name.as_str().to_owned())
-                .bind("[]")
-                .bind(micros(now))
-                .execute(&mut *write.tx)
-                .await;
+        let insert =
+            "INSERT INTO apps (id, name, roots, root, created) VALUES ($1, $2, $3, $4, $5)";
+        let made = sqlx::query(insert)
+            .bind(id.as_str().to_owned())
+            .bind(name.as_str().to_owned())
+            .bind("[]")
+            .bind(root.map(ToString::to_string))
+            .bind(micros(now))
+            .execute(&mut *write.tx)
+            .await;
         if let Err(error) = made {
             return Err(match is_taken(&error) {
                 true => Error::Exists { what: "app", name: name.to_string() },

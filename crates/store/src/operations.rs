@@ -23,6 +23,7 @@ const OPERATIONS: Authenticated = Authenticated {
     texts: &["id", "deploy", "request", "actor", "slug"],
     numbers: &["created", "release"],
     families: &[],
+    later: &[],
 };
 
 /// Operations of a deploy that may wait at once.

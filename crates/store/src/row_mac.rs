@@ -49,6 +49,16 @@ fn text_column(row: &AnyRow, name: &str, into: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
+/// Appends the name and the text of a column that came later, where it holds something.
+fn later_column(row: &AnyRow, name: &str, into: &mut Vec<u8>) -> Option<()> {
+    let text: Option<&str> = row.try_get(name).ok()?;
+    if let Some(text) = text {
+        encode_text(name, into);
+        encode_text(text, into);
+    }
+    Some(())
+}
+
 /// Appends a column of a number as it is stored; nothing where it holds anything else.
 fn number_column(row: &AnyRow, name: &str, into: &mut Vec<u8>) -> Option<()> {
     let number: Option<i64> = row.try_get(name).ok()?;
@@ -102,6 +112,9 @@ pub(crate) struct Authenticated {
     pub(crate) texts: &'static [&'static str],
     pub(crate) numbers: &'static [&'static str],
     pub(crate) families: &'static [&'static [&'static str]],
+    /// Columns of text that came later, behind all others: where one holds nothing, the code is that of
+    /// a row from before.
+    pub(crate) later: &'static [&'static str],
 }
 
 impl Authenticated {
@@ -118,6 +131,7 @@ impl Authenticated {
         encode_text(self.table, &mut message);
         self.texts.iter().try_for_each(|name| text_column(row, name, &mut message))?;
         self.numbers.iter().try_for_each(|name| number_column(row, name, &mut message))?;
+        self.later.iter().try_for_each(|name| later_column(row, name, &mut message))?;
         Some(message)
     }
 
@@ -164,6 +178,10 @@ impl Authenticated {
             encode_text(text, &mut message);
         }
         for name in ["id"].iter().chain(family) {
+            if self.later.contains(name) {
+                later_column(row, name, &mut message)?;
+                continue;
+            }
             encode_text(name, &mut message);
             match self.numbers.contains(name) {
                 true => number_column(row, name, &mut message)?,

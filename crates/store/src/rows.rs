@@ -30,7 +30,8 @@ pub(crate) const APPS: Authenticated = Authenticated {
     table: "apps",
     texts: &["id", "name", "roots", "buildpacks"],
     numbers: &["created"],
-    families: &[&["id", "name", "created"], &["roots"], &["buildpacks"]],
+    families: &[&["id", "name", "created", "root"], &["roots"], &["buildpacks"]],
+    later: &["root"],
 };
 
 pub(crate) const DEPLOYS: Authenticated = Authenticated {
@@ -48,6 +49,7 @@ pub(crate) const DEPLOYS: Authenticated = Authenticated {
         &["config_version"],
         &["row_version"],
     ],
+    later: &[],
 };
 
 /// The file that says, and the name under which the database says, that every row has a code.

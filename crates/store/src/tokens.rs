@@ -28,6 +28,7 @@ const TOKENS: Authenticated = Authenticated {
     texts: &["id", "name", "hash", "role", "apps"],
     numbers: &["created", "expires"],
     families: &[],
+    later: &[],
 };
 
 /// Between the names of apps in a column; no name has one.

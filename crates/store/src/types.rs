@@ -11,6 +11,7 @@ use tolv_model::ledger::{Reason, Row};
 use tolv_model::name::{AppName, Deploy as DeployPath, ProcessType};
 use tolv_model::operation::{Outcome, Request, State};
 use tolv_model::release::ReleaseNumber;
+use tolv_model::root_folder::RootFolder;
 use tolv_model::size::Sizes;
 use tolv_model::slug::{Digest, SlugId};
 
@@ -23,6 +24,8 @@ pub struct App {
     pub name: AppName,
     /// The root commits that it was pushed with; none before the first push.
     pub roots: Vec<String>,
+    /// The folder of the repository that is its codebase; the whole of it without one.
+    pub root: Option<RootFolder>,
     /// What builds it, where the operator says so; else each codebase does.
     pub buildpacks: Vec<Buildpack>,
     /// When it was made.

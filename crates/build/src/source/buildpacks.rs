@@ -82,7 +82,8 @@ impl<'a> Repositories<'a> {
             .map_err(|why| Error::Source(format!("the URL of the buildpack {shown} {why}")))?;
         let (repository, commit) = self.fetched(&remote, reference, &shown, say)?;
         let tree = format!("{commit}:").into_bytes();
-        let from = From { reader: Reader::Shut(&repository), tree: &tree, checkout: None };
+        let from =
+            From { reader: Reader::Shut(&repository), tree: &tree, within: None, checkout: None };
         let paths = export(from, to, self.caps, self.fetches.cancel, None);
         let paths = paths.map_err(|error| match error {
             Error::Source(text) => Error::Source(format!("the buildpack {shown}: {text}")),

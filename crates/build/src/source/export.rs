@@ -24,6 +24,7 @@ use super::{is_ignored, is_private, missing_submodule, shown, slugignore};
 use crate::Error;
 use crate::beneath::Beneath;
 use crate::caps::{Caps, bytes};
+use crate::repository::Repository;
 
 /// Most bytes of all names together: they are held in memory.
 const MAX_NAMES: usize = 64 << 20;
@@ -68,8 +69,33 @@ pub(crate) struct From<'a> {
     pub(crate) reader: Reader<'a>,
     /// A name of the tree that cannot be taken for an option.
     pub(crate) tree: &'a [u8],
+    /// What it is a folder of; nothing for a whole tree.
+    pub(crate) within: Option<Within<'a>>,
     /// The folder that has the working tree, for submodules; nothing for a bare repository.
     pub(crate) checkout: Option<&'a Path>,
+}
+
+/// The tree that another one is a folder of: what it says of submodules is for all of its folders.
+#[derive(Clone, Copy)]
+pub(crate) struct Within<'a> {
+    /// A name of the whole tree.
+    pub(crate) whole: &'a [u8],
+    /// The folder's path in it, without a `/` behind.
+    pub(crate) folder: &'a [u8],
+}
+
+impl From<'_> {
+    /// The URLs of the submodules in the tree, by their paths in it.
+    fn urls(&self, repository: &Repository) -> Result<Urls, Error> {
+        let Some(Within { whole, folder }) = self.within else {
+            return Submodules::urls(repository, self.tree);
+        };
+        let prefix = [folder, b"/"].concat();
+        let all = Submodules::urls(repository, whole)?.into_iter();
+        Ok(all
+            .filter_map(|(path, url)| Some((path.strip_prefix(&*prefix)?.to_vec(), url)))
+            .collect())
+    }
 }
 
 /// Writes a tree into `to`, an empty folder. Gives the paths. Submodules of what strangers push come
@@ -128,9 +154,7 @@ impl Export<'_, '_> {
         self.write(&from, &files)?;
         self.paths.extend(files.into_iter().map(|(path, _)| (path.into_bytes(), true)));
         let urls = match from.reader {
-            Reader::Shut(repository) if !submodules.is_empty() => {
-                Submodules::urls(repository, from.tree)?
-            }
+            Reader::Shut(repository) if !submodules.is_empty() => from.urls(repository)?,
             Reader::Shut(_) | Reader::Own(..) => Urls::new(),
         };
         for (path, name) in submodules {
@@ -160,7 +184,7 @@ impl Export<'_, '_> {
                 let found = submodules.get(repository, urls, (here, full), commit)?;
                 let reader = Reader::Shut(&found);
                 return self.tree(
-                    From { reader, tree: &tree, checkout: None },
+                    From { reader, tree: &tree, within: None, checkout: None },
                     &below_it,
                     depth + 1,
                 );
@@ -176,15 +200,16 @@ impl Export<'_, '_> {
             Some(folder) if git.is_root(folder)? => git.find_any(folder)?,
             _ => None,
         };
+        let folder_of = from.within.map_or(&b""[..], |within| within.folder);
         let git_dir: PathBuf = found.map_or_else(
-            || git_dir.join("modules").join(super::as_path(here)),
+            || git_dir.join("modules").join(super::as_path(folder_of)).join(super::as_path(here)),
             |repository| repository.git_dir,
         );
         if !git.has(&git_dir, commit) {
             return Err(missing_submodule(full));
         }
-        let below =
-            From { reader: Reader::Own(git, &git_dir), tree: &tree, checkout: folder.as_deref() };
+        let reader = Reader::Own(git, &git_dir);
+        let below = From { reader, tree: &tree, within: None, checkout: folder.as_deref() };
         self.tree(below, &below_it, depth + 1)
     }
 

@@ -76,16 +76,17 @@ impl Reader<'_> {
 pub(crate) fn file(
     reader: Reader<'_>,
     commit: &str,
-    path: &str,
+    path: &[u8],
     cancel: &Cancel,
 ) -> Result<Option<Vec<u8>>, Error> {
-    let asked = memory(format!("{commit}:{path}\n").as_bytes());
+    let asked = memory(&[commit.as_bytes(), b":", path, b"\n"].concat());
     let asked = asked.map_err(Error::io("write", "a list of objects"))?;
     let mut said = Vec::new();
     let mut take = |chunk: &[u8]| {
         said.extend_from_slice(chunk);
         if said.len() as u64 > files::MAX_READ {
-            let (what, limit) = (format!("the file `{path}`"), bytes(files::MAX_READ));
+            let (what, limit) =
+                (format!("the file `{}`", super::shown(path)), bytes(files::MAX_READ));
             return Err(Error::Limit { what, limit });
         }
         Ok(())

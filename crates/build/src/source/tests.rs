@@ -299,6 +299,22 @@ fn a_submodule_that_is_not_there_is_named_with_the_command() {
 }
 
 #[test]
+fn submodules_of_a_folder_are_found_without_a_checkout() {
+    let home = Home::new();
+    home.write("lib/lib.txt", "lib");
+    home.write("app/services/api/api.txt", "api");
+    let [app, lib] = ["app", "lib"].map(|name| home.path().join(name));
+    commit(&lib);
+    commit(&app);
+    let add = ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add"];
+    git(&app, &[&add[..], &[lib.to_str().unwrap(), "services/api/lib"]].concat());
+    commit(&app);
+    git(&app, &["submodule", "--quiet", "deinit", "--force", "services/api/lib"]);
+    let listing = at(&app.join("services/api"), "HEAD").unwrap();
+    assert_eq!(names(&listing), ["api.txt", "lib/lib.txt"]);
+}
+
+#[test]
 fn a_commit_is_exported_as_it_was() {
     let home = Home::new();
     home.write("web", "one");

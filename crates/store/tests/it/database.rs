@@ -14,7 +14,7 @@ async fn a_database_that_is_read_only_is_opened_and_is_said_so() {
     assert!(store.status().await.unwrap().is_read_only);
     let refused = store.require_writable_database().await;
     assert!(matches!(refused, Err(Error::ReadOnlyDatabase)), "{refused:?}");
-    let refused = store.create_app(&app("x"), &DeployName::production(), "x", at(1)).await;
+    let refused = store.create_app(&app("x"), &DeployName::production(), "x", None, at(1)).await;
     assert!(matches!(refused, Err(Error::ReadOnlyDatabase)), "{refused:?}");
     assert!(refused.unwrap_err().is_unavailable());
     // The sessions of before go on writing: that is how PostgreSQL has it.

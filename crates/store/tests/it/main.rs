@@ -107,8 +107,11 @@ impl Bed {
 
     async fn shop(&self) -> Deploy {
         let first = DeployName::production();
-        let made =
-            self.store.create_app(&app("shop"), &first, "shop.localhost", at(1)).await.unwrap();
+        let made = self
+            .store
+            .create_app(&app("shop"), &first, "shop.localhost", None, at(1))
+            .await
+            .unwrap();
         made.1
     }
 
@@ -225,12 +228,12 @@ async fn names_are_unique_and_come_back(bed: Bed) {
     let store = &bed.store;
     let deploy = bed.shop().await;
     let first = DeployName::production();
-    let again = store.create_app(&app("shop"), &first, "other.localhost", at(1)).await;
+    let again = store.create_app(&app("shop"), &first, "other.localhost", None, at(1)).await;
     assert!(matches!(again, Err(Error::Exists { what: "app", .. })), "{again:?}");
-    let taken = store.create_app(&app("blog"), &first, "shop.localhost", at(1)).await;
+    let taken = store.create_app(&app("blog"), &first, "shop.localhost", None, at(1)).await;
     assert!(matches!(taken, Err(Error::Exists { what: "host", .. })), "{taken:?}");
     assert!(store.app(&app("blog")).await.is_err(), "half an app is no app");
-    store.create_app(&app("blog"), &first, "blog.localhost", at(1)).await.unwrap();
+    store.create_app(&app("blog"), &first, "blog.localhost", None, at(1)).await.unwrap();
     let names: Vec<_> =
         store.apps(None, 9).await.unwrap().into_iter().filter_map(Stored::valid).collect();
     let names: Vec<_> = names.iter().map(|app| app.name.as_str()).collect();
@@ -542,7 +545,8 @@ async fn tokens_audit_and_idempotency(bed: Bed) {
     let grant = Grant { role: Role::Deploy, apps: app("shop").into() };
     let unknown = store.create_token("ci", &grant, &hash, Some(at(99)), at(1)).await;
     assert!(matches!(unknown, Err(Error::NotFound { what: "app", .. })), "{unknown:?}");
-    let shop = store.create_app(&app("shop"), &"production".parse().unwrap(), "h", at(1)).await;
+    let shop =
+        store.create_app(&app("shop"), &"production".parse().unwrap(), "h", None, at(1)).await;
     shop.unwrap();
     let token = store.create_token("ci", &grant, &hash, Some(at(99)), at(1)).await.unwrap();
     let valid = StoredToken::Valid(token.clone());

@@ -125,7 +125,7 @@ async fn a_changed_row_of_a_deploy_is_refused_alone(mut bed: Bed) {
         assert_eq!(broken(store, &staging).await, Vec::<String>::new(), "{change}");
     }
     // A deploy of somebody's is not reached under a name that they may look at.
-    store.create_app(&app("mine"), &"production".parse().unwrap(), "m", at(1)).await.unwrap();
+    store.create_app(&app("mine"), &"production".parse().unwrap(), "m", None, at(1)).await.unwrap();
     bed.raw("UPDATE deploys SET app_name = 'mine' WHERE name = 'staging'").unwrap();
     let moved = store.deploy(&path("mine/staging")).await;
     assert!(matches!(moved, Err(Error::Forged { .. })), "{moved:?}");
@@ -143,14 +143,16 @@ async fn a_changed_row_of_an_app_is_refused_alone(bed: Bed) {
     let shop = bed.shop().await;
     let store = &bed.store;
     let first = DeployName::production();
-    let blog = store.create_app(&app("blog"), &first, "blog.localhost", at(1)).await.unwrap().0;
+    let blog =
+        store.create_app(&app("blog"), &first, "blog.localhost", None, at(1)).await.unwrap().0;
     store.add_roots(&blog.id, &["a".repeat(40)]).await.unwrap();
     bed.save("apps");
     let zeros = "0".repeat(40);
     for (change, why) in [
         (format!("roots = '[\"{zeros}\"]'"), "roots does not match its code"),
         ("roots = 'x'".to_owned(), "roots does not match its code"),
-        ("created = 5".to_owned(), "id or name or created does not match its code"),
+        ("created = 5".to_owned(), "id or name or created or root does not match its code"),
+        ("root = 'lib'".to_owned(), "id or name or created or root does not match its code"),
         ("mac = NULL".to_owned(), "no code of this platform's"),
     ] {
         bed.raw(&format!("UPDATE apps SET {change} WHERE name = 'blog'")).unwrap();
@@ -164,7 +166,7 @@ async fn a_changed_row_of_an_app_is_refused_alone(bed: Bed) {
         assert_eq!(store.app(&app("shop")).await.unwrap().id, shop.app);
         assert_eq!(store.apps(None, 9).await.unwrap().len(), 2);
         assert_eq!(bed.forged().await.len(), 1, "{change}");
-        bed.put_back("apps", &["roots", "created", "mac"]);
+        bed.put_back("apps", &["roots", "root", "created", "mac"]);
     }
     assert_eq!(bed.forged().await, []);
 }
@@ -273,7 +275,8 @@ async fn a_revoked_token_that_is_put_back_stays_revoked(mut bed: Bed) {
     bed.restart().await;
     bed.shop().await;
     let blog = app("blog");
-    let blog = bed.store.create_app(&blog, &DeployName::production(), "b", at(1)).await.unwrap();
+    let blog =
+        bed.store.create_app(&blog, &DeployName::production(), "b", None, at(1)).await.unwrap();
     let hash = |text: &str| Digest::of(text.as_bytes());
     let admin = Grant::PLATFORM_ADMIN;
     bed.store.create_first_token("owner", &hash("1"), at(1)).await.unwrap().unwrap();

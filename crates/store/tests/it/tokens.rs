@@ -14,7 +14,7 @@ async fn somebody_can_always_administrate(bed: Bed) {
     let first = store.create_first_token("owner", &hash("1"), at(1)).await.unwrap().unwrap();
     assert_eq!(first.grant, Grant::PLATFORM_ADMIN);
     assert_eq!(store.create_first_token("owner", &hash("2"), at(1)).await.unwrap(), None);
-    store.create_app(&app("shop"), &"production".parse().unwrap(), "h", at(1)).await.unwrap();
+    store.create_app(&app("shop"), &"production".parse().unwrap(), "h", None, at(1)).await.unwrap();
     // None of these can administrate the platform for good.
     let for_shop = Grant { role: Role::Admin, apps: app("shop").into() };
     let viewer = Grant { role: Role::View, apps: GrantedApps::All };
@@ -52,8 +52,8 @@ async fn somebody_can_always_administrate(bed: Bed) {
 async fn a_row_that_somebody_else_wrote_is_no_token(bed: Bed) {
     let store = &bed.store;
     let hash = |text: &str| Digest::of(text.as_bytes());
-    store.create_app(&app("shop"), &"production".parse().unwrap(), "h", at(1)).await.unwrap();
-    store.create_app(&app("blog"), &"production".parse().unwrap(), "g", at(1)).await.unwrap();
+    store.create_app(&app("shop"), &"production".parse().unwrap(), "h", None, at(1)).await.unwrap();
+    store.create_app(&app("blog"), &"production".parse().unwrap(), "g", None, at(1)).await.unwrap();
     let admin = store.create_first_token("owner", &hash("1"), at(1)).await.unwrap().unwrap();
     let for_shop = Grant { role: Role::View, apps: app("shop").into() };
     let low = store.create_token("low", &for_shop, &hash("2"), Some(at(99)), at(1)).await.unwrap();

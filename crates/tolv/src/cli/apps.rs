@@ -27,23 +27,40 @@ pub(super) fn list(at: &At, settings: &Settings) -> Done {
     if all.items.is_empty() {
         return Ok(b"No apps yet. Make one: tolv create NAME\n".to_vec());
     }
-    let row = |app: &App| match app.changed_outside {
-        true => vec![app.name.clone(), CHANGED_OUTSIDE.to_owned(), "-".to_owned()],
-        false => vec![app.name.clone(), app.deploys.join(", "), moment(app.created)],
+    let has_roots = all.items.iter().any(|app| app.root.is_some());
+    let row = |app: &App| {
+        let mut row = match app.changed_outside {
+            true => vec![app.name.clone(), CHANGED_OUTSIDE.to_owned(), "-".to_owned()],
+            false => vec![app.name.clone(), app.deploys.join(", "), moment(app.created)],
+        };
+        row.extend(has_roots.then(|| app.root.clone().unwrap_or_else(|| "-".to_owned())));
+        row
     };
     let rows: Vec<_> = all.items.iter().map(row).collect();
-    Ok(table(&["APP", "DEPLOYS", "CREATED"], &rows).into_bytes())
+    let heads = ["APP", "DEPLOYS", "CREATED", "ROOT"];
+    let heads = if has_roots { &heads[..] } else { &heads[..3] };
+    Ok(table(heads, &rows).into_bytes())
 }
 
 pub(super) fn create(args: &Create, settings: &Settings) -> Done {
     let target = Target::of(&args.at, settings)?;
     let client = &target.client;
-    let new = NewApp { name: args.name.to_string(), deploy: Some(args.first.to_string()) };
+    let new = NewApp {
+        name: args.name.to_string(),
+        deploy: Some(args.first.to_string()),
+        root: args.root.as_ref().map(ToString::to_string),
+    };
+    // A repository of several apps has a remote for each, and none that is meant without a word.
+    let remote_name = match (&args.remote, &args.root) {
+        (Some(name), _) => name.as_str(),
+        (None, Some(_)) => args.name.as_str(),
+        (None, None) => "tolv",
+    };
     let app: App = client.send("POST", "/v1/apps", &new)?;
     let path = format!("/v1/apps/{}/deploys/{}", args.name, args.first);
     let deploy: Deploy = client.get(&path)?;
     let remote = match target::in_repository(settings) {
-        true => Some(add_remote(&args.remote, &deploy, client.url(), settings)?),
+        true => Some(add_remote(remote_name, &deploy, client.url(), settings)?),
         false => None,
     };
     if target.json {
@@ -51,9 +68,12 @@ pub(super) fn create(args: &Create, settings: &Settings) -> Done {
     }
     let mut text = format!("Made {} with its first deploy {}.\n", app.name, deploy.name);
     write!(text, "  URL  {}\n  git  {}\n", deploy.url, deploy.git).ok();
+    if let Some(root) = &app.root {
+        writeln!(text, "  root {root}").ok();
+    }
     let next = match remote {
-        Some(()) => format!("git push {} main", args.remote),
-        None => format!("git remote add tolv {}", deploy.git),
+        Some(()) => format!("git push {remote_name} main"),
+        None => format!("git remote add {remote_name} {}", deploy.git),
     };
     writeln!(text, "Next: {next}").ok();
     Ok(text.into_bytes())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueHint};
 use tolv_model::name::{AppName, DeployName, ProcessType};
 use tolv_model::release::ReleaseNumber;
+use tolv_model::root_folder::RootFolder;
 use tolv_model::size::Size;
 
 use super::typed::Named;
@@ -46,7 +47,8 @@ pub(crate) struct Login {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tolv create shop\n  tolv create shop --first staging")]
+#[command(after_help = "Examples:\n  tolv create shop\n  tolv create shop --first staging\n  \
+    tolv create api --root services/api")]
 pub(crate) struct Create {
     /// The app's name
     pub(crate) name: AppName,
@@ -55,9 +57,14 @@ pub(crate) struct Create {
     #[arg(long = "first", value_name = "DEPLOY", default_value = "production")]
     pub(crate) first: DeployName,
 
-    /// The git remote that is added to the repository in this folder
-    #[arg(long, default_value = "tolv")]
-    pub(crate) remote: String,
+    /// The folder that is the codebase, from the root of the repository; without this, the whole of it
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) root: Option<RootFolder>,
+
+    /// The git remote that is added to the repository in this folder: `tolv` without this, and the
+    /// app's name with --root
+    #[arg(long)]
+    pub(crate) remote: Option<String>,
 
     #[command(flatten)]
     pub(crate) at: At,

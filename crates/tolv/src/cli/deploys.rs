@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tolv_api::{Deploy as ApiDeploy, NewDeploy, NewOperation, Operation, Page};
+use tolv_api::{App, Deploy as ApiDeploy, NewDeploy, NewOperation, Operation, Page};
 use tolv_model::name::{Deploy as DeployPath, DeployName};
 
 use super::Done;
@@ -91,7 +91,8 @@ pub(super) fn deploy(args: &Deploy, settings: &Settings) -> Done {
     let target = Target::of_deploy(&args.which, settings)?;
     let path = target.path()?;
     if !args.allow_dirty {
-        refuse_dirty(settings)?;
+        let app: App = target.client.get(&format!("/v1/apps/{}", target.deploy()?.app))?;
+        refuse_dirty(app.root.as_deref(), settings)?;
     }
     let deploy: ApiDeploy = target.client.get(&path)?;
     if deploy.git.is_empty() {
@@ -159,8 +160,14 @@ fn pushed(command: &mut Command, target: &Target) -> Result<bool, Failure> {
     ))
 }
 
-fn refuse_dirty(settings: &Settings) -> Result<(), Failure> {
-    let output = git(settings).args(["status", "--porcelain"]).output();
+/// Refuses files that differ from the commit, where they are of the app's root folder.
+fn refuse_dirty(root: Option<&str>, settings: &Settings) -> Result<(), Failure> {
+    let mut command = git(settings);
+    command.args(["status", "--porcelain"]);
+    if let Some(root) = root {
+        command.arg("--").arg(format!(":(top,literal){root}"));
+    }
+    let output = command.output();
     let output = output.map_err(|error| Failure::new(format!("git cannot run: {error}")))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);

@@ -34,6 +34,7 @@ mod refs;
 mod release_phase;
 mod replaced;
 mod restart;
+mod root_folder;
 mod rows;
 mod run;
 mod slow;

@@ -58,7 +58,7 @@ impl Bed {
         fs::create_dir(&to).unwrap();
         let (git, git_dir) = (own(), self.repo().join(".git"));
         let reader = Reader::Own(&git, &git_dir);
-        let from = From { reader, tree: tree.as_bytes(), checkout: None };
+        let from = From { reader, tree: tree.as_bytes(), within: None, checkout: None };
         let paths = export(from, &to, caps, &Cancel::new().unwrap(), None)?;
         Ok(paths.into_keys().map(|path| shown(&path)).collect())
     }
@@ -218,7 +218,8 @@ fn a_cancelled_export_ends() {
     let (git, git_dir) = (own(), bed.repo().join(".git"));
     let cancel = Cancel::new().unwrap();
     cancel.cancel();
-    let from = From { reader: Reader::Own(&git, &git_dir), tree: b"HEAD:", checkout: None };
+    let from =
+        From { reader: Reader::Own(&git, &git_dir), tree: b"HEAD:", within: None, checkout: None };
     let ended = export(from, &to, &Caps::default(), &cancel, None);
     assert!(matches!(ended, Err(Error::Cancelled)));
 }
