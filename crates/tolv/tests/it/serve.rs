@@ -36,6 +36,7 @@ mod restart;
 mod rows;
 mod run;
 mod slow;
+mod stack;
 mod status;
 mod streams;
 mod stuck;
