@@ -106,8 +106,9 @@ impl Stacks {
     ///
     /// The folder cannot be made or read.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let stacks = Self::at(folder);
         files::make_folder(folder)?;
+        // What is mounted is named by its whole path.
+        let stacks = Self::at(&folder.canonicalize().map_err(Error::io("look at", folder))?);
         stacks.store.sweep()?;
         Ok(stacks)
     }

@@ -110,7 +110,7 @@ impl Settings {
             home: set("TOLV_HOME").map(PathBuf::from),
             toolchains: set("TOLV_TOOLCHAINS").map(PathBuf::from),
             stack: set("TOLV_STACK").map(stack_name).transpose()?,
-            stacks: set("TOLV_STACKS").map(PathBuf::from),
+            stacks: set("TOLV_STACKS").map(std::path::absolute).transpose()?,
             search_path: set("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
             user_home: set("HOME").map(PathBuf::from),
             registry,
