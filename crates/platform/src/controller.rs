@@ -107,6 +107,7 @@ pub(super) fn begin(platform: &Platform, place: Place) -> Result<Arc<Controller>
     settings.doors_aside = platform.doors_aside_of(&id).filter(|_| is_service);
     // All deploys of a start wait together.
     settings.doors_until = Some(inner.began + DOORS_WAIT);
+    settings.living = Arc::clone(&inner.living);
     let hosts = Arc::clone(&inner.hosts);
     let is_default = inner.options.codebase.is_some();
     let (engine, lines, routes) = routed(settings, hosts, host.clone(), is_default)?;

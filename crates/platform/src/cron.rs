@@ -32,7 +32,7 @@ use tolv_model::id::CronRunId;
 use tolv_model::name::{Deploy as DeployPath, ScheduleName};
 use tolv_model::operation::State;
 use tolv_model::timetable::{Due, LATE, PutBack, Timetable};
-use tolv_store::{CronRun, Deploy, NewCronRun, Recorded, Release};
+use tolv_store::{CronRun, Deploy, Listed, NewCronRun, Recorded, Release};
 
 use self::going::Going;
 use self::run::Run;
@@ -313,7 +313,7 @@ impl Platform {
         name: &ScheduleName,
         before: Option<&CronRunId>,
         most: usize,
-    ) -> Result<Vec<CronRun>, Error> {
+    ) -> Result<Listed<CronRun>, Error> {
         let deploy = self.0.store.deploy(path).await?;
         let found = self.0.store.cron_runs(&deploy.id, name, before, most).await?;
         if found.is_empty() && before.is_none() {

@@ -113,13 +113,13 @@ impl Platform {
         let mut after = None;
         loop {
             let page = self.0.store.tokens(after.as_deref(), TOKENS_AT_ONCE).await?;
-            for stored in &page {
+            for stored in page.iter() {
                 if let StoredToken::Forged(forged) = stored {
                     self.report_forged_token(forged).await;
                 }
             }
             match page.last() {
-                Some(last) if page.len() == TOKENS_AT_ONCE && !last.id().is_empty() => {
+                Some(last) if page.more && !last.id().is_empty() => {
                     after = Some(last.id().to_owned());
                 }
                 _ => return Ok(()),

@@ -77,6 +77,8 @@ pub(super) struct Inner {
     /// Held until the next platform may have the state folder.
     pub(super) lock: Mutex<Option<Home>>,
     pub(super) began: Instant,
+    /// The shims that lived before this platform.
+    pub(super) living: Arc<[Arc<tolv_run::Living>]>,
     pub(super) lease: Mutex<Option<Keeper>>,
     pub(super) ousted: Arc<Ousted>,
     pub(super) store: Store,
@@ -267,6 +269,7 @@ impl Platform {
             prepared,
             lock: Mutex::new(Some(lock)),
             began: Instant::now(),
+            living: if options.codebase.is_none() { tolv_run::living() } else { Arc::default() },
             lease: Mutex::default(),
             ousted: Arc::default(),
             store,

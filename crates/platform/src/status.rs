@@ -80,6 +80,8 @@ pub(crate) struct ProcessCounts {
     pub(crate) down: u64,
     /// Those of them that have a shim now.
     pub(crate) shims: u64,
+    /// Sockets of processes that were gone from the state folder and are there again.
+    pub(crate) sockets_made_again: u64,
 }
 
 impl ProcessCounts {
@@ -269,6 +271,7 @@ impl Platform {
                 };
                 *count += 1;
             }
+            facts.processes.sockets_made_again += controller.engine.doors_made_again();
             let (drains, failing) = controller.drains.counts();
             facts.drains += drains as u64;
             facts.failing_drains += failing as u64;

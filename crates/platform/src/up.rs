@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tolv_logs::{Line, Micros};
 use tolv_model::operation::State;
 
-use crate::watch::Watch;
+use crate::watch::{Seen, Watch};
 use crate::{Error, Platform, Progress, Said};
 
 /// Lines that are handed on together; fewer than any channel here has room for.
@@ -127,7 +127,25 @@ impl Up<'_> {
             };
             tokio::select! {
                 () = stopped(stop, Stop::Gracefully) => return Ok(()),
-                changed = changed => changed.map_err(own)?,
+                seen = changed => {
+                    let dir = codebase.dir().display();
+                    let seen = seen.map_err(own)?;
+                    let text = match seen {
+                        Seen::Change => None,
+                        Seen::Gone => Some(format!(
+                            "The folder of the codebase is gone: {dir}; the processes keep running, \
+                             and it is built again once the folder is back"
+                        )),
+                        Seen::Back => Some(format!("The folder of the codebase is back: {dir}")),
+                    };
+                    if let Some(text) = text {
+                        let line = format!(" !     {text}").into_bytes();
+                        self.tell(Progress::Output(line.into()), stop).await;
+                    }
+                    if seen == Seen::Gone {
+                        continue;
+                    }
+                }
             }
             if let Ended::Stopped = self.once(stop).await.map_err(own)? {
                 return Ok(());

@@ -1,10 +1,12 @@
 //! The supervisor's end of a shim's control socket.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType, recv, send, sendmsg, socketpair,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -55,6 +57,26 @@ impl Control {
         let packet = order.into().to_bytes();
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         send(self.0.get_ref(), &packet, flags).is_ok()
+    }
+
+    /// Gives an order that a descriptor comes with, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it, or the shim is gone.
+    pub(crate) fn order_with(
+        &self,
+        order: impl Into<ToShim>,
+        fd: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let packet = order.into().to_bytes();
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let (fds, buffers) = ([fd], [io::IoSlice::new(&packet)]);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        sendmsg(self.0.get_ref(), &buffers, &mut ancillary, flags)?;
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ use tolv_model::unit::Policy;
 use crate::board::{Board, Command, Kind};
 use crate::journal::{Journal, Log};
 use crate::left::{self, dismiss};
+use crate::lost;
 use crate::one_off::{Errand, Run};
 use crate::orphan::{self, Found};
 use crate::plan::Plan;
@@ -89,6 +90,7 @@ impl Local {
                           their place, and they are stopped as soon as they do"
             ));
         }
+        let lost = lost::of(&settings);
         let (lines, receiver) = mpsc::channel(LINES);
         let taken = Arc::new(AtomicU64::new(0));
         let outlet = Outlet { lines, taken: Arc::clone(&taken) };
@@ -108,6 +110,8 @@ impl Local {
             tally,
             teller: Mutex::new(Some(teller)),
             had_orphans: !orphans.is_empty(),
+            lost: Mutex::new(lost),
+            doors_made_again: AtomicU64::new(0),
             orphans: Mutex::new(orphans),
             dismissed: watch::Sender::default(),
             renewal: Renewal::default(),
@@ -186,6 +190,8 @@ impl Local {
         let (done, outcome) = oneshot::channel();
         // A task of its own: an undo goes on when nobody waits for it.
         shared.clone().tasks.spawn(async move {
+            // Never two processes of one name.
+            lost::end(&shared).await;
             let rolled = Arc::clone(&shared);
             let outcome = rolling::roll(rolled, Arc::clone(&target), plans, manner, cancel).await;
             if outcome.is_ok() {
@@ -294,6 +300,11 @@ impl Local {
         self.0.shared.had_orphans
     }
 
+    /// How many sockets of processes were gone from [`Settings::doors`] and are there again.
+    pub fn doors_made_again(&self) -> u64 {
+        self.0.shared.doors_made_again.load(Ordering::Relaxed)
+    }
+
     /// Waits until everything that the first rollout is to run is among the endpoints.
     pub async fn listed(&self) {
         self.0.shared.listed.cancelled().await;
@@ -330,6 +341,7 @@ impl Local {
         let shared = &self.0.shared;
         shared.end(Command::Stop);
         dismiss(shared);
+        lost::end(shared).await;
         self.settle().await;
     }
 
@@ -368,7 +380,9 @@ impl Local {
     /// Stops what an earlier engine on this folder has left running and [`Local::restore`] has not
     /// gone on with, without waiting.
     pub fn dismiss(&self) {
-        dismiss(&self.0.shared);
+        let shared = Arc::clone(&self.0.shared);
+        dismiss(&shared);
+        self.0.shared.tasks.spawn(async move { lost::end(&shared).await });
     }
 
     /// Kills everything now, without waiting.

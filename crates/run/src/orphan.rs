@@ -8,8 +8,8 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -47,11 +47,8 @@ impl Door {
     ///
     /// The folder or the socket cannot be made.
     pub(crate) fn open(folder: &Path, writer: u64) -> io::Result<(Self, OwnedFd)> {
-        let door = Self { folder: folder.to_owned(), name: format!("{writer:016x}") };
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let listener = socket()?;
-        door.at(|address| bind(&listener, address))?;
-        listen(&listener, 1)?;
+        let door = Self { folder: folder.to_owned(), name: name_of(writer) };
+        let listener = door.listen()?;
         Ok((door, listener))
     }
 
@@ -62,11 +59,45 @@ impl Door {
         Ok(act(&SocketAddrUnix::new(path)?)?)
     }
 
+    /// Whether it is still on the disk.
+    pub(crate) fn is_there(&self) -> bool {
+        let found = fs::symlink_metadata(self.folder.join(&self.name));
+        found.is_ok_and(|found| found.file_type().is_socket())
+    }
+
+    /// Makes it again where somebody has removed it; `hand` gives the shim what it listens with.
+    ///
+    /// # Errors
+    ///
+    /// The folder or the socket cannot be made, or `hand`'s.
+    pub(crate) fn make_again(
+        &self,
+        hand: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.remove();
+        let listener = self.listen()?;
+        // A door without a listener is none.
+        hand(listener.as_fd()).inspect_err(|_| self.remove())
+    }
+
+    fn listen(&self) -> io::Result<OwnedFd> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let listener = socket()?;
+        self.at(|address| bind(&listener, address))?;
+        listen(&listener, 1)?;
+        Ok(listener)
+    }
+
     /// Once nobody is behind it.
     pub(crate) fn remove(&self) {
         // Gone already is what is wanted.
         fs::remove_file(self.folder.join(&self.name)).ok();
     }
+}
+
+/// The name of the door of the shim with this hand in the log.
+pub(crate) fn name_of(writer: u64) -> String {
+    format!("{writer:016x}")
 }
 
 /// A shim without a platform.

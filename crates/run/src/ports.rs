@@ -1,22 +1,21 @@
 //! The ports that processes are told to listen on.
 //!
 //! A process in a network of its own may have any. In the machine's network a port is given to one
-//! process at a time, by all platforms of one user: each holds a lock on a file of that name in a
-//! folder that only this user can look into. That somebody else listens on it all the same is found
+//! process at a time, by all platforms of one user: each holds a lock of that name in a folder that
+//! only this user can look into. That somebody else listens on it all the same is found
 //! out where the process is connected to (see [`Connector`](crate::Connector)).
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use tolv_sandbox::{NamedLock, sweep_locks};
 
 const RANGE: RangeInclusive<u16> = 20_000..=29_999;
 
@@ -47,7 +46,7 @@ pub(crate) struct Port {
     pub(crate) number: u16,
     /// Of a port of the machine.
     ports: Option<Arc<Ports>>,
-    _lock: Option<File>,
+    _lock: Option<NamedLock>,
 }
 
 /// Another platform gave this port out.
@@ -59,7 +58,13 @@ impl Ports {
         let offset = random() % RANGE.len() as u64;
         let next = RANGE.start() + u16::try_from(offset).unwrap_or(0);
         let held = Mutex::new(Held { ports: BTreeSet::new(), next });
-        Arc::new(Self { locks: lock_folder(), held })
+        let locks = lock_folder();
+        if let Some(folder) = &locks {
+            // A platform that was killed has left its own.
+            let is_port = |name: &str| name.parse().is_ok_and(|port| RANGE.contains(&port));
+            sweep_locks(folder, is_port);
+        }
+        Arc::new(Self { locks, held })
     }
 
     /// Some port, for a process that has all of them, but these.
@@ -106,22 +111,13 @@ impl Ports {
         Port { number, ports: Some(Arc::clone(self)), _lock: lock }
     }
 
-    /// Locks a port against other platforms of this user, until the kernel sees the file closed.
-    fn lock(&self, number: u16) -> Result<Option<File>, Taken> {
+    /// Locks a port against other platforms of this user.
+    fn lock(&self, number: u16) -> Result<Option<NamedLock>, Taken> {
         let Some(folder) = &self.locks else { return Ok(None) };
-        let path = folder.join(number.to_string());
-        let opened = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path);
-        // Without a lock the port can still be tried.
-        let Ok(file) = opened else { return Ok(None) };
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(Errno::WOULDBLOCK) => Err(Taken),
+        match NamedLock::try_take(&folder.join(number.to_string())) {
+            Ok(Some(lock)) => Ok(Some(lock)),
+            Ok(None) => Err(Taken),
+            // Without a lock the port can still be tried.
             Err(_) => Ok(None),
         }
     }

@@ -15,6 +15,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -40,6 +41,8 @@ use crate::target::{Boot, Culprit, ProcessState, Reason, StartFailure};
 
 /// Between two tries to start a process while something is missing for it.
 const SHORTAGE_DELAY: Duration = Duration::from_secs(1);
+/// Between two looks at whether its door is still on the disk.
+const DOOR_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a process on probation tells its rollout.
 #[derive(Debug)]
@@ -69,6 +72,7 @@ enum Happened {
     Woken,
     Room,
     Deaf,
+    DoorDue,
 }
 
 type Probing = Pin<Box<dyn Future<Output = Probed> + Send>>;
@@ -91,6 +95,10 @@ struct Running {
     /// What was missing last, and was said.
     shortage: Option<Shortage>,
     starts: u32,
+    /// When its door is looked at.
+    door_at: Instant,
+    /// Whether it was said that its door cannot be made again.
+    door_failed: bool,
     /// Whether the shim of this start has said that the app runs.
     spawned: bool,
     /// Whether the rollout knows that it is ready.
@@ -119,6 +127,8 @@ impl Process {
             again_at: None,
             shortage: None,
             starts: 0,
+            door_at: Instant::now() + DOOR_INTERVAL,
+            door_failed: false,
             spawned: false,
             reported: false,
             said: Phase::Starting,
@@ -158,6 +168,7 @@ impl Running {
             () = maybe(wake_at.map(sleep_until)) => Happened::Woken,
             () = maybe(self.again_at.map(sleep_until)) => Happened::Room,
             () = maybe(deaf_at.map(sleep_until)) => Happened::Deaf,
+            () = sleep_until(self.door_at), if self.session.is_some() => Happened::DoorDue,
         }
     }
 
@@ -165,7 +176,10 @@ impl Running {
         match happened {
             Happened::Command(Command::Keep) => self.probation = false,
             Happened::Command(Command::Stop) => self.end(Event::Stop),
-            Happened::Command(Command::Leave) => self.left = true,
+            Happened::Command(Command::Leave) => {
+                self.keep_door();
+                self.left = true;
+            }
             Happened::Command(Command::Kill) => self.end(Event::Kill),
             Happened::Launched(done) => self.launched(done),
             Happened::Word(word) => self.word(word).await,
@@ -187,6 +201,10 @@ impl Running {
                 self.wake_at = None;
                 self.feed(Event::Woken);
             }
+            Happened::DoorDue => {
+                self.door_at = Instant::now() + DOOR_INTERVAL;
+                self.keep_door();
+            }
             Happened::Room => {
                 self.again_at = None;
                 self.start();
@@ -198,6 +216,23 @@ impl Running {
             }
         }
         self.report().await;
+    }
+
+    fn keep_door(&mut self) {
+        let Some(made) = self.session.as_ref().and_then(Session::keep_door) else { return };
+        let failed = made.err();
+        match &failed {
+            None => {
+                self.process.shared.doors_made_again.fetch_add(1, Ordering::Relaxed);
+                self.say("The process's socket below processes/ was gone, and is made again");
+            }
+            Some(error) if !self.door_failed => self.say(format!(
+                "Warning: the process's socket below processes/ is gone, and cannot be made again: \
+                 {error}; a restart of the platform would restart the process"
+            )),
+            Some(_) => {}
+        }
+        self.door_failed = failed.is_some();
     }
 
     fn launched(&mut self, done: Result<Started, StartFailure>) {

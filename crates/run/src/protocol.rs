@@ -13,6 +13,7 @@
 //! | `signal` | the signal to the leader's process group |
 //! | `arm` | ring once when it has written more than `lines` lines |
 //! | `count` | say at once how much it has written, as a bell |
+//! | `door` | listen on the socket that comes with this: the one before was removed from the disk |
 //! | end of file | as `stop` with [`TETHER`], where the shim has no door |
 //!
 //! | shim → supervisor | |
@@ -127,6 +128,7 @@ pub(crate) enum Order {
     Signal { signal: i32 },
     Arm { lines: u64 },
     Count,
+    Door,
 }
 
 /// From a shim of this version.

@@ -1,5 +1,6 @@
 //! One start of one process: its port and its shim, from the launch to the last word.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -161,6 +162,13 @@ impl Session {
         pump.open(writer, &control, written);
         let (door, folder) = (Some(door), shared.settings.logs.clone());
         Ok(Self { port, control, launched, door, writer, folder, deaf_at: None })
+    }
+
+    /// Makes its door again where somebody has removed it from the disk: without one the next platform
+    /// does not find it. Nothing where it is there.
+    pub(crate) fn keep_door(&self) -> Option<io::Result<()>> {
+        let door = self.door.as_ref().filter(|door| !door.is_there())?;
+        Some(door.make_again(|listener| self.control.order_with(Order::Door, listener)))
     }
 
     /// SIGTERM to the leader.

@@ -13,6 +13,7 @@ use tolv_model::unit::{Millis, Policy};
 
 use crate::board::{Board, Command};
 use crate::journal::Journal;
+use crate::lost::{self, Living};
 use crate::orphan::Orphan;
 use crate::plan::Plan;
 use crate::pump::{Pump, Teller};
@@ -41,6 +42,10 @@ pub(crate) struct Shared {
     pub(crate) teller: Mutex<Option<Teller>>,
     /// What another platform has left running, and nobody has gone on with.
     pub(crate) orphans: Mutex<Vec<Orphan>>,
+    /// Those of them that have no door any more.
+    pub(crate) lost: Mutex<Vec<Arc<Living>>>,
+    /// Doors that were gone from the disk and are there again.
+    pub(crate) doors_made_again: AtomicU64,
     /// Whether there was any.
     pub(crate) had_orphans: bool,
     /// Which of them are being stopped.
@@ -65,6 +70,7 @@ impl Shared {
             for orphan in self.orphans() {
                 orphan.kill();
             }
+            lost::take(self).iter().for_each(|living| living.launched.kill());
         }
     }
 

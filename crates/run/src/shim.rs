@@ -18,35 +18,37 @@
 //! * `exited` is said after all output is in the log.
 //! * Neither a full disk nor a deaf supervisor stops the app or the loop.
 //! * With a door it outlives its supervisor, and so does `exited`, until somebody has heard it or a
-//!   day is over.
+//!   day is over. Where the folder of its log is removed meanwhile nobody comes any more: it ends.
 
+mod hand;
 mod quota;
+mod socket;
 mod stdio;
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
+use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use rustix::stdio::dup2_stderr;
-use tolv_logs::framer::{Batch, Framer};
-use tolv_logs::store::{Tag, Writer};
-use tolv_logs::{Micros, Source, Stream};
+use tolv_logs::framer::Framer;
+use tolv_logs::store::Writer;
+use tolv_logs::{Micros, Stream};
 use tolv_sandbox::{
     Body, Ended as End, Entered, Level, Memory, ProcessCount, SignalFd, has_children,
     is_peer_confined, kill_descendants, reap_all, signal_descendants,
 };
 
-use crate::protocol::frozen::{self, Exited, Hello, Identity};
-use crate::protocol::{
-    Ended, FromShim, Head, Order, Orders, PACKET, TETHER, ToShim, Word, Written, version,
-};
+use crate::protocol::frozen::{self, Exited, Hello};
+use crate::protocol::{Ended, Head, Order, Orders, PACKET, TETHER, ToShim, Word, version};
+use crate::shim::hand::Hand;
 use crate::shim::quota::Quota;
+use crate::shim::socket::{Door, is_heard, receive, say};
 use crate::shim::stdio::{Bad, Stdio};
 
 /// The shim's name and function, for `tolv_sandbox::spawner_main`.
@@ -58,6 +60,8 @@ const FORKS: Duration = Duration::from_millis(500);
 const IDLE_LINE: Duration = Duration::from_millis(200);
 /// Between two tries of a disk that took nothing.
 const RETRY: Duration = Duration::from_millis(500);
+/// Between two looks, without a supervisor, whether there can be another: wake-ups of nobody else.
+const FOLDER: Duration = Duration::from_secs(5);
 /// What a leader that ended by itself left behind has this long after SIGTERM.
 const SWEEP: Duration = Duration::from_secs(1);
 /// For output that somebody outside still holds the pipe of.
@@ -73,30 +77,6 @@ fn shim(entered: Entered) -> i32 {
         Ok(Some(shim)) => shim.run(),
         Ok(None) => 0,
         Err(_) => 1,
-    }
-}
-
-/// The shim's hand in the log of its deploy.
-struct Hand {
-    process: String,
-    release: u32,
-    writer: Writer,
-}
-
-impl Hand {
-    fn append(&mut self, stream: Stream, time: Micros, batch: Batch<'_>) {
-        let (process, release) = (&self.process, Some(self.release));
-        self.writer.append(Tag { source: Source::App, process, release }, stream, time, batch);
-    }
-
-    fn end(&mut self) {
-        let (process, release) = (&self.process, Some(self.release));
-        let tag = Tag { source: Source::App, process, release };
-        self.writer.end(tag, Micros::now());
-    }
-
-    fn written(&self) -> Written {
-        Written { written: self.writer.taken(), lost: self.writer.lost() }
     }
 }
 
@@ -158,12 +138,6 @@ struct Forks {
     look_at: Option<Instant>,
 }
 
-/// Where another supervisor comes in.
-struct Door {
-    listener: OwnedFd,
-    identity: Identity,
-}
-
 struct Shim {
     entered: Entered,
     control: Option<OwnedFd>,
@@ -174,6 +148,8 @@ struct Shim {
     leader: Pid,
     /// Whether it was told to end.
     stopping: bool,
+    /// Whether that was by a platform that has no other way to it: nobody comes to hear how it ends.
+    dismissed: bool,
     /// How the leader ended.
     end: Option<End>,
     /// Whether the rest got its SIGTERM.
@@ -200,7 +176,7 @@ impl Shim {
         let (Some(control), Some(folder)) = (fds.next(), fds.next()) else {
             return Err(invalid());
         };
-        let signals = SignalFd::new(&[libc::SIGCHLD])?;
+        let signals = SignalFd::new(&[libc::SIGCHLD, libc::SIGTERM])?;
         let Head { process, release, writer, log, io, identity, .. } = orders.head.clone();
         let door = match identity {
             Some(identity) => Some(Door { listener: fds.next().ok_or_else(invalid)?, identity }),
@@ -252,6 +228,7 @@ impl Shim {
             log,
             leader,
             stopping: false,
+            dismissed: false,
             end: None,
             swept: false,
             kill_at: None,
@@ -268,6 +245,7 @@ impl Shim {
             self.wait();
             let now = Instant::now();
             self.obey(now);
+            self.look_at_folder(now);
             for (pid, end) in reap_all() {
                 if pid == self.leader {
                     self.end = Some(end);
@@ -298,7 +276,8 @@ impl Shim {
     fn wait(&mut self) {
         let deadlines = self.pipes.iter().map(|pipe| pipe.flush_at);
         let others = [self.kill_at, self.retry_at, self.quota.look_at, self.forks.look_at];
-        let next = deadlines.chain(others).flatten().min();
+        let folder_at = self.is_alone().then(|| Instant::now() + FOLDER);
+        let next = deadlines.chain(others).chain([folder_at]).flatten().min();
         let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|limit| Timespec::try_from(limit).ok());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
@@ -333,11 +312,34 @@ impl Shim {
         let ready = places.map(|place| place.is_some_and(|at| !fds[at].revents().is_empty()));
         drop(fds);
         self.look_at_forks(is_refused);
-        self.signals.drain();
+        self.look_at_signals();
         for (pipe, ready) in self.pipes.iter_mut().zip(ready) {
             if ready {
                 pipe.read(&mut self.log);
             }
+        }
+    }
+
+    /// Whether another supervisor may come.
+    fn is_alone(&self) -> bool {
+        self.control.is_none() && self.door.is_some()
+    }
+
+    /// A platform that finds no way to this shim on the disk sends SIGTERM, and kills it later on. To
+    /// one that has a supervisor nobody else has anything to say.
+    fn look_at_signals(&mut self) {
+        let is_told = self.signals.drain().contains(&libc::SIGTERM);
+        if is_told && self.is_alone() {
+            self.dismissed = true;
+            self.stop(libc::SIGTERM, None);
+        }
+    }
+
+    /// Ends where the state folder is gone, and every supervisor that there could be with it.
+    fn look_at_folder(&mut self, now: Instant) {
+        if self.is_alone() && self.log.writer.is_folder_gone() {
+            self.door = None;
+            self.stop(libc::SIGTERM, Some(now + TETHER));
         }
     }
 
@@ -367,11 +369,11 @@ impl Shim {
         self.admit();
         let mut packet = [0; PACKET];
         while let Some(control) = &self.control {
-            match recv(control, &mut packet, RecvFlags::DONTWAIT) {
+            match receive(control, &mut packet) {
                 // Hung up without having read a word: its orders come behind this error.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(Errno::AGAIN) => return,
-                Ok((read, _)) if read > 0 => match ToShim::from_bytes(&packet[..read]) {
+                Ok((read, fd)) if read > 0 => match ToShim::from_bytes(&packet[..read]) {
                     Some(ToShim::Frozen(frozen::Order::Stop { signal, grace_ms })) => {
                         let grace = Duration::from_millis(grace_ms);
                         self.stop(signal, now.checked_add(grace));
@@ -384,6 +386,11 @@ impl Shim {
                     Some(ToShim::Versioned(Order::Arm { lines })) => self.armed = Some(lines),
                     Some(ToShim::Versioned(Order::Count)) => {
                         say(control, Word::Bell(self.log.written()), Duration::ZERO);
+                    }
+                    Some(ToShim::Versioned(Order::Door)) => {
+                        if let (Some(door), Some(listener)) = (&mut self.door, fd) {
+                            door.listener = listener;
+                        }
                     }
                     // Only of an end; or a supervisor of another version, who can still hang up.
                     Some(ToShim::Frozen(frozen::Order::Heard)) | None => {}
@@ -545,28 +552,15 @@ impl Shim {
                 return;
             }
             let left = until.saturating_duration_since(Instant::now());
-            let timeout = Timespec::try_from(left).ok();
-            if poll(&mut [PollFd::new(&door.listener, PollFlags::IN)], timeout.as_ref()) == Ok(0) {
+            if self.dismissed || left.is_zero() || self.log.writer.is_folder_gone() {
                 return;
             }
+            let timeout = Timespec::try_from(left.min(FOLDER)).ok();
+            let mut fds = [&door.listener as &dyn AsFd, &self.signals]
+                .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
+            poll(&mut fds, timeout.as_ref()).ok();
+            self.look_at_signals();
             self.admit();
-        }
-    }
-}
-
-/// Waits until the supervisor has heard the last word; false where it goes without.
-fn is_heard(control: &OwnedFd) -> bool {
-    let mut packet = [0; PACKET];
-    loop {
-        match recv(control, &mut packet, RecvFlags::empty()) {
-            // What it said before it went is behind the second.
-            Err(Errno::INTR | Errno::CONNRESET) => {}
-            Ok((read, _)) if read > 0 => {
-                if serde_json::from_slice(&packet[..read]).ok() == Some(frozen::Order::Heard) {
-                    return true;
-                }
-            }
-            Ok(_) | Err(_) => return false,
         }
     }
 }
@@ -575,17 +569,4 @@ fn is_heard(control: &OwnedFd) -> bool {
 fn is_told(processes: Option<&ProcessCount>, memory: Option<&Memory>) -> bool {
     processes.is_none_or(|processes| processes.hint().is_some())
         && memory.is_none_or(Memory::tells_kills)
-}
-
-/// Sends one packet, waiting `patience` at most for room.
-fn say(control: &OwnedFd, word: impl Into<FromShim>, patience: Duration) {
-    let packet = word.into().to_bytes();
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    if send(control, &packet, flags) == Err(Errno::AGAIN) {
-        let timeout = Timespec::try_from(patience).ok();
-        if poll(&mut [PollFd::new(control, PollFlags::OUT)], timeout.as_ref()).is_ok() {
-            // Still no room, or hung up: nobody listens.
-            send(control, &packet, flags).ok();
-        }
-    }
 }

@@ -18,6 +18,7 @@ use tolv_model::shortage::Shortage;
 use tolv_sandbox::{Level, Limits, Mount, Spawner};
 
 use crate::connector::Connector;
+use crate::lost::Living;
 use crate::ports::Ports;
 
 /// Gives word when requests in flight to these endpoints are done: called after the endpoints
@@ -65,6 +66,9 @@ pub struct Settings {
     /// Until when those behind the doors may say what they are; two seconds from the making of the
     /// engine where it is not set. Engines that begin together share one.
     pub doors_until: Option<Instant>,
+    /// The shims that lived before this platform: one of this engine's log that no door leads to any
+    /// more is stopped before anything starts. Engines that begin together share them.
+    pub living: Arc<[Arc<Living>]>,
     /// Where the task runs that hands out lines; nothing: where the engine is made.
     pub lines: Option<Handle>,
     /// Proves what is about to start; without one everything does.
@@ -91,6 +95,7 @@ impl Settings {
             doors: None,
             doors_aside: None,
             doors_until: None,
+            living: Arc::default(),
             lines: None,
             prove: None,
             completes: false,

@@ -8,7 +8,7 @@ use tolv_api::{App, Buildpacks, NewApp, Page};
 use tolv_model::access::{Act, GrantedApps};
 use tolv_model::buildpack::{Buildpack, MAX_BUILDPACKS};
 use tolv_model::name::{AppName, DeployName};
-use tolv_store::Stored;
+use tolv_store::{Listed, Stored};
 
 use crate::auth::Caller;
 use crate::error::Failure;
@@ -39,11 +39,11 @@ pub(crate) async fn list(
                     break;
                 }
             }
-            apps
+            Listed { more: false, items: apps }
         }
-        GrantedApps::All => store.apps(after.as_ref(), paging.limit + 1).await.map_err(fail)?,
+        GrantedApps::All => store.apps(after.as_ref(), paging.limit).await.map_err(fail)?,
     };
-    let mut with = Vec::new();
+    let mut with = Listed { more: apps.more, items: Vec::new() };
     for stored in apps {
         with.push(match stored {
             Stored::Valid(app) => {

@@ -88,7 +88,7 @@ impl Caller {
     /// Counts the request among those of its token, which may have so many at once.
     pub(crate) fn counted(self, request: &Extensions, shared: &Shared) -> Result<Self, Failure> {
         let slot = request.get::<Slot>().cloned().unwrap_or_default();
-        slot.count(&shared.0.requests, &self.token.id)?;
+        slot.count(&shared.0.requests, &self.token.id, &self.token.grant)?;
         Ok(Self { slot, ..self })
     }
 

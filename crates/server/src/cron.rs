@@ -73,7 +73,7 @@ pub(crate) async fn history(
     let name: ScheduleName = parse(&name)?;
     let before = paging.cursor::<CronRunId>()?;
     let platform = &shared.0.platform;
-    let found = platform.schedule_runs(&path, &name, before.as_ref(), paging.limit + 1).await;
+    let found = platform.schedule_runs(&path, &name, before.as_ref(), paging.limit).await;
     let found = found.map_err(|error| shared.failure(error))?;
     Ok(Json(paging.page(found, |run| run.id.to_string(), run)))
 }

@@ -135,7 +135,7 @@ pub(crate) async fn releases(
     let deploy = seen(&shared, &caller, &app, &deploy).await?;
     let before = paging.cursor::<ReleaseNumber>()?;
     let store = shared.0.platform.store();
-    let found = store.releases(&deploy.id, before, paging.limit + 1).await;
+    let found = store.releases(&deploy.id, before, paging.limit).await;
     let found = found.map_err(|error| shared.failure(error))?;
     Ok(Json(paging.page(found, |release| release.row.number.0.to_string(), convert::release)))
 }

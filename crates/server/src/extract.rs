@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tolv_api::{Code, Page};
 use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
+use tolv_store::Listed;
 
 use crate::error::Failure;
 use crate::listen::is_timeout;
@@ -144,15 +145,15 @@ impl Paging {
         self.cursor.as_deref().map(parse).transpose()
     }
 
-    /// A page: `items` has one more than was asked for where there is another page. One that would
-    /// be larger than [`PAGE_BYTES`] ends before that, behind one item at least.
+    /// A page. One that would be larger than [`PAGE_BYTES`] ends before that, behind one item at least.
     pub(crate) fn page<T, U: Serialize>(
         &self,
-        mut items: Vec<T>,
+        listed: Listed<T>,
         cursor: impl Fn(&T) -> String,
         convert: impl Fn(T) -> U,
     ) -> Page<U> {
-        let mut more = items.len() > self.limit;
+        let Listed { mut items, mut more } = listed;
+        more |= items.len() > self.limit;
         items.truncate(self.limit);
         let (mut page, mut next, mut bytes) = (Vec::new(), None, 0);
         for item in items {

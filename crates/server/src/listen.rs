@@ -7,6 +7,7 @@
 //! | silence within a pack of git's | [`PACK_TIMEOUT`] |
 //! | an answer of which nothing is taken | [`WRITE_TIMEOUT`] |
 //! | connections in total, and of one peer | [`tolv_platform::api_connections`], one [`PER_PEER`]th |
+//! | connections of all peers but this machine | all but one [`RESERVE`]th |
 //!
 //! A connection that has sent no request makes room for a new one, the oldest first; what comes from
 //! the loopback is bounded in total alone, for a proxy may be there.
@@ -47,6 +48,8 @@ pub(crate) const PACK_TIMEOUT: Duration = Duration::from_secs(60);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 /// One in so many connections may be from one address (from one /64 network of IPv6).
 const PER_PEER: usize = 4;
+/// One in so many connections is left for this machine, however many others there are.
+const RESERVE: usize = 8;
 /// For answers to requests that had begun when no more connections are taken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a request that is on its way then: where it is seen only after its connection is closed, its
@@ -152,9 +155,15 @@ impl Connections {
         let mut connections = self.lock();
         let own = connections.open.values().filter(|open| open.peer == peer).count();
         let is_peer_full = own >= peer.most(self.max);
-        if is_peer_full || connections.open.len() >= self.max {
-            let may_go =
-                |open: &OpenConnection| open.is_silent && (!is_peer_full || open.peer == peer);
+        let far = connections.open.values().filter(|open| open.peer != Peer::Local).count();
+        let reserve = self.max / RESERVE;
+        let is_far_full = peer != Peer::Local && far >= self.max - reserve;
+        if is_peer_full || is_far_full || connections.open.len() >= self.max {
+            let may_go = |open: &OpenConnection| {
+                open.is_silent
+                    && (!is_peer_full || open.peer == peer)
+                    && (!is_far_full || open.peer != Peer::Local)
+            };
             let oldest =
                 connections.open.iter().find(|(_, open)| may_go(open)).map(|(id, _)| *id)?;
             let evicted = connections.open.remove(&oldest)?;

@@ -38,12 +38,15 @@ pub(crate) async fn list(
     let deploy = store.deploy(&path).await.map_err(fail)?;
     let before = paging.cursor::<OperationId>()?;
     let mut found =
-        store.operations(&deploy.id, before.as_ref(), paging.limit + 1).await.map_err(fail)?;
+        store.operations(&deploy.id, before.as_ref(), paging.limit).await.map_err(fail)?;
     let pushes = shared.0.platform.pushes_under_way(&deploy.id);
     let is_later = |id: &OperationId| before.as_ref().is_some_and(|before| id >= before);
-    found.extend(pushes.into_iter().filter(|push| !is_later(&push.id)));
+    // One that is older than what is on this page comes on a later one.
+    let last = found.last().filter(|_| found.more).map(|last| last.id.clone());
+    let is_earlier = |id: &OperationId| last.as_ref().is_some_and(|last| id < last);
+    let here = |id: &OperationId| !is_later(id) && !is_earlier(id);
+    found.extend(pushes.into_iter().filter(|push| here(&push.id)));
     found.sort_by(|a, b| b.id.cmp(&a.id));
-    found.truncate(paging.limit + 1);
     Ok(Json(paging.page(found, |operation| operation.id.to_string(), convert::operation)))
 }
 

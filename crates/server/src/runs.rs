@@ -110,7 +110,7 @@ pub(crate) async fn list(
     let fail = |error: tolv_store::Error| shared.failure(error);
     let deploy = store.deploy(&path).await.map_err(fail)?;
     let before = paging.cursor::<RunId>()?;
-    let runs = store.runs(&deploy.id, before.as_ref(), paging.limit + 1).await.map_err(fail)?;
+    let runs = store.runs(&deploy.id, before.as_ref(), paging.limit).await.map_err(fail)?;
     Ok(Json(paging.page(runs, |run| run.id.to_string(), |run| convert(run, whole))))
 }
 

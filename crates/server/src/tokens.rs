@@ -36,7 +36,7 @@ pub(crate) async fn list(
     caller.may(Act::Own, None)?;
     // The id of what somebody else put there is any text.
     let after = paging.cursor::<String>()?;
-    let found = shared.0.platform.store().tokens(after.as_deref(), paging.limit + 1).await;
+    let found = shared.0.platform.store().tokens(after.as_deref(), paging.limit).await;
     let found = found.map_err(|error| shared.failure(error))?;
     Ok(Json(paging.page(found, |token| token.id().to_owned(), convert::stored_token)))
 }
@@ -103,7 +103,7 @@ pub(crate) async fn audit(
     caller.may(Act::Own, None)?;
     let before = paging.cursor::<AuditId>()?;
     let store = shared.0.platform.store();
-    let found = store.audit_lines(paging.app.as_ref(), before.as_ref(), paging.limit + 1).await;
+    let found = store.audit_lines(paging.app.as_ref(), before.as_ref(), paging.limit).await;
     let found = found.map_err(|error| shared.failure(error))?;
     Ok(Json(paging.page(found, |line| line.id.to_string(), convert::audit_line)))
 }

@@ -9,10 +9,11 @@ use tolv_model::name::{AppName, Deploy as DeployPath, DeployName};
 use tolv_model::size::Sizes;
 
 use crate::anchor::{Anchor, Recorded};
-use crate::columns::{Columns, limit, micros, to_json};
+use crate::columns::{Columns, micros, to_json};
 use crate::db::{Store, Write};
 use crate::error::{Error, is_taken};
 use crate::ledger::path_of;
+use crate::listed::{List, Listed, Value};
 use crate::rows::{APPS, DEPLOYS, forged_app, forged_deploy, path_text};
 use crate::tokens::forget_app;
 use crate::types::{App, CopyFrom, Deploy, ForgedRow, Stored};
@@ -212,13 +213,13 @@ impl Store {
         &self,
         after: Option<&AppName>,
         most: usize,
-    ) -> Result<Vec<Stored<App>>, Error> {
-        let rows = sqlx::query("SELECT * FROM apps WHERE name > $1 ORDER BY name LIMIT $2")
-            .bind(after.map_or("", AppName::as_str).to_owned())
-            .bind(limit(most))
-            .fetch_all(self.pool())
-            .await?;
-        Ok(rows.iter().map(|row| stored_app(self, row)).collect())
+    ) -> Result<Listed<Stored<App>>, Error> {
+        let list = List {
+            statement: "SELECT * FROM apps WHERE name > $1 ORDER BY name LIMIT $2",
+            values: &[Value::Text(after.map_or("", AppName::as_str))],
+            long: &["roots", "buildpacks"],
+        };
+        list.page(self, most, |row| Ok(Some(stored_app(self, row)))).await
     }
 
     /// Adds root commits to those that an app is known by.

@@ -6,9 +6,10 @@ use sqlx::any::AnyRow;
 use tolv_model::id::AuditId;
 use tolv_model::name::AppName;
 
-use crate::columns::{Columns, limit, micros};
+use crate::columns::{Columns, micros};
 use crate::db::{Store, Write};
 use crate::error::Error;
+use crate::listed::{List, Listed, Value};
 use crate::types::AuditLine;
 
 /// The same thing that is read more than once within this time is one line.
@@ -146,27 +147,16 @@ impl Store {
         app: Option<&AppName>,
         before: Option<&AuditId>,
         most: usize,
-    ) -> Result<Vec<AuditLine>, Error> {
-        let before = before.map_or(LAST, AuditId::as_str).to_owned();
-        let rows = match app {
-            None => {
-                sqlx::query("SELECT * FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2")
-                    .bind(before)
-                    .bind(limit(most))
-                    .fetch_all(self.pool())
-                    .await?
-            }
-            Some(app) => {
-                sqlx::query(
-                    "SELECT * FROM audit WHERE app = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
-                )
-                .bind(app.as_str().to_owned())
-                .bind(before)
-                .bind(limit(most))
-                .fetch_all(self.pool())
-                .await?
-            }
+    ) -> Result<Listed<AuditLine>, Error> {
+        let before = Value::Text(before.map_or(LAST, AuditId::as_str));
+        let (statement, values) = match app {
+            None => ("SELECT * FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2", vec![before]),
+            Some(app) => (
+                "SELECT * FROM audit WHERE app = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+                vec![Value::Text(app.as_str()), before],
+            ),
         };
-        rows.iter().map(line).collect()
+        let list = List { statement, values: &values, long: &["detail", "outcome"] };
+        list.page(self, most, |row| line(row).map(Some)).await
     }
 }

@@ -7,9 +7,10 @@ use tolv_model::id::{CronRunId, DeployId, IdError};
 use tolv_model::name::ScheduleName;
 use tolv_model::release::ReleaseNumber;
 
-use crate::columns::{Columns, limit, micros};
+use crate::columns::{Columns, micros};
 use crate::db::Store;
 use crate::error::Error;
+use crate::listed::{List, Listed, Value};
 
 /// Runs of each schedule that are kept.
 const KEPT: i64 = 200;
@@ -244,18 +245,15 @@ impl Store {
         name: &ScheduleName,
         before: Option<&CronRunId>,
         most: usize,
-    ) -> Result<Vec<CronRun>, Error> {
-        let rows = sqlx::query(
-            "SELECT * FROM cron_runs WHERE deploy = $1 AND name = $2 AND id < $3 \
-             ORDER BY id DESC LIMIT $4",
-        )
-        .bind(deploy.as_str().to_owned())
-        .bind(name.as_str().to_owned())
-        .bind(before.map_or(LAST, CronRunId::as_str).to_owned())
-        .bind(limit(most))
-        .fetch_all(self.pool())
-        .await?;
-        rows.iter().map(run).collect()
+    ) -> Result<Listed<CronRun>, Error> {
+        let before = Value::Text(before.map_or(LAST, CronRunId::as_str));
+        let list = List {
+            statement: "SELECT * FROM cron_runs WHERE deploy = $1 AND name = $2 AND id < $3 \
+                        ORDER BY id DESC LIMIT $4",
+            values: &[Value::Text(deploy.as_str()), Value::Text(name.as_str()), before],
+            long: &["command", "error"],
+        };
+        list.page(self, most, |row| run(row).map(Some)).await
     }
 
     /// Takes the ticks of a schedule that lie behind `after` off their runs, for the clock was put

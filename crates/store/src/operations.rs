@@ -8,9 +8,10 @@ use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::SlugId;
 
 use crate::audit::NewLine;
-use crate::columns::{Columns, limit, micros, to_json};
+use crate::columns::{Columns, micros, to_json};
 use crate::db::{Store, Transaction, Write};
 use crate::error::Error;
+use crate::listed::{List, Listed, Value};
 use crate::row_mac::{Authenticated, Field};
 use crate::types::{Operation, Slug};
 
@@ -327,16 +328,15 @@ impl Store {
         deploy: &DeployId,
         before: Option<&OperationId>,
         most: usize,
-    ) -> Result<Vec<Operation>, Error> {
-        let rows = sqlx::query(
-            "SELECT * FROM operations WHERE deploy = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
-        )
-        .bind(deploy.as_str().to_owned())
-        .bind(before.map_or(LAST, OperationId::as_str).to_owned())
-        .bind(limit(most))
-        .fetch_all(self.pool())
-        .await?;
-        rows.iter().map(operation).collect()
+    ) -> Result<Listed<Operation>, Error> {
+        let before = before.map_or(LAST, OperationId::as_str);
+        let list = List {
+            statement: "SELECT * FROM operations WHERE deploy = $1 AND id < $2 ORDER BY id DESC \
+                        LIMIT $3",
+            values: &[Value::Text(deploy.as_str()), Value::Text(before)],
+            long: &["request", "error"],
+        };
+        list.page(self, most, |row| operation(row).map(Some)).await
     }
 
     /// Forgets the operations of a deploy that are over: all but its newest `last`, and those that

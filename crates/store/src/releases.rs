@@ -12,11 +12,12 @@ use tolv_model::release::ReleaseNumber;
 use tolv_model::slug::{Digest, SlugId};
 
 use crate::anchor::{Anchor, Recorded};
-use crate::columns::{Columns, limit, micros, to_json};
+use crate::columns::{Columns, micros, to_json};
 use crate::config::no_config;
 use crate::db::{Store, Transaction, Write};
 use crate::error::Error;
 use crate::ledger::{Contents, OUTCOME_COLUMNS, RELEASE_COLUMNS, hash_of, number_of, path_of};
+use crate::listed::{List, Listed, Value};
 use crate::operations;
 use crate::types::{NewRelease, Release};
 
@@ -392,17 +393,17 @@ impl Store {
         deploy: &DeployId,
         before: Option<ReleaseNumber>,
         most: usize,
-    ) -> Result<Vec<Release>, Error> {
+    ) -> Result<Listed<Release>, Error> {
         let statement = format!(
             "{RELEASE} WHERE r.deploy = $1 AND r.number < $2 ORDER BY r.number DESC LIMIT $3"
         );
-        let rows = sqlx::query(&statement)
-            .bind(deploy.as_str().to_owned())
-            .bind(before.map_or(i64::MAX, |number| i64::from(number.0)))
-            .bind(limit(most))
-            .fetch_all(self.pool())
-            .await?;
-        Ok(rows.iter().filter_map(|row| release(row).ok()).collect())
+        let before = before.map_or(i64::MAX, |number| i64::from(number.0));
+        let list = List {
+            statement: &statement,
+            values: &[Value::Text(deploy.as_str()), Value::Number(before)],
+            long: &["process_types", "sizes", "reason", "outcome_error"],
+        };
+        list.page(self, most, |row| Ok(release(row).ok())).await
     }
 
     /// The slugs that are still needed: those of the last `last` releases of each deploy, of its

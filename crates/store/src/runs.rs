@@ -11,6 +11,7 @@ use tolv_model::run::{Argv, Connection, End, State};
 use crate::columns::{Columns, limit, micros, to_json};
 use crate::db::Store;
 use crate::error::Error;
+use crate::listed::{List, Listed, Value};
 
 /// Behind every id, in every collation of the alphabet that ids have.
 const LAST: &str = "run_zzzzzzzzzzzzzzzzzzzz";
@@ -177,16 +178,14 @@ impl Store {
         deploy: &DeployId,
         before: Option<&RunId>,
         most: usize,
-    ) -> Result<Vec<Run>, Error> {
-        let rows = sqlx::query(
-            "SELECT * FROM runs WHERE deploy = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
-        )
-        .bind(deploy.as_str().to_owned())
-        .bind(before.map_or(LAST, RunId::as_str).to_owned())
-        .bind(limit(most))
-        .fetch_all(self.pool())
-        .await?;
-        rows.iter().map(run).collect()
+    ) -> Result<Listed<Run>, Error> {
+        let before = before.map_or(LAST, RunId::as_str);
+        let list = List {
+            statement: "SELECT * FROM runs WHERE deploy = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+            values: &[Value::Text(deploy.as_str()), Value::Text(before)],
+            long: &["argv", "env", "connection", "note"],
+        };
+        list.page(self, most, |row| run(row).map(Some)).await
     }
 
     /// Removes a run that never began.

@@ -16,9 +16,10 @@ use tolv_model::name::AppName;
 use tolv_model::slug::Digest;
 
 use crate::audit::NewLine;
-use crate::columns::{Columns, limit, micros};
+use crate::columns::{Columns, micros};
 use crate::db::{Store, Write};
 use crate::error::Error;
+use crate::listed::{List, Listed, Value};
 use crate::row_mac::{Authenticated, ShortCode};
 use crate::types::{ForgedToken, StoredToken, Token};
 
@@ -286,13 +287,13 @@ impl Store {
         &self,
         after: Option<&str>,
         most: usize,
-    ) -> Result<Vec<StoredToken>, Error> {
-        let rows = sqlx::query("SELECT * FROM tokens WHERE id > $1 ORDER BY id LIMIT $2")
-            .bind(after.unwrap_or_default().to_owned())
-            .bind(limit(most))
-            .fetch_all(self.pool())
-            .await?;
-        rows.iter().map(|row| stored(self, row)).collect()
+    ) -> Result<Listed<StoredToken>, Error> {
+        let list = List {
+            statement: "SELECT * FROM tokens WHERE id > $1 ORDER BY id LIMIT $2",
+            values: &[Value::Text(after.unwrap_or_default())],
+            long: &["name", "apps"],
+        };
+        list.page(self, most, |row| stored(self, row).map(Some)).await
     }
 
     /// Rows in the place of tokens that somebody else wrote, or put back.

@@ -92,6 +92,11 @@ impl Writer {
         !self.ring.is_empty()
     }
 
+    /// Whether somebody has removed the log's folder: nothing of it will be read.
+    pub fn is_folder_gone(&self) -> bool {
+        fstat(&self.folder).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
     /// Takes in a batch that was read at `time`.
     pub fn append(&mut self, tag: Tag<'_>, stream: Stream, time: Micros, batch: Batch<'_>) {
         let before = self.taken;

@@ -126,9 +126,14 @@ fn processes(facts: &Facts) -> Check {
     if !named.is_empty() {
         write!(text, ": {}", named.join(", ")).ok();
     }
+    if found.sockets_made_again > 0 {
+        let sockets = count(found.sockets_made_again, "socket");
+        write!(text, "; {sockets} below processes/ had been removed, and made again").ok();
+    }
     let values = json!({
         "deploys": facts.deploys,
         "shims": found.shims,
+        "sockets_made_again": found.sockets_made_again,
         "processes": found.total(),
         "starting": found.starting,
         "up": found.up,

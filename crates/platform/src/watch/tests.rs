@@ -42,3 +42,32 @@ async fn a_pipe_in_the_place_of_an_ignore_file_is_not_read() {
     fs::write(root.join("new"), "").unwrap();
     timeout(LONG, watch.changed()).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_folder_that_is_made_again_at_once_is_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let src = root.join("src");
+    fs::create_dir(&src).unwrap();
+    let mut watch = Watch::start(root, &root.join(".tolv")).unwrap();
+    fs::remove_dir_all(&src).unwrap();
+    fs::create_dir(&src).unwrap();
+    assert_eq!(timeout(LONG, watch.changed()).await.unwrap().unwrap(), Seen::Change);
+    fs::write(src.join("a"), "1").unwrap();
+    assert_eq!(timeout(LONG, watch.changed()).await.unwrap().unwrap(), Seen::Change);
+}
+
+#[tokio::test]
+async fn a_root_below_a_folder_that_was_renamed_is_gone_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (above, aside) = (folder.path().join("above"), folder.path().join("aside"));
+    let root = above.join("root");
+    fs::create_dir_all(&root).unwrap();
+    let mut watch = Watch::start(&root, &folder.path().join("state")).unwrap();
+    fs::rename(&above, &aside).unwrap();
+    assert_eq!(timeout(LONG, watch.changed()).await.unwrap().unwrap(), Seen::Gone);
+    fs::rename(&aside, &above).unwrap();
+    assert_eq!(timeout(LONG, watch.changed()).await.unwrap().unwrap(), Seen::Back);
+    fs::write(root.join("a"), "1").unwrap();
+    assert_eq!(timeout(LONG, watch.changed()).await.unwrap().unwrap(), Seen::Change);
+}

@@ -127,3 +127,23 @@ fn a_process_with_a_network_of_its_own_holds_nothing() {
     assert!(all.iter().all(|port| !taken.contains(&port.number)));
     assert!(ports.held.lock().unwrap().ports.is_empty());
 }
+
+#[test]
+fn a_port_that_was_given_back_leaves_no_file_and_neither_does_one_of_a_killed_platform() {
+    let ports = Ports::new();
+    let Some(folder) = ports.locks.clone() else { return };
+    let port = ports.take().unwrap();
+    let own = folder.join(port.number.to_string());
+    assert!(own.exists());
+    // Nobody holds it.
+    let mut left = RANGE.map(|port| folder.join(port.to_string()));
+    let left = left.find(|path| fs::File::create_new(path).is_ok()).unwrap();
+    let other = folder.join("no-port");
+    fs::write(&other, "").unwrap();
+    Ports::new();
+    assert!(!left.exists());
+    assert!(own.exists() && other.exists());
+    fs::remove_file(&other).unwrap();
+    drop(port);
+    assert!(!own.exists());
+}

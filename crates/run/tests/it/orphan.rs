@@ -279,6 +279,19 @@ fn an_end_that_nobody_saw_is_heard_later() {
     });
 }
 
+/// The state folder is gone with everything that could have gone on with them.
+#[test]
+fn nothing_goes_on_without_the_folder_of_its_log() {
+    each_level(|level| {
+        let mut holder = Holder::start(level);
+        holder.kill();
+        assert!(!holder.left().is_empty(), "{level}");
+        // The worker writes meanwhile.
+        poll(SOON, "the folder to be gone", || fs::remove_dir_all(holder.path("logs")).ok());
+        poll(SOON, "every process to be gone", || holder.left().is_empty().then_some(()));
+    });
+}
+
 #[test]
 fn what_is_not_wanted_any_more_is_stopped() {
     let mut holder = Holder::start(best());

@@ -8,12 +8,11 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::Pid;
 
 use self::orphans::Orphans;
@@ -25,6 +24,7 @@ use super::nft::Watch;
 use super::rules_state::{are_in_force, tables};
 use super::{NetworkChoice, home};
 use crate::level::Reason;
+use crate::named_lock::{NamedLock, sweep_locks};
 use crate::reap::Ended;
 
 mod gate;
@@ -42,8 +42,10 @@ const START_WAIT: Duration = Duration::from_secs(5);
 /// For rules that are lost right between the begin of a launch and its network, when everybody else
 /// waits too.
 const LAUNCH_WAIT: Duration = Duration::from_millis(200);
-/// Where spawners take turns; the machine's start clears it.
-const LOCK: &str = "/run/tolv-network";
+/// Where spawners take turns: in a folder that the machine's start clears, by files of these names
+/// with the network's number.
+const LOCKS: &str = "/run";
+const LOCK: &str = "tolv-network-";
 /// For the turn, which others have for some milliseconds.
 const TURN: Duration = Duration::from_secs(3);
 const RETRY_DELAY: Duration = Duration::from_millis(5);
@@ -90,6 +92,7 @@ impl HostNetwork {
     pub(crate) fn set_up() -> Result<Self, Reason> {
         let io = |stage: &'static str| move |error: io::Error| Reason::io(stage, &error);
         home().map_err(io("open /proc/self/ns/net"))?;
+        sweep_turns();
         let (netlink, watch) = (Netlink::open(), Watch::open());
         let (netlink, watch) = (netlink.map_err(io("netlink"))?, watch.map_err(io("nfnetlink"))?);
         let id = random() & 0x00ff_ffff;
@@ -288,27 +291,26 @@ fn say(text: &str) {
 }
 
 /// The turn of one spawner among all of this machine: what one removes, another may be adding.
-fn turn() -> Option<fs::File> {
+fn turn() -> Option<NamedLock> {
     // The networks of others are others' turns.
     let network = home().and_then(fs::File::metadata).ok()?.ino();
-    let lock = fs::File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(format!("{LOCK}-{network}"))
-        .ok()?;
+    let path = Path::new(LOCKS).join(format!("{LOCK}{network}"));
     let until = Instant::now() + TURN;
     while Instant::now() < until {
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Some(lock),
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(RETRY_DELAY),
-            Err(_) => return None,
+        match NamedLock::try_take(&path) {
+            Ok(None) => std::thread::sleep(RETRY_DELAY),
+            taken => return taken.ok().flatten(),
         }
     }
     // Without it they may meet, and the next launch mends what matters.
     None
+}
+
+/// Removes the turns of spawners that were killed in them, of networks that are gone too.
+fn sweep_turns() {
+    sweep_locks(Path::new(LOCKS), |name| {
+        name.strip_prefix(LOCK).is_some_and(|inode| inode.parse::<u64>().is_ok())
+    });
 }
 
 fn is_off(setting: &str) -> bool {

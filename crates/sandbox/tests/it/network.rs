@@ -273,12 +273,22 @@ pub(crate) fn pid_of(spawner: &Spawner) -> u32 {
 fn nothing_is_left_after_the_end_and_a_killed_one_is_cleaned_up_after() {
     // Other spawners of the test's machine may be quicker.
     let Some(_machine) = OwnMachine::enter() else { return };
+    // Of spawners that were killed in their turn: in this network, and in one that is gone.
+    let network = std::fs::metadata("/proc/self/ns/net").unwrap();
+    let own = std::os::unix::fs::MetadataExt::ino(&network);
+    let turns = [own, 1].map(|inode| format!("/run/tolv-network-{inode}"));
+    for turn in &turns {
+        std::fs::write(turn, "").unwrap();
+    }
+    let is_there = || turns.iter().any(|turn| std::fs::exists(turn).unwrap());
     let Some(spawner) = networked() else { return };
     let pid = pid_of(&spawner);
     output(&spawner, strict(), "true");
     assert_eq!(left(pid).0, 1);
+    assert!(!is_there());
     drop(spawner);
     poll(WAIT, "the table to go", || (left(pid) == (0, 0)).then_some(()));
+    poll(WAIT, "the last turn to be over", || (!is_there()).then_some(()));
 
     let Some(spawner) = networked() else { return };
     let pid = pid_of(&spawner);

@@ -43,8 +43,16 @@ fn there_is_a_bound_on_all_of_them() {
         admitted.is_used();
         Some(admitted)
     };
-    let held: Vec<_> = (0..MAX_CONNECTIONS).map(|n| admit(n).unwrap()).collect();
-    assert!(admit(MAX_CONNECTIONS).is_none());
+    let far = MAX_CONNECTIONS - MAX_CONNECTIONS / RESERVE;
+    let held: Vec<_> = (0..far).map(|n| admit(n).unwrap()).collect();
+    assert!(admit(far).is_none());
+    // Whoever has addresses in many networks leaves some for this machine.
+    let local = || connections.admit(Peer::Local).inspect(Admitted::is_used);
+    let own: Vec<_> = (far..MAX_CONNECTIONS).map(|_| local().unwrap()).collect();
+    assert!(local().is_none());
+    drop(own);
+    let silent = connections.admit(Peer::Local).unwrap();
+    assert!(admit(far).is_none() && !silent.evicted.is_cancelled(), "that is no room for others");
     drop(held);
     assert!(admit(0).is_some());
 }

@@ -9,6 +9,7 @@ use super::*;
 on_both!(
     a_run_is_recorded_before_it_starts_and_how_it_ended_once,
     runs_under_way_are_lost_with_the_platform_and_old_ones_forgotten,
+    a_page_of_long_rows_ends_before_there_are_too_many_bytes,
 );
 
 fn new(deploy: &Deploy, second: i64) -> NewRun {
@@ -21,6 +22,37 @@ fn new(deploy: &Deploy, second: i64) -> NewRun {
         connection: Connection::Terminal,
         now: at(second),
     }
+}
+
+/// Bytes of a list's rows are bounded, and not their number alone: each row below has 120 KiB.
+async fn a_page_of_long_rows_ends_before_there_are_too_many_bytes(bed: Bed) {
+    let deploy = bed.shop().await;
+    let store = &bed.store;
+    let argv = Argv::new(vec![b"true".to_vec(), vec![b'x'; 120 << 10]]).unwrap();
+    let mut made = Vec::new();
+    for second in 0..20 {
+        let new = NewRun { argv: argv.clone(), ..new(&deploy, second) };
+        made.push(store.begin_run(&new).await.unwrap().id);
+    }
+    made.reverse();
+    let (mut seen, mut before, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = store.runs(&deploy.id, before.as_ref(), 200).await.unwrap();
+        let bytes: usize = page.iter().map(|run| format!("{:?}", run.argv).len()).sum();
+        assert!(!page.is_empty() && page.len() < 10, "{} rows, {bytes} bytes", page.len());
+        seen.extend(page.iter().map(|run| run.id.clone()));
+        before = seen.last().cloned();
+        pages += 1;
+        if !page.more {
+            break;
+        }
+    }
+    assert!(pages > 2, "{pages}");
+    assert_eq!(seen, made, "each once, the newest first");
+    // One row is a page, whatever it has, and `most` counts as before.
+    let page = store.runs(&deploy.id, None, 1).await.unwrap();
+    assert_eq!((page.len(), page.more), (1, true));
+    assert!(!store.runs(&deploy.id, Some(&made[18]), 1).await.unwrap().more);
 }
 
 fn end(status: u8) -> End {
@@ -50,7 +82,7 @@ async fn a_run_is_recorded_before_it_starts_and_how_it_ended_once(bed: Bed) {
     let page = store.runs(&deploy.id, None, 2).await.unwrap();
     assert_eq!((page[0].id.clone(), page[1].id.clone()), (run.id.clone(), third.id.clone()));
     let rest = store.runs(&deploy.id, Some(&third.id), 9).await.unwrap();
-    assert_eq!(rest, [second]);
+    assert_eq!((rest.items, rest.more), (vec![second], false));
     let nobody = RunId::new(at(1), 1);
     assert!(matches!(store.run(&nobody).await, Err(Error::NotFound { .. })));
     store.destroy_deploy(&deploy.id).await.unwrap();

@@ -29,6 +29,7 @@ mod power;
 mod profile;
 mod proof;
 mod push;
+mod records;
 mod refs;
 mod release_phase;
 mod replaced;

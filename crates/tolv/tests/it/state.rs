@@ -79,6 +79,34 @@ fn what_a_pull_puts_into_an_own_state_folder_never_runs() {
     assert!(!home.path().join("ran").exists(), "a planted program ran");
 }
 
+/// As `tar` does with a stranger's archive: beside what is there, and in its place.
+#[test]
+fn an_archive_with_a_mark_over_an_own_state_folder_is_not_believed() {
+    let home = codebase("web: python3 server.py\n");
+    let built = output(tolv().arg("build").arg(shop(&home)));
+    assert!(built.status.success(), "{}", stderr(&built));
+    // Another folder of the same user, which has a mark that holds there.
+    let other = home.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::copy(shop(&home).join("Procfile"), other.join("Procfile")).unwrap();
+    fs::copy(shop(&home).join("server.py"), other.join("server.py")).unwrap();
+    let built = output(tolv().arg("build").arg(&other));
+    assert!(built.status.success(), "{}", stderr(&built));
+    plant(&home, "other");
+    let archive = home.path().join("strangers.tar");
+    let tar = |flag: &str, folder: &Path, what: &[&str]| {
+        let mut tar = Command::new("tar");
+        let ran = output(tar.arg(flag).arg(&archive).arg("-C").arg(folder).args(what));
+        assert!(ran.status.success(), "{}", stderr(&ran));
+    };
+    tar("-cf", &other, &[".tolv/tolv-state", ".tolv/toolchains", "requirements.txt"]);
+    tar("-xf", &shop(&home), &[]);
+    for mut command in commands(&shop(&home)) {
+        refused(&mut command, &["was not made by you", "rm -r "]);
+    }
+    assert!(!home.path().join("ran").exists(), "a planted program ran");
+}
+
 #[test]
 fn a_link_in_the_place_of_the_state_folder_is_an_error_and_its_target_untouched() {
     let home = codebase("web: python3 server.py\n");

@@ -1,10 +1,11 @@
 //! `--watch`: every change becomes a release, and no request is lost over it.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tolv_testkit::{http, poll};
 
-use crate::{SERVER, SOON, Up, codebase, shop};
+use crate::{SERVER, SOON, Up, codebase, shop, tolv};
 
 #[test]
 fn a_change_is_released_without_a_failed_request() {
@@ -56,4 +57,52 @@ fn a_change_that_does_not_come_up_leaves_the_old_release() {
     assert!(up.text("/").starts_with("web.1"));
     home.write("shop/Procfile", "web: env NEW=1 python3 server.py\n");
     poll(SOON, "the new release", || up.text("/env").contains("NEW=1").then_some(()));
+}
+
+#[test]
+fn the_folder_of_the_codebase_may_go_and_come_back() {
+    for is_state_aside in [true, false] {
+        let home = codebase("web: python3 server.py\n");
+        let (dir, aside) = (shop(&home), home.path().join("aside"));
+        let mut command = tolv();
+        command.arg("up").arg(&dir).arg("--watch");
+        if is_state_aside {
+            command.env("TOLV_HOME", home.path().join("state"));
+        }
+        let up = Up::start_with(&mut command, SOON);
+        let told = |what: &str, times| {
+            poll(SOON, what, || {
+                let lines = up.tolv.lines();
+                let count = lines.iter().filter(|line| line.text.contains(what)).count();
+                (count >= times).then(|| assert_eq!(count, times, "{lines:?}"))
+            });
+        };
+        let released = |number| {
+            let text = format!("web: env NEW={number} python3 server.py\n");
+            home.write("shop/Procfile", text);
+            let wanted = format!("NEW={number}");
+            poll(SOON, &wanted, || up.text("/env").contains(&wanted).then_some(()));
+        };
+        fs::rename(&dir, &aside).unwrap();
+        told("The folder of the codebase is gone", 1);
+        assert!(up.text("/").starts_with("web.1"), "what runs goes on");
+        fs::rename(&aside, &dir).unwrap();
+        told("The folder of the codebase is back", 1);
+        released(1);
+        if !is_state_aside {
+            continue;
+        }
+        // Another folder at the same path, after a while and at once.
+        fs::remove_dir_all(&dir).unwrap();
+        told("The folder of the codebase is gone", 2);
+        assert!(up.text("/env").contains("NEW=1"), "what runs goes on");
+        home.write("shop/server.py", SERVER);
+        released(2);
+        home.write("other/server.py", SERVER);
+        home.write("other/Procfile", "web: env NEW=3 python3 server.py\n");
+        fs::rename(&dir, &aside).unwrap();
+        fs::rename(home.path().join("other"), &dir).unwrap();
+        poll(SOON, "the other one", || up.text("/env").contains("NEW=3").then_some(()));
+        released(4);
+    }
 }

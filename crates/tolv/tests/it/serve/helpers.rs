@@ -176,6 +176,36 @@ fn what_a_killed_platform_has_left_is_swept_by_the_next_one() {
     shop.pushed(&["tolv", "main"]);
 }
 
+#[test]
+fn of_a_killed_platform_whose_state_folder_is_gone_nothing_stays_on_the_machine() {
+    let mark = format!("tolv-gone-{}", std::process::id());
+    let mut shop = Shop::new("web: python3 server.py\n", &[("TOLV_NETWORK", "machine")]);
+    shop.tolv(&["config", "set", &format!("MARK={mark}")]);
+    shop.pushed(&["tolv", "main"]);
+    shop.text("shop.localhost", "/");
+    let port = crate::processes_with(&mark).into_iter().find_map(|pid| {
+        let environ = std::fs::read_to_string(format!("/proc/{pid}/environ")).ok()?;
+        environ.split('\0').find_map(|entry| Some(entry.strip_prefix("PORT=")?.to_owned()))
+    });
+    let user = rustix::process::geteuid();
+    let run = if user.is_root() { "/run".to_owned() } else { format!("/run/user/{user}") };
+    let lock = Path::new(&run).join("tolv-ports").join(port.unwrap());
+    assert!(lock.exists() || !user.is_root(), "{}", lock.display());
+    shop.serve.end(Signal::KILL);
+    assert!(
+        !crate::processes_with(&mark).is_empty(),
+        "it goes on until the next platform is there"
+    );
+    let state = shop.serve.state();
+    poll(SOON, "the folder to be gone", || std::fs::remove_dir_all(&state).ok());
+    poll(SOON, "its processes to be gone", || {
+        crate::processes_with(&mark).is_empty().then_some(())
+    });
+    // Another platform, with a state folder of its own.
+    let _other = Shop::site("one", &[]);
+    assert!(!lock.exists(), "{}", lock.display());
+}
+
 /// Who pushes waits for a whole answer, for ever.
 #[test]
 fn a_push_whose_git_is_killed_ends_and_says_where_to_look() {
