@@ -156,6 +156,10 @@ pub struct Release {
     pub slug: String,
     /// What that was built from.
     pub commit: Option<String>,
+    /// The stack below its processes, with its digest; on a single release alone, and nothing where
+    /// they find the machine's own programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<String>,
     /// The version of the config.
     pub config_version: u32,
     /// Process type → command line.

@@ -244,6 +244,7 @@ mod tests {
             profile: Vec::new(),
             build_config: std::collections::BTreeMap::new(),
             buildpacks: Vec::new(),
+            stack: None,
         };
         Slugs::open(home).unwrap().put(&app, &manifest, &Proofs::default()).unwrap()
     }
@@ -255,7 +256,7 @@ mod tests {
         let file = one.path().join("slug.tar.zst");
         pack_slug(one.path(), id, &file, &Proofs::default()).unwrap();
         unpack_slug(two.path(), id, &file, &Proofs::default()).unwrap();
-        verify(two.path(), two.path(), id, &Proofs::default()).unwrap();
+        verify(&crate::Places::below(two.path()), id, &Proofs::default()).unwrap();
         assert!(layers_of(two.path(), id).unwrap().is_empty());
         // Packed again, it is the same file.
         let again = two.path().join("slug.tar.zst");

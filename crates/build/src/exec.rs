@@ -19,6 +19,7 @@ use tolv_sandbox::{Cancel, Exec, Job, Level, Mount, Network, Spawner, Spec, Stre
 use self::cause::Cause;
 use crate::caps::{Caps, bytes, time};
 use crate::plan::{Plan, Step};
+use crate::stacks::Stack;
 use crate::toolchains::Layout;
 use crate::{Error, Event, files};
 
@@ -32,7 +33,7 @@ const MAX_ANSWER: usize = 64 * 1024;
 const LONGEST_LINE: usize = 16 * 1024;
 /// The stack's own program folders.
 const STACK_PATH: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
-/// The name of the stack: the machine's own programs.
+/// What is called the stack where there is none: the machine's own programs.
 const STACK: &str = "host";
 /// The one time that a build knows of: 1980-01-01T00:00:01Z, which every archive format can write.
 const EPOCH: &str = "315532801";
@@ -116,6 +117,8 @@ pub(crate) struct Executor<'a> {
     pub(crate) level: Level,
     pub(crate) identity: String,
     pub(crate) layout: &'a Layout,
+    /// What its steps find below their mounts; the machine's own without one.
+    pub(crate) stack: Option<&'a Stack>,
     pub(crate) env: &'a BTreeMap<String, OsString>,
     pub(crate) caps: Caps,
     pub(crate) cancelled: &'a (dyn Fn() -> bool + Sync),
@@ -187,6 +190,7 @@ impl Executor<'_> {
             events(Event::Heading(step.heading.clone()));
         }
         let mut spec = Spec::new(self.level, &self.identity);
+        spec.stack = self.stack.map(|stack| stack.build.clone()).unwrap_or_default();
         spec.mounts = mounts.to_vec();
         spec.home = self.layout.cache.join("home");
         spec.hostname = "build".to_owned();
@@ -338,7 +342,8 @@ impl Executor<'_> {
         }));
         env.insert("HOME".into(), self.layout.cache.join("home").into());
         env.insert("SOURCE_DATE_EPOCH".into(), EPOCH.into());
-        env.insert("STACK".into(), STACK.into());
+        let stack = self.stack.map_or(STACK, |stack| stack.id.name.as_str());
+        env.insert("STACK".into(), stack.into());
         if let Some(commit) = self.commit {
             env.insert("SOURCE_VERSION".into(), commit.into());
         }

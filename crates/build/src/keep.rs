@@ -10,28 +10,29 @@ use tolv_model::slug::{Digest, Manifest, SlugId, Toolchain};
 use crate::Error;
 use crate::files;
 use crate::layers::Layers;
-use crate::needs::{AGAIN, INSTALLED};
+use crate::needs::{AGAIN, INSTALLED, Places};
 use crate::proof::Proofs;
 use crate::resolution::Resolutions;
 use crate::slugs::Slugs;
 use crate::source::{buildpacks, submodules};
+use crate::stacks::Stacks;
 use crate::toolchains::Store;
 
-/// Proves that a slug is what its id says, and its layers and toolchains what the slug says: every
+/// Proves that a slug is what its id says, and its layers, toolchains and stack what the slug says: every
 /// path, mode, link and byte, and nothing else. What was proven before and has not changed since is
 /// not read again.
 ///
 /// # Errors
 ///
-/// [`Error::Slug`], [`Error::Layer`], [`Error::Toolchain`] name the first path that differs.
-pub fn verify(home: &Path, toolchains: &Path, id: SlugId, proofs: &Proofs) -> Result<(), Error> {
-    let slugs = Slugs::at(home);
+/// [`Error::Slug`], [`Error::Layer`], [`Error::Toolchain`], [`Error::Stack`] name the first path that differs.
+pub fn verify(places: &Places, id: SlugId, proofs: &Proofs) -> Result<(), Error> {
+    let slugs = Slugs::at(&places.home);
     let manifest = slugs.proven(id, proofs)?.map_err(|what| Error::Slug { id, what })?;
     let layers = Layers::at(slugs.folder());
     for layer in &manifest.layers {
         layers.proven(layer, proofs)?.map_err(|what| Error::Layer { key: layer.key, what })?;
     }
-    let store = Store::at(toolchains);
+    let store = Store::at(&places.toolchains);
     let is_kept =
         |one: &&Toolchain| one.name != Toolchain::PLATFORM && !one.name.starts_with(INSTALLED);
     for toolchain in manifest.toolchains.iter().filter(is_kept) {
@@ -41,6 +42,9 @@ pub fn verify(home: &Path, toolchains: &Path, id: SlugId, proofs: &Proofs) -> Re
             help: AGAIN.to_owned(),
         };
         store.proven(&toolchain.name, proofs)?.map_err(changed)?;
+    }
+    if let Some(stack) = &manifest.stack {
+        Stacks::at(&places.stacks).with_proofs(proofs.clone()).prove_run(stack)?;
     }
     Ok(())
 }

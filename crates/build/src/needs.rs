@@ -16,6 +16,7 @@ use crate::pipeline::{APP, LAYERS};
 use crate::plan;
 use crate::slugs::Slugs;
 use crate::source::as_path;
+use crate::stacks::Stacks;
 
 /// In the folder of toolchains: links to those that only work where the machine has them.
 pub(crate) const INSTALLED: &str = "installed/";
@@ -30,6 +31,8 @@ pub struct Places {
     pub home: PathBuf,
     /// The folder of toolchains.
     pub toolchains: PathBuf,
+    /// The folder of stacks.
+    pub stacks: PathBuf,
     /// The platform's own program.
     pub program: PathBuf,
 }
@@ -53,6 +56,13 @@ impl Places {
             mounts.push(Mount::read_only(self.find(toolchain)?, as_path(&toolchain.target)));
         }
         Ok(mounts)
+    }
+
+    /// The folders of the stack below the processes of a slug, lowest first; none where they find the
+    /// machine's own programs.
+    pub fn stack(&self, manifest: &Manifest) -> Vec<PathBuf> {
+        let stack = manifest.stack.as_ref();
+        stack.map(|id| Stacks::at(&self.stacks).at_run(id)).unwrap_or_default()
     }
 
     fn find(&self, toolchain: &Toolchain) -> Result<PathBuf, Error> {
@@ -94,5 +104,14 @@ impl Places {
             files::write_link(&link, &toolchain.source)?;
         }
         Ok(named(name))
+    }
+}
+
+#[cfg(test)]
+impl Places {
+    /// All in one folder.
+    pub(crate) fn below(home: &Path) -> Self {
+        let (home, program) = (home.to_owned(), PathBuf::from("/nonexistent"));
+        Self { toolchains: home.clone(), stacks: home.clone(), home, program }
     }
 }

@@ -14,6 +14,7 @@ use tolv_model::procfile::Procfile;
 use tolv_model::profile;
 use tolv_model::service::HostServices;
 use tolv_model::slug::{Declared, Digest, Manifest, SlugId};
+use tolv_model::stack::StackName;
 use tolv_sandbox::{Cancel, Level, Mount, Spawner};
 
 use crate::caps::Caps;
@@ -31,6 +32,7 @@ use crate::snapshot::{self, Stamps};
 use crate::source::git::Git;
 use crate::source::submodules::Submodules;
 use crate::source::{Source, shown};
+use crate::stacks::{STACKS, Stack};
 use crate::toolchains::{Layout, SYSTEM, Toolchains};
 use crate::tree::Tree;
 use crate::{Error, Event, builders, scripts};
@@ -38,11 +40,13 @@ use crate::{Error, Event, builders, scripts};
 mod declarations;
 mod packs;
 mod resolve;
+mod stack;
 
 pub(crate) use declarations::process_types;
 use declarations::{Files, declared, procfile, procfile_of, unknown_types};
 use resolve::Made;
 pub use resolve::lock;
+use stack::stack;
 
 /// Where the processes of a slug see it.
 pub(crate) const APP: &str = "/app";
@@ -63,9 +67,18 @@ pub struct Host {
     pub registry: BTreeMap<String, OsString>,
     /// The folder of toolchains that the operator names, which several platforms may share.
     pub toolchains: Option<PathBuf>,
+    /// The stack that builds take place on; the machine's own programs without one.
+    pub stack: Option<StackName>,
+    /// The folder of stacks that the operator names, which several platforms may share.
+    pub stacks: Option<PathBuf>,
 }
 
 impl Host {
+    /// The folder of stacks of a platform with this state folder.
+    pub fn stacks(&self, home: &Path) -> PathBuf {
+        self.stacks.clone().unwrap_or_else(|| home.join(STACKS))
+    }
+
     /// The folder of toolchains of a platform with this state folder.
     pub fn toolchains(&self, home: &Path) -> PathBuf {
         self.toolchains.clone().unwrap_or_else(|| home.join(TOOLCHAINS))
@@ -85,6 +98,8 @@ pub struct Request {
     pub home: PathBuf,
     /// Where fetched toolchains are. No step can write there: apps share it.
     pub toolchains: PathBuf,
+    /// Where stacks are.
+    pub stacks: PathBuf,
     /// Forks the sandboxed steps.
     pub spawner: Spawner,
     /// How strongly they are shut in.
@@ -159,7 +174,7 @@ pub fn build(request: &Request, events: &mut dyn FnMut(Event)) -> Result<Built, 
         }
         events(event);
     };
-    let mut pipeline = Pipeline::open(request)?;
+    let mut pipeline = Pipeline::open(request, &mut events)?;
     let built = pipeline.run(&mut events);
     if pipeline.cancelled() {
         pipeline.slot.end_soon();
@@ -177,13 +192,14 @@ struct Pipeline<'a> {
     /// The cache on the host.
     cache: PathBuf,
     toolchains: PathBuf,
+    stack: Option<Stack>,
     /// Milliseconds that making a lock, or buildpacks before a builder, took, which count as time of the
     /// build.
     resolved_ms: AtomicU64,
 }
 
 impl<'a> Pipeline<'a> {
-    fn open(request: &'a Request) -> Result<Self, Error> {
+    fn open(request: &'a Request, events: &mut dyn FnMut(Event)) -> Result<Self, Error> {
         files::make_folder(&request.home)?;
         let home = request.home.canonicalize().map_err(Error::io("look at", &request.home))?;
         let slugs = Slugs::open(&home)?;
@@ -205,8 +221,20 @@ impl<'a> Pipeline<'a> {
         files::make_folder(&request.toolchains)?;
         let toolchains = request.toolchains.canonicalize();
         let toolchains = toolchains.map_err(Error::io("look at", &request.toolchains))?;
+        let stack = stack(request, events)?;
         let resolved_ms = AtomicU64::new(0);
-        Ok(Self { request, home, slugs, layers, slot, layout, cache, toolchains, resolved_ms })
+        Ok(Self {
+            request,
+            home,
+            slugs,
+            layers,
+            slot,
+            layout,
+            cache,
+            toolchains,
+            stack,
+            resolved_ms,
+        })
     }
 
     fn cancelled(&self) -> bool {
@@ -260,6 +288,7 @@ impl<'a> Pipeline<'a> {
             tolv: host.program.clone(),
             layout: self.layout.clone(),
             config: self.request.config.digest(),
+            stack: self.stack.as_ref().map(|stack| stack.id.digest()),
             events,
             cancelled: &|| self.cancelled(),
             resolver: &mut resolve,
@@ -286,6 +315,7 @@ impl<'a> Pipeline<'a> {
             level: request.level,
             identity: format!("build {}", self.home.display()),
             layout: &self.layout,
+            stack: self.stack.as_ref(),
             env: &request.host.registry,
             caps: request.caps,
             cancelled,
@@ -307,6 +337,7 @@ impl<'a> Pipeline<'a> {
             events(Event::Heading("Emptying the build cache, which is over its limit".to_owned()));
             files::remove_until(&self.cache, &cancelled)?;
         }
+        self.empty_cache_of_another_stack(events)?;
         files::make_folder(&self.cache.join("home"))?;
         Ok(lock)
     }
@@ -339,7 +370,7 @@ impl<'a> Pipeline<'a> {
             false => work.process_types(&plan, declared.procfile.as_ref())?,
         };
         let input = work.input(input(&tree, &plan, &process_types), &self.layout);
-        let input = request.config.keyed(input);
+        let input = self.keyed(input);
         let known = self.known(&input)?;
         let (slug, manifest) = match known {
             Some(known) => {
@@ -390,6 +421,7 @@ impl<'a> Pipeline<'a> {
         Places {
             home: self.home.clone(),
             toolchains: self.toolchains.clone(),
+            stacks: self.request.stacks.clone(),
             program: self.request.host.program.clone(),
         }
     }
@@ -470,6 +502,7 @@ impl<'a> Pipeline<'a> {
             path: plan.path.clone(),
             build_config: request.config.digests.clone(),
             buildpacks: work.used(),
+            stack: self.stack.as_ref().map(|stack| stack.id.clone()),
             declared: Declared {
                 checks: app_json.checks(),
                 formation: app_json.formation(),

@@ -106,8 +106,9 @@ impl Stacks {
     ///
     /// The folder cannot be made or read.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let stacks = Self::at(folder);
         files::make_folder(folder)?;
+        // What is mounted is named by its whole path.
+        let stacks = Self::at(&folder.canonicalize().map_err(Error::io("look at", folder))?);
         stacks.store.sweep()?;
         Ok(stacks)
     }
@@ -150,15 +151,26 @@ impl Stacks {
     /// [`Error::Stack`] where it is not here or has changed on the disk.
     pub fn get(&self, id: &StackId) -> Result<Stack, Error> {
         for layer in id.layers() {
-            self.store.proven(layer, &self.proofs)?.map_err(|what| Error::Stack {
-                problem: format!(
-                    "the stack {id}: its layer {} {what}",
-                    tolv_model::slug::short(layer)
-                ),
-                help: "build the commit again on a stack that is here: tolv stack list".to_owned(),
-            })?;
+            self.store.proven_kept(layer, &self.proofs)?.map_err(|what| bad(id, layer, &what))?;
         }
         Ok(self.stack(id.clone()))
+    }
+
+    /// Proves that what a process sees of this version is what its digests say.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Stacks::get`].
+    pub(crate) fn prove_run(&self, id: &StackId) -> Result<(), Error> {
+        for layer in id.layers().filter(|layer| **layer != id.build) {
+            self.store.proven(layer, &self.proofs)?.map_err(|what| bad(id, layer, &what))?;
+        }
+        Ok(())
+    }
+
+    /// The folders of this version for a process, lowest first, unproven.
+    pub(crate) fn at_run(&self, id: &StackId) -> Vec<PathBuf> {
+        self.stack(id.clone()).run
     }
 
     fn stack(&self, id: StackId) -> Stack {
@@ -183,8 +195,10 @@ impl Stacks {
     ) -> Result<Stack, Error> {
         if let Some(found) = self.find(name) {
             match self.get(&found.id) {
-                Err(error @ Error::Stack { .. }) => {
-                    events(Event::Warning(format!("{error}; it is made again")));
+                Err(Error::Stack { .. }) => {
+                    let id = &found.id;
+                    let text = format!("the stack {id} has changed on the disk: it is made again");
+                    events(Event::Warning(text));
                 }
                 got => return got,
             }
@@ -397,6 +411,20 @@ impl Stacks {
         }
         self.store.sweep_held()?;
         Ok(removed)
+    }
+}
+
+/// A version that is not what its digests say.
+fn bad(id: &StackId, layer: &Digest, what: &str) -> Error {
+    let name = &id.name;
+    Error::Stack {
+        problem: format!(
+            "the stack {id}: its layer {} {what} (tolv stack make {name} makes it again)",
+            tolv_model::slug::short(layer)
+        ),
+        help: "where that gives another version, because the packages of this machine are others now, \
+               build the commit again"
+            .to_owned(),
     }
 }
 

@@ -74,6 +74,8 @@ pub(crate) struct Toolchains<'a> {
     pub layout: Layout,
     /// Digest of the config that the steps get.
     pub config: Option<Digest>,
+    /// Digest of the stack that they run on, where that is not the machine's own.
+    pub stack: Option<Digest>,
     /// Told what goes on.
     pub events: &'a mut dyn FnMut(Event),
     /// Asked between long things; true means: give up with [`Error::Cancelled`].
@@ -147,6 +149,10 @@ impl Toolchains<'_> {
         }
         if let Some(config) = &self.config {
             hash.update(config.0);
+        }
+        if let Some(stack) = &self.stack {
+            hash.update(b"stack");
+            hash.update(stack.0);
         }
         let key = Digest(hash.finalize().into());
         (key, self.layout.layers.join(key.to_string()))

@@ -20,6 +20,7 @@ use crate::formation::Formation;
 use crate::health::HealthCheck;
 use crate::name::ProcessType;
 use crate::size::Sizes;
+use crate::stack::StackId;
 
 /// A SHA-256, printed as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -222,6 +223,9 @@ pub struct Manifest {
     /// The buildpacks that made it, in order; none where Tolv's builders alone did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub buildpacks: Vec<UsedBuildpack>,
+    /// The stack below its processes, which it was built on; none for the machine's own programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<StackId>,
 }
 
 impl Manifest {
@@ -284,6 +288,11 @@ impl Manifest {
                 put(buildpack.name.as_bytes());
                 put(buildpack.commit.as_deref().unwrap_or_default().as_bytes());
             }
+        }
+        if let Some(stack) = &self.stack {
+            put(b"stack");
+            put(stack.name.as_str().as_bytes());
+            put(&stack.digest().0);
         }
         SlugId(Digest(hash.finalize().into()))
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tolv_build::{
-    Usage, collect, has_layer, layers_of, pack_layer, pack_slug, toolchains_usage, unpack_layer,
-    unpack_slug, usage,
+    STACKS, Stacks, Usage, collect, has_layer, layers_of, pack_layer, pack_slug, toolchains_usage,
+    unpack_layer, unpack_slug, usage,
 };
 use tolv_model::id::{AppId, DeployId};
 use tolv_model::name::AppName;
@@ -129,6 +129,7 @@ impl Platform {
             }
             inner.store.remove_slug(&slug.app, &slug.id).await?;
         }
+        self.collect_stacks().await?;
         if inner.options.blobs.is_some() {
             let folder = inner.home.join(ASIDE);
             let failed = |source| Error::System { what: "remove old files", source };
@@ -195,6 +196,24 @@ impl Platform {
         let apps: BTreeSet<_> =
             self.0.store.all_deploys().await?.into_iter().map(|deploy| deploy.app).collect();
         Ok(apps.iter().map(|app| self.folder_of(app)).filter(|app| app.is_dir()).collect())
+    }
+
+    /// Removes the versions of stacks that no slug has, where their folder is this platform's alone.
+    async fn collect_stacks(&self) -> Result<(), Error> {
+        let folder = self.0.home.join(STACKS);
+        if self.0.options.host.stacks.is_some() || !folder.is_dir() {
+            return Ok(());
+        }
+        let slugs = self.0.store.slugs().await?.into_iter();
+        let slugs: Vec<_> = slugs.map(|slug| (self.folder_of(&slug.app), slug.id)).collect();
+        let proofs = self.0.prover.proofs().clone();
+        blocking(move || {
+            let manifests =
+                slugs.iter().map(|(home, slug)| tolv_build::manifest(home, *slug, &proofs));
+            let keep = manifests.filter_map(|manifest| manifest.ok()?.stack).collect();
+            Stacks::at(&folder).collect(&keep, YOUNG).map(drop)
+        })
+        .await
     }
 
     /// Removes the copies of layers that no slug has.

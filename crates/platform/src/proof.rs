@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use tolv_build::{Places, Proofs};
 use tolv_model::id::AppId;
 use tolv_model::slug::{Manifest, SlugId, Toolchain};
-use tolv_sandbox::{Level, Mount};
+use tolv_model::stack::StackId;
+use tolv_sandbox::Level;
 use tolv_store::Store;
 
 use super::error::{Error, chain};
@@ -99,9 +100,8 @@ impl Platform {
         slug: SlugId,
         proofs: Proofs,
     ) -> Result<(), Error> {
-        let home = self.folder_of(app);
-        let toolchains = self.0.options.host.toolchains(&self.0.home);
-        blocking(move || tolv_build::verify(&home, &toolchains, slug, &proofs)).await
+        let places = self.places(app, self.0.options.host.program.clone());
+        blocking(move || tolv_build::verify(&places, slug, &proofs)).await
     }
 
     /// A slug's manifest, brought back where it is gone and there is a blob store.
@@ -119,27 +119,36 @@ impl Platform {
         }
     }
 
+    /// The stack that a slug is built on; nothing for the machine's own programs, and for a slug that is
+    /// not here any more.
+    pub async fn stack_of(&self, app: &AppId, slug: SlugId) -> Option<StackId> {
+        let (home, proofs) = (self.folder_of(app), self.0.prover.proofs().clone());
+        let manifest: Result<_, Error> =
+            blocking(move || tolv_build::manifest(&home, slug, &proofs)).await;
+        manifest.ok()?.stack
+    }
+
     /// What a release needs of its slug to run.
     pub(super) async fn runtime(&self, app: &AppId, slug: &SlugId) -> Result<Runtime, Error> {
         let manifest = self.manifest(app, *slug).await?;
-        let mounts = self.mounts(app, *slug, &manifest).await?;
-        Ok(Runtime::of(manifest, mounts))
-    }
-
-    /// What the processes of a slug see beside the stack, on this machine.
-    async fn mounts(
-        &self,
-        app: &AppId,
-        slug: SlugId,
-        manifest: &Manifest,
-    ) -> Result<Vec<Mount>, Error> {
         let program = match manifest.toolchains.iter().any(Toolchain::is_platform) {
             true => self.own_program().await?,
             false => self.0.options.host.program.clone(),
         };
-        let toolchains = self.0.options.host.toolchains(&self.0.home);
-        let places = Places { home: self.folder_of(app), toolchains, program };
-        Ok(places.mounts(slug, manifest)?)
+        let places = self.places(app, program);
+        let (stack, mounts) = (places.stack(&manifest), places.mounts(*slug, &manifest)?);
+        Ok(Runtime::of(manifest, stack, mounts))
+    }
+
+    /// Where this machine has what the slugs of an app need; `program` is the platform's own.
+    fn places(&self, app: &AppId, program: PathBuf) -> Places {
+        let (host, home) = (&self.0.options.host, &self.0.home);
+        Places {
+            home: self.folder_of(app),
+            toolchains: host.toolchains(home),
+            stacks: host.stacks(home),
+            program,
+        }
     }
 
     /// The file of this program, for what is started of it.

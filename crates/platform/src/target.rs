@@ -51,11 +51,10 @@ pub(super) struct Runtime {
 }
 
 impl Runtime {
-    pub(super) fn of(manifest: Manifest, mounts: Vec<Mount>) -> Self {
+    pub(super) fn of(manifest: Manifest, stack: Vec<PathBuf>, mounts: Vec<Mount>) -> Self {
         let Declared { checks, formation, sizes, env, cron } = manifest.declared;
         Self {
-            // Slugs are built on the machine's own, which they run on.
-            stack: Vec::new(),
+            stack,
             mounts,
             slug_env: manifest.env,
             slug_path: manifest.path,

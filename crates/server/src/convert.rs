@@ -99,6 +99,7 @@ pub(crate) fn release(release: store::Release) -> api::Release {
         error: release.error,
         slug: row.slug.to_string(),
         commit: row.commit,
+        stack: None,
         config_version: row.config_version,
         process_types: types.map(|(kind, command)| (kind.to_string(), command)).collect(),
         sizes: row

@@ -152,7 +152,9 @@ pub(crate) async fn release(
     let found = store.release(&deploy.id, number).await.map_err(fail)?;
     let version = found.row.config_version;
     let prints = store.fingerprints(&deploy.id, version).await.map_err(fail)?;
+    let stack = shared.0.platform.stack_of(&deploy.app, found.row.slug).await;
     let mut found = convert::release(found);
+    found.stack = stack.map(|stack| format!("{}@{}", stack.name, stack.digest()));
     let prints = prints.into_iter().map(|(name, print)| (name.to_string(), print));
     found.config = Some(prints.collect());
     Ok(Json(found))

@@ -73,6 +73,12 @@ impl Serve {
         serve
     }
 
+    /// Gives the platform another environment from its next start on.
+    pub fn set(&mut self, extra: &[(&str, &str)]) {
+        let extra = extra.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        self.extra = extra.collect();
+    }
+
     /// Starts the platform again on its state folder; the ports and the token stay.
     ///
     /// # Panics

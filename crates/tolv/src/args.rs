@@ -145,7 +145,7 @@ The first start prints the owner's token, once. Ctrl-C or SIGTERM stop everythin
 next start brings every deploy back without a build. SIGUSR2 lets a new version of the program go
 on in its place, without a refused request.
 
-Environment: TOLV_HOME, TOLV_TOOLCHAINS, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
+Environment: TOLV_HOME, TOLV_TOOLCHAINS, TOLV_STACK, TOLV_STACKS, TOLV_LISTEN, TOLV_HTTP, TOLV_DOMAIN, DATABASE_URL, OBJECT_STORE_URL,
 TOLV_SECRET_KEY, TOLV_SANDBOX, TOLV_MIN_FREE (MiB), TOLV_LOG_MIB,
 TOLV_KEEP_RELEASES, TOLV_PUSH_MIB, TOLV_REPOSITORY_MIB, TOLV_GIT_MEMORY (MiB), TOLV_GIT_SECONDS,
 TOLV_BUILD_MIB, TOLV_BUILD_FILES, TOLV_REQUIRE_LOCK,
@@ -208,7 +208,8 @@ Examples:
   tolv stack info --package convert    the packages of this machine with a program
   tolv stack make heroku-24            make it before a build needs it
 
-The stacks that this machine's packages make are host, heroku-22 and heroku-24.";
+The stacks that this machine's packages make are host, heroku-22 and heroku-24. Builds take place on
+the one that TOLV_STACK names, and what they give runs on it.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

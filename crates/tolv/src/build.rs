@@ -80,6 +80,7 @@ pub(crate) fn request(
     Ok(Request {
         source,
         toolchains: host.toolchains(&home),
+        stacks: host.stacks(&home),
         home,
         spawner,
         level,
@@ -122,6 +123,9 @@ fn text(built: &Built) -> String {
     };
     row("commit", built.commit.as_deref().unwrap_or("none"));
     row("files", &format!("{} in {} bytes", manifest.files(), manifest.size()));
+    if let Some(stack) = &manifest.stack {
+        row("stack", &stack.to_string());
+    }
     for layer in &manifest.layers {
         row("layer", &format!("{} content {}", short(&layer.key), short(&layer.content)));
     }
@@ -139,6 +143,7 @@ fn json(built: &Built) -> String {
         "commit": built.commit,
         "files": manifest.files(),
         "bytes": manifest.size(),
+        "stack": manifest.stack.as_ref().map(ToString::to_string),
         "layers": manifest.layers,
         "process_types": manifest.process_types,
         "env": manifest.env,

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `TOLV_HOME` | state folder; `.tolv` in the codebase without it |
 //! | `TOLV_TOOLCHAINS` | folder of toolchains; `toolchains` in the state folder without it |
+//! | `TOLV_STACK` | the stack that builds and processes are on; the machine's own programs without it |
+//! | `TOLV_STACKS` | folder of stacks; `slugs/stacks` in the state folder without it |
 //! | `TOLV_LISTEN`, `TOLV_SANDBOX` and others | as their options (read by the argument parser) |
 //! | `DATABASE_URL`, `OBJECT_STORE_URL`, `TOLV_SECRET_KEY` | backing services and key of `serve` |
 //! | `AWS_*` | options of an object store |
@@ -22,6 +24,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use tolv_build::StateFolder;
+use tolv_model::stack::StackName;
 
 /// This program, whatever is at its path meanwhile.
 pub(crate) const ITSELF: &str = "/proc/self/exe";
@@ -33,6 +36,10 @@ pub(crate) struct Settings {
     pub(crate) home: Option<PathBuf>,
     /// Folder of toolchains, where the environment names one.
     pub(crate) toolchains: Option<PathBuf>,
+    /// The stack of builds and processes, where the environment names one.
+    pub(crate) stack: Option<StackName>,
+    /// Folder of stacks, where the environment names one.
+    pub(crate) stacks: Option<PathBuf>,
     /// Where git is looked for.
     pub(crate) search_path: OsString,
     /// The user's own folder, for the package managers' config files.
@@ -77,7 +84,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// The system cannot say where this program's file is.
+    /// The system cannot say where this program's file is, or `TOLV_STACK` is no name of a stack.
     #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
     pub(crate) fn read() -> std::io::Result<Self> {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -102,6 +109,8 @@ impl Settings {
         Ok(Self {
             home: set("TOLV_HOME").map(PathBuf::from),
             toolchains: set("TOLV_TOOLCHAINS").map(PathBuf::from),
+            stack: set("TOLV_STACK").map(stack_name).transpose()?,
+            stacks: set("TOLV_STACKS").map(std::path::absolute).transpose()?,
             search_path: set("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
             user_home: set("HOME").map(PathBuf::from),
             registry,
@@ -162,6 +171,8 @@ impl Settings {
             user_home: self.user_home.clone(),
             registry: self.registry.clone(),
             toolchains: self.toolchains.clone(),
+            stack: self.stack.clone(),
+            stacks: self.stacks.clone(),
         }
     }
 
@@ -171,6 +182,12 @@ impl Settings {
         let dumb = self.term.as_deref() == Some(OsStr::new("dumb"));
         !self.no_color && (self.force_color || (terminal && !dumb))
     }
+}
+
+/// What `TOLV_STACK` names.
+fn stack_name(text: OsString) -> std::io::Result<StackName> {
+    let named = text.to_string_lossy().parse();
+    named.map_err(|error| std::io::Error::other(format!("TOLV_STACK: {error}")))
 }
 
 /// Where the key may be by which a user's state folders are known: outside of every codebase. That of

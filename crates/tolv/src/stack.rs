@@ -76,7 +76,7 @@ fn list(stacks: &Stacks, as_json: bool) -> Result<String, Failure> {
         return Ok(format!("{}\n", serde_json::json!({ "stacks": all })));
     }
     if versions.is_empty() {
-        return Ok("No stack is here yet: the first build makes one, or `tolv stack make`\n".into());
+        return Ok("No stack is here yet: the first build with TOLV_STACK makes one, or `tolv stack make`\n".into());
     }
     let mut text = String::new();
     let mut newest = BTreeSet::new();

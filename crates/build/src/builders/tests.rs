@@ -134,6 +134,7 @@ impl Machine {
         let env: BTreeMap<String, OsString> = BTreeMap::new();
         let mut toolchains = Toolchains {
             config: None,
+            stack: None,
             folder: self.path("toolchains"),
             system: vec![self.path("")],
             proofs: &Proofs::default(),

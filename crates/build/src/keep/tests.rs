@@ -24,6 +24,7 @@ fn slug_on(home: &Path, text: &str, toolchains: Vec<Toolchain>) -> SlugId {
         profile: Vec::new(),
         build_config: std::collections::BTreeMap::new(),
         buildpacks: Vec::new(),
+        stack: None,
     };
     let app = home.join("app");
     fs::create_dir_all(&app).unwrap();
@@ -41,27 +42,27 @@ fn a_slug_is_proven_to_the_last_byte() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     let id = slug(home, "content");
-    verify(home, home, id, &Proofs::default()).unwrap();
+    verify(&Places::below(home), id, &Proofs::default()).unwrap();
     let path = file(home, id);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     // The same length: only the bytes tell.
     fs::write(&path, "c0ntent").unwrap();
     assert!(
-        verify(home, home, id, &Proofs::default())
+        verify(&Places::below(home), id, &Proofs::default())
             .unwrap_err()
             .to_string()
             .contains("differs at `file`")
     );
     fs::remove_file(&path).unwrap();
     assert!(
-        verify(home, home, id, &Proofs::default())
+        verify(&Places::below(home), id, &Proofs::default())
             .unwrap_err()
             .to_string()
             .contains("differs at `file`")
     );
     let other = SlugId(Digest::of(b"other"));
     assert!(
-        verify(home, home, other, &Proofs::default())
+        verify(&Places::below(home), other, &Proofs::default())
             .unwrap_err()
             .to_string()
             .contains("is not here")
@@ -80,7 +81,8 @@ fn a_toolchain_is_proven_to_the_last_byte() {
     let of = |name: &str| Toolchain { name: name.to_owned(), target: b"/toolchains/x".to_vec() };
     let (id, platform) =
         (slug_on(home, "a", vec![of(&name)]), slug_on(home, "b", vec![of(Toolchain::PLATFORM)]));
-    let verify = |id| verify(home, &toolchains, id, &Proofs::default());
+    let places = Places { toolchains: toolchains.clone(), ..Places::below(home) };
+    let verify = |id| verify(&places, id, &Proofs::default());
     verify(id).unwrap();
     verify(platform).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o644)).unwrap();
@@ -108,8 +110,8 @@ fn what_nobody_keeps_goes_and_what_is_young_stays() {
     let collected = collect(home, &keep, Duration::ZERO).unwrap();
     assert_eq!(collected, Collected { slugs: 1, layers: 0 });
     assert!(
-        verify(home, home, kept, &Proofs::default()).is_ok()
-            && verify(home, home, gone, &Proofs::default()).is_err()
+        verify(&Places::below(home), kept, &Proofs::default()).is_ok()
+            && verify(&Places::below(home), gone, &Proofs::default()).is_err()
     );
     assert!(!file(home, gone).exists());
     assert_eq!(slugs.known(&Digest::of(b"input"), &Proofs::default()).unwrap(), None);

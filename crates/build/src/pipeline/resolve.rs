@@ -94,7 +94,7 @@ pub fn lock(
     upgrade: bool,
     events: &mut dyn FnMut(Event),
 ) -> Result<Vec<LockFile>, Error> {
-    let mut pipeline = Pipeline::open(request)?;
+    let mut pipeline = Pipeline::open(request, events)?;
     let (tree, _) = pipeline.tree(events)?;
     let made = if upgrade { Made::Now } else { Made::Before };
     let locks = pipeline.with_toolchains(&tree, made, events, |toolchains| {

@@ -24,6 +24,7 @@ fn manifest(entries: Vec<(Vec<u8>, Entry)>) -> Manifest {
         profile: Vec::new(),
         build_config: std::collections::BTreeMap::new(),
         buildpacks: Vec::new(),
+        stack: None,
     }
 }
 

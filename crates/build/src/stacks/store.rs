@@ -1,7 +1,7 @@
 //! The layers and versions of stacks in one folder.
 //!
-//! Of a layer there are `<digest>/`, `<digest>.entries`, what is in it, and `<digest>.packages.json`,
-//! its record, which is written last: a folder without one is the remnant of something that was
+//! Of a layer there are `<digest>/`, `<digest>.entries`, what is in it, `<digest>.proof`, what builds have
+//! proven of it, and `<digest>.packages.json`, its record, which is written last: a folder without one is the remnant of something that was
 //! ended. The digest covers the record's packages and the entries, so that a layer proves itself.
 //! Of a version there is `<digest>.version.json`, by the digest of its name and layers.
 
@@ -18,7 +18,7 @@ use super::Version;
 use crate::Error;
 use crate::files::{self, Lock};
 use crate::keep::digests;
-use crate::proof::{Proofs, prove};
+use crate::proof::{Proofs, prove, prove_kept};
 use crate::seal::{self, READ_ONLY};
 
 /// What is recorded of a layer.
@@ -36,6 +36,9 @@ pub(crate) struct Record {
 pub(crate) struct Store {
     pub(crate) folder: PathBuf,
 }
+
+/// What is wrong with a layer whose record and entries do not give its digest.
+const NOT_LISTED: &str = "has no list of files that is its own";
 
 /// The digest of a layer.
 fn digest(packages: &[Package], entries: &[(Vec<u8>, Entry)]) -> Digest {
@@ -61,6 +64,10 @@ impl Store {
 
     fn entries_path(&self, layer: &Digest) -> PathBuf {
         self.folder.join(format!("{layer}.entries"))
+    }
+
+    fn proof_path(&self, layer: &Digest) -> PathBuf {
+        self.folder.join(format!("{layer}.proof"))
     }
 
     fn record_path(&self, layer: &Digest) -> PathBuf {
@@ -130,9 +137,19 @@ impl Store {
         layer: &Digest,
         proofs: &Proofs,
     ) -> Result<Result<(), String>, Error> {
-        let none = || "has no list of files that is its own".to_owned();
-        let entries = || self.listed(layer).ok_or_else(none);
+        let entries = || self.listed(layer).ok_or_else(|| NOT_LISTED.to_owned());
         prove(&self.path(layer), READ_ONLY, *layer, entries, proofs)
+    }
+
+    /// As [`Store::proven`], for builds: bytes that an earlier process has read are not read again.
+    pub(crate) fn proven_kept(
+        &self,
+        layer: &Digest,
+        proofs: &Proofs,
+    ) -> Result<Result<(), String>, Error> {
+        let Some(entries) = self.listed(layer) else { return Ok(Err(NOT_LISTED.to_owned())) };
+        let file = self.proof_path(layer);
+        prove_kept(&self.path(layer), READ_ONLY, *layer, || Ok(entries), proofs, &file)
     }
 
     /// Takes a layer that was made; the lock is held. One that is there already stays, unless it
@@ -212,6 +229,7 @@ impl Store {
     pub(crate) fn remove_layer(&self, layer: &Digest) -> Result<(), Error> {
         files::remove(&self.record_path(layer))?;
         files::remove(&self.entries_path(layer))?;
+        files::remove(&self.proof_path(layer))?;
         files::remove(&self.path(layer))
     }
 }

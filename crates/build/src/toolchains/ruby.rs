@@ -207,7 +207,15 @@ impl Toolchains<'_> {
         let exact = with_bundler.clone().filter(holds).max_by_key(newest);
         let near = with_bundler.filter(nearly).max_by_key(newest);
         if let Some(best) = exact.or(near) {
-            return Ok(placed(best.clone(), exact.is_none()));
+            let ruby = placed(best.clone(), exact.is_none());
+            if self.stack.is_some() && ruby.mount.is_none() {
+                let why =
+                    format!("{} is this machine's, which a stack hides", best.program.display());
+                let help = "install it outside of /usr: `ruby-build 3.4.1 /opt/rubies/3.4.1`, or \
+                            with rbenv; or build without TOLV_STACK";
+                return Err(unavailable(&format!("Ruby {}", ruby.version), why, help));
+            }
+            return Ok(ruby);
         }
         let what = match want {
             Some(want) => format!("Ruby {} ({})", want.text, want.from),

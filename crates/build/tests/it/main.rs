@@ -45,6 +45,7 @@ fn request(dir: &Path, home: &Path) -> Request {
         source: Source::WorkingTree { dir: dir.to_owned() },
         home: home.to_owned(),
         toolchains: tolv_testkit::toolchains(),
+        stacks: home.join("stacks"),
         spawner,
         level,
         host: Host {
@@ -53,6 +54,8 @@ fn request(dir: &Path, home: &Path) -> Request {
             user_home: None,
             registry: registry(),
             toolchains: None,
+            stack: None,
+            stacks: None,
         },
         caps: Caps::default(),
         cancel: Cancel::new().unwrap(),

@@ -12,6 +12,7 @@ fn manifest(entries: &[(&str, Entry)]) -> Manifest {
         profile: Vec::new(),
         build_config: BTreeMap::new(),
         buildpacks: Vec::new(),
+        stack: None,
     }
 }
 

@@ -212,6 +212,7 @@ impl Carry<'_> {
             source,
             home: self.platform.folder_of(&self.deploy.app),
             toolchains: inner.options.host.toolchains(&inner.home),
+            stacks: inner.options.host.stacks(&inner.home),
             spawner: inner.spawner.clone(),
             level: inner.level,
             host: inner.options.host.clone(),

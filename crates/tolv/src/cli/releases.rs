@@ -140,6 +140,9 @@ fn info(release: &Release) -> String {
         ("Slug", release.slug.clone()),
         ("Hash", release.hash.clone()),
     ];
+    if let Some(stack) = &release.stack {
+        rows.insert(7, ("Stack", stack.clone()));
+    }
     if let Some(error) = &release.error {
         rows.insert(5, ("Error", error.clone()));
     }
@@ -164,6 +167,7 @@ fn differences(from: &Release, to: &Release) -> Vec<String> {
     let none = "none".to_owned();
     one("commit", from.commit.as_ref().unwrap_or(&none), to.commit.as_ref().unwrap_or(&none));
     one("slug", &from.slug, &to.slug);
+    one("stack", from.stack.as_ref().unwrap_or(&none), to.stack.as_ref().unwrap_or(&none));
     let empty = BTreeMap::new();
     let (old, new) = (from.config.as_ref().unwrap_or(&empty), to.config.as_ref().unwrap_or(&empty));
     lines.extend(changes("config", old, new));

@@ -38,6 +38,7 @@ mod root_folder;
 mod rows;
 mod run;
 mod slow;
+mod stack;
 mod status;
 mod streams;
 mod stuck;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tolv_testkit::Home;
 
-use crate::{output, stderr, stdout, tolv};
+use crate::{codebase, output, shop, stderr, stdout, tolv};
 
 #[test]
 fn a_stack_is_made_listed_and_shown() {
@@ -36,4 +36,32 @@ fn a_stack_is_made_listed_and_shown() {
     assert!(told.contains("no stack `debian:99`"), "{told}");
     let ended = output(tolv().args(["stack", "make", "Not A Name"]));
     assert_eq!(ended.status.code(), Some(2), "{}", stderr(&ended));
+}
+
+#[test]
+fn a_stack_that_cannot_be_used_is_told() {
+    let home = codebase("web: python3 server.py\n");
+    let stacks = home.path().join("stacks");
+    let build = |stack: &str, level: &str| {
+        let mut command = tolv();
+        command.arg("build").arg(shop(&home)).args(["--json", "--sandbox", level]);
+        output(command.env("TOLV_STACK", stack).env("TOLV_STACKS", &stacks))
+    };
+    // It cannot hide the machine: the build goes on with it.
+    let ended = build("host", "none");
+    let told = stderr(&ended);
+    assert!(ended.status.success(), "{told}");
+    assert!(
+        told.contains("stack host (TOLV_STACK) needs") && told.contains("level none"),
+        "{told}"
+    );
+    let built: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert!(built["stack"].is_null() && !stacks.exists(), "{built}");
+
+    let ended = build("debian:99", "auto");
+    let told = stderr(&ended);
+    assert!(!ended.status.success() && told.contains("no stack `debian:99`"), "{told}");
+    let ended = build("Not A Name", "auto");
+    let told = stderr(&ended);
+    assert!(!ended.status.success() && told.contains("TOLV_STACK: "), "{told}");
 }

@@ -52,6 +52,7 @@ fn a_folder_appears_whole_or_not() {
     let env = BTreeMap::new();
     let mut chains = Toolchains {
         config: None,
+        stack: None,
         folder: home.path().join("toolchains"),
         system: Vec::new(),
         proofs: &Proofs::default(),
