@@ -63,10 +63,20 @@ impl Platform {
             let old = &command.old;
             match planned {
                 Planned::Store(new) => {
-                    set.push((at, RefChange { name: name.clone(), old: old.clone(), object: Some(new.clone()) }));
+                    set.push((
+                        at,
+                        RefChange {
+                            name: name.clone(),
+                            old: old.clone(),
+                            object: Some(new.clone()),
+                        },
+                    ));
                 }
                 Planned::Delete => {
-                    removed.push((at, RefChange { name: name.clone(), old: old.clone(), object: None }));
+                    removed.push((
+                        at,
+                        RefChange { name: name.clone(), old: old.clone(), object: None },
+                    ));
                 }
                 Planned::Deploy { .. } | Planned::Refuse(_) => {}
             }

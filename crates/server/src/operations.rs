@@ -84,13 +84,8 @@ fn command(new: NewOperation) -> Result<(&'static str, String, Command), Failure
     Ok(match new {
         NewOperation::Deploy { commit, new_root, no_release_phase } => {
             let detail = commit.clone();
-            let command = Command::Deploy {
-                commit,
-                branch: None,
-                old: None,
-                new_root,
-                no_release_phase,
-            };
+            let command =
+                Command::Deploy { commit, branch: None, old: None, new_root, no_release_phase };
             ("deploy.deploy", detail, command)
         }
         NewOperation::Promote { from, no_release_phase } => {

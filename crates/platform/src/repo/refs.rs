@@ -144,23 +144,18 @@ impl Repos {
         let words = WRITTEN_OUT.into_iter().chain(["update-ref", "--no-deref", "--stdin"]);
         let mut command = GitCommand::new(GitAccess::Write, words);
         command.time = Some(BATCH_TIME);
-        let line = |(name, change): (&String, &RefChange)| {
-            let old = change.old.as_deref();
-            match &change.object {
-                Some(object) => format!("update {name} {object} {}\n", old.unwrap_or(NULL)),
-                None => format!("delete {name} {}\n", old.unwrap_or_default()),
-            }
-        };
+        let line =
+            |(name, change): (&String, &RefChange)| match (&change.object, change.old.as_deref()) {
+                (Some(object), old) => format!("update {name} {object} {}\n", old.unwrap_or(NULL)),
+                (None, Some(old)) => format!("delete {name} {old}\n"),
+                (None, None) => format!("delete {name}\n"),
+            };
         command.input = wanted.iter().map(line).collect::<String>().into();
         self.writers.alone(app, || self.unlocked(app, &command))
     }
 
     /// Which of these are not what they are to be, asked of the repository itself.
-    fn unchanged(
-        &self,
-        app: &AppName,
-        wanted: &BTreeMap<String, RefChange>,
-    ) -> BTreeSet<String> {
+    fn unchanged(&self, app: &AppName, wanted: &BTreeMap<String, RefChange>) -> BTreeSet<String> {
         let mut command =
             GitCommand::new(GitAccess::Read, ["cat-file", "--batch-check=%(objectname)"]);
         command.input = wanted.keys().map(|name| format!("{name}\n")).collect::<String>().into();

@@ -45,6 +45,7 @@ mod stuck;
 mod submodules;
 mod survival;
 mod tokens;
+mod two_pushes;
 mod unwritable;
 mod upgrade;
 mod websocket;
