@@ -41,6 +41,15 @@ pub enum Error {
         /// How to get it.
         help: String,
     },
+    /// A folder of toolchains or stacks that others could fill: what is in it runs with the rights of
+    /// whoever builds.
+    #[error("the folder `{}` is not used: {why}", path.display())]
+    ForeignFolder {
+        /// Which.
+        path: PathBuf,
+        /// Whose it is, or who may write to it.
+        why: String,
+    },
     /// A file or folder could not be used.
     #[error("cannot {doing} `{}`", path.display())]
     Io {
@@ -141,6 +150,10 @@ impl Error {
             Self::PackagesChange => Some(
                 "wait until the package manager has finished; if none runs, an installation was \
                  interrupted: dpkg --configure -a",
+            ),
+            Self::ForeignFolder { .. } => Some(
+                "programs in it run with your rights: name a folder of your own that nobody else may \
+                 write to (TOLV_TOOLCHAINS, TOLV_STACKS)",
             ),
             Self::Slug { .. } | Self::Layer { .. } => {
                 Some("build its commit again: tolv releases repair")

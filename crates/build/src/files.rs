@@ -89,6 +89,24 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(Error::io("create", path))
 }
 
+/// Refuses a folder in which somebody else could put what this user runs: one of another user than
+/// root, and one that others may write to. A missing one is fine.
+pub(crate) fn check_own(path: &Path) -> Result<(), Error> {
+    let meta = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        meta => meta.map_err(Error::io("look at", path))?,
+    };
+    let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
+    let why = if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        format!("it belongs to another user (uid {owner})")
+    } else if mode & 0o022 != 0 {
+        format!("other users may write to it (mode {mode:o})")
+    } else {
+        return Ok(());
+    };
+    Err(Error::ForeignFolder { path: path.to_owned(), why })
+}
+
 /// One thing of a tree.
 #[derive(Debug)]
 pub(crate) struct Found {

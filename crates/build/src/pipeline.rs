@@ -218,6 +218,7 @@ impl<'a> Pipeline<'a> {
                 cache: cache.clone(),
             }
         };
+        files::check_own(&request.toolchains)?;
         files::make_folder(&request.toolchains)?;
         let toolchains = request.toolchains.canonicalize();
         let toolchains = toolchains.map_err(Error::io("look at", &request.toolchains))?;

@@ -106,6 +106,7 @@ impl Stacks {
     ///
     /// The folder cannot be made or read.
     pub fn open(folder: &Path) -> Result<Self, Error> {
+        files::check_own(folder)?;
         files::make_folder(folder)?;
         // What is mounted is named by its whole path.
         let stacks = Self::at(&folder.canonicalize().map_err(Error::io("look at", folder))?);

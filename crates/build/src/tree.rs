@@ -58,6 +58,11 @@ impl Tree {
         matches!(self.entries.get(path.as_bytes()), Some(Entry::File { .. }))
     }
 
+    /// Whether a symbolic link stands there.
+    pub(crate) fn is_link(&self, path: &str) -> bool {
+        matches!(self.entries.get(path.as_bytes()), Some(Entry::Symlink { .. }))
+    }
+
     /// Whether anything stands there or below.
     pub(crate) fn is_dir(&self, path: &str) -> bool {
         let below = [path.as_bytes(), b"/"].concat();

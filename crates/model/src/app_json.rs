@@ -207,22 +207,17 @@ fn few<'n>(
     Some(place)
 }
 
-/// Keys that other platforms act upon.
+/// Keys that other platforms act upon, whatever stands under them.
 fn without_effect(object: &Object<'_>, report: &mut Report<'_>) {
-    let mut warn = |key: &str, right: &dyn Fn(&Place<'_>, &mut Report<'_>) -> bool, hint: &str| {
-        let Some((span, place)) = object.member(key) else { return };
-        if right(&place, report) {
+    for (key, hint) in [
+        ("addons", "give the URLs of backing services in the config of the deploy"),
+        ("environments", "what differs between deploys is their config"),
+        ("stack", "the stack is that of whoever builds: TOLV_STACK"),
+    ] {
+        if let Some((span, _)) = object.member(key) {
             report.warn(span, format!("key `{key}` has no effect")).hint(hint);
         }
-    };
-    let array = |place: &Place<'_>, report: &mut Report<'_>| place.array(report).is_some();
-    warn("addons", &array, "give the URLs of backing services in the config of the deploy");
-    warn(
-        "environments",
-        &|place, report| place.object(report).is_some(),
-        "what differs between deploys is their config",
-    );
-    warn("stack", &|place, report| place.string(report).is_some(), "there is one stack");
+    }
 }
 
 /// Each is a text, or an object with it as its `url`.

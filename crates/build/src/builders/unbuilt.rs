@@ -127,6 +127,45 @@ const LANGUAGES: [Language; 14] = [
     },
 ];
 
+/// Code of a language that Tolv builds, without what it is built from.
+struct Incomplete {
+    /// A name in the codebase's root; `*.go` is any that ends so.
+    file: &'static str,
+    /// Programs that run it.
+    programs: &'static [&'static str],
+    /// What to add.
+    help: &'static str,
+}
+
+const INCOMPLETE: [Incomplete; 3] = [
+    Incomplete {
+        file: "setup.py",
+        programs: &[
+            "python",
+            "python3",
+            "gunicorn",
+            "uvicorn",
+            "celery",
+            "flask",
+            "waitress-serve",
+        ],
+        help: "list what the app needs in `requirements.txt` or `pyproject.toml`",
+    },
+    Incomplete {
+        file: "*.go",
+        programs: &["go"],
+        help: "add a `go.mod`: go mod init example.com/shop, then go mod tidy",
+    },
+    Incomplete {
+        file: "config.ru",
+        programs: &["ruby", "rackup", "bundle", "puma", "unicorn", "thin"],
+        help: "add a `Gemfile` and its `Gemfile.lock`: bundle init, bundle add rack, bundle lock",
+    },
+];
+
+/// Files that say how a codebase is built and run, beside the builders' manifests.
+const OWN: [&str; 3] = ["Procfile", "app.json", "index.html"];
+
 /// Files for whoever builds an image.
 const IMAGES: [&str; 3] = ["Dockerfile", "Containerfile", "heroku.yml"];
 /// Files that other platforms act upon, each with what Tolv does about it.
@@ -139,13 +178,33 @@ struct Found {
     file: String,
 }
 
+/// Whether a name is this one, or ends as `*` followed by an ending says.
+fn is_named(pattern: &str, name: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(end) => name.ends_with(end) && name.len() > end.len(),
+        None => name == pattern,
+    }
+}
+
+/// Code in the root that nothing builds, as shown.
+fn incomplete(tree: &Tree) -> Vec<(&'static Incomplete, String)> {
+    let names = tree.names("");
+    let of = |kind: &'static Incomplete| {
+        let name = names.iter().find(|name| is_named(kind.file, name) && tree.is_file(name))?;
+        Some((kind, shown(name.as_bytes())))
+    };
+    INCOMPLETE.iter().filter_map(of).collect()
+}
+
+/// Manifests in the root that are symbolic links, which are not followed.
+fn links(tree: &Tree) -> impl Iterator<Item = &'static str> {
+    let manifests = BUILDERS.iter().flat_map(|builder| builder.manifests).chain(&OWN);
+    manifests.copied().filter(|name| tree.is_link(name))
+}
+
 /// The languages whose manifests stand in the root, each once.
 fn found(tree: &Tree) -> Vec<Found> {
     let names = tree.names("");
-    let is_named = |pattern: &str, name: &String| match pattern.strip_prefix('*') {
-        Some(end) => name.ends_with(end) && name.len() > end.len(),
-        None => name == pattern,
-    };
     let found = LANGUAGES.iter().filter_map(|language| {
         let mut files = language.files.iter().filter_map(|pattern| {
             names.iter().find(|name| is_named(pattern, name) && tree.is_file(name))
@@ -190,6 +249,27 @@ pub(super) fn refuse(tree: &Tree, taken: Option<&str>) -> Result<(), Error> {
             ),
         });
     }
+    if taken.is_none() {
+        if let Some(name) = links(tree).next() {
+            return Err(Error::Undetected {
+                problem: format!(
+                    "`{name}` is a symbolic link, and manifests are read from files alone"
+                ),
+                help: format!("put the file itself there: cp --remove-destination TARGET {name}"),
+            });
+        }
+        let lines = lines(tree)?;
+        let runs = |kind: &Incomplete| {
+            lines.is_empty()
+                || lines.iter().any(|(_, command)| runs_with(tree, kind.programs, command))
+        };
+        if let Some((kind, file)) = incomplete(tree).into_iter().find(|(kind, _)| runs(kind)) {
+            return Err(Error::Undetected {
+                problem: format!("`{file}` alone does not say what a build installs"),
+                help: kind.help.to_owned(),
+            });
+        }
+    }
     match IMAGES.iter().find(|name| tree.is_file(name)) {
         Some(name) if taken.is_none() && !tree.is_file("Procfile") => Err(Error::Undetected {
             problem: format!(
@@ -208,6 +288,7 @@ pub(super) fn warn(tree: &Tree, plan: &mut Plan) {
         1 => format!("the {} builder took the codebase", plan.builder),
         _ => format!("the {} builders took the codebase", plan.builder),
     };
+    let is_plain = plan.builder == "procfile";
     let mut warn = |text: String| plan.warnings.push(text);
     for Found { language, file } in found(tree) {
         let name = language.name;
@@ -218,6 +299,14 @@ pub(super) fn warn(tree: &Tree, plan: &mut Plan) {
     }
     for (name, why) in OTHERS.iter().filter(|(name, _)| tree.is_file(name)) {
         warn(format!("`{name}` is not used: {why}"));
+    }
+    for name in links(tree) {
+        warn(format!("`{name}` is not read: it is a symbolic link"));
+    }
+    if is_plain {
+        for (kind, file) in incomplete(tree) {
+            warn(format!("`{file}` is not built: {}", kind.help));
+        }
     }
     if let Some(name) = like_procfile(tree) {
         warn(format!(
@@ -303,6 +392,23 @@ mod tests {
         let (problem, help) = Machine::new(&[("Dockerfile", "FROM scratch")]).refusal();
         assert!(problem.contains("has a `Dockerfile` and no manifest"), "{problem}");
         assert!(help.contains("`package.json`") && help.contains("`Procfile`"), "{help}");
+    }
+
+    #[test]
+    fn code_without_a_manifest_is_refused_where_it_is_to_run() {
+        for (file, procfile, help) in [
+            ("setup.py", "web: gunicorn shop:app\n", "requirements.txt"),
+            ("web.go", "", "go mod init"),
+            ("config.ru", "web: bundle exec rackup\n", "Gemfile.lock"),
+        ] {
+            let all = [(file, "x"), ("Procfile", procfile)];
+            let files = if procfile.is_empty() { &all[..1] } else { &all[..] };
+            let (problem, way) = Machine::new(files).refusal();
+            assert!(problem.starts_with(&format!("`{file}` alone")), "{problem}");
+            assert!(way.contains(help), "{way}");
+        }
+        let said = Machine::new(&[("tool.go", "x"), ("Procfile", "web: ./run\n")]).plan().unwrap();
+        assert!(said.warnings[0].starts_with("`tool.go` is not built"), "{:?}", said.warnings);
     }
 
     #[test]

@@ -215,7 +215,6 @@ fn a_wrong_type_is_an_error_with_place_and_path() {
     let cases = [
         ("[]", "1:1: `app.json` is an array; it takes an object in `{` and `}`"),
         (r#"{"name": 1}"#, "1:10: `name` is a number; it takes a string"),
-        (r#"{"addons": "x"}"#, "1:12: `addons` is a string; it takes an array in `[` and `]`"),
         (
             r#"{"buildpacks": [{"url": "file:///etc"}]}"#,
             "1:25: `buildpacks[0].url`: the buildpack `file:///etc` is not fetched: write the https \

@@ -58,6 +58,46 @@ fn what_is_recognised_and_not_built_is_refused_at_detection() {
 }
 
 #[test]
+fn manifests_that_are_links_and_code_without_a_manifest_are_named() {
+    refused(
+        &[("setup.py", "x"), ("Procfile", "web: python server.py\n")],
+        &["`setup.py` alone", "list what the app needs in `requirements.txt`"],
+    );
+    refused(&[("web.go", "package main")], &["`web.go` alone", "go mod init"]);
+    let home = Home::new();
+    home.write("shop/sub/requirements.txt", "six==1.17.0\n");
+    home.write("shop/Procfile", "web: python -m http.server $PORT\n");
+    let link = |name: &str| {
+        std::os::unix::fs::symlink(format!("sub/{name}"), shop(&home).join(name)).unwrap();
+    };
+    link("requirements.txt");
+    let said = stderr(&build(&home));
+    assert!(said.contains("`requirements.txt` is a symbolic link"), "{said}");
+    // Beside what is built it is a warning.
+    home.write("shop/index.html", "");
+    link("app.json");
+    let ended = build(&home);
+    let said = stderr(&ended);
+    assert!(ended.status.success(), "{said}");
+    for name in ["requirements.txt", "app.json"] {
+        assert!(said.contains(&format!("`{name}` is not read: it is a symbolic link")), "{said}");
+    }
+}
+
+#[test]
+fn a_key_of_another_platform_may_have_any_type() {
+    let home = Home::new();
+    home.write("shop/index.html", "");
+    home.write("shop/app.json", r#"{"addons": "sentry", "environments": [], "stack": 22}"#);
+    let ended = build(&home);
+    let said = stderr(&ended);
+    assert!(ended.status.success(), "{said}");
+    for key in ["addons", "environments", "stack"] {
+        assert!(said.contains(&format!("key `{key}` has no effect")), "{said}");
+    }
+}
+
+#[test]
 fn what_is_not_used_is_named_in_a_warning() {
     let home = Home::new();
     for (path, text) in [

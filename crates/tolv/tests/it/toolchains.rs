@@ -121,6 +121,34 @@ fn other_path(home: &Home, names: &[&str]) -> String {
     format!("{}:/bin:/usr/bin", home.path().join("programs").display())
 }
 
+/// What is in such a folder runs with the rights of whoever builds.
+#[test]
+fn a_folder_that_others_could_fill_is_not_used() {
+    use std::os::unix::fs::{PermissionsExt as _, lchown};
+    let home = Home::new();
+    home.write("shop/index.html", "");
+    let folder = home.path().join("shared");
+    fs::create_dir(&folder).unwrap();
+    let refused = |variable: &str, why: &str| {
+        let mut command = with(&home, "state", PATH);
+        command.args(["build"]).env(variable, &folder).env("TOLV_STACK", "host");
+        let done = output(&mut command);
+        let said = stderr(&done);
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        assert!(said.contains(why) && said.contains(variable), "{said}");
+    };
+    for variable in ["TOLV_TOOLCHAINS", "TOLV_STACKS"] {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        refused(variable, "other users may write to it");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            lchown(&folder, Some(65534), None).unwrap();
+            refused(variable, "belongs to another user (uid 65534)");
+            lchown(&folder, Some(0), None).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_page_is_built_by_the_same_node_whatever_path_holds() {
     let home = Home::new();
