@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 use tolv_build::StateFolder;
 use tolv_model::stack::StackName;
 
+use crate::upgrade::path_of_successor;
+
 /// This program, whatever is at its path meanwhile.
 pub(crate) const ITSELF: &str = "/proc/self/exe";
 
@@ -114,7 +116,10 @@ impl Settings {
             search_path: set("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
             user_home: set("HOME").map(PathBuf::from),
             registry,
-            program: program_at(&std::env::current_exe()?),
+            program: match path_of_successor() {
+                Some(path) => path,
+                None => program_at(&std::env::current_exe()?),
+            },
             port: set("PORT")
                 .and_then(|port| port.to_str()?.parse().ok())
                 .filter(|&port| port != 0),

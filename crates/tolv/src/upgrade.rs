@@ -24,7 +24,8 @@ use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -59,6 +60,14 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How a successor is started: `--successor` among the arguments.
 const SUCCESSOR: &str = "--successor";
 
+/// Where a successor is to be found, as the one before it says: the file that it runs may have got
+/// another name meanwhile. Nothing for a program that nobody has started as one.
+pub(crate) fn path_of_successor() -> Option<PathBuf> {
+    let is_successor = std::env::args_os().skip(1).any(|argument| argument == SUCCESSOR);
+    let path = std::env::args_os().next().filter(|_| is_successor).map(PathBuf::from)?;
+    path.is_absolute().then_some(path)
+}
+
 /// The sockets that are handed on.
 #[derive(Debug)]
 pub(crate) struct Sockets {
@@ -73,6 +82,8 @@ pub(crate) struct Sockets {
 pub(crate) struct Successor {
     child: Child,
     socket: UnixStream,
+    /// Where the file of an upgrade is looked for, this one and the next.
+    path: PathBuf,
 }
 
 impl Successor {
@@ -82,9 +93,15 @@ impl Successor {
     ///
     /// It cannot be started, or ends before.
     pub(crate) fn start(program: &Path, heir: &Heir) -> io::Result<Self> {
+        Self::start_as(program, program, heir)
+    }
+
+    /// As [`Successor::start`]; the file of later upgrades is at `path`.
+    fn start_as(program: &Path, path: &Path, heir: &Heir) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         let arguments = std::env::args_os().skip(1).filter(|argument| argument != SUCCESSOR);
         let child = Command::new(program)
+            .arg0(path)
             .args(arguments)
             .arg(SUCCESSOR)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -92,13 +109,14 @@ impl Successor {
         heir.set(child.id());
         // Where memory is short, a failed upgrade takes nothing else along.
         oom::kill_first(child.id());
-        let mut successor = Self { child, socket };
+        let mut successor = Self { child, socket, path: path.to_owned() };
         successor.expect(READY, SETTINGS)?;
         Ok(successor)
     }
 
     /// Hands the sockets on, and waits until it takes requests. Where it does not, this program is
-    /// started in its place, until it does or `heir` is told to end; gives why, then, and who goes on. `heir` is told who that is, and `say` that this is tried again.
+    /// started in its place, until it does or `heir` is told to end; gives why, then, and who goes on.
+    /// `heir` is told who that is, and `say` that this is tried again.
     ///
     /// # Errors
     ///
@@ -115,10 +133,11 @@ impl Successor {
         };
         let mut is_said = false;
         loop {
-            let again = Self::start(Path::new(ITSELF), heir).and_then(|mut again| {
-                again.hand_over(sockets)?;
-                Ok(again)
-            });
+            let again =
+                Self::start_as(Path::new(ITSELF), &self.path, heir).and_then(|mut again| {
+                    again.hand_over(sockets)?;
+                    Ok(again)
+                });
             let itself = match again {
                 Ok(again) => {
                     heir.is_up();
@@ -374,7 +393,7 @@ mod tests {
     fn sockets_are_handed_on_after_the_settings() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let child = Command::new("true").spawn().unwrap();
-        let mut old = Successor { child, socket: ours };
+        let mut old = Successor { child, socket: ours, path: PathBuf::new() };
         let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
         let sockets = Sockets { api: listen(), http: listen() };
         let new = std::thread::spawn(move || {
@@ -399,7 +418,7 @@ mod tests {
             let child = Command::new(program).spawn().unwrap();
             theirs.write_all(words).unwrap();
             drop(theirs);
-            let mut old = Successor { child, socket: ours };
+            let mut old = Successor { child, socket: ours, path: PathBuf::new() };
             old.expect(READY, SETTINGS).unwrap_err().to_string()
         };
         assert!(said("false", b"").starts_with("it ended ("));

@@ -290,7 +290,8 @@ fn one_that_fails_at_the_last_moment_ends_no_process_of_an_app() {
     shop.change("server.py", SERVER);
     shop.pushed(&["tolv", "main"]);
     let before = pids(&shop);
-    // Its settings are right, it says; then it ends.
+    // Its settings are right, it says; then it ends. The old program was moved aside.
+    std::fs::rename(&program, program.with_extension("good")).unwrap();
     installed.put("printf r >&0; head -c 1 > /dev/null; exit 4");
     let status = shop.serve.upgrade(|serve| {
         let failed = "Upgrade failed: the new platform does not go on: it ended (exit status: 4)";
@@ -300,7 +301,12 @@ fn one_that_fails_at_the_last_moment_ends_no_process_of_an_app() {
     installed.put_right();
     poll(SOON, "it is known again", || (pids(&shop) == before).then_some(()));
     assert_eq!(shop.text("shop.localhost", "/"), "ok");
-    assert!(shop.serve.upgrade(|_| {}).success());
+    // The one that goes on still knows where the next one is to be.
+    let status = shop.serve.upgrade(|serve| {
+        let starting = format!("Upgrade: starting {}", program.display());
+        serve.running().wait_for_line(|line| line.ends_with(&starting), SOON);
+    });
+    assert!(status.success());
     poll(SOON, "it is known again", || (pids(&shop) == before).then_some(()));
 }
 
