@@ -295,7 +295,7 @@ impl StateFolder {
 
 /// What tells a folder from every other: its inode, and when that was made. The device has another
 /// number after a restart of the machine.
-fn identity(folder: impl AsFd) -> io::Result<Vec<u8>> {
+pub(crate) fn identity(folder: impl AsFd) -> io::Result<Vec<u8>> {
     let wanted = StatxFlags::INO | StatxFlags::BTIME;
     let stat = statx(folder, "", AtFlags::EMPTY_PATH, wanted)?;
     let mut identity = stat.stx_ino.to_be_bytes().to_vec();

@@ -170,7 +170,7 @@ pub(super) fn plan(tree: &Tree, toolchains: &mut Toolchains<'_>) -> Result<Plan,
     };
     let wants = versions::wants(tree, manifest.as_ref(), pipfile.as_ref())?;
     let uv = toolchains.uv()?;
-    let python = toolchains.python(&wants, &uv)?;
+    let python = toolchains.python(&wants)?;
     let by: Vec<_> = wants.iter().map(|want| format!("{} ({})", want.text, want.from)).collect();
     let note = match by.as_slice() {
         [] => format!(
@@ -240,7 +240,7 @@ pub(super) fn lock(
     let pipfile = pipfile.as_ref().filter(|_| kind == Kind::ToolManifest(Tool::Pipenv));
     let wants = versions::wants(tree, manifest.as_ref(), pipfile)?;
     let uv = toolchains.uv()?;
-    let python = toolchains.python(&wants, &uv)?;
+    let python = toolchains.python(&wants)?;
     toolchains.say(Event::line(format!("For Python {}, by uv {}", python.version, uv.version)));
     toolchains.require_lock = false;
     let resolver = Resolver { tree, uv: &uv, python: &python, upgrade };

@@ -132,7 +132,7 @@ impl Toolchains<'_> {
     /// # Errors
     ///
     /// [`Error::Toolchain`] with what was wanted, what was found and what to do.
-    pub(crate) fn python(&mut self, wants: &[Want], uv: &Uv) -> Result<Interpreter, Error> {
+    pub(crate) fn python(&mut self, wants: &[Want]) -> Result<Interpreter, Error> {
         let fits = |version: &Version| wants.iter().all(|want| want.versions.contains(version));
         let mut wishes: Vec<String> = wants.iter().map(|want| want.versions.to_string()).collect();
         wishes.sort();
@@ -143,7 +143,7 @@ impl Toolchains<'_> {
         }
         let kept = match self.best_python(fits)? {
             Ok(kept) => kept,
-            Err(had) => self.fetched_python(wants, uv, &had)?,
+            Err(had) => self.fetched_python(wants, &had)?,
         };
         self.store().choose(wish.trim(), &kept)?;
         self.placed_python(kept)
@@ -194,7 +194,7 @@ impl Toolchains<'_> {
     }
 
     /// One that uv fetches.
-    fn fetched_python(&mut self, wants: &[Want], uv: &Uv, had: &str) -> Result<Kept, Error> {
+    fn fetched_python(&mut self, wants: &[Want], had: &str) -> Result<Kept, Error> {
         let wanted = wants.iter().map(|want| format!("{} ({})", want.text, want.from));
         let wanted = wanted.collect::<Vec<_>>().join(" and ");
         let what = format!("Python {wanted}").trim_end().to_owned();
@@ -202,6 +202,7 @@ impl Toolchains<'_> {
                     fetch one, or ask for another version in `.python-version`";
         self.say(Event::line(format!("Fetching {what}")));
         files::make_folder(&self.folder)?;
+        let uv = &self.uv_of_own()?;
         let lock = self.folder.join(".python-fetch.lock");
         let _lock = files::Lock::take(&lock, &|| (self.cancelled)(), &mut || {})?;
         let folder = self.folder.join(".python-fetch.part");

@@ -20,6 +20,7 @@ use crate::Error;
 use crate::files::{self, Lock};
 use crate::proof::{Proofs, prove, prove_kept};
 use crate::seal::{self, READ_ONLY, seal};
+use crate::state_folder;
 
 /// Most wishes that are remembered.
 const MAX_CHOICES: usize = 4096;
@@ -33,6 +34,10 @@ struct Record {
     content: Digest,
     size: u64,
     files: u64,
+    /// What the tree's folder was when it was made: a copy of it has another, and so has one that came
+    /// in an archive.
+    #[serde(default)]
+    place: Vec<u8>,
     #[serde(flatten)]
     made: Made,
 }
@@ -92,6 +97,13 @@ impl Store {
         let kept =
             Kept { name: name.to_owned(), version: record.version, folder, made: record.made };
         kept.folder.is_dir().then_some(kept)
+    }
+
+    /// Whether the tree was made in this folder, and not put there with its record by somebody else: what
+    /// runs outside of every sandbox must be.
+    pub(super) fn was_made_here(&self, name: &str) -> bool {
+        let Some(record) = self.record(name) else { return false };
+        place(&self.folder.join(name)).is_ok_and(|place| place == record.place)
     }
 
     /// All of a kind, sorted by name.
@@ -158,18 +170,19 @@ impl Store {
     ) -> Result<Kept, Error> {
         let entries = seal(part, READ_ONLY, &|_| true, cancelled)?;
         let name = format!("{kind}-{version}-{}", short(&identity(&entries)));
-        let place = self.folder.join(&name);
+        let target = self.folder.join(&name);
         let is_here = self.get(&name).is_some_and(|kept| kept.made == made);
         if is_here && self.proven(&name, proofs)?.is_ok() {
             files::remove(part)?;
         } else {
             files::remove(&self.beside(&name, "json"))?;
-            files::remove(&place)?;
-            tolv_durable::move_folder(part, &place).map_err(Error::io("create", &place))?;
+            files::remove(&target)?;
+            tolv_durable::move_folder(part, &target).map_err(Error::io("create", &target))?;
+            let in_place = place(&target).map_err(Error::io("look at", &target))?;
             let (files, size) = seal::count(&entries);
             let content = content(&entries);
             let (kind, version) = (kind.to_owned(), version.to_owned());
-            let record = Record { kind, version, content, size, files, made };
+            let record = Record { kind, version, content, size, files, place: in_place, made };
             write_json(&self.beside(&name, "entries"), &entries)?;
             write_json(&self.beside(&name, "json"), &record)?;
         }
@@ -232,6 +245,10 @@ impl Store {
         let put = self.put(what, Made::default(), part, (&Proofs::default(), &|| false));
         put.map(|kept| kept.name).unwrap_or_default()
     }
+}
+
+fn place(folder: &Path) -> std::io::Result<Vec<u8>> {
+    state_folder::identity(fs::File::open(folder)?)
 }
 
 fn key(wish: &str) -> String {

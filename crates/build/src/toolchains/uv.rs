@@ -89,6 +89,22 @@ impl Toolchains<'_> {
         }
     }
 
+    /// uv as it is run outside of a sandbox: one that was made in this folder.
+    ///
+    /// # Errors
+    ///
+    /// As [`Toolchains::uv`].
+    pub(super) fn uv_of_own(&mut self) -> Result<Uv, Error> {
+        loop {
+            let uv = self.uv()?;
+            let name = uv.host.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+            match name {
+                Some(name) if !self.store().was_made_here(name) => self.store().forget(name)?,
+                _ => return Ok(uv),
+            }
+        }
+    }
+
     /// Those that the machine has.
     fn machine_uvs(&self) -> Vec<PathBuf> {
         let mut paths = self.installed("uv");

@@ -149,6 +149,32 @@ fn a_folder_that_others_could_fill_is_not_used() {
     }
 }
 
+/// What an archive puts over an own state folder is no program of this user's.
+#[test]
+fn a_toolchain_that_came_in_an_archive_does_not_run_outside_of_the_sandbox() {
+    let home = Home::new();
+    home.write("shop/requirements.txt", "six\n");
+    home.write("shop/Procfile", "web: python x.py\n");
+    // No machine has it, so that uv is to fetch it.
+    home.write("shop/.python-version", "3.9.0\n");
+    let ran = home.path().join("ran");
+    let uv = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo uv 0.13.9 && exit\ntouch '{}'\nexit 1\n",
+        ran.display()
+    );
+    let uv = home.write("user/.local/bin/uv", &uv);
+    fs::set_permissions(&uv, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    output(with(&home, "other", "/bin:/usr/bin").arg("build"));
+    assert!(fs::remove_file(&ran).is_ok(), "it is the user's own program there, which may run");
+    fs::remove_file(&uv).unwrap();
+    output(with(&home, "state", "/bin:/usr/bin").args(["build", "--commit", "none"]));
+    let (from, to) = (home.path().join("other/toolchains"), home.path().join("state"));
+    fs::create_dir_all(&to).unwrap();
+    run(Path::new("/bin/cp"), &["-a", from.to_str().unwrap(), to.to_str().unwrap()]);
+    let said = stderr(&output(with(&home, "state", "/bin:/usr/bin").arg("build")));
+    assert!(!ran.exists(), "{said}");
+}
+
 #[test]
 fn a_page_is_built_by_the_same_node_whatever_path_holds() {
     let home = Home::new();

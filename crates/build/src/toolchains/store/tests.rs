@@ -49,6 +49,20 @@ fn a_name_pins_the_content_and_a_change_is_found() {
 }
 
 #[test]
+fn a_tree_that_was_put_there_is_told_from_one_that_was_made() {
+    let folder = tolv_testkit::Home::new();
+    let (store, other) =
+        (Store::at(&folder.path().join("one")), Store::at(&folder.path().join("other")));
+    let kept = put(&store, "one", "a");
+    assert!(store.was_made_here(&kept.name));
+    let copy =
+        std::process::Command::new("cp").arg("-a").args([&store.folder, &other.folder]).status();
+    assert!(copy.unwrap().success());
+    assert!(other.get(&kept.name).is_some() && !other.was_made_here(&kept.name));
+    assert!(!store.was_made_here("x-1.2-none"));
+}
+
+#[test]
 fn a_wish_gets_what_it_got_before() {
     let folder = tolv_testkit::Home::new();
     let store = Store::at(folder.path());
