@@ -316,7 +316,7 @@ impl Store {
     pub(crate) fn set_outage(&self, error: Option<&Error>) {
         let why = match error {
             // It says nothing more than that there was no answer.
-            Some(Error::Unavailable(sqlx::Error::PoolTimedOut)) | None => None,
+            Some(Error::Unanswered) | None => None,
             Some(error) => error.is_unavailable().then(|| error.to_string()),
         };
         self.0.outage.send_if_modified(|before| std::mem::replace(before, why.clone()) != why);
@@ -342,7 +342,7 @@ impl Store {
     #[must_use]
     pub fn explain(&self, error: Error) -> Error {
         match (error, self.outage()) {
-            (Error::Unavailable(sqlx::Error::PoolTimedOut), Some(why)) => Error::Away(why),
+            (Error::Unanswered, Some(why)) => Error::Away(why),
             (error, _) => error,
         }
     }
@@ -510,7 +510,7 @@ impl Store {
         // One wait for both: who waits for the lock may do so behind those who wait for a
         // database that is away.
         let late = |_| match self.may_write() {
-            true => Err(Error::Unavailable(sqlx::Error::PoolTimedOut)),
+            true => Err(Error::Unanswered),
             false => Err(self.why_no_write()),
         };
         tokio::time::timeout(PATIENCE, begin).await.unwrap_or_else(late)

@@ -66,6 +66,9 @@ pub enum Error {
     /// The database cannot be reached now.
     #[error("the database cannot be reached{}", outage(.0))]
     Unavailable(#[source] sqlx::Error),
+    /// The same, where nothing is known but that no answer came.
+    #[error("the database cannot be reached: it does not answer in time")]
+    Unanswered,
     /// The same, with what was found out about the reason elsewhere.
     #[error("{0}")]
     Away(String),
@@ -249,7 +252,7 @@ impl Error {
 
     /// A database that has not answered in time.
     pub(crate) fn away() -> Self {
-        Self::Unavailable(sqlx::Error::PoolTimedOut)
+        Self::Unanswered
     }
 
     /// From a server of PostgreSQL's that was asked for a connection: whatever it refuses one for, it
@@ -265,7 +268,11 @@ impl Error {
     pub fn is_unavailable(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable(_) | Self::Away(_) | Self::Exchanged(_) | Self::ReadOnlyDatabase
+            Self::Unavailable(_)
+                | Self::Unanswered
+                | Self::Away(_)
+                | Self::Exchanged(_)
+                | Self::ReadOnlyDatabase
         )
     }
 
@@ -309,12 +316,10 @@ impl From<sqlx::Error> for Error {
         }
         match &error {
             // Protocol: what answered is no PostgreSQL, such as a proxy in front of one that is down.
-            E::Io(_)
-            | E::Tls(_)
-            | E::Protocol(_)
-            | E::PoolTimedOut
-            | E::PoolClosed
-            | E::WorkerCrashed => Self::Unavailable(error),
+            E::Io(_) | E::Tls(_) | E::Protocol(_) | E::PoolClosed | E::WorkerCrashed => {
+                Self::Unavailable(error)
+            }
+            E::PoolTimedOut => Self::Unanswered,
             E::Database(database) => {
                 let code = database.code().unwrap_or_default();
                 // SQLite: 5 is busy, 6 locked, 13 full.

@@ -104,6 +104,8 @@ fn without_a_free_inode_an_upgrade_goes_on_and_a_start_brings_back_what_ran() {
     let before = pid(&shop);
     disk.use_up();
     shop.serve.upgrade(|_| {});
+    // What the old program had is free again.
+    disk.use_up();
     assert_eq!(shop.text("shop.localhost", "/"), "one");
     assert_eq!(pid(&shop), before);
     let ran = shop.ran(&["config", "set", "A=1"]);
