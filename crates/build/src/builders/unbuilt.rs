@@ -250,7 +250,10 @@ pub(super) fn refuse(tree: &Tree, taken: Option<&str>) -> Result<(), Error> {
         });
     }
     if taken.is_none() {
-        if let Some(name) = links(tree).next() {
+        // A Procfile says enough without the others of its kind.
+        let has_procfile = tree.is_file("Procfile");
+        let is_missed = |name: &&str| !has_procfile || !OWN.contains(name);
+        if let Some(name) = links(tree).find(is_missed) {
             return Err(Error::Undetected {
                 problem: format!(
                     "`{name}` is a symbolic link, and manifests are read from files alone"

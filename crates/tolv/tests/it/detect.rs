@@ -73,9 +73,15 @@ fn manifests_that_are_links_and_code_without_a_manifest_are_named() {
     link("requirements.txt");
     let said = stderr(&build(&home));
     assert!(said.contains("`requirements.txt` is a symbolic link"), "{said}");
-    // Beside what is built it is a warning.
-    home.write("shop/index.html", "");
+    // Beside what is built it is a warning, and beside a Procfile where it is no manifest.
+    fs::remove_file(shop(&home).join("requirements.txt")).unwrap();
+    home.write("shop/Procfile", "web: ./run\n");
     link("app.json");
+    let ended = build(&home);
+    let said = stderr(&ended);
+    assert!(ended.status.success() && said.contains("`app.json` is not read"), "{said}");
+    link("requirements.txt");
+    home.write("shop/index.html", "");
     let ended = build(&home);
     let said = stderr(&ended);
     assert!(ended.status.success(), "{said}");

@@ -9,7 +9,7 @@ use tolv_testkit::Tolv;
 use super::*;
 
 /// Waits until whoever listens at GATE lets go; without one it goes through.
-const PHASE: &str = "\
+pub(super) const PHASE: &str = "\
 import os, socket
 if 'GATE' in os.environ:
     host, port = os.environ['GATE'].split(':')

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use tolv_testkit::Tolv;
 
+use super::interrupt::PHASE;
 use super::*;
 
 /// A second clone of the codebase, which pushes to the same app.
@@ -65,12 +66,6 @@ fn a_push_does_not_undo_one_that_it_has_not_seen() {
     assert!(ran.status.success(), "{}", ran.err);
     assert_eq!(branch(&shop, "main"), git::git(&other, &["rev-parse", "HEAD"]));
 }
-
-/// A release phase that waits for its gate, where it is given one.
-const PHASE: &str = "import os, socket\n\
-    if 'GATE' in os.environ:\n    \
-        host, port = os.environ['GATE'].split(':')\n    \
-        socket.create_connection((host, int(port))).recv(1)\n";
 
 #[test]
 fn a_push_that_waits_for_another_is_held_against_what_that_one_made() {

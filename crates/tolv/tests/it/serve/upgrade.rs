@@ -337,7 +337,9 @@ fn a_platform_that_is_told_to_end_in_an_upgrade_ends() {
         poll(SOON, "the app to end", || (!before.iter().any(lives)).then_some(()));
         let address = SocketAddr::from(([127, 0, 0, 1], shop.serve.http()));
         poll(SOON, "nobody to listen", || std::net::TcpStream::connect(address).err());
-        assert_eq!(crate::processes_with(installed.path().to_str().unwrap()), Vec::<u32>::new());
+        // What the new program has started ends when it hears nothing more.
+        let left = || crate::processes_with(installed.path().to_str().unwrap());
+        poll(SOON, "nothing of either to be left", || left().is_empty().then_some(()));
         std::fs::remove_file(&got).unwrap();
         // What is left is swept by a start.
         installed.put_right();
